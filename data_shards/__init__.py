@@ -1,0 +1,1 @@
+"""The library: text, tokens and files. Knows no model; imports nothing of launcher or kd."""

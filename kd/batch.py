@@ -1,0 +1,47 @@
+"""The tensors of one micro-batch, and nothing about where they came from."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+IGNORED = -100  # the label of a position that is not predicted
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows of S positions.
+
+    input_ids, labels, positions: [B, S] int64; labels are IGNORED where nothing is predicted; positions restart with each document.
+    segments: [B, S] int64; 0 is padding, 1.. numbers the documents of a row. Two positions may attend to each other iff their numbers are equal.
+    update, first_slot: which update of the run, and which of its global slots the first row is (keys of dropout, identity in logs).
+    windows: [B] int64, the stream's window ids (identity in logs).
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    positions: Tensor
+    segments: Tensor
+    windows: Tensor
+    update: int = 0
+    first_slot: int = 0
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        names = ("input_ids", "labels", "positions", "segments", "windows")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+    @property
+    def attention(self) -> Tensor:
+        """[B, 1, S, S] bool: who may look at whom."""
+        return (self.segments[:, None, :, None] == self.segments[:, None, None, :])
+
+    @property
+    def predicted(self) -> Tensor:
+        """[B, S] bool: positions with a label."""
+        return self.labels != IGNORED
+
+    @property
+    def real(self) -> Tensor:
+        """[B, S] bool: positions that are not padding."""
+        return self.segments > 0
