@@ -34,7 +34,7 @@ class Batch:
     @property
     def attention(self) -> Tensor:
         """[B, 1, S, S] bool: who may look at whom."""
-        return (self.segments[:, None, :, None] == self.segments[:, None, None, :])
+        return self.segments[:, None, :, None] == self.segments[:, None, None, :]
 
     @property
     def predicted(self) -> Tensor:

@@ -1,0 +1,75 @@
+"""Ranks and what they say to each other: one process group, made once, on whatever the machine offers (NCCL or gloo).
+
+Works the same for one process without a launcher and for ranks started by deepspeed, torchrun or srun: RANK, WORLD_SIZE, LOCAL_RANK,
+MASTER_ADDR and MASTER_PORT are read by torch; a process without them is a world of one.
+"""
+
+import os
+from datetime import timedelta
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from torch import Tensor
+
+
+def start(timeout_seconds: float = 600.0) -> None:
+    """Join the process group (idempotent). A world of one uses a private file instead of a port, so that two runs never collide."""
+    if dist.is_initialized():
+        return
+    environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    accelerator = get_accelerator()
+    timeout = timedelta(seconds=timeout_seconds)
+    if world_size() == 1 and "MASTER_PORT" not in os.environ:
+        dist.init_process_group(
+            accelerator.communication_backend_name(), store=dist.HashStore(), rank=0, world_size=1, timeout=timeout
+        )
+        os.environ["MASTER_PORT"] = "0"
+    deepspeed.init_distributed(
+        dist_backend=accelerator.communication_backend_name(),
+        auto_mpi_discovery=False,
+        verbose=False,
+        timeout=timeout,
+    )
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, 0 .. world_size - 1."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def device() -> torch.device:
+    """Where this rank computes."""
+    accelerator = get_accelerator()
+    if accelerator.device_name() == "cpu":
+        return torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    accelerator.set_device(local)
+    return torch.device(accelerator.device_name(local))
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The elementwise sum of a tensor over all ranks, in place."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()

@@ -1,0 +1,73 @@
+"""What a user decides about the training itself: batch arithmetic, precision, ZeRO, and how often to save."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class TrainSettings(BaseModel):
+    """One run's length and batch arithmetic. Exactly one of updates, tokens and epochs is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    global_batch: Positive
+    """Windows per update, over all ranks: the only number the result depends on."""
+    micro_batch: Positive
+    """Windows per rank and forward pass: memory, never the result."""
+    updates: Positive | None = None
+    tokens: Positive | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    seed: int = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the processor or GPU multiplies it natively, fp32 elsewhere."""
+    clip: Annotated[float, Field(ge=0)] = 5.0
+    """Largest global gradient norm of an update; 0 switches clipping off."""
+    activation_checkpointing: bool = False
+    chunk_tokens: Positive = 512
+    """Tokens whose logits exist at the same time, [chunk_tokens, V] in fp32."""
+    loader_workers: Annotated[int, Field(ge=0)] = 1
+    prefetch_updates: Positive = 2
+    max_bad_updates: Positive = 10
+    """Non-finite updates in a row that are skipped before the run stops."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+    @model_validator(mode="after")
+    def _arithmetic(self) -> "TrainSettings":
+        given = [name for name in ("updates", "tokens", "epochs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of updates, tokens and epochs, got {', '.join(given) or 'none'}; keep one"
+            )
+        if self.global_batch % self.micro_batch:
+            raise ValueError(
+                f"expected global_batch to be a multiple of micro_batch, got {self.global_batch} and {self.micro_batch}"
+            )
+        return self
+
+    def micro_batches(self, world_size: int) -> int:
+        """Forward passes per rank and update.
+
+        Raises ValueError when global_batch is not micro_batch x ranks x a whole number.
+        """
+        count, rest = divmod(self.global_batch, self.micro_batch * world_size)
+        if rest:
+            raise ValueError(
+                f"train.global_batch: expected a multiple of micro_batch x ranks = {self.micro_batch} x {world_size}, "
+                f"got {self.global_batch}; change either"
+            )
+        return count
+
+
+class CheckpointSettings(BaseModel):
+    """When to save, and what to keep."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every_updates: Positive | None = 500
+    every_minutes: Annotated[float, Field(gt=0)] | None = 15.0
+    keep_last: Positive = 2
+    keep_best: Annotated[int, Field(ge=0)] = 1
+    """How many of the checkpoints with the lowest held-out loss to keep besides."""
