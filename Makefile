@@ -1,0 +1,49 @@
+# `make` alone lists the targets. Everything runs in .venv, made on first use from requirements/.
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help .venv demo test check bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+.venv: .venv/.installed ## the pinned environment, made anew when requirements/ changes
+
+.venv/.packages: requirements/lock.txt requirements/torch.txt requirements/deepspeed.txt
+	python=$$(requirements/python.sh) && "$$python" -m venv --clear .venv
+	$(PIP) --quiet --no-deps --require-hashes -r requirements/lock.txt
+	$(PIP) -r requirements/torch.txt
+	$(PIP) --quiet --no-deps --no-build-isolation --require-hashes -r requirements/deepspeed.txt
+	@touch $@
+
+.venv/.installed: .venv/.packages pyproject.toml
+	$(PIP) --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@touch $@
+
+demo: .venv ## text to a distilled, measured student: runs/demo
+	$(BIN)/stillhouse demo
+
+# The tests bring what they need: once installed, no network.
+test check: export HF_HUB_OFFLINE := 1
+test check: export WANDB_MODE := offline
+
+test: .venv ## every test
+	$(BIN)/python -m pytest
+
+check: .venv ## format, lint, types, the import rule, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+bench: .venv ## speed and memory against bare loops, as JSON
+	$(BIN)/python tests/benchmarks/bench_train.py
+
+clean: ## remove the environment and every cache here; runs/ and shards/ stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
