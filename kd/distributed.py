@@ -5,6 +5,7 @@ MASTER_ADDR and MASTER_PORT are read by torch; a process without them is a world
 """
 
 import os
+import warnings
 from datetime import timedelta
 
 import deepspeed
@@ -18,15 +19,15 @@ def start(timeout_seconds: float = 600.0) -> None:
     """Join the process group (idempotent). A world of one uses a private file instead of a port, so that two runs never collide."""
     if dist.is_initialized():
         return
+    # DeepSpeed 0.19 still calls the collectives by the names that torch 2.13 renames; nothing a user could do about it.
+    warnings.filterwarnings("ignore", message=r".*torch\.distributed\..* is deprecated", category=FutureWarning)
     environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     accelerator = get_accelerator()
     timeout = timedelta(seconds=timeout_seconds)
     if world_size() == 1 and "MASTER_PORT" not in os.environ:
-        dist.init_process_group(
-            accelerator.communication_backend_name(), store=dist.HashStore(), rank=0, world_size=1, timeout=timeout
-        )
+        dist.init_process_group(accelerator.communication_backend_name(), store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         os.environ["MASTER_PORT"] = "0"
     deepspeed.init_distributed(
         dist_backend=accelerator.communication_backend_name(),
@@ -60,6 +61,15 @@ def device() -> torch.device:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     accelerator.set_device(local)
     return torch.device(accelerator.device_name(local))
+
+
+def native_bf16() -> bool:
+    """Whether this processor or GPU multiplies bf16 matrices in hardware; elsewhere bf16 is emulated and slower than fp32."""
+    accelerator = get_accelerator()
+    if accelerator.device_name() != "cpu":
+        return bool(accelerator.is_bf16_supported())
+    capabilities = torch.backends.cpu.get_cpu_capability(), torch.cpu.get_capabilities()
+    return bool(capabilities[1].get("avx512_bf16") or capabilities[1].get("amx_bf16") or capabilities[1].get("arm_bf16"))
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -41,7 +41,5 @@ def learning_rate(settings: OptimizerSettings, update: int, updates: int) -> flo
     if update < warmup:
         return settings.learning_rate * (update + 1) / warmup
     left = 1.0 - (update - warmup) / max(1, updates - warmup)
-    shape = {"linear": left, "cosine": 0.5 * (1.0 + math.cos(math.pi * (1.0 - left))), "constant": 1.0}[
-        settings.schedule
-    ]
+    shape = {"linear": left, "cosine": 0.5 * (1.0 + math.cos(math.pi * (1.0 - left))), "constant": 1.0}[settings.schedule]
     return settings.learning_rate * (settings.final_share + (1.0 - settings.final_share) * shape)

@@ -38,13 +38,9 @@ class TrainSettings(BaseModel):
     def _arithmetic(self) -> "TrainSettings":
         given = [name for name in ("updates", "tokens", "epochs") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"expected exactly one of updates, tokens and epochs, got {', '.join(given) or 'none'}; keep one"
-            )
+            raise ValueError(f"expected exactly one of updates, tokens and epochs, got {', '.join(given) or 'none'}; keep one")
         if self.global_batch % self.micro_batch:
-            raise ValueError(
-                f"expected global_batch to be a multiple of micro_batch, got {self.global_batch} and {self.micro_batch}"
-            )
+            raise ValueError(f"expected global_batch to be a multiple of micro_batch, got {self.global_batch} and {self.micro_batch}")
         return self
 
     def micro_batches(self, world_size: int) -> int:

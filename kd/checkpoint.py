@@ -1,0 +1,193 @@
+"""Checkpoints that are whole or absent: full fp32 state by parameter name, the same for any number of ranks and any ZeRO stage.
+
+`FOLDER/update-00001234/` holds weights.safetensors, moments.safetensors and state.json (progress, cursor, scores, size and sha256 of the
+others, and a digest of itself). It is written under a temporary name, synced, renamed, then named in `FOLDER/latest`. Nothing is pickled,
+nothing read runs code.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kd.errors import KdError
+
+FORMAT = 1
+WEIGHTS, MOMENTS, STATE = "weights.safetensors", "moments.safetensors", "state.json"
+TEMPORARY = ".writing-"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run had come: finished and skipped updates, tokens seen, and the caller's own facts (cursor, scores, run id, config)."""
+
+    done: int
+    skipped: int
+    tokens: int
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint whose state.json is intact."""
+
+    folder: Path
+    progress: Progress
+    files: dict[str, dict[str, Any]]
+
+    def verify(self) -> None:
+        """Raise KdError unless every file has the size and sha256 it was written with."""
+        for name, written in self.files.items():
+            path = self.folder / name
+            if not path.is_file():
+                raise KdError(f"{path}: expected a file of {written['bytes']} bytes, got none; the checkpoint is not usable")
+            if path.stat().st_size != written["bytes"]:
+                raise KdError(f"{path}: expected {written['bytes']} bytes, got {path.stat().st_size}; the checkpoint is not usable")
+            if _sha256(path) != written["sha256"]:
+                raise KdError(f"{path}: expected sha256 {written['sha256'][:12]}…, got another; the checkpoint is not usable")
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+        """(weights by name, moments by name and key), fp32 on the CPU."""
+        try:
+            weights = load_file(self.folder / WEIGHTS)
+            flat = load_file(self.folder / MOMENTS)
+        except (OSError, SafetensorError) as error:
+            raise KdError(f"{self.folder}: expected readable safetensors, got {error}; the checkpoint is not usable") from error
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, value in flat.items():
+            key, _, parameter = name.partition("/")
+            moments.setdefault(parameter, {})[key] = value
+        return weights, moments
+
+
+def write(folder: Path, progress: Progress, state: Iterable[tuple[str, Tensor, dict[str, Tensor]]]) -> Path:
+    """Write one checkpoint (on one rank only) and return its folder. An OSError leaves nothing behind and what was there untouched."""
+    weights: dict[str, Tensor] = {}
+    moments: dict[str, Tensor] = {}
+    for name, weight, kept in state:
+        weights[name] = weight.detach().to("cpu", copy=True).contiguous()
+        moments |= {f"{key}/{name}": value.detach().to("cpu", copy=True).contiguous() for key, value in kept.items()}
+    final = folder / f"update-{progress.done:08d}"
+    temporary = folder / f"{TEMPORARY}{final.name}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _save(weights, temporary / WEIGHTS)
+        _save(moments, temporary / MOMENTS)
+        files = {name: {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)} for name in (WEIGHTS, MOMENTS)}
+        body = {
+            "format": FORMAT,
+            "done": progress.done,
+            "skipped": progress.skipped,
+            "tokens": progress.tokens,
+            "facts": progress.facts,
+            "files": files,
+        }
+        _write_synced(temporary / STATE, json.dumps(body | {"digest": _digest(body)}, indent=1, sort_keys=True))
+        _sync(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+        _sync(folder)
+        pointer = folder / f"{TEMPORARY}latest"
+        _write_synced(pointer, final.name + "\n")
+        os.replace(pointer, folder / "latest")
+        _sync(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def newest_good(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and one line for each newer one that was passed over."""
+    passed_over = []
+    for candidate in sorted(folder.glob("update-*"), reverse=True):
+        try:
+            checkpoint = read(candidate)
+            checkpoint.verify()
+        except KdError as error:
+            passed_over.append(str(error))
+            continue
+        return checkpoint, passed_over
+    return None, passed_over
+
+
+def read(folder: Path) -> Checkpoint:
+    """A checkpoint's state.json, proven intact (its files are proven by `verify`)."""
+    path = folder / STATE
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        digest = body.pop("digest")
+        if body["format"] != FORMAT:
+            raise KdError(f"{path}: expected checkpoint format {FORMAT}, got {body['format']}; use the version that wrote it")
+        if digest != _digest(body):
+            raise KdError(f"{path}: expected digest {digest[:12]}…, got another; the checkpoint is not usable")
+        progress = Progress(int(body["done"]), int(body["skipped"]), int(body["tokens"]), dict(body["facts"]))
+        files = {str(name): dict(written) for name, written in body["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KdError(
+            f"{path}: expected a checkpoint's state, got {type(error).__name__}: {error}; the checkpoint is not usable"
+        ) from error
+    return Checkpoint(folder, progress, files)
+
+
+def prune(folder: Path, keep_last: int, keep_best: int) -> list[Path]:
+    """Remove what is neither among the newest `keep_last` nor among the `keep_best` with the lowest held-out loss, and unfinished writes."""
+    for unfinished in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(unfinished, ignore_errors=True) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
+    candidates = sorted(folder.glob("update-*"))
+    kept = set(candidates[-keep_last:])
+    scored = []
+    for candidate in candidates:
+        try:
+            loss = read(candidate).progress.facts.get("heldout_loss")
+        except KdError:
+            continue
+        if loss is not None:
+            scored.append((float(loss), candidate))
+    kept |= {candidate for _, candidate in sorted(scored)[:keep_best]}
+    removed = [candidate for candidate in candidates if candidate not in kept]
+    for candidate in removed:
+        shutil.rmtree(candidate, ignore_errors=True)
+    return removed
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # safetensors hides the OSError of a full disk in its own class
+        raise OSError(f"{path}: {error}") from error
+    _sync(path)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,140 @@
+"""The vocabulary head in chunks: logits, terms and their gradients for a few hundred tokens at a time.
+
+An MLM head ends in a decoder, logits = z W^T + b with W [V, D]. Whole logits of a micro-batch are the largest tensors of distillation
+(tokens x V x 4 bytes, several copies). Here one autograd function walks the tokens in chunks:
+
+1. student and teacher logits of a chunk, fp32 [chunk, V];
+2. every term's number per token, and the chunk's share of the loss;
+3. at once the gradient of that share for the logits, and from it those for z, W and b.
+
+So nothing [N, V] exists whole, and nothing is computed a second time in the backward pass: it only hands the finished gradients on.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd.terms import Side, Term, TokenView
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The last linear map of an MLM head: weight [V', D], bias [V'], of which the first `vocabulary` rows are real tokens."""
+
+    weight: Tensor
+    bias: Tensor
+    vocabulary: int
+
+    def logits(self, transformed: Tensor) -> Tensor:
+        """[N, D] -> [N, V] fp32; rows added to a vocabulary for alignment are left out."""
+        return F.linear(transformed, self.weight[: self.vocabulary], self.bias[: self.vocabulary]).float()
+
+
+def chunked_terms(
+    student: tuple[Tensor, Decoder],
+    teacher: tuple[Tensor, Decoder] | None,
+    labels: Tensor,
+    terms: list[Term],
+    scales: Tensor,
+    chunk_tokens: int,
+) -> tuple[Tensor, Tensor]:
+    """The logit terms of N tokens: (loss [] fp32 with gradient, sums [K] float64 without).
+
+    student, teacher: transformed states [N, D] and the decoder of each. labels [N] int64. scales [K, N] fp32: what one unit of term k at
+    token i adds to the loss (weight / divisor, or 0 where the term does not look). sums[k] is the sum of term k where its scale is not 0.
+    """
+    transformed, decoder = student
+    loss, sums = _ChunkedTerms.apply(
+        transformed, decoder.weight, decoder.bias, decoder.vocabulary, teacher, labels, terms, scales, chunk_tokens
+    )
+    return loss, sums
+
+
+class _ChunkedTerms(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        transformed: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        vocabulary: int,
+        teacher: tuple[Tensor, Decoder] | None,
+        labels: Tensor,
+        terms: list[Term],
+        scales: Tensor,
+        chunk_tokens: int,
+    ) -> tuple[Tensor, Tensor]:
+        wants_states, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        decoder = Decoder(weight, bias, vocabulary)
+        states_gradient = torch.empty_like(transformed) if wants_states else None
+        weight_gradient = _Sum(weight, vocabulary) if wants_weight else None
+        bias_gradient = torch.zeros(bias.shape, dtype=torch.float32, device=bias.device) if wants_bias else None
+        loss = torch.zeros((), dtype=torch.float64, device=transformed.device)
+        sums = torch.zeros(len(terms), dtype=torch.float64, device=transformed.device)
+        for start in range(0, len(transformed), chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
+            states = transformed[chunk]
+            teacher_logits = teacher[1].logits(teacher[0][chunk]) if teacher is not None else None
+            logits = decoder.logits(states).requires_grad_(any(ctx.needs_input_grad))
+            view = TokenView(Side(logits=logits), Side(logits=teacher_logits), labels[chunk])
+            with torch.enable_grad():
+                share = torch.zeros((), dtype=torch.float32, device=states.device)
+                for k, term in enumerate(terms):
+                    values = torch.where(scales[k, chunk] > 0, term(view), 0.0)
+                    share = share + (values * scales[k, chunk]).sum()
+                    sums[k] += values.detach().double().sum()
+            loss += share.detach()
+            if not logits.requires_grad:
+                continue
+            (gradient,) = torch.autograd.grad(share, logits)
+            del share, view, values, logits, teacher_logits
+            if bias_gradient is not None:
+                bias_gradient[:vocabulary] += gradient.sum(0)
+            gradient = gradient.to(weight.dtype)
+            if states_gradient is not None:
+                torch.mm(gradient, weight[:vocabulary], out=states_gradient[chunk])
+            if weight_gradient is not None:
+                weight_gradient.add(gradient, states)
+        ctx.gradients = (
+            states_gradient,
+            weight_gradient.total() if weight_gradient is not None else None,
+            bias_gradient.to(bias.dtype) if bias_gradient is not None else None,
+        )
+        ctx.mark_non_differentiable(sums)
+        return loss.float(), sums
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        scale = outputs[0]
+        states, weight, bias = (None if g is None else g.mul_(scale.to(g.dtype)) for g in ctx.gradients)
+        ctx.gradients = None
+        return states, weight, bias, None, None, None, None, None, None
+
+
+class _Sum:
+    """The decoder's weight gradient, summed over chunks in fp32 where the weights are not: bf16 would lose what later chunks add."""
+
+    def __init__(self, weight: Tensor, vocabulary: int) -> None:
+        self.weight = weight
+        self.vocabulary = vocabulary
+        self.sum: Tensor | None = None
+
+    def add(self, gradient: Tensor, states: Tensor) -> None:
+        """gradient [n, V], states [n, D]: adds gradient^T states."""
+        if self.sum is None:
+            padded = self.vocabulary < len(self.weight)
+            self.sum = torch.zeros_like(self.weight) if padded else torch.empty_like(self.weight)
+            torch.mm(gradient.T, states, out=self.sum[: self.vocabulary])
+        elif self.sum.dtype == torch.float32:
+            self.sum[: self.vocabulary].addmm_(gradient.T, states)
+        else:
+            if self.sum.dtype != torch.float32:
+                self.sum = self.sum.float()
+            self.sum[: self.vocabulary] += gradient.T @ states
+
+    def total(self) -> Tensor:
+        """[V', D] in the weight's own dtype."""
+        return torch.zeros_like(self.weight) if self.sum is None else self.sum.to(self.weight.dtype)

@@ -1,0 +1,99 @@
+"""From outputs to one number: the only place that masks, weights and sums terms.
+
+1. `selected` says which positions' logits are needed at all (masked ones only, unless a term looks at all).
+2. `counts` says how many tokens each term looks at; the engine sums them over the whole update, all ranks and micro-batches.
+3. Calling the objective gives the micro-batch's share of the loss, sum over terms of weight x sum over tokens / global count.
+
+Shares simply add up, so ranks, micro-batches and accumulation cannot change the loss (FIELD: mean of means).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kd.batch import Batch
+from kd.errors import KdError
+from kd.head import Decoder, chunked_terms
+from kd.terms import Side, Term, TokenView
+
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """What one model gives the objective: last hidden states [B, S, D]; transformed [N, D] at the selected positions; its decoder."""
+
+    last_hidden: Tensor
+    transformed: Tensor
+    decoder: Decoder
+
+
+class Objective:
+    """A weighted sum of terms. Knows no model: shapes in, numbers out."""
+
+    def __init__(self, terms: list[Term], chunk_tokens: int) -> None:
+        if not any(term.weight > 0 for term in terms):
+            raise KdError("objective: expected at least one term with a weight above 0, got none; add a term or raise a weight")
+        self.terms = [term for term in terms if term.weight > 0]
+        self.chunk_tokens = chunk_tokens
+        self.on_logits = [term for term in self.terms if term.reads == "logits"]
+        self.on_hidden = [term for term in self.terms if term.reads == "last_hidden"]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the teacher has to offer."""
+        return frozenset().union(*(term.asks for term in self.terms))
+
+    @property
+    def names(self) -> list[str]:
+        """One name a term, in the order of `sums`; a kind that stands twice is numbered."""
+        kinds = [term.kind for term in self.on_logits + self.on_hidden]
+        return [kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
+
+    @property
+    def weights(self) -> list[float]:
+        """The terms' weights, in the order of `names`."""
+        return [term.weight for term in self.on_logits + self.on_hidden]
+
+    def selected(self, batch: Batch) -> Tensor:
+        """[B, S] bool: positions whose logits some term looks at."""
+        looks = [_looks_at(term, batch) for term in self.on_logits]
+        return torch.stack(looks).any(0) if looks else torch.zeros_like(batch.real)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """[K] float64: tokens each term looks at, in the order of `names`."""
+        return torch.stack([_looks_at(term, batch).sum().double() for term in self.on_logits + self.on_hidden])
+
+    def __call__(self, student: ModelOutputs, teacher: ModelOutputs | None, batch: Batch, divisors: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss share [] fp32 with gradient, sums [K] float64). divisors [K]: each term's global token count; 0 counts as 1."""
+        divisors = divisors.clamp(min=1)
+        loss = student.last_hidden.new_zeros((), dtype=torch.float32)
+        sums = []
+        if self.on_logits:
+            at = self.selected(batch)
+            scales = torch.stack(
+                [
+                    _looks_at(term, batch)[at].float() * (term.weight / divisor)
+                    for term, divisor in zip(self.on_logits, divisors.tolist(), strict=False)
+                ]
+            )
+            teaching = None if teacher is None else (teacher.transformed, teacher.decoder)
+            share, logit_sums = chunked_terms(
+                (student.transformed, student.decoder), teaching, batch.labels[at], self.on_logits, scales, self.chunk_tokens
+            )
+            loss = loss + share
+            sums.append(logit_sums)
+        for term, divisor in zip(self.on_hidden, divisors[len(self.on_logits) :].tolist(), strict=True):
+            at = _looks_at(term, batch)
+            view = TokenView(
+                Side(last_hidden=student.last_hidden[at]),
+                Side(last_hidden=None if teacher is None else teacher.last_hidden[at]),
+                batch.labels[at],
+            )
+            total = term(view).sum()
+            loss = loss + total * (term.weight / divisor)
+            sums.append(total.detach().double().reshape(1))
+        return loss, torch.cat(sums)
+
+
+def _looks_at(term: Term, batch: Batch) -> Tensor:
+    return batch.predicted if term.positions == "masked" else batch.real
