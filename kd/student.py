@@ -1,0 +1,226 @@
+"""Students: made from chosen layers of a teacher, or loaded from a folder; then what of them trains.
+
+`make_student` is the only door. A student is a plain Hugging Face model (kd.models.Encoder around it): nothing of the lesson is inside.
+"""
+
+import copy
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+from transformers import AutoModelForMaskedLM, DistilBertConfig, PreTrainedConfig
+
+from kd.errors import KdError
+from kd.families import FAMILIES, LAYER_PARTS
+from kd.models import Encoder, load_mlm, with_new_head
+
+DISTILBERT_LAYERS = (0, 2, 4, 7, 9, 11)  # Sanh et al. 2019, their extract script, for a teacher of 12
+Policy = Literal["every_other", "distilbert", "first", "last", "spread"]
+
+
+class StudentSettings(BaseModel):
+    """Where a student comes from and what of it trains."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    init: str = "teacher"
+    """"teacher": from the teacher's layers, as the next fields say; else a model folder or hub name, taken as it is."""
+    layers: Policy | list[int] = "every_other"
+    """Which teacher layers become the student's, first to last: a policy or an ascending list (0 is the first)."""
+    count: Annotated[int, Field(gt=0)] | None = None
+    """How many of them, for a policy; default half of the teacher's, rounded down."""
+    architecture: Literal["same", "distilbert"] = "distilbert"
+    """The teacher's own architecture, or DistilBERT's (no token types)."""
+    copy_head: bool = True
+    """Also copy the MLM head's transform and LayerNorm; the decoder with its bias always is."""
+    fold_token_type: bool = True
+    """Add the teacher's token-type row 0 to the position table where the student has no token types."""
+    freeze_positions: bool = False
+    trainable: Literal["all", "head"] = "all"
+    """head: the MLM head's transform, LayerNorm and bias alone (embeddings tied to it stay frozen)."""
+    new_head: bool = False
+    """The folder of `init` has no MLM head: make one."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """For hidden states and attention alike; None keeps the model's own."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudentSettings":
+        if self.new_head and self.init == "teacher":
+            raise ValueError("new_head: expected init to be a model folder without a head, got init: teacher; set init")
+        if isinstance(self.layers, list):
+            if not self.layers:
+                raise ValueError("layers: expected at least one layer, got []; name some, or a policy")
+            if any(low >= high for low, high in zip(self.layers, self.layers[1:], strict=False)) or self.layers[0] < 0:
+                raise ValueError(f"layers: expected an ascending list of different layers from 0, got {self.layers}; sort it")
+            if self.count not in (None, len(self.layers)):
+                raise ValueError(f"count: expected {len(self.layers)}, the list's length, got {self.count}; leave it out")
+        if self.layers == "distilbert" and self.count not in (None, len(DISTILBERT_LAYERS)):
+            raise ValueError(f"count: expected {len(DISTILBERT_LAYERS)} with layers: distilbert, got {self.count}")
+        return self
+
+
+def chosen_layers(settings: StudentSettings, teacher_layers: int) -> tuple[int, ...]:
+    """The teacher's layers that become the student's, ascending.
+
+    every_other: floor(i x L / count), so 0, 2, 4 … for half of them; first, last: a run of count;
+    spread: first and last included, evenly between; distilbert: (0, 2, 4, 7, 9, 11), for 12 layers only.
+    Raises KdError where the teacher has not got them.
+    """
+    if isinstance(settings.layers, list):
+        if settings.layers[-1] >= teacher_layers:
+            raise KdError(
+                f"student.layers: expected layers from 0 to {teacher_layers - 1}, the teacher's last, "
+                f"got {settings.layers[-1]}; correct the list"
+            )
+        return tuple(settings.layers)
+    if settings.layers == "distilbert":
+        if teacher_layers != 12:
+            raise KdError(
+                f"student.layers: expected a teacher of 12 layers for policy distilbert, got {teacher_layers}; "
+                "use spread, which is the same for 12 and works for any number"
+            )
+        return DISTILBERT_LAYERS
+    count = settings.count or max(1, teacher_layers // 2)
+    if count > teacher_layers:
+        raise KdError(f"student.count: expected at most {teacher_layers}, the teacher's layers, got {count}; lower it")
+    if settings.layers == "first":
+        return tuple(range(count))
+    if settings.layers == "last":
+        return tuple(range(teacher_layers - count, teacher_layers))
+    if settings.layers == "every_other":
+        return tuple(i * teacher_layers // count for i in range(count))
+    if count < 2:
+        raise KdError("student.count: expected at least 2 for policy spread (first and last), got 1; use first or last")
+    # i x (L - 1) / (count - 1), rounded half up, in integers
+    return tuple((2 * i * (teacher_layers - 1) + count - 1) // (2 * (count - 1)) for i in range(count))
+
+
+def make_student(settings: StudentSettings, teacher: Encoder | None, seed: int) -> Encoder:
+    """The student, fp32 on the CPU in train mode; deterministic in seed. The teacher is read, never changed, and shares no weight with it.
+
+    Raises KdError when the teacher is missing or too short, or when the architecture asked for cannot represent it.
+    """
+    if settings.init != "teacher":
+        student = with_new_head(settings.init, seed) if settings.new_head else load_mlm(settings.init)
+    elif teacher is None:
+        raise KdError("student.init: expected a teacher to take layers from, got teacher: null; name a model folder instead")
+    else:
+        student = _from_teacher(settings, teacher, seed)
+    if settings.dropout is not None:
+        _set_dropout(student, settings.dropout)
+    _set_trainable(student, settings)
+    return student.train()
+
+
+def _from_teacher(settings: StudentSettings, teacher: Encoder, seed: int) -> Encoder:
+    layers = chosen_layers(settings, teacher.layers)
+    same = settings.architecture == "same" or teacher.family.name == "distilbert"
+    config = _same_config(teacher, len(layers)) if same else _distilbert_config(teacher, len(layers))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = Encoder(AutoModelForMaskedLM.from_config(config, attn_implementation=teacher.hf.config._attn_implementation))
+    with torch.no_grad():
+        if same:
+            _copy_names(teacher, student, layers, settings.copy_head)
+        else:
+            _copy_parts(teacher, student, layers, settings)
+    return student
+
+
+def _same_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
+    config = copy.deepcopy(teacher.hf.config)
+    config.dtype = torch.float32
+    setattr(config, teacher.family.config.layers, layers)
+    return config
+
+
+def _distilbert_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
+    """DistilBERT in the teacher's sizes. KdError for what its code fixes and the teacher has otherwise."""
+    names, config = teacher.family.config, teacher.hf.config
+    eps = teacher.family.norm_eps or config.layer_norm_eps
+    fixed = FAMILIES["distilbert"].norm_eps
+    if eps != fixed:
+        raise KdError(
+            f"student.architecture: expected LayerNorm epsilon {fixed:g} for distilbert, which fixes it, "
+            f"got a teacher with {eps:g}; use same"
+        )
+    activation = getattr(config, names.activation)
+    if teacher.family.head_activation not in (None, activation):
+        raise KdError(
+            f"student.architecture: expected one activation in layers and head for distilbert, got a teacher with "
+            f"{activation} and {teacher.family.head_activation}; use same"
+        )
+    return DistilBertConfig(
+        vocab_size=teacher.vocabulary,
+        max_position_embeddings=teacher.max_positions,
+        sinusoidal_pos_embds=False,
+        n_layers=layers,
+        n_heads=teacher.heads,
+        dim=teacher.width,
+        hidden_dim=getattr(config, names.inner),
+        activation=activation,
+        dropout=getattr(config, names.dropout),
+        attention_dropout=getattr(config, names.attention_dropout),
+        initializer_range=config.initializer_range,
+        pad_token_id=config.pad_token_id,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        tie_word_embeddings=teacher.tied,
+    )
+
+
+def _copy_names(teacher: Encoder, student: Encoder, layers: tuple[int, ...], copy_head: bool) -> None:
+    """Every weight by its name, layers renumbered: complete for any family, whatever else its layers hold."""
+    family, source = teacher.family, teacher.hf.state_dict()
+    head = (f"{family.head_dense}.", f"{family.head_norm}.")
+    for name, weight in student.hf.state_dict().items():
+        if name.startswith(head) and not copy_head:
+            continue
+        if name.startswith(f"{family.layers}."):
+            number, rest = name.removeprefix(f"{family.layers}.").split(".", 1)
+            name = f"{family.layers}.{layers[int(number)]}.{rest}"
+        weight.copy_(source[name])
+
+
+def _copy_parts(teacher: Encoder, student: Encoder, layers: tuple[int, ...], settings: StudentSettings) -> None:
+    """Part by part across architectures; the position table loses its offset rows, and gains token type 0."""
+    ours, theirs = student.family, teacher.family
+    pairs = [(ours.word_embeddings, theirs.word_embeddings), (ours.embedding_norm, theirs.embedding_norm)]
+    pairs += [(ours.decoder, theirs.decoder)]
+    if settings.copy_head:
+        pairs += [(ours.head_dense, theirs.head_dense), (ours.head_norm, theirs.head_norm)]
+    for target, source in pairs:
+        _copy(student.part(target), teacher.part(source))
+    for position, layer in enumerate(layers):
+        for name in LAYER_PARTS:
+            _copy(student.layer_part(position, name), teacher.layer_part(layer, name))
+    positions = teacher.weight(theirs.position_embeddings)[teacher.position_offset :].float()
+    if settings.fold_token_type and theirs.token_type_embeddings is not None:
+        positions = positions + teacher.weight(theirs.token_type_embeddings)[0].float()
+    student.weight(ours.position_embeddings).copy_(positions)
+
+
+def _copy(target: nn.Module, source: nn.Module) -> None:
+    target.load_state_dict(source.state_dict())
+
+
+def _set_dropout(student: Encoder, rate: float) -> None:
+    names = student.family.config
+    for name in (names.dropout, names.attention_dropout):
+        setattr(student.hf.config, name, rate)
+    for module in student.hf.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+
+
+def _set_trainable(student: Encoder, settings: StudentSettings) -> None:
+    family = student.family
+    if settings.trainable == "head":
+        student.requires_grad_(False)
+        for path in (family.head_dense, family.head_norm):
+            student.part(path).requires_grad_(True)
+        student.decoder_bias.requires_grad_(True)
+        student.decoder_weight.requires_grad_(not student.tied)
+    if settings.freeze_positions:
+        student.part(family.position_embeddings).requires_grad_(False)
