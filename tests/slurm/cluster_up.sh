@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# cluster_up.sh FOLDER: a real, throw-away Slurm on this one machine, as root.
+#
+# Each host (ctl, and node1 to nodeN) is one `unshare` process with its own network, host name, mounts and process ids.
+# The hosts hang on a bridge inside ctl's network; the machine's own network, /etc and /run stay as they are.
+# FOLDER/bin holds the client commands; FOLDER/pids the processes, for cluster_down.sh.
+#
+# environment: NODES=2 CPUS=4 GPUS=0 (a node; devices are copies of /dev/null) SLURM_CONF_MORE PARTITION_MORE (lines and options added)
+set -euo pipefail
+folder=$(mkdir -p "${1:?usage: cluster_up.sh FOLDER}" && cd "$1" && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+NODES=${NODES:-2} CPUS=${CPUS:-4} GPUS=${GPUS:-0}
+net=198.51.100 # reserved for documentation: never anybody's
+trap 'code=$?; [ $code = 0 ] || { tail -n 5 "$folder"/log/* >&2 || true; "$here/cluster_down.sh" "$folder" || true; }' EXIT
+
+chmod 755 "$folder" # munged wants its socket reachable for everyone
+mkdir -p "$folder"/{bin,etc,log,run,dev,munge,spool/ctld}
+chmod 700 "$folder/munge"
+
+# The key that the hosts trust.
+(umask 377 && head -c 128 /dev/urandom >"$folder/munge/key")
+munged --key-file="$folder/munge/key" --seed-file="$folder/munge/seed" --socket="$folder/run/munge.sock" \
+  --pid-file="$folder/run/munged.pid" --log-file="$folder/log/munged.log"
+for _ in $(seq 100); do [ -s "$folder/run/munged.pid" ] && break; sleep 0.05; done
+echo "munged $(cat "$folder/run/munged.pid")" >>"$folder/pids"
+
+# Configuration.
+gres=
+: >"$folder/etc/gres.conf"
+if [ "$GPUS" -gt 0 ]; then
+  for ((g = 0; g < GPUS; g++)); do
+    mknod "$folder/dev/gpu$g" c 1 3
+    echo "NodeName=node[1-$NODES] Name=gpu File=$folder/dev/gpu$g" >>"$folder/etc/gres.conf"
+  done
+  gres="Gres=gpu:$GPUS"
+fi
+{
+  printf '127.0.0.1 localhost\n%s.1 ctl\n' $net
+  for ((n = 1; n <= NODES; n++)); do echo "$net.$((10 + n)) node$n"; done
+} >"$folder/etc/hosts"
+{
+  cat <<CONF
+ClusterName=stillhouse
+SlurmctldHost=ctl($net.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$folder/run/munge.sock,cred_expire=5
+CredType=cred/munge
+StateSaveLocation=$folder/spool/ctld
+SlurmdSpoolDir=$folder/spool/%n
+SlurmctldPidFile=$folder/run/slurmctld.pid
+SlurmdPidFile=$folder/run/slurmd.%n.pid
+SlurmctldLogFile=$folder/log/slurmctld.log
+SlurmdLogFile=$folder/log/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+MailProg=/bin/true
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+JobCompType=jobcomp/filetxt
+JobCompLoc=$folder/log/jobcomp.txt
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+GresTypes=gpu
+JobRequeue=1
+ReturnToService=2
+KillWait=5
+MinJobAge=3600
+SlurmdTimeout=10
+TCPTimeout=2
+MessageTimeout=10
+CompleteWait=0
+UnkillableStepTimeout=20
+${SLURM_CONF_MORE:-}
+CONF
+  for ((n = 1; n <= NODES; n++)); do
+    mkdir -p "$folder/spool/node$n"
+    echo "NodeName=node$n NodeHostname=node$n NodeAddr=$net.$((10 + n)) CPUs=$CPUS RealMemory=16000 $gres State=UNKNOWN"
+  done
+  echo "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP ${PARTITION_MORE:-}"
+} >"$folder/etc/slurm.conf"
+
+# The first process of a host: names it, waits for its cable, starts its daemon, reaps what the daemon's children leave behind.
+cat >"$folder/etc/host.sh" <<'HOST'
+folder=$1 name=$2 address=$3 device=$4; shift 4
+hostname "$name"
+mount --bind "$folder/etc/hosts" /etc/hosts
+ip link set lo up
+for _ in $(seq 500); do ip link show "$device" >/dev/null 2>&1 && break; sleep 0.02; done
+ip addr add "$address/24" dev "$device" && ip link set "$device" up
+SLURM_CONF=$folder/etc/slurm.conf "$@" &
+wait $!
+echo "$name: $1 left with $?"
+HOST
+host() { # host NAME ADDRESS DEVICE DAEMON…; sets $pid
+  env -i PATH="$PATH" HOME="${HOME:-/root}" LANG=C.UTF-8 \
+    setsid unshare --net --uts --mount --pid --fork --kill-child=SIGKILL --mount-proc \
+    bash "$folder/etc/host.sh" "$folder" "$@" </dev/null >>"$folder/log/hosts.log" 2>&1 &
+  pid=$!
+  echo "$1 $pid" >>"$folder/pids"
+  for _ in $(seq 500); do
+    [ "$(readlink /proc/$pid/ns/net)" != "$(readlink /proc/self/ns/net)" ] && return
+    sleep 0.02
+  done
+  return 1
+}
+host ctl $net.1 bridge slurmctld -D
+ctl=$pid
+nsenter -t "$ctl" -n ip link add bridge type bridge
+nsenter -t "$ctl" -n ip link set bridge up
+for ((n = 1; n <= NODES; n++)); do
+  host "node$n" $net.$((10 + n)) eth0 slurmd -D
+  nsenter -t "$ctl" -n ip link add "port$n" type veth peer name eth0 netns "$pid"
+  nsenter -t "$ctl" -n ip link set "port$n" master bridge up
+done
+
+# Client commands. They leave their own folder out of PATH: sbatch hands its environment to the job, which needs the real ones.
+for command in sbatch srun squeue sinfo scancel scontrol; do
+  cat >"$folder/bin/$command" <<CLIENT
+#!/bin/bash
+PATH=":\$PATH:"; PATH=\${PATH//":$folder/bin:"/:}; PATH=\${PATH#:}; PATH=\${PATH%:}
+export PATH SLURM_CONF=$folder/etc/slurm.conf
+exec nsenter -t $ctl -n -u -- $(command -v $command) "\$@"
+CLIENT
+  chmod +x "$folder/bin/$command"
+done
+
+for _ in $(seq 300); do
+  [ "$("$folder/bin/sinfo" -h -o '%T %D' 2>/dev/null)" = "idle $NODES" ] && exit 0
+  sleep 0.1
+done
+echo "cluster_up.sh: expected $NODES idle nodes within 30 s, got: $("$folder/bin/sinfo" -N -h 2>&1)" >&2
+exit 1

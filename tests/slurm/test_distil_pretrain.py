@@ -1,0 +1,111 @@
+"""slurm/distil_pretrain.sh on a real Slurm of two hosts: the real trainer once, and the script's own promises with a stand-in."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "slurm" / "distil_pretrain.sh"
+pytestmark = pytest.mark.slow
+
+STAND_IN = '''
+"""A trainer that writes down what it was given; told to, it leaves with a code or waits for USR2."""
+import json, os, signal, socket, sys, time
+from pathlib import Path
+
+words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+start = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCH_EXTENSIONS_DIR", "WRAPPED"]
+facts = {name: os.environ.get(name) for name in names} | {"argv": sys.argv[1:], "host": socket.gethostname()}
+if words.get("until") == "signal" and start == 0:
+    signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75))
+os.makedirs(facts["TORCH_EXTENSIONS_DIR"], exist_ok=True)
+place = Path(f"rank-{facts['RANK']}-{start}.json")
+place.with_suffix(".part").write_text(json.dumps(facts))
+place.with_suffix(".part").rename(place)
+if words.get("until") in ("signal", "cancel") and start == 0:
+    time.sleep(60)
+sys.exit(int(words.get("code", 0)))
+'''
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    """A folder to submit from, with a trainer of its own."""
+    (tmp_path / "launcher").mkdir()
+    (tmp_path / "launcher" / "run.py").write_text(STAND_IN)
+    return tmp_path
+
+
+def submit(slurm: Any, folder: Path, *words: str, **environment: str) -> str:
+    """Two hosts, two ranks each; the job's number."""
+    own = {"STILLHOUSE_ROOT": str(folder), "STILLHOUSE_PYTHON": sys.executable} | environment
+    return slurm.submit("sbatch", "--nodes=2", "--ntasks-per-node=2", str(SCRIPT), "--config", "x.yaml", *words, cwd=folder, **own)
+
+
+def facts_of(folder: Path, start: int = 0) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"rank-{rank}-{start}.json").read_text()) for rank in range(4)]
+
+
+def wait_for_ranks(folder: Path, timeout_seconds: float = 30) -> None:
+    end = time.monotonic() + timeout_seconds
+    while len(list(folder.glob("rank-*-0.json"))) < 4:
+        assert time.monotonic() < end, "\n".join(log.read_text() for log in folder.glob("*.out"))
+        time.sleep(0.1)
+
+
+def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path):
+    number = submit(slurm, stand_in, "run.name=two words", "a=[1, 2]")
+    assert slurm.wait(number)["JobState"] == "COMPLETED"
+    ranks = facts_of(stand_in)
+    assert [(rank["RANK"], rank["LOCAL_RANK"], rank["host"]) for rank in ranks] == [
+        ("0", "0", "node1"),
+        ("1", "1", "node1"),
+        ("2", "0", "node2"),
+        ("3", "1", "node2"),
+    ]
+    assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks} == {("4", "node1", str(20000 + int(number)))}
+    assert {tuple(rank["argv"]) for rank in ranks} == {("--config", "x.yaml", "run.name=two words", "a=[1, 2]")}
+    folders = {Path(rank["TORCH_EXTENSIONS_DIR"]) for rank in ranks}
+    assert len(folders) == 2, "compiled ops are a node's own"
+    assert not any(folder.exists() for folder in folders), "and are gone with the job"
+
+
+def test_the_exit_code_is_the_trainers_own(slurm: Any, stand_in: Path):
+    facts = slurm.wait(submit(slurm, stand_in, "code=7"))
+    assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "7:0")
+
+
+def test_a_signal_before_the_time_limit_saves_and_requeues(slurm: Any, stand_in: Path):
+    number = submit(slurm, stand_in, "until=signal")
+    wait_for_ranks(stand_in)
+    slurm.run("scancel", "--batch", "--signal=USR2", number)
+    facts = slurm.wait(number)
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
+    before, after = facts_of(stand_in, 0), facts_of(stand_in, 1)
+    assert not Path(before[0]["TORCH_EXTENSIONS_DIR"]).exists()
+    assert before[0]["TORCH_EXTENSIONS_DIR"] != after[0]["TORCH_EXTENSIONS_DIR"], "a stale compile lock stays behind"
+
+
+def test_a_users_scancel_is_never_undone(slurm: Any, stand_in: Path):
+    number = submit(slurm, stand_in, "until=cancel")
+    wait_for_ranks(stand_in)
+    slurm.run("scancel", number)
+    facts = slurm.wait(number)
+    assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
+
+
+def test_the_cluster_file_gives_flags_and_a_prefix_and_the_environment_overrides_it(slurm: Any, stand_in: Path):
+    cluster = stand_in / "cluster.sh"
+    flags = 'SBATCH_FLAGS="--nodes=2 --ntasks-per-node=2 --job-name=ours --time=5 ${SBATCH_FLAGS:-}"'
+    cluster.write_text(f"{flags}\nSTEP_PREFIX=${{STEP_PREFIX:-env WRAPPED=yes}}\n")
+    own = {"STILLHOUSE_CLUSTER": str(cluster), "STILLHOUSE_ROOT": str(stand_in), "STILLHOUSE_PYTHON": sys.executable}
+    (stand_in / "slurm").symlink_to(ROOT / "slurm")
+    number = slurm.submit(str(SCRIPT), "--config", "x.yaml", cwd=stand_in, SBATCH_FLAGS="--time=9", **own)
+    facts = slurm.wait(number)
+    assert (facts["JobState"], facts["JobName"], facts["NumNodes"], facts["TimeLimit"]) == ("COMPLETED", "ours", "2", "00:09:00")
+    assert {rank["WRAPPED"] for rank in facts_of(stand_in)} == {"yes"}
