@@ -44,6 +44,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
 
 # Compiled ops are private to this start of this job on this node: a job killed while it compiles leaves a lock that would hang the next one.
 export STILLHOUSE_OPS="${STILLHOUSE_LOCAL:-${TMPDIR:-/tmp}}/stillhouse-ops-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
+# shellcheck disable=SC2016  # expands on each node
 clean() { # on the other nodes only while Slurm still starts steps: not after a scancel
   rm -rf "$STILLHOUSE_OPS"-*
   timeout 30 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 \

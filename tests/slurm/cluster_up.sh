@@ -11,6 +11,7 @@ folder=$(mkdir -p "${1:?usage: cluster_up.sh FOLDER}" && cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 NODES=${NODES:-2} CPUS=${CPUS:-4} GPUS=${GPUS:-0}
 net=198.51.100 # reserved for documentation: never anybody's
+# shellcheck disable=SC2154
 trap 'code=$?; [ $code = 0 ] || { tail -n 5 "$folder"/log/* >&2 || true; "$here/cluster_down.sh" "$folder" || true; }' EXIT
 
 chmod 755 "$folder" # munged wants its socket reachable for everyone
