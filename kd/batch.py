@@ -13,8 +13,8 @@ class Batch:
     """B rows of S positions.
 
     input_ids, labels, positions: [B, S] int64; labels are IGNORED where nothing is predicted; positions restart with each document.
-    segments: [B, S] int64; 0 is padding, 1.. numbers the documents of a row. Two positions may attend to each other iff their numbers are equal.
-    update, first_slot: which update of the run, and which of its global slots the first row is (keys of dropout, identity in logs).
+    segments: [B, S] int64; 0 is padding, 1.. numbers the documents of a row. Two positions may attend to each other iff they are equal.
+    update, first_slot: which update of the run, and which of its slots the first row is (keys of dropout, identity in logs).
     windows: [B] int64, the stream's window ids (identity in logs).
     """
 

@@ -141,7 +141,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def prune(folder: Path, keep_last: int, keep_best: int) -> list[Path]:
-    """Remove what is neither among the newest `keep_last` nor among the `keep_best` with the lowest held-out loss, and unfinished writes."""
+    """Remove unfinished writes, and what is neither among the newest `keep_last` nor the `keep_best` with the lowest held-out loss."""
     for unfinished in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(unfinished, ignore_errors=True) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
     candidates = sorted(folder.glob("update-*"))

@@ -125,14 +125,12 @@ class _Sum:
     def add(self, gradient: Tensor, states: Tensor) -> None:
         """gradient [n, V], states [n, D]: adds gradient^T states."""
         if self.sum is None:
-            padded = self.vocabulary < len(self.weight)
-            self.sum = torch.zeros_like(self.weight) if padded else torch.empty_like(self.weight)
+            self.sum = torch.zeros_like(self.weight) if self.vocabulary < len(self.weight) else torch.empty_like(self.weight)
             torch.mm(gradient.T, states, out=self.sum[: self.vocabulary])
-        elif self.sum.dtype == torch.float32:
+        elif self.weight.dtype == torch.float32:
             self.sum[: self.vocabulary].addmm_(gradient.T, states)
         else:
-            if self.sum.dtype != torch.float32:
-                self.sum = self.sum.float()
+            self.sum = self.sum.float()
             self.sum[: self.vocabulary] += gradient.T @ states
 
     def total(self) -> Tensor:
