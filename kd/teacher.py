@@ -1,0 +1,252 @@
+"""A frozen teacher behind one small interface, whole on every rank or split over them.
+
+| mode            | what a rank holds                              | what a forward costs besides computing                |
+| replicated      | everything                                     | nothing                                               |
+| zero3           | 1/ranks of every weight above PERSISTENT       | each layer gathered when its turn comes, then dropped |
+| tensor_parallel | 1/ranks of the layers; embeddings, head whole  | every rank's batch on every rank, two sums a layer    |
+
+All three give the same outputs to rounding; all ranks must call at the same time. A teacher never trains: it is in eval mode and without
+gradients at every call, has no parameters() to hand to an optimizer, and is never saved.
+
+zero3 reads the whole model into each rank's host memory once (one weight at a time goes to the device, and only its share stays);
+tensor_parallel likewise.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import deepspeed
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from kd import distributed
+from kd.batch import IGNORED, Batch
+from kd.engine import quiet
+from kd.errors import KdError
+from kd.families import FAMILIES
+from kd.models import Encoder, load_mlm, read_config
+
+PERSISTENT = 10_000  # elements; ZeRO-3 keeps weights up to this size whole on every rank: biases and norms (DeepSpeed: 100,000)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class TeacherSettings(BaseModel):
+    """Which teacher, and how the ranks share it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    """A Hugging Face model folder or hub name, with its MLM head."""
+    mode: Literal["replicated", "zero3", "tensor_parallel"] = "replicated"
+    precision: Literal["fp32", "bf16"] | None = None
+    """None: the run's."""
+
+
+class TeacherOutputs(NamedTuple):
+    """last: [B, S, D] hidden states of the last layer; transformed: [N, D], the head's transform at the selected positions."""
+
+    last: Tensor
+    transformed: Tensor
+
+
+class FrozenEncoder(nn.Module):
+    """Encoder, selection and the head's transform in one forward: what a ZeRO-3 engine has to see whole."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.requires_grad_(False).eval()
+
+    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+        """selected [B, S] bool; N = how many are True, in row order."""
+        last = self.encoder(batch).last
+        return TeacherOutputs(last, self.encoder.transform(last[selected]))
+
+
+class Teacher(ABC):
+    """Outputs of a frozen encoder. offers: what an objective may need of it."""
+
+    offers: frozenset[str] = frozenset({"logits", "last_hidden"})
+
+    def __init__(self, module: FrozenEncoder) -> None:
+        self.module = module
+        self.vocabulary = module.encoder.vocabulary
+        self.width = module.encoder.width
+        self.layers = module.encoder.layers
+
+    def __call__(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+        """What the teacher makes of this rank's batch. Collective; the same twice, whoever called .train() in between."""
+        self.module.eval()
+        with torch.no_grad():
+            return self.forward(batch, selected)
+
+    @property
+    def bytes_per_rank(self) -> int:
+        """Bytes of the weights and buffers that this rank holds now, each storage counted once and whole."""
+        held: dict[int, int] = {}
+        for weight in chain(self.module.parameters(), self.module.buffers()):
+            for tensor in (weight.data, getattr(weight, "ds_tensor", None)):
+                if tensor is not None and tensor.numel() > 0:
+                    storage = tensor.untyped_storage()
+                    held[storage.data_ptr()] = storage.nbytes()
+        return sum(held.values())
+
+    @abstractmethod
+    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+        """The outputs; called in eval mode and without gradients."""
+
+    @abstractmethod
+    def decoder(self) -> AbstractContextManager[tuple[Tensor, Tensor]]:
+        """The head's decoder, weight [V, D] and bias [V], valid inside the context only. Collective."""
+
+
+class ReplicatedTeacher(Teacher):
+    """The whole teacher on every rank."""
+
+    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+        """See Teacher."""
+        return self.module(batch, selected)
+
+    @contextmanager
+    def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See Teacher."""
+        yield self.module.encoder.decoder_weight, self.module.encoder.decoder_bias
+
+
+class Zero3Teacher(Teacher):
+    """Every weight split over the ranks by a DeepSpeed engine of its own, without an optimizer."""
+
+    def __init__(self, module: FrozenEncoder) -> None:
+        super().__init__(module)
+        dtype = next(module.parameters()).dtype
+        config = self._config(dtype)
+        with quiet():
+            # Before initialize, which would move the whole model to the device first.
+            deepspeed.zero.Init(module=module, config_dict_or_path=config, dtype=dtype)
+            self.engine, *_ = deepspeed.initialize(model=module, config=config)
+
+    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+        """See Teacher."""
+        with quiet():  # its hooks warn once that they cannot look into a Batch; without gradients they need not
+            return self.engine(batch, selected)
+
+    @contextmanager
+    def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See Teacher."""
+        weight, bias = self.module.encoder.decoder_weight, self.module.encoder.decoder_bias
+        with deepspeed.zero.GatheredParameters([weight, bias]):
+            yield weight, bias
+
+    @staticmethod
+    def _config(dtype: torch.dtype) -> dict[str, Any]:
+        return {
+            "train_micro_batch_size_per_gpu": 1,  # asked for, never used: there is no backward
+            "bf16": {"enabled": dtype == torch.bfloat16},
+            "zero_optimization": {
+                "stage": 3,
+                "stage3_param_persistence_threshold": PERSISTENT,
+                # The defaults keep up to 1e9 gathered elements for a reuse that a forward pass alone never makes.
+                "stage3_max_live_parameters": 0,
+                "stage3_max_reuse_distance": 0,
+                "stage3_prefetch_bucket_size": 0,
+                "overlap_comm": False,
+            },
+            "steps_per_print": None,
+        }
+
+
+class TensorParallelTeacher(Teacher):
+    """Heads and feed-forward columns of every layer split over the ranks, which all compute every rank's batch together."""
+
+    def __init__(self, module: FrozenEncoder) -> None:
+        super().__init__(module)
+        encoder = module.encoder
+        rows = (encoder.family.layer.attention_output, encoder.family.layer.feed_forward_down)
+        with quiet():
+            deepspeed.init_inference(
+                encoder.base,
+                tensor_parallel={"tp_size": distributed.world_size()},
+                dtype=encoder.decoder_weight.dtype,  # DeepSpeed's default is fp16
+                replace_with_kernel_inject=False,  # wrong outputs for padded encoders (DeepSpeed #1466, #3960)
+                injection_policy={type(encoder.layer_modules[0]): rows},
+            )
+        _sum_by_the_process_group()
+
+    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+        """See Teacher."""
+        together, mine = gather_batches(batch)
+        last = self.module.encoder(together).last[mine]
+        return TeacherOutputs(last, self.module.encoder.transform(last[selected]))
+
+    @contextmanager
+    def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See Teacher."""
+        yield self.module.encoder.decoder_weight, self.module.encoder.decoder_bias
+
+
+def gather_batches(batch: Batch) -> tuple[Batch, tuple[slice, slice]]:
+    """All ranks' rows in one batch, in rank order, padded to the largest; and where in it this rank's [B, S] lies. Collective.
+
+    Only what an encoder reads is gathered: labels and windows of the result are empty of meaning.
+    """
+    ranks, device = dist.get_world_size(), batch.input_ids.device
+    rows, columns = batch.input_ids.shape
+    shapes = [torch.zeros(2, dtype=torch.int64, device=device) for _ in range(ranks)]
+    dist.all_gather(shapes, torch.tensor([rows, columns], device=device))
+    most_rows, most_columns = (int(n) for n in torch.stack(shapes).amax(dim=0))
+    mine = torch.stack([batch.input_ids, batch.positions, batch.segments])
+    mine = F.pad(mine, (0, most_columns - columns, 0, most_rows - rows))
+    everyone = [torch.empty_like(mine) for _ in range(ranks)]
+    dist.all_gather(everyone, mine)
+    input_ids, positions, segments = torch.cat(everyone, dim=1)
+    start = dist.get_rank() * most_rows
+    together = Batch(input_ids, torch.full_like(input_ids, IGNORED), positions, segments, torch.zeros_like(input_ids[:, 0]))
+    return together, (slice(start, start + rows), slice(0, columns))
+
+
+def _sum_by_the_process_group() -> None:
+    """On CPUs, keep DeepSpeed's inference from its shared-memory sum.
+
+    Seen in 0.19.8: the kernel is used even where it was never set up, which is whenever LOCAL_SIZE is not the number of ranks
+    (torchrun, srun, several hosts), and the process dies of a segmentation fault. At level 0 it uses the process group.
+    """
+    backend = deepspeed.comm.comm.cdb
+    if hasattr(backend, "shm_vector_kernel_level"):
+        backend.shm_vector_kernel_level = 0
+
+
+def make_teacher(settings: TeacherSettings, precision: str, device: torch.device) -> Teacher:
+    """The teacher of these settings on this rank. precision: "fp32" or "bf16", the run's. Collective for the split modes.
+
+    Raises KdError for a model that cannot be read, has no MLM head, or does not divide over the ranks.
+    """
+    config = read_config(settings.model)
+    split = settings.mode != "replicated"
+    if settings.mode == "tensor_parallel":
+        _check_divides(settings.model, config)
+    module = FrozenEncoder(load_mlm(settings.model, dtype=DTYPES[settings.precision or precision]))
+    if split:
+        distributed.start()
+    if settings.mode == "zero3":
+        return Zero3Teacher(module)
+    module.to(device)
+    if settings.mode == "tensor_parallel" and distributed.world_size() > 1:
+        return TensorParallelTeacher(module)
+    return ReplicatedTeacher(module)  # also tensor_parallel on one rank, where there is nothing to split
+
+
+def _check_divides(path: str, config: PreTrainedConfig) -> None:
+    ranks, names = distributed.world_size(), FAMILIES[config.model_type].config
+    for name in (names.heads, names.inner):
+        if getattr(config, name) % ranks:
+            raise KdError(
+                f"teacher.mode: expected ranks that divide the teacher's {name} for tensor_parallel, got {ranks} ranks "
+                f"and {getattr(config, name)} ({path}); change the number of ranks, or use zero3"
+            )
