@@ -83,3 +83,16 @@ def barrier() -> None:
     """Wait until every rank is here."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier()
+
+
+def from_rank_zero(text: str) -> str:
+    """Rank 0's text, on every rank. Collective."""
+    if world_size() == 1:
+        return text
+    size = sum_over_ranks(torch.tensor([len(text.encode()) if rank() == 0 else 0], device=device()))
+    data = torch.zeros(int(size), dtype=torch.uint8, device=device())
+    if rank() == 0:
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device())
+    if len(data):
+        dist.broadcast(data, src=0)
+    return bytes(data.tolist()).decode()

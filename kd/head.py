@@ -10,6 +10,7 @@ An MLM head ends in a decoder, logits = z W^T + b with W [V, D]. Whole logits of
 So nothing [N, V] exists whole, and nothing is computed a second time in the backward pass: it only hands the finished gradients on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ def chunked_terms(
     student: tuple[Tensor, Decoder],
     teacher: tuple[Tensor, Decoder] | None,
     labels: Tensor,
-    terms: list[Term],
+    terms: Sequence[Term],
     scales: Tensor,
     chunk_tokens: int,
 ) -> tuple[Tensor, Tensor]:
@@ -63,7 +64,7 @@ class _ChunkedTerms(torch.autograd.Function):
         vocabulary: int,
         teacher: tuple[Tensor, Decoder] | None,
         labels: Tensor,
-        terms: list[Term],
+        terms: Sequence[Term],
         scales: Tensor,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor]:

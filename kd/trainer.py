@@ -7,15 +7,19 @@ An update, on every rank:
 4. the terms' sums over all ranks, as one report.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM
 
-from kd import distributed
+from kd import checkpoint, distributed
 from kd.batch import Batch
+from kd.checkpoint import Checkpoint, Progress
 from kd.engine import StudentEngine
 from kd.errors import KdError
 from kd.head import Decoder
@@ -123,11 +127,34 @@ class Trainer:
         names = self.objective.names
         return UpdateReport(self.done, loss, dict(zip(names, means, strict=True)), norm, rate, applied, tokens, predicted)
 
-    def load(
-        self, weights: Mapping[str, Tensor], moments: Mapping[str, Mapping[str, Tensor]], done: int, skipped: int, tokens: int
-    ) -> None:
-        """Go on from a checkpoint's full state; the student must already hold the weights. Collective."""
-        self.done, self.skipped, self.tokens = done, skipped, tokens
+    def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
+        """The student as it is now, whole and by itself, for evaluation and export. Collective; every rank gets one."""
+        with torch.random.fork_rng(devices=[]):
+            copy = Encoder(AutoModelForMaskedLM.from_config(self.student.hf.config, dtype=dtype))
+        own = dict(copy.named_parameters())
+        with torch.no_grad():
+            for name, weight, _ in self.engine.full_state():
+                own[name.removeprefix("student.")].copy_(weight)
+        return copy.to(self.device).eval()
+
+    def save(self, folder: Path, facts: dict[str, Any]) -> str | None:
+        """Write a checkpoint; None, or why it could not be written. Collective: all ranks get the same answer."""
+        progress = Progress(self.done, self.skipped, self.tokens, facts)
+        state = self.engine.full_state()
+        failed = ""
+        if distributed.rank() == 0:
+            try:
+                checkpoint.write(folder, progress, state)
+            except OSError as error:
+                failed = str(error) or repr(error)
+        for _ in state:  # the other ranks take part in gathering
+            pass
+        return distributed.from_rank_zero(failed) or None
+
+    def load(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint. Collective. The student must have been given its weights before this trainer was made."""
+        weights, moments = saved.load()
+        self.done, self.skipped, self.tokens = saved.progress.done, saved.progress.skipped, saved.progress.tokens
         self.engine.load_full_state(weights, moments, self.steps)
 
     def _seed_dropout(self, batch: Batch) -> None:

@@ -1,0 +1,147 @@
+"""Checkpoints are whole or absent: round trips, every kind of damage, and a disk that fills up."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from kd import checkpoint
+from kd.checkpoint import Progress
+from kd.errors import KdError
+
+State = list[tuple[str, Tensor, dict[str, Tensor]]]
+
+
+def state(seed: int = 0, size: int = 7) -> State:
+    draw = torch.Generator().manual_seed(seed)
+
+    def tensor() -> Tensor:
+        return torch.randn(size, 3, generator=draw)
+
+    return [(f"student.layer{i}.weight", tensor(), {"exp_avg": tensor(), "exp_avg_sq": tensor()}) for i in range(2)] + [
+        ("student.frozen", tensor(), {})
+    ]
+
+
+def progress(done: int, **facts: object) -> Progress:
+    return Progress(done=done, skipped=1, tokens=done * 100, facts={"cursor": {"windows": done * 8}, **facts})
+
+
+def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
+    written = state()
+    folder = checkpoint.write(tmp_path, progress(12, heldout_loss=2.5), iter(written))
+    found, passed_over = checkpoint.newest_good(tmp_path)
+    assert passed_over == []
+    assert found.folder == folder
+    assert found.progress == progress(12, heldout_loss=2.5)
+    weights, moments = found.load()
+    assert set(weights) == {name for name, _, _ in written}
+    for name, weight, kept in written:
+        assert torch.equal(weights[name], weight)
+        assert all(torch.equal(moments[name][key], value) for key, value in kept.items())
+    assert "student.frozen" not in moments
+    assert (tmp_path / "latest").read_text() == "update-00000012\n"
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "moments.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty"])
+def test_a_damaged_newest_is_passed_over_and_named(tmp_path: Path, file: str, damage: str) -> None:
+    for done in (5, 10):
+        checkpoint.write(tmp_path, progress(done), state(done))
+    hurt(tmp_path / "update-00000010" / file, damage)
+    found, passed_over = checkpoint.newest_good(tmp_path)
+    assert found.progress.done == 5
+    assert len(passed_over) == 1
+    assert "update-00000010" in passed_over[0]
+    assert "not usable" in passed_over[0]
+
+
+def hurt(path: Path, damage: str) -> None:
+    data = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+        return
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+    path.write_bytes(b"" if damage == "empty" else data[: len(data) // 2] if damage == "truncate" else data)
+
+
+def test_every_flipped_byte_of_the_state_is_noticed(tmp_path: Path) -> None:
+    folder = checkpoint.write(tmp_path, progress(3), state())
+    original = (folder / "state.json").read_bytes()
+    for at in range(0, len(original), 3):
+        broken = bytearray(original)
+        broken[at] ^= 0x20
+        (folder / "state.json").write_bytes(broken)
+        try:
+            read = checkpoint.read(folder)
+        except KdError:
+            continue
+        assert read.progress == progress(3)  # white space alone
+
+
+def test_all_bad_is_no_checkpoint_with_a_line_for_each(tmp_path: Path) -> None:
+    for done in (1, 2, 3):
+        checkpoint.write(tmp_path, progress(done), state())
+        hurt(tmp_path / f"update-0000000{done}" / "weights.safetensors", "flip")
+    found, passed_over = checkpoint.newest_good(tmp_path)
+    assert found is None
+    assert len(passed_over) == 3
+
+
+def test_another_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = checkpoint.write(tmp_path, progress(3), state())
+    body = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(body | {"format": 99}))
+    with pytest.raises(KdError, match="format 1, got 99"):
+        checkpoint.read(folder)
+
+
+def test_writing_the_same_update_again_replaces_it(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path, progress(4), state(1))
+    checkpoint.write(tmp_path, progress(4), state(2))
+    found, _ = checkpoint.newest_good(tmp_path)
+    assert torch.equal(found.load()[0]["student.frozen"], state(2)[-1][1])
+
+
+def test_pruning_keeps_the_newest_and_the_best_and_clears_unfinished_writes(tmp_path: Path) -> None:
+    for done, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5), (5, None)):
+        checkpoint.write(tmp_path, progress(done, **({} if loss is None else {"heldout_loss": loss})), state())
+    (tmp_path / ".writing-update-00000006").mkdir()
+    checkpoint.prune(tmp_path, keep_last=2, keep_best=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "update-00000002", "update-00000004", "update-00000005"]
+
+
+def test_a_failed_write_leaves_the_last_good_one_and_nothing_else(tmp_path: Path) -> None:
+    """A real limit of the operating system: files of more than 20 kB cannot be written (as on a full disk, an OSError midway)."""
+    checkpoint.write(tmp_path, progress(1), state())
+    code = f"""
+import resource, signal, sys
+sys.path[:0] = [{str(Path.cwd())!r}, {str(Path(__file__).parent)!r}]
+from pathlib import Path
+from kd import checkpoint
+from test_checkpoint import progress, state
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, {resource.RLIM_INFINITY}))
+try:
+    checkpoint.write(Path({str(tmp_path)!r}), progress(2), state(0, size=5000))
+except OSError as error:
+    print("refused:", error)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.startswith("refused:")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "update-00000001"]
+    found, passed_over = checkpoint.newest_good(tmp_path)
+    assert found.progress.done == 1
+    assert passed_over == []
+
+
+def test_no_pickle_is_ever_in_a_checkpoint(tmp_path: Path) -> None:
+    folder = checkpoint.write(tmp_path, progress(1), state())
+    assert sorted(p.name for p in folder.iterdir()) == ["moments.safetensors", "state.json", "weights.safetensors"]
