@@ -1,0 +1,137 @@
+"""One rank of tests/kd/test_trainer.py: the same updates at every ZeRO stage, precision and micro-batch, as one JSON on rank 0.
+
+Usage: trainer_on_ranks.py RESULT.json TEACHER_FOLDER STUDENT_FOLDER CHECKPOINTS_FOLDER
+(RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
+"""
+
+import json
+import sys
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from kd import checkpoint, distributed
+from kd.batch import IGNORED, Batch
+from kd.models import Encoder, load_mlm
+from kd.objective import Objective
+from kd.schedules import OptimizerSettings
+from kd.settings import TrainSettings
+from kd.teacher import TeacherSettings, make_teacher
+from kd.terms import HiddenCosine, MaskedLM, SoftTargets
+from kd.trainer import Trainer
+
+VOCABULARY, ROWS, COLUMNS, UPDATES = 120, 8, 24, 4
+OPTIMIZER = OptimizerSettings(learning_rate=2e-3, weight_decay=0.1, warmup=2)
+CLIP = 0.5
+
+
+def row(update: int, slot: int) -> list[torch.Tensor]:
+    """ids, labels, positions, segments [S] of one slot: two documents, a padded tail and a number of predictions that differ by slot."""
+    draw = torch.Generator().manual_seed(1000 * update + slot)
+    ids = torch.randint(5, VOCABULARY, (COLUMNS,), generator=draw)
+    first, padding = 6 + slot, slot % 5
+    segments = torch.tensor([1] * first + [2] * (COLUMNS - first - padding) + [0] * padding)
+    positions = torch.cat([torch.arange(first), torch.arange(COLUMNS - first)])
+    predicted = (torch.rand(COLUMNS, generator=draw) < 0.1 + 0.05 * slot) & (segments > 0)
+    return [ids, torch.where(predicted, ids, IGNORED), positions, segments]
+
+
+def batches(update: int, micro_batch: int) -> list[Batch]:
+    """This rank's micro-batches: slots i with i % world == rank, in order."""
+    slots = range(distributed.rank(), ROWS, distributed.world_size())
+    made = []
+    for start in range(0, len(slots), micro_batch):
+        part = slots[start : start + micro_batch]
+        ids, labels, positions, segments = (torch.stack(column) for column in zip(*(row(update, slot) for slot in part), strict=True))
+        made.append(Batch(ids, labels, positions, segments, torch.tensor(part), update, part[0]))
+    return made
+
+
+def make(teacher: str, student: Encoder, mode: str, stage: int, precision: str, micro_batch: int, checkpointing: bool = False) -> Trainer:
+    settings = TrainSettings(
+        global_batch=ROWS,
+        micro_batch=micro_batch,
+        updates=UPDATES,
+        zero_stage=stage,
+        precision=precision,
+        clip=CLIP,
+        activation_checkpointing=checkpointing,
+    )
+    return Trainer(
+        student,
+        make_teacher(TeacherSettings(model=teacher, mode=mode), precision, distributed.device()),
+        Objective([SoftTargets(weight=5), MaskedLM(weight=2), HiddenCosine()], chunk_tokens=50),
+        vocabulary=VOCABULARY,
+        train=settings,
+        optimizer=OPTIMIZER,
+        updates=UPDATES,
+        precision=precision,
+    )
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight, _ in trainer.engine.full_state()}
+
+
+def main() -> None:
+    result, teacher, folder, checkpoints = sys.argv[1:]
+    distributed.start()
+    report = {}
+    for stage, precision, micro_batch in product((0, 1, 2, 3), ("fp32", "bf16"), (1, ROWS // distributed.world_size())):
+        name = f"{stage}-{precision}-{micro_batch}"
+        trainer = make(teacher, load_mlm(folder), "zero3" if stage == 3 else "replicated", stage, precision, micro_batch)
+        lines = []
+        for update in range(UPDATES):
+            lines.append(trainer.update(batches(update, micro_batch)))
+            if update == 1:
+                failed = trainer.save(Path(checkpoints) / name, {"stage": stage})
+                assert failed is None, failed
+        after = weights(trainer)
+        saved, passed_over = checkpoint.newest_good(Path(checkpoints) / name)
+        assert saved is not None, passed_over
+        distributed.barrier()
+        again = load_mlm(folder)
+        kept, _ = saved.load()
+        own = dict(again.named_parameters())
+        with torch.no_grad():
+            for key, weight in kept.items():
+                own[key.removeprefix("student.")].copy_(weight)
+        resumed = make(teacher, again, "zero3" if stage == 3 else "replicated", stage, precision, micro_batch)
+        resumed.load(saved)
+        continued = [resumed.update(batches(update, micro_batch)) for update in range(2, UPDATES)]
+        report[name] = {
+            "losses": [line.loss for line in lines],
+            "norms": [line.gradient_norm for line in lines],
+            "rates": [line.learning_rate for line in lines],
+            "tokens": [line.tokens for line in lines],
+            "weights": {key: weight.double().sum().item() for key, weight in after.items()},
+            "bit_identical": continued == lines[2:] and all(torch.equal(w, after[k]) for k, w in weights(resumed).items()),
+            "snapshot": all(torch.equal(p, after[f"student.{n}"].reshape(p.shape)) for n, p in resumed.snapshot().named_parameters()),
+        }
+    for stage in (1, 3):
+        trainer = make(teacher, load_mlm(folder), "replicated", stage, "fp32", 2, checkpointing=True)
+        report[f"{stage}-checkpointing"] = {"losses": [trainer.update(batches(update, 2)).loss for update in range(UPDATES)]}
+    for stage, precision in product((0, 1, 2, 3), ("fp32", "bf16")):
+        trainer = make(teacher, load_mlm(folder), "replicated", stage, precision, 2)
+        trainer.update(batches(0, 2))
+        before = weights(trainer)
+        poison = next(p for p in trainer.teacher.module.parameters() if p.dim() == 1)
+        kept = poison.data.clone()
+        poison.data.fill_(float("nan"))
+        bad = trainer.update(batches(1, 2))
+        poison.data.copy_(kept)
+        good = trainer.update(batches(2, 2))
+        report[f"{stage}-{precision}-nan"] = {
+            "skipped": not bad.applied,
+            "untouched": bad.update == 2 and trainer.skipped == 1,
+            "went_on": good.applied and all(torch.isfinite(w).all().item() for w in weights(trainer).values()),
+            "moved": any(not torch.equal(w, before[k]) for k, w in weights(trainer).items()),
+        }
+    if distributed.rank() == 0:
+        Path(result).write_text(json.dumps(report))
+    distributed.stop()
+
+
+if __name__ == "__main__":
+    main()
