@@ -1,9 +1,9 @@
 """A frozen teacher behind one small interface, whole on every rank or split over them.
 
-| mode            | what a rank holds                              | what a forward costs besides computing                |
-| replicated      | everything                                     | nothing                                               |
-| zero3           | 1/ranks of every weight above PERSISTENT       | each layer gathered when its turn comes, then dropped |
-| tensor_parallel | 1/ranks of the layers; embeddings, head whole  | every rank's batch on every rank, two sums a layer    |
+| mode            | what a rank holds                               | what a forward costs besides computing                |
+| replicated      | everything                                      | nothing                                               |
+| zero3           | 1/ranks of every matrix; biases and norms whole | each layer gathered when its turn comes, then dropped |
+| tensor_parallel | 1/ranks of the layers; embeddings, head whole   | every rank's batch on every rank, two sums a layer    |
 
 All three give the same outputs to rounding; all ranks must call at the same time. A teacher never trains: it is in eval mode and without
 gradients at every call, has no parameters() to hand to an optimizer, and is never saved.
@@ -33,7 +33,6 @@ from kd.errors import KdError
 from kd.families import FAMILIES
 from kd.models import Encoder, load_mlm, read_config
 
-PERSISTENT = 10_000  # elements; ZeRO-3 keeps weights up to this size whole on every rank: biases and norms (DeepSpeed: 100,000)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -126,7 +125,7 @@ class Zero3Teacher(Teacher):
     def __init__(self, module: FrozenEncoder) -> None:
         super().__init__(module)
         dtype = next(module.parameters()).dtype
-        config = self._config(dtype)
+        config = self._config(dtype, persistent=4 * self.width)
         with quiet():
             # Before initialize, which would move the whole model to the device first.
             deepspeed.zero.Init(module=module, config_dict_or_path=config, dtype=dtype)
@@ -145,13 +144,15 @@ class Zero3Teacher(Teacher):
             yield weight, bias
 
     @staticmethod
-    def _config(dtype: torch.dtype) -> dict[str, Any]:
+    def _config(dtype: torch.dtype, persistent: int) -> dict[str, Any]:
         return {
             "train_micro_batch_size_per_gpu": 1,  # asked for, never used: there is no backward
             "bf16": {"enabled": dtype == torch.bfloat16},
             "zero_optimization": {
                 "stage": 3,
-                "stage3_param_persistence_threshold": PERSISTENT,
+                # Up to so many elements a weight stays whole once it was gathered: biases and norms, for half the gathers
+                # (DeepSpeed's default of 100,000 keeps whole matrices of small models).
+                "stage3_param_persistence_threshold": persistent,
                 # The defaults keep up to 1e9 gathered elements for a reuse that a forward pass alone never makes.
                 "stage3_max_live_parameters": 0,
                 "stage3_max_reuse_distance": 0,
