@@ -160,6 +160,8 @@ def load_mlm(path: str, dtype: torch.dtype = torch.float32, attention: str = "sd
 def with_new_head(path: str, seed: int, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Encoder:
     """A headless encoder of a folder with a fresh MLM head: decoder tied to the word embeddings, bias 0, transform as `seed` says.
 
+    The transform is Hugging Face's N(0, 0.02): on the 6 x 384 encoder, head only, 60 updates of 16 x 64 tokens at lr 1e-3, it reached
+    6.17 nats where the identity reached 6.24 and an orthogonal matrix 6.23, and it led at every point before (2026-11-24).
     Raises KdError when the folder already has a head (it would be thrown away), or lacks more than one.
     """
     config = read_config(path)

@@ -103,6 +103,27 @@ def test_a_saved_model_loads_with_equal_weights_in_the_dtype_asked_for_and_in_si
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("storage", ["several files", "pickled", "names of 2018"])
+def test_other_ways_of_storing_the_same_weights_load_as_well(make_model, tmp_path, storage):
+    model = make_model("bert")
+    weights = model.state_dict()
+    with quiet_transformers():
+        model.save_pretrained(tmp_path, max_shard_size="50KB" if storage == "several files" else "1GB")
+    if storage != "several files":
+        (tmp_path / "model.safetensors").unlink()
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"} if "2018" in storage else {}
+        stored = {"bert.pooler.dense.weight": torch.zeros(32, 32), "cls.seq_relationship.weight": torch.zeros(2, 32)}
+        for name, weight in weights.items():
+            for ours, theirs in old.items():
+                name = name.replace(ours, theirs)
+            stored[name] = weight
+        torch.save(stored, tmp_path / "pytorch_model.bin")
+    else:
+        assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    loaded = load_mlm(str(tmp_path)).hf.state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())
+
+
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_a_headless_encoder_is_refused_with_the_way_to_adapt_it(make_model, saved, family):
     folder = saved(make_model(family).base_model)

@@ -103,6 +103,18 @@ def test_a_roberta_that_distilbert_can_represent_loses_its_position_offset_and_n
     torch.testing.assert_close(*_logits(student, teacher, tiny_batch), **ROUNDING)
 
 
+@pytest.mark.parametrize("architecture", ["same", "distilbert"])
+def test_a_decoder_of_its_own_stays_one_and_trains_with_the_head(make_model, tiny_batch, architecture):
+    teacher = Encoder(make_model("bert", tie_word_embeddings=False))
+    settings = StudentSettings(layers=[0, 1, 2, 3], architecture=architecture, trainable="head")
+    student = make_student(settings, teacher, seed=5).eval()
+    assert not teacher.tied
+    assert not student.tied
+    torch.testing.assert_close(*_logits(student, teacher, tiny_batch), **ROUNDING)
+    assert student.decoder_weight.requires_grad
+    assert not student.weight(student.family.word_embeddings).requires_grad
+
+
 def test_without_the_token_type_fold_a_full_copy_is_another_model(tiny_bert, tiny_batch):
     student = make_student(StudentSettings(layers=[0, 1, 2, 3], fold_token_type=False), tiny_bert, seed=5).eval()
     got, expected = _logits(student, tiny_bert, tiny_batch)
