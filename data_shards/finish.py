@@ -1,0 +1,64 @@
+"""The files beside the shards: document lengths, vocabulary and tokenizer; each a function of the shards and the tokenizer alone."""
+
+import io
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.location import sha256_of, sync_folder, write_durably
+from data_shards.manifest import TOKENIZER, ShardEntry, SidecarEntry
+from data_shards.pieces import lengths_name
+from data_shards.shard import Shard
+from data_shards.tokenizer import is_continuation, is_special
+from data_shards.vocabulary import VOCABULARY, Vocabulary
+
+Entries = Mapping[str, tuple[ShardEntry, ...]]
+
+
+def write_sidecars(folder: Path, entries: Entries, tokenizer: Any, counts: NDArray[np.int64], mask_id: int, dtype: str) -> None:
+    """Write all of them durably. counts [V]: how often each id stands in the train split."""
+    for split, shards in entries.items():
+        if shards:
+            _write_lengths(folder, split, shards, dtype)
+    vocabulary = Vocabulary(counts.astype(np.uint64), is_special(tokenizer), is_continuation(tokenizer), mask_id)
+    write_durably(folder / VOCABULARY, vocabulary.content())
+    partial = folder / f".{TOKENIZER}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(partial)
+    for path in partial.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+    partial.replace(folder / TOKENIZER)
+    sync_folder(folder)
+
+
+def sidecars(folder: Path, entries: Entries) -> dict[str, SidecarEntry]:
+    """Size and sha256 of each sidecar file, by name."""
+    names = [VOCABULARY, *(lengths_name(split) for split, shards in entries.items() if shards)]
+    names += [f"{TOKENIZER}/{path.name}" for path in sorted((folder / TOKENIZER).iterdir())]
+    return {name: SidecarEntry(bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name)) for name in names}
+
+
+def _write_lengths(folder: Path, split: str, shards: tuple[ShardEntry, ...], dtype: str) -> None:
+    """All lengths of a split, shard after shard, so that no more than one shard's are in memory."""
+    path = folder / lengths_name(split)
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "wb") as file:
+        header = io.BytesIO()
+        shape = (sum(entry.documents for entry in shards),)
+        np.lib.format.write_array_header_1_0(header, {"descr": "<u4", "fortran_order": False, "shape": shape})
+        file.write(header.getvalue())
+        for entry in shards:
+            file.write(Shard.open(folder, entry, verify=False, dtype=dtype).lengths.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(folder)

@@ -1,0 +1,165 @@
+"""Where a shard folder lives: a folder of this machine or a URL, whose files are copied once into a cache folder.
+
+http(s) is read by the standard library, every other scheme by fsspec. A copy is complete or absent: it is written beside its
+place, checked, synced and renamed. Nothing here knows what a file means.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar, cast
+
+import fsspec
+from filelock import FileLock
+
+from data_shards.errors import DataError
+
+ATTEMPTS = 5
+FIRST_WAIT_SECONDS = 0.5
+TIMEOUT_SECONDS = 60.0
+T = TypeVar("T")
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is reached through a protocol rather than through this machine's folders."""
+    return "://" in place
+
+
+def open_url(url: str) -> BinaryIO:
+    """The bytes behind a URL, as a file open for reading from the front."""
+    if url.startswith(("http://", "https://")):
+        return cast(BinaryIO, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS))
+    return cast(BinaryIO, fsspec.open(url, "rb").open())
+
+
+def persistently(action: Callable[[], T], where: str) -> T:
+    """What `action` returns, tried up to ATTEMPTS times with doubling waits.
+
+    Raises DataError with the last failure. What is plainly absent is not asked for twice.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except FileNotFoundError:
+            raise DataError(f"{where}: expected a file, got none; check the place") from None
+        except (OSError, EOFError, ImportError, ValueError) as error:
+            if getattr(error, "code", None) in (403, 404, 410) or isinstance(error, ImportError | ValueError):
+                raise DataError(f"{where}: expected a readable file, got {one_line(error)}; check the place") from None
+            if attempt == ATTEMPTS - 1:
+                raise DataError(
+                    f"{where}: expected a readable file, got {one_line(error)} in {ATTEMPTS} attempts; check the network and try again"
+                ) from None
+        time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text on one line, with its type where the text alone says too little."""
+    text = " ".join(str(error).split())
+    return text if " " in text else f"{type(error).__name__} {text}".strip()
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Put `content` at `path`: whole, or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A shard folder: a path, or a URL with the cache folder for its copies."""
+
+    root: str
+    cache_folder: str | None = None
+
+    @classmethod
+    def of(cls, folder: "str | Path | Location", cache_folder: str | Path | None = None) -> "Location":
+        """The location that a user's word means."""
+        if isinstance(folder, Location):
+            return folder
+        root = str(folder).removeprefix("file://").rstrip("/") or "/"
+        return cls(root, None if cache_folder is None else str(cache_folder))
+
+    @property
+    def is_remote(self) -> bool:
+        return is_url(self.root)
+
+    def where(self, name: str) -> str:
+        """How a file of this folder is called in an error."""
+        return f"{self.root}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """A small file, whole. Raises DataError when it is absent or unreadable."""
+        if self.is_remote:
+            return persistently(lambda: _whole(self.where(name)), self.where(name))
+        try:
+            return Path(self.where(name)).read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{self.where(name)}: expected a file, got none; check the folder") from None
+        except OSError as error:
+            raise DataError(f"{self.where(name)}: expected a readable file, got {one_line(error)}; check its permissions") from None
+
+    def path(self, name: str, size: int, sha256: str, *, anew: bool = False) -> Path:
+        """A file of this machine with the named file's bytes, copied first where it is remote.
+
+        A fresh copy has been checked against size and sha256; one that lay there against its size only. `anew` drops the old copy.
+        Raises DataError when the file is missing.
+        """
+        if not self.is_remote:
+            path = Path(self.where(name))
+            if not path.is_file():
+                raise DataError(f"{path}: expected a file of {size} bytes, got none; bring it back, or build the shards again")
+            return path
+        if self.cache_folder is None:
+            raise DataError(f"{self.root}: expected a cache folder for the copies of remote shards, got none; set stream.cache_folder")
+        copy = Path(self.cache_folder) / sha256[:16] / name
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(copy.with_name(f".{copy.name}.lock")):
+                if anew:
+                    copy.unlink(missing_ok=True)
+                if not copy.is_file() or copy.stat().st_size != size:
+                    persistently(lambda: self._copy(name, copy, size, sha256), self.where(name))
+        except OSError as error:
+            raise DataError(f"{copy}: expected a cache folder that can be written, got {one_line(error)}; choose another") from None
+        return copy
+
+    def _copy(self, name: str, copy: Path, size: int, sha256: str) -> None:
+        partial = copy.with_name(f".{copy.name}.partial")
+        with open_url(self.where(name)) as source, open(partial, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+        if partial.stat().st_size != size or sha256_of(partial) != sha256:
+            raise EOFError(f"{partial.stat().st_size} bytes that are not the {size} bytes with sha256 {sha256[:12]}…")
+        partial.replace(copy)
+
+
+def _whole(url: str) -> bytes:
+    with open_url(url) as source:
+        return source.read()

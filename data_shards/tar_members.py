@@ -1,0 +1,92 @@
+"""The members of a tar, walked by their headers alone: plain files with a block's names, everything else refused.
+
+A shard is a webdataset tar: members NNNNNN-NNNNN.{json,lengths.npy,tokens.npy} in the plain ustar format.
+"""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+MEMBER = re.compile(r"(?P<key>\d{6}-\d{5})\.(?P<kind>json|lengths\.npy|tokens\.npy)")
+RECORD = 512
+
+
+class BrokenTar(Exception):
+    """Bytes that are not the shard's tar; the message says what was found."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One payload: bytes [start, stop) of the tar."""
+
+    key: str
+    kind: str
+    start: int
+    stop: int
+
+
+def member_header(name: str, size: int) -> bytes:
+    """The header of a plain file that nobody owns and that has no date: equal content, equal bytes."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o644, 0
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def padding(size: int) -> bytes:
+    """What fills a payload up to a whole number of records."""
+    return b"\0" * (-size % RECORD)
+
+
+def members(tar: Bytes) -> Iterator[Member]:
+    """The members in order, up to the closing empty records. Raises BrokenTar where the walk cannot go on."""
+    offset = 0
+    while True:
+        header = tar[offset : offset + RECORD].tobytes()
+        if len(header) < RECORD:
+            raise BrokenTar("a file that ends too early")
+        if not any(header):
+            return
+        try:
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+        except (tarfile.TarError, UnicodeDecodeError) as error:
+            raise BrokenTar(f"a broken header at byte {offset} ({error})") from None
+        named = MEMBER.fullmatch(info.name)
+        if not info.isreg() or named is None:
+            raise BrokenTar(f"a member {info.name!r} that is not a block's plain file")
+        start = offset + RECORD
+        if start + info.size > len(tar):
+            raise BrokenTar(f"a file that ends too early, inside {info.name}")
+        yield Member(named["key"], named["kind"], start, start + info.size)
+        offset = start + info.size + len(padding(info.size))
+
+
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """An array as the bytes of an .npy file; never a pickle."""
+    target = io.BytesIO()
+    np.lib.format.write_array(target, array, version=(1, 0), allow_pickle=False)
+    return target.getvalue()
+
+
+def npy_payload(tar: Bytes, member: Member, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Where the numbers of a one-dimensional .npy member lie: (byte offset in the tar, count). Raises BrokenTar on any other array."""
+    name = f"{member.key}.{member.kind}"
+    head = io.BytesIO(tar[member.start : min(member.start + 4096, member.stop)].tobytes())
+    try:
+        if np.lib.format.read_magic(head) != (1, 0):
+            raise ValueError("an .npy of another version")
+        shape, fortran, found = np.lib.format.read_array_header_1_0(head)
+    except ValueError as error:
+        raise BrokenTar(f"{name} with a broken .npy header ({error})") from None
+    if len(shape) != 1 or fortran or found != dtype:
+        raise BrokenTar(f"{name} with {found} {shape} where {dtype} in one dimension belongs")
+    start = member.start + head.tell()
+    if member.stop - start != shape[0] * dtype.itemsize or start % dtype.itemsize:
+        raise BrokenTar(f"{name} with {member.stop - start} bytes for {shape[0]} numbers")
+    return start, shape[0]

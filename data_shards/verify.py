@@ -1,0 +1,118 @@
+"""Prove that a shard folder keeps every promise of its manifest, or name the first shard and key that does not.
+
+What cannot be proved without the text, that is which split a document belongs to, is not claimed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.errors import DataError
+from data_shards.location import Location
+from data_shards.manifest import TOKENIZER, Manifest, ShardEntry, tokenizer_fingerprint
+from data_shards.pieces import lengths_name, read_lengths
+from data_shards.shard import Shard
+from data_shards.tokenizer import is_continuation, is_special, shards_tokenizer, special_ids, vocabulary_size
+from data_shards.vocabulary import VOCABULARY, Vocabulary
+
+ADVICE = "bring the file back, or build the shards again"
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was read and found right."""
+
+    shards: int
+    blocks: int
+    documents: int
+    tokens: int
+    bytes: int
+    sidecars: int
+
+
+def verify(folder: str | Path, cache_dir: str | Path | None = None) -> VerifyReport:
+    """Read the whole folder or URL and check it. Raises DataError on the first broken promise."""
+    location = Location.of(folder, cache_dir)
+    manifest = Manifest.load(location)
+    _no_strays(location, manifest)
+    for name in manifest.sidecars:
+        manifest.sidecar(location, name)
+    vocabulary = Vocabulary.load(location, manifest)
+    _tokenizer(location, manifest, vocabulary)
+    blocks = 0
+    counts = np.zeros(manifest.vocabulary_size, np.int64)
+    for split, entries in manifest.splits.items():
+        lengths = read_lengths(location, manifest, split) if entries else np.zeros(0, np.uint32)
+        first = 0
+        for number, entry in enumerate(entries):
+            if entry.name != f"{split}-{number:06d}.tar":
+                raise DataError(
+                    f"{location.where('manifest.json')}: expected {split}-{number:06d}.tar, got {entry.name}; build the shards again"
+                )
+            found = _shard(location, manifest, entry, number, lengths[first : first + entry.documents])
+            counts += found if split == "train" else 0
+            first += entry.documents
+            blocks += len(Shard.open(location, entry, verify=False, dtype=manifest.dtype).blocks)
+    if not np.array_equal(counts.astype(np.uint64), vocabulary.counts):
+        token = int(np.flatnonzero(counts.astype(np.uint64) != vocabulary.counts)[0])
+        got = f"{vocabulary.counts[token]}; {ADVICE}"
+        raise DataError(f"{location.where(VOCABULARY)}: expected {counts[token]} times id {token} as in the train split, got {got}")
+    every = [entry for entries in manifest.splits.values() for entry in entries]
+    documents, tokens = sum(entry.documents for entry in every), sum(entry.tokens for entry in every)
+    size = sum(entry.bytes for entry in every) + sum(entry.bytes for entry in manifest.sidecars.values())
+    return VerifyReport(len(every), blocks, documents, tokens, size, len(manifest.sidecars))
+
+
+def _no_strays(location: Location, manifest: Manifest) -> None:
+    """No shard that the manifest does not know. Raises DataError naming the first."""
+    if location.is_remote:
+        return
+    known = {entry.name for entries in manifest.splits.values() for entry in entries}
+    strays = sorted(path.name for path in Path(location.root).glob("*.tar") if path.name not in known)
+    if strays:
+        raise DataError(f"{location.where(strays[0])}: expected only the manifest's {len(known)} shards, got one more; remove it")
+
+
+def _tokenizer(location: Location, manifest: Manifest, vocabulary: Vocabulary) -> None:
+    """The folder's tokenizer is the one that made the ids. Raises DataError when it is another."""
+    tokenizer = shards_tokenizer(location, manifest)
+    where = location.where(TOKENIZER)
+    found = tokenizer_fingerprint(tokenizer)
+    if found != manifest.tokenizer_fingerprint:
+        raise DataError(f"{where}: expected the tokenizer {manifest.tokenizer_fingerprint[:12]}…, got {found[:12]}…; {ADVICE}")
+    promised = {name: getattr(manifest, name) for name in ("cls_id", "sep_id", "pad_id", "mask_id", "vocabulary_size")}
+    held = {**vars(special_ids(tokenizer, where)), "vocabulary_size": vocabulary_size(tokenizer)}
+    if held != promised:
+        raise DataError(f"{where}: expected {promised}, got {held}; {ADVICE}")
+    for name, marks in (("is_special", is_special(tokenizer)), ("is_continuation", is_continuation(tokenizer))):
+        if not np.array_equal(marks, getattr(vocabulary, name)):
+            raise DataError(f"{location.where(VOCABULARY)}: expected {name} as the tokenizer has it, got other ids; {ADVICE}")
+
+
+def _shard(location: Location, manifest: Manifest, entry: ShardEntry, number: int, lengths: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """How often each id stands in one shard, all of whose promises hold. int64 [V]. Raises DataError naming shard and key."""
+    shard = Shard.open(location, entry, dtype=manifest.dtype)
+    where = location.where(entry.name)
+    counts = np.zeros(manifest.vocabulary_size, np.int64)
+    token = 0
+    for position, block in enumerate(shard.blocks):
+        key = f"{number:06d}-{position:05d}"
+        if block.key != key:
+            raise DataError(f"{where}: expected key {key}, got {block.key}; build the shards again")
+        fault = shard.fault(block)
+        if fault:
+            raise DataError(f"{where}, key {key}: expected the tokens that were written, got {fault}; {ADVICE}")
+        ids = shard.tokens(np.arange(token, token + block.tokens))
+        if len(ids) and ids.max() >= manifest.vocabulary_size:
+            raise DataError(f"{where}, key {key}: expected ids below {manifest.vocabulary_size}, got {ids.max()}; build the shards again")
+        counts += np.bincount(ids, minlength=len(counts))
+        token += block.tokens
+    if not shard.lengths.all():
+        raise DataError(f"{where}: expected documents with tokens, got one without; build the shards again")
+    if not np.array_equal(shard.lengths, lengths):
+        raise DataError(
+            f"{location.where(lengths_name(entry.name.split('-')[0]))}: expected the lengths in {entry.name}, got others; {ADVICE}"
+        )
+    return counts
