@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_shards.errors import DataError
-from data_shards.finish import sidecars, write_sidecars
+from data_shards.finish import finish
 from data_shards.journal import Journal, SplitProgress, refuse_other_settings
-from data_shards.location import one_line, write_durably
+from data_shards.location import one_line
 from data_shards.manifest import (
     JOURNAL,
     MANIFEST,
@@ -119,7 +119,7 @@ class _Build:
         self._settings = settings
         self._folder = folder
         self._tokenizer = load_tokenizer(settings.tokenizer)
-        self._special = special_ids(self._tokenizer, settings.tokenizer)
+        special_ids(self._tokenizer, settings.tokenizer)  # refuses before any work is done
         self._size = vocabulary_size(self._tokenizer)
         self._fingerprint = tokenizer_fingerprint(self._tokenizer)
         self._dtype = smallest_dtype(self._size)
@@ -255,7 +255,6 @@ class _Build:
             heldout = sum(entry.documents for entry in entries["heldout"])
             got = f"{self._selection.read} documents, {self._selection.empty} of them empty, {heldout} held out"
             raise DataError(f"{self._folder}: expected a document with text to train on, got {got}; check sources, column and heldout")
-        write_sidecars(self._folder, entries, self._tokenizer, self._writers["train"].counts, self._special.mask_id, self._dtype)
         written = sum(entry.documents for split in entries.values() for entry in split)
         built_from = BuiltFrom(
             settings=self._settings.model_dump(mode="json"),
@@ -264,17 +263,6 @@ class _Build:
             duplicate=self._selection.duplicate,
             invalid=self._selection.source_counts.invalid,
         )
-        manifest = Manifest.model_validate(
-            {
-                "splits": entries,
-                "tokenizer_fingerprint": self._fingerprint,
-                "vocabulary_size": self._size,
-                "dtype": self._dtype,
-                **vars(self._special),
-                "sidecars": sidecars(self._folder, entries),
-                "built_from": built_from,
-            }
-        )
-        write_durably(self._folder / MANIFEST, manifest.content())
+        manifest = finish(self._folder, entries, self._writers["train"].counts, self._tokenizer, built_from)
         (self._folder / JOURNAL).unlink()
         return manifest

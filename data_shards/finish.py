@@ -1,4 +1,4 @@
-"""The files beside the shards: document lengths, vocabulary and tokenizer; each a function of the shards and the tokenizer alone."""
+"""The files beside the shards: lengths, vocabulary, tokenizer, and last the manifest; functions of the shards and the tokenizer alone."""
 
 import io
 import os
@@ -11,22 +11,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.location import sha256_of, sync_folder, write_durably
-from data_shards.manifest import TOKENIZER, ShardEntry, SidecarEntry
+from data_shards.manifest import (
+    MANIFEST,
+    TOKENIZER,
+    BuiltFrom,
+    Manifest,
+    ShardEntry,
+    SidecarEntry,
+    smallest_dtype,
+    tokenizer_fingerprint,
+)
 from data_shards.pieces import lengths_name
 from data_shards.shard import Shard
-from data_shards.tokenizer import is_continuation, is_special
+from data_shards.tokenizer import is_continuation, is_special, special_ids
 from data_shards.vocabulary import VOCABULARY, Vocabulary
 
 Entries = Mapping[str, tuple[ShardEntry, ...]]
 
 
-def write_sidecars(folder: Path, entries: Entries, tokenizer: Any, counts: NDArray[np.int64], mask_id: int, dtype: str) -> None:
-    """Write all of them durably. counts [V]: how often each id stands in the train split."""
+def finish(folder: Path, entries: Entries, counts: NDArray[np.int64], tokenizer: Any, built_from: BuiltFrom) -> Manifest:
+    """Turn a folder of durable shards into a corpus: the sidecars, and the manifest last.
+
+    counts [V]: how often each id stands in the train split.
+    """
+    dtype = smallest_dtype(len(counts))
+    special = special_ids(tokenizer)
     for split, shards in entries.items():
         if shards:
             _write_lengths(folder, split, shards, dtype)
-    vocabulary = Vocabulary(counts.astype(np.uint64), is_special(tokenizer), is_continuation(tokenizer), mask_id)
+    vocabulary = Vocabulary(counts.astype(np.uint64), is_special(tokenizer), is_continuation(tokenizer), special.mask_id)
     write_durably(folder / VOCABULARY, vocabulary.content())
+    _write_tokenizer(folder, tokenizer)
+    manifest = Manifest.model_validate(
+        {
+            "splits": entries,
+            "tokenizer_fingerprint": tokenizer_fingerprint(tokenizer),
+            "vocabulary_size": len(counts),
+            "dtype": dtype,
+            **vars(special),
+            "sidecars": _sidecars(folder, entries),
+            "built_from": built_from,
+        }
+    )
+    write_durably(folder / MANIFEST, manifest.content())
+    return manifest
+
+
+def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
     partial = folder / f".{TOKENIZER}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer.backend_tokenizer.no_truncation()
@@ -40,7 +71,7 @@ def write_sidecars(folder: Path, entries: Entries, tokenizer: Any, counts: NDArr
     sync_folder(folder)
 
 
-def sidecars(folder: Path, entries: Entries) -> dict[str, SidecarEntry]:
+def _sidecars(folder: Path, entries: Entries) -> dict[str, SidecarEntry]:
     """Size and sha256 of each sidecar file, by name."""
     names = [VOCABULARY, *(lengths_name(split) for split, shards in entries.items() if shards)]
     names += [f"{TOKENIZER}/{path.name}" for path in sorted((folder / TOKENIZER).iterdir())]

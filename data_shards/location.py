@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
@@ -47,7 +48,7 @@ def persistently(action: Callable[[], T], where: str) -> T:
             return action()
         except FileNotFoundError:
             raise DataError(f"{where}: expected a file, got none; check the place") from None
-        except (OSError, EOFError, ImportError, ValueError) as error:
+        except (OSError, EOFError, ImportError, ValueError, HTTPException) as error:
             if getattr(error, "code", None) in (403, 404, 410) or isinstance(error, ImportError | ValueError):
                 raise DataError(f"{where}: expected a readable file, got {one_line(error)}; check the place") from None
             if attempt == ATTEMPTS - 1:

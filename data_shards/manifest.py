@@ -125,9 +125,8 @@ class Manifest(BaseModel):
         if location.is_remote and hashlib.sha256(content).hexdigest() != entry.sha256:
             content = location.path(name, entry.bytes, entry.sha256, anew=True).read_bytes()
         if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise DataError(
-                f"{location.where(name)}: expected sha256 {entry.sha256[:12]}…, got other bytes; bring the file back, or build the shards again"
-            )
+            advice = "bring the file back, or build the shards again"
+            raise DataError(f"{location.where(name)}: expected sha256 {entry.sha256[:12]}…, got other bytes; {advice}")
         return content
 
     def content(self) -> bytes:
