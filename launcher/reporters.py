@@ -1,0 +1,305 @@
+"""One line of numbers to three places: metrics.jsonl (the truth), the console with log.txt, and W&B. The only home of `wandb`.
+
+1. Rank 0 hands `Reporters.line` one flat dict per report; docs/metrics.md explains every field.
+2. metrics.jsonl gets it whole before anything else sees it; `trim` takes back what lies behind the checkpoint that a run goes on from.
+3. W&B gets the same numbers, each update once, under the run's fixed id; `replay` rebuilds a clean W&B run from the truth.
+
+Nothing here may stop or slow a run: a full disk or a silent server costs one sentence, and training goes on.
+"""
+
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+
+from launcher.console import Screen, sentence
+from launcher.errors import LaunchError
+
+METRICS, LOG, SENT = "metrics.jsonl", "log.txt", ".wandb-sent.json"
+AXES = ("update", "tokens")
+KINDS = ("train", "heldout")
+KEPT_LINES = 100_000  # lines kept in memory while the disk is full
+INIT_SECONDS = 20.0  # for W&B's server to answer at the start
+FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
+
+
+class ReportSettings(BaseModel):
+    """How often to report, and whether to W&B."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every_updates: Annotated[int, Field(gt=0)] = 10
+    wandb: Literal["online", "offline", "off"] = "off"
+    project: str = "stillhouse"
+    entity: str | None = None
+    tags: list[str] = []
+
+
+class Reporters:
+    """A run's voice, on rank 0 only. Knows nothing of the run but what it is handed."""
+
+    def __init__(
+        self,
+        settings: ReportSettings,
+        folder: Path,
+        *,
+        name: str,
+        config: Mapping[str, Any],
+        run_id: str,
+        console: Console | None = None,
+    ) -> None:
+        self._said: set[str] = set()
+        self._screen = Screen(name, console)
+        self._log = AppendedFile(folder / LOG)
+        self._metrics = AppendedFile(folder / METRICS)
+        self._wandb: WandB | None = None
+        if settings.wandb != "off":
+            with self._never_fatal("W&B"):
+                self._wandb = WandB(settings, folder, name=name, config=config, run_id=run_id, say=self.say)
+
+    def line(self, values: Mapping[str, Any]) -> None:
+        """Report one line: kind train, heldout or event, update, and what docs/metrics.md lists for the kind."""
+        self._append(self._metrics, _json_line(values))
+        self._append(self._log, f"{_now()}  {sentence(values)}\n")
+        with self._never_fatal("the console"):
+            self._screen.report(values)
+        if self._wandb is not None:
+            with self._never_fatal("W&B"):
+                self._wandb.log(values)
+
+    def say(self, text: str) -> None:
+        """A plain sentence to the console and log.txt."""
+        self._append(self._log, "".join(f"{_now()}  {line}\n" for line in text.splitlines()))
+        with self._never_fatal("the console"):
+            self._screen.say(text)
+
+    def close(self, exit_code: int = 0) -> None:
+        """End the reports; W&B learns how the run ended, and gets FINISH_SECONDS to take the rest."""
+        with self._never_fatal("the console"):
+            self._screen.close()
+        if self._wandb is not None:
+            with self._never_fatal("W&B"):
+                self._wandb.finish(exit_code)
+            self._wandb = None
+        self._metrics.close()
+        self._log.close()
+
+    def _append(self, file: "AppendedFile", text: str) -> None:
+        try:
+            file.append(text)
+        except OSError as error:
+            self._once(f"{file.path}: expected to append a line, got {error.strerror or error}; the run goes on, free space")
+
+    @contextmanager
+    def _never_fatal(self, what: str) -> Iterator[None]:
+        """Whatever fails inside is said once and forgotten: W&B and terminals raise too many kinds of errors to name."""
+        try:
+            yield
+        except Exception as error:
+            self._once(f"{what}: {' '.join(str(error).split()) or type(error).__name__}; the run goes on, {METRICS} has every number")
+
+    def _once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
+
+
+class AppendedFile:
+    """A file of whole lines. A line is in it whole or not at all; what did not fit is kept and written before the next."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting: deque[str] = deque(maxlen=KEPT_LINES)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._cut_torn_line()
+
+    def append(self, text: str) -> None:
+        """Add whole lines, in the order they came. OSError leaves them waiting and the file without half of one."""
+        self._waiting.append(text)
+        while self._waiting:
+            before = os.fstat(self._descriptor).st_size
+            data = self._waiting[0].encode()
+            try:
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            except OSError:
+                os.ftruncate(self._descriptor, before)
+                raise
+            self._waiting.popleft()
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _cut_torn_line(self) -> None:
+        """A process killed while it wrote leaves half a line, which the next would grow into."""
+        end = os.fstat(self._descriptor).st_size
+        while end and os.pread(self._descriptor, 1, end - 1) != b"\n":
+            end -= 1
+        os.ftruncate(self._descriptor, end)
+
+
+class WandB:
+    """A W&B run with update as its axis. Sends each update of each kind once, also over several starts of the same run."""
+
+    def __init__(self, settings: ReportSettings, folder: Path, *, name: str, config: Mapping[str, Any], run_id: str, say: Any) -> None:
+        try:
+            import wandb  # noqa: PLC0415 (importing it costs 0.6 s, and a run without W&B needs nothing of it)
+        except ImportError as error:
+            raise LaunchError(f"expected the package wandb, got {error}; pip install wandb") from error
+        mode = settings.wandb
+        if mode == "online" and not wandb.login(prompt=False):  # never ask: nobody may be there to answer
+            say("W&B: expected an API key, got none; recording offline (`wandb login`, then `wandb sync` sends it)")
+            mode = "offline"
+        given = {
+            "project": settings.project,
+            "entity": settings.entity,
+            "tags": settings.tags,
+            "id": run_id,
+            "name": name,
+            "dir": str(folder),
+            "config": dict(config),
+            "settings": wandb.Settings(
+                console="off", silent=True, disable_code=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
+            ),
+        }
+        try:
+            self._run = self._start(wandb, mode, given)
+        except Exception as error:
+            if mode == "offline":
+                raise
+            say(f"W&B: expected the server to answer, got {' '.join(str(error).split())}; recording offline (`wandb sync` sends it)")
+            self._run = self._start(wandb, "offline", given)
+        self._sent = Sent(folder / SENT, run_id)
+
+    @staticmethod
+    def _start(wandb: Any, mode: str, given: dict[str, Any]) -> Any:
+        # Offline there is no server to ask about an earlier part; W&B would only say so.
+        run = wandb.init(mode=mode, resume="allow" if mode == "online" else None, **given)
+        for axis in AXES:
+            run.define_metric(axis, hidden=True)
+        for kind in KINDS:
+            run.define_metric(f"{kind}/*", step_metric="update")
+        return run
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Send one line: numbers under train/ or heldout/, an event to the summary alone."""
+        kind, update = values["kind"], values["update"]
+        if kind not in KINDS:
+            self._run.summary[f"event/{values.get('event', 'event')}"] = f"update {update}: {values.get('message', '')}".rstrip(": ")
+            return
+        if not self._sent.is_new(kind, update):
+            return
+        numbers = {key: value for key, value in values.items() if key not in ("kind", *AXES) and _finite(value)}
+        axes = {key: values[key] for key in AXES if key in values}
+        self._run.log({**axes, **{f"{kind}/{key}": value for key, value in numbers.items()}}, step=update)
+        self._sent.note(kind, update)
+
+    def finish(self, exit_code: int) -> None:
+        """Say how the run ended."""
+        self._run.finish(exit_code=exit_code)
+
+
+class Sent:
+    """The last update of each kind that W&B has got, in a small file: a run that goes on from an earlier checkpoint repeats none."""
+
+    def __init__(self, path: Path, run_id: str) -> None:
+        self._path = path
+        self._last: dict[str, Any] = {"id": run_id}
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(before, dict) and before.get("id") == run_id:
+                self._last = before
+        except (OSError, ValueError):
+            pass
+
+    def is_new(self, kind: str, update: int) -> bool:
+        """Whether W&B has not got this line yet."""
+        return update > self._last.get(kind, -1)
+
+    def note(self, kind: str, update: int) -> None:
+        """Remember that W&B has got it."""
+        self._last[kind] = update
+        _replace(self._path, json.dumps(self._last) + "\n", sync=False)  # once a report: a power cut may cost it, a kill may not
+
+
+def read(metrics: Path) -> list[dict[str, Any]]:
+    """Every line of a metrics.jsonl, oldest first. A last line cut off by a kill is left out; LaunchError for any other damage."""
+    lines = metrics.read_bytes().split(b"\n")
+    values = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            value = json.loads(line)
+            if not isinstance(value, dict) or "kind" not in value or not isinstance(value.get("update"), int):
+                raise ValueError("no kind or no update")
+        except ValueError as error:
+            if number == len(lines):  # no newline after it: torn
+                break
+            raise LaunchError(f"{metrics}: line {number}: expected a report line, got {error}; repair or remove the line") from None
+        values.append(value)
+    return values
+
+
+def trim(metrics: Path, update: int) -> int:
+    """Drop the lines after `update`, where a run goes on from a checkpoint made then; how many there were."""
+    if not metrics.exists():
+        return 0
+    before = read(metrics)
+    kept = [values for values in before if values["update"] <= update]
+    _replace(metrics, "".join(_json_line(values) for values in kept))
+    return len(before) - len(kept)
+
+
+def replay(folder: Path, settings: ReportSettings, *, name: str, config: Mapping[str, Any], run_id: str, into: Path | None = None) -> str:
+    """Rebuild one clean W&B run from metrics.jsonl, under an id that W&B has not seen; the id.
+
+    into: where W&B keeps its files; default `folder`. Raises LaunchError when there is nothing to replay, and W&B's own errors as they are.
+    """
+    metrics = folder / METRICS
+    if not metrics.is_file():
+        raise LaunchError(f"{metrics}: expected the reports of a run, got none; check the folder")
+    if settings.wandb == "off":
+        raise LaunchError("report.wandb: expected online or offline to replay to, got off; choose one")
+    lines = sorted(read(metrics), key=lambda values: values["update"])
+    run = WandB(settings, into or folder, name=name, config=config, run_id=run_id, say=print)
+    for values in lines:
+        run.log(values)
+    run.finish(0)
+    return run_id
+
+
+def _json_line(values: Mapping[str, Any]) -> str:
+    """JSON has no NaN or infinity: they become null."""
+    plain = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
+    return json.dumps(plain, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _replace(path: Path, text: str, sync: bool = True) -> None:
+    """The file is the old one or the new one."""
+    temporary = path.with_name(f".{path.name.lstrip('.')}.writing")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
