@@ -7,7 +7,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from glob import has_magic
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -96,10 +96,9 @@ def files(settings: SourceSettings) -> list[tuple[str, str]]:
             raise DataError(f"{path}: expected a folder with {wanted}, got none; add files, or set the source's kind")
         return [(str(p), _kind(settings, p.name)) for p in inside]
     if has_magic(path):
-        root = Path(place.anchor) if place.is_absolute() else Path()
-        found = sorted(p for p in root.glob(str(place.relative_to(place.anchor))) if p.is_file())
+        found = sorted(name for name in glob(str(place), recursive=True) if Path(name).is_file())
         if found:
-            return [(str(p), _kind(settings, p.name)) for p in found]
+            return [(name, _kind(settings, name)) for name in found]
         raise DataError(f"{path}: expected files that match, got none; correct the pattern")
     raise DataError(
         f"{path}: expected a file, a folder or a glob, got nothing there; correct the path (a `datasets` name needs kind: dataset)"
