@@ -54,11 +54,17 @@ clean() { # on the other nodes only while Slurm still starts steps: not after a 
 echo "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_NTASKS ranks on $SLURM_JOB_NODELIST, $MASTER_ADDR:$MASTER_PORT, $python"
 
 # The first rank that fails ends the step: the others would wait for it in a collective. (The trainer lets all ranks meet before it leaves with 75.)
+# srun then reports the others' end by its own TERM, so the first code is written down. A signal reaches every process of a task: the shell
+# lets it pass and waits for the trainer's code.
+export STILLHOUSE_CODE="$PWD/.stillhouse-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}.code"
 # shellcheck disable=SC2016,SC2086  # the step expands its own variables; flags and prefix are words
 srun --kill-on-bad-exit=1 ${SRUN_FLAGS:-} bash -c '
-  export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID
-  export TORCH_EXTENSIONS_DIR=$STILLHOUSE_OPS-$SLURM_NODEID
-  exec "$@"' task ${STEP_PREFIX:-} "$python" -u "$root/launcher/run.py" "$@" &
+  export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID TORCH_EXTENSIONS_DIR=$STILLHOUSE_OPS-$SLURM_NODEID
+  trap : TERM INT USR1 USR2
+  "$@"
+  code=$?
+  [ $code = 0 ] || (set -o noclobber; echo $code >"$STILLHOUSE_CODE") 2>/dev/null
+  exit $code' task ${STEP_PREFIX:-} "$python" -u "$root/launcher/run.py" "$@" &
 step=$!
 
 # Slurm tells this shell alone, 300 s before the time limit; srun passes the signal to every rank on every node.
@@ -70,11 +76,12 @@ while :; do
   wait $step && code=0 || code=$?
   kill -0 $step 2>/dev/null || break
 done
+if [ -s "$STILLHOUSE_CODE" ]; then code=$(<"$STILLHOUSE_CODE"); rm "$STILLHOUSE_CODE"; fi
 echo "job $SLURM_JOB_ID: the trainer left with $code"
 clean
 
 # 75: saved after a signal, to be continued. Never against a user's scancel, after which the job is no longer RUNNING.
-if [ $code = 75 ] && scontrol show job -o "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING '; then
+if [ "$code" = 75 ] && scontrol show job -o "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING '; then
   scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this shell meanwhile
 fi
-exit $code
+exit "$code"

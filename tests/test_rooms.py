@@ -18,6 +18,7 @@ HOMES = {
     "deepspeed": ("kd/engine.py", "kd/teacher.py", "kd/distributed.py", "launcher/run.py", "launcher/preflight.py"),
     "onnxruntime": ("kd/export/*", "kd/export.py"),
 }
+DOORS = ("launcher/run.py", "launcher/cli.py")  # --help and a misspelt key should not cost the seconds that torch takes
 MAX_LINES = 320
 MODULES = {path.relative_to(ROOT).as_posix(): path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))}
 
@@ -47,7 +48,7 @@ def test_a_module_keeps_to_its_room(name: str):
             assert any(fnmatch(name, home) for home in homes), f"{name}:{node.lineno}: {package} lives in {', '.join(homes)}"
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - set(DOORS)))
 def test_imports_stand_at_the_top_unless_they_may_fail(name: str):
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     allowed = {id(node) for attempt in ast.walk(tree) if isinstance(attempt, ast.Try) for node in imports(attempt)}

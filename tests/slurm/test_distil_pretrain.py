@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from data_shards.build import BuildSettings, build
+from data_shards.sources import SourceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "slurm" / "distil_pretrain.sh"
 pytestmark = pytest.mark.slow
+
+SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+WORDS = [f"word{n}" for n in range(59)]
 
 STAND_IN = '''
 """A trainer that writes down what it was given; told to, it leaves with a code or waits for USR2."""
@@ -27,7 +36,7 @@ os.makedirs(facts["TORCH_EXTENSIONS_DIR"], exist_ok=True)
 place = Path(f"rank-{facts['RANK']}-{start}.json")
 place.with_suffix(".part").write_text(json.dumps(facts))
 place.with_suffix(".part").rename(place)
-if words.get("until") in ("signal", "cancel") and start == 0:
+if words.get("until") in ("signal", "cancel") and start == 0 or words.get("fails") not in (None, facts["RANK"]):
     time.sleep(60)
 sys.exit(int(words.get("code", 0)))
 '''
@@ -75,8 +84,9 @@ def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path)
     assert not any(folder.exists() for folder in folders), "and are gone with the job"
 
 
-def test_the_exit_code_is_the_trainers_own(slurm: Any, stand_in: Path):
-    facts = slurm.wait(submit(slurm, stand_in, "code=7"))
+@pytest.mark.parametrize("words", [("code=7",), ("code=7", "fails=2")], ids=["all ranks", "one rank"])
+def test_the_exit_code_is_the_trainers_own(slurm: Any, stand_in: Path, words: tuple[str, ...]):
+    facts = slurm.wait(submit(slurm, stand_in, *words), timeout_seconds=30)
     assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "7:0")
 
 
@@ -109,3 +119,45 @@ def test_the_cluster_file_gives_flags_and_a_prefix_and_the_environment_overrides
     facts = slurm.wait(number)
     assert (facts["JobState"], facts["JobName"], facts["NumNodes"], facts["TimeLimit"]) == ("COMPLETED", "ours", "2", "00:09:00")
     assert {rank["WRAPPED"] for rank in facts_of(stand_in)} == {"yes"}
+
+
+@pytest.fixture
+def school(tmp_path: Path) -> Path:
+    """A folder with teacher/ (four random layers with their tokenizer) and shards/ (400 documents of 30 words)."""
+    torch.manual_seed(1)
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL.values(), *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **SPECIAL).save_pretrained(tmp_path / "teacher")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64}
+    BertForMaskedLM(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(tmp_path / "teacher")
+    documents = [" ".join(WORDS[(n * n + k * (n + 1)) % len(WORDS)] for k in range(30)) for n in range(400)]
+    (tmp_path / "text.txt").write_text("\n".join(documents))
+    source = SourceSettings(path=str(tmp_path / "text.txt"))
+    build(BuildSettings(sources=(source,), tokenizer=str(tmp_path / "teacher"), heldout=0.1), tmp_path / "shards", processes=1)
+    return tmp_path
+
+
+def test_two_hosts_distil_and_leave_a_checkpoint_and_metrics(slurm: Any, school: Path):
+    settings = [
+        f"run.folder={school / 'run'}",
+        f"data.shards={school / 'shards'}",
+        "data.window_tokens=32",
+        f"teacher.model={school / 'teacher'}",
+        "train.updates=3",
+        "train.global_batch=8",
+        "train.micro_batch=4",
+        "checkpoint.every_updates=2",
+        "report.every_updates=1",
+    ]
+    environment = {"STILLHOUSE_PYTHON": sys.executable, "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
+    words = ["--nodes=2", "--ntasks-per-node=1", str(SCRIPT), "--config", str(ROOT / "configs" / "tiny.yaml"), *settings]
+    number = slurm.submit("sbatch", *words, cwd=school, **environment)
+    facts = slurm.wait(number, timeout_seconds=240)
+    log = (school / f"stillhouse-{number}.out").read_text()
+    assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0"), log
+    assert "2 ranks on node[1-2]" in log
+    lines = [json.loads(line) for line in (school / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines if "loss" in line] == [1, 2, 3], lines
+    assert list((school / "run" / "checkpoints").glob("*/*.safetensors")), log
+    assert list((school / "run" / "student").glob("*.safetensors")), log
