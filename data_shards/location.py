@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
+from urllib.error import HTTPError
 
 import fsspec
 from filelock import FileLock
@@ -34,7 +35,11 @@ def is_url(place: str) -> bool:
 def open_url(url: str) -> BinaryIO:
     """The bytes behind a URL, as a file open for reading from the front."""
     if url.startswith(("http://", "https://")):
-        return cast(BinaryIO, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS))
+        try:
+            return cast(BinaryIO, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS))
+        except HTTPError as error:
+            error.close()  # it holds the connection
+            raise
     return cast(BinaryIO, fsspec.open(url, "rb").open())
 
 
