@@ -1,0 +1,256 @@
+"""A run as arithmetic, before anything heavy: updates, tokens, parameters, bytes per rank, disk. No weight is loaded and no rank is asked.
+
+1. `make_plan` reads the manifest and both models' config.json, counts weights on torch's meta device, and refuses what cannot work.
+2. `show` prints the plan as a table.
+
+Memory is what weights, gradients and optimizer hold; activations, which depend on the kernels, come on top.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from transformers import AutoModelForMaskedLM
+
+from data_shards.manifest import Manifest
+from data_shards.stream import Stream
+from kd.engine import effective_stage
+from kd.export import model_sizes
+from kd.models import Encoder, quiet_transformers, read_config
+from kd.settings import CheckpointSettings
+from kd.student import StudentSettings, make_student
+from kd.teacher import TeacherSettings
+from launcher import wiring
+from launcher.config import RunConfig
+from launcher.console import size
+from launcher.errors import LaunchError
+
+BYTES = {"fp32": 4, "bf16": 2}
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class StudentMemory:
+    """Bytes that one rank holds for the student, by kind."""
+
+    weights: int
+    gradients: int
+    masters: int
+    """fp32 copies of the weights that AdamW moves; 0 where the weights are their own."""
+    moments: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.masters + self.moments
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """A frozen teacher: its size, and what one rank holds of it."""
+
+    parameters: int
+    bytes: int
+    mode: str
+    bytes_per_rank: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will be. Tokens are positions that are not padding, special tokens included; sizes are in bytes."""
+
+    ranks: int
+    micro_batch: int
+    micro_batches: int
+    """Forward passes per rank and update."""
+    windows_per_update: int
+    tokens_per_update: float
+    updates: int
+    warmup_updates: int
+    windows: int
+    tokens: int
+    epochs: float
+    windows_per_epoch: int
+    heldout_windows: int
+    """Scored at each evaluation during the run."""
+    precision: str
+    zero_stage: int
+    """The stage that really runs (see kd.engine.effective_stage)."""
+    student_layers: int
+    student_parameters: int
+    student_trainable: int
+    memory: StudentMemory
+    teacher: TeacherPlan | None
+    logits_bytes: int
+    """The largest chunk of logits that exists at once: the student's, and the teacher's if there is one."""
+    checkpoint_bytes: int
+    disk_needed: int
+    """Checkpoints that are kept, the one that is being written, and the exported student; what the folder already holds is taken off."""
+    disk_free: int
+
+
+def make_plan(config: RunConfig, world: int) -> Plan:
+    """The plan of a configuration on `world` ranks.
+
+    Raises LaunchError for batch arithmetic that does not divide, models that do not fit the corpus and, on rank 0, a disk that is too
+    small; KdError and DataError for models and shards that cannot be used.
+    """
+    train = config.train
+    try:
+        micro_batches = train.micro_batches(world)
+    except ValueError as error:
+        raise LaunchError(str(error)) from None
+    manifest = Manifest.load(config.data.shards)
+    stream = Stream(config.data.shards, "train", config.data.stream, train.global_batch)
+    updates = wiring.updates_of(config, stream)
+    precision = wiring.precision_of(config)
+    stage = effective_stage(train.zero_stage, precision)
+    teacher = meta_model(config.teacher.model) if config.teacher is not None else None
+    student = meta_student(config.student, teacher)
+    for name, encoder in (("teacher", teacher), ("student", student)):
+        if encoder is not None:
+            wiring.check_fits(name, encoder, manifest, config.data.window_tokens)
+    sizes = model_sizes(student)
+    frozen = sizes.parameters - sizes.trainable
+    checkpoint = 12 * sizes.trainable + 4 * frozen  # fp32 weights, and two fp32 moments of those that train
+    needed, free = disk(Path(config.run.folder), checkpoint, 4 * sizes.parameters, config.checkpoint)
+    windows = updates * train.global_batch
+    epochs = windows / stream.windows_per_epoch
+    chunk = min(train.chunk_tokens, train.micro_batch * config.data.window_tokens)
+    return Plan(
+        ranks=world,
+        micro_batch=train.micro_batch,
+        micro_batches=micro_batches,
+        windows_per_update=train.global_batch,
+        tokens_per_update=stream.tokens_per_epoch / stream.windows_per_epoch * train.global_batch,
+        updates=updates,
+        warmup_updates=config.optimizer.warmup_updates(updates),
+        windows=windows,
+        tokens=round(epochs * stream.tokens_per_epoch),
+        epochs=epochs,
+        windows_per_epoch=stream.windows_per_epoch,
+        heldout_windows=_heldout_windows(config, manifest),
+        precision=precision,
+        zero_stage=stage,
+        student_layers=student.layers,
+        student_parameters=sizes.parameters,
+        student_trainable=sizes.trainable,
+        memory=student_memory(sizes.parameters, sizes.trainable, stage, precision, world),
+        teacher=_teacher_plan(config.teacher, teacher, precision, world) if config.teacher is not None and teacher is not None else None,
+        logits_bytes=4 * chunk * (student.vocabulary + (teacher.vocabulary if teacher is not None else 0)),
+        checkpoint_bytes=checkpoint,
+        disk_needed=needed,
+        disk_free=free,
+    )
+
+
+def meta_model(path: str, new_head: bool = False) -> Encoder:
+    """A model's shape without its weights, from config.json alone."""
+    config = read_config(path)
+    if new_head:
+        config.tie_word_embeddings = True
+    with torch.device("meta"), quiet_transformers():
+        return Encoder(AutoModelForMaskedLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa"))
+
+
+def meta_student(settings: StudentSettings, teacher: Encoder | None) -> Encoder:
+    """The shape of the student of these settings, with what of it trains. Raises KdError as make_student does."""
+    if settings.init != "teacher":  # a folder's model is what one makes of all of its own layers
+        teacher = meta_model(settings.init, settings.new_head)
+        same = {"init": "teacher", "layers": "first", "count": teacher.layers, "architecture": "same", "new_head": False}
+        settings = settings.model_copy(update=same)
+    with torch.device("meta"), quiet_transformers():
+        return make_student(settings, teacher, seed=0)
+
+
+def student_memory(parameters: int, trainable: int, stage: int, precision: str, world: int) -> StudentMemory:
+    """What one rank holds of a student under ZeRO: optimizer state shared from stage 1, gradients from 2, weights from 3.
+
+    Stage 0 in fp32 is plain AdamW, whose weights are their own masters; everywhere else DeepSpeed keeps fp32 copies.
+    """
+    masters = 0 if stage == 0 and precision == "fp32" else 4 * trainable
+    return StudentMemory(
+        weights=_share(BYTES[precision] * parameters, world if stage >= 3 else 1),
+        gradients=_share(4 * trainable, world if stage >= 2 else 1),
+        masters=_share(masters, world if stage >= 1 else 1),
+        moments=_share(8 * trainable, world if stage >= 1 else 1),
+    )
+
+
+def disk(folder: Path, checkpoint: int, export: int, settings: CheckpointSettings) -> tuple[int, int]:
+    """(bytes a run still has to write, bytes free where it writes). LaunchError on rank 0, which writes, when they cannot fit."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    kept = (settings.keep_last + settings.keep_best + 1) * checkpoint
+    there = sum(file.stat().st_size for file in (folder / CHECKPOINTS).rglob("*") if file.is_file())
+    needed = max(kept - there, checkpoint) + export
+    free = shutil.disk_usage(existing).free
+    if needed > free and os.environ.get("RANK", "0") == "0":
+        raise LaunchError(
+            f"run.folder: expected {size(needed)} free for checkpoints, got {size(free)} in {existing}; "
+            "free space, lower checkpoint.keep_last or keep_best, or choose another folder"
+        )
+    return needed, free
+
+
+def show(plan: Plan, console: Console | None = None) -> None:
+    """Print a plan as a table of two columns."""
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in rows(plan):
+        table.add_row(name, value)
+    (console or Console()).print(table)
+
+
+def rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The plan in words, a line at a time."""
+    forward = f"{plan.ranks} ranks x {plan.micro_batches} micro-batches x {plan.micro_batch} windows"
+    yield "an update", f"{forward} = {plan.windows_per_update:,} windows, {plan.tokens_per_update:,.0f} tokens"
+    yield "the run", f"{plan.updates:,} updates ({plan.warmup_updates:,} of warm-up), {plan.windows:,} windows, {plan.tokens:,} tokens"
+    yield (
+        "the corpus",
+        f"{plan.windows_per_epoch:,} windows, read {plan.epochs:.3g} times; {plan.heldout_windows:,} held-out windows scored",
+    )
+    trains = "" if plan.student_trainable == plan.student_parameters else f", {plan.student_trainable:,} of them trained"
+    yield "student", f"{plan.student_layers} layers, {plan.student_parameters:,} parameters{trains}"
+    if plan.teacher is None:
+        yield "teacher", "none"
+    else:
+        yield "teacher", f"{plan.teacher.parameters:,} parameters, {size(plan.teacher.bytes)}, {plan.teacher.mode}"
+        yield "a rank holds: teacher", size(plan.teacher.bytes_per_rank)
+    kinds = f"weights {size(plan.memory.weights)}, gradients {size(plan.memory.gradients)}"
+    masters = f"masters {size(plan.memory.masters)}, moments {size(plan.memory.moments)}"
+    yield "a rank holds: student", f"{size(plan.memory.total)} in {plan.precision}, ZeRO-{plan.zero_stage} ({kinds}, {masters})"
+    yield "a rank holds: logits", f"{size(plan.logits_bytes)} at most"
+    yield "a checkpoint", size(plan.checkpoint_bytes)
+    yield "disk", f"{size(plan.disk_needed)} needed, {size(plan.disk_free)} free"
+
+
+def _teacher_plan(settings: TeacherSettings, teacher: Encoder, precision: str, world: int) -> TeacherPlan:
+    each = BYTES[settings.precision or precision]
+    parameters = model_sizes(teacher).parameters
+    held = sum(_held(settings.mode, teacher, name, weight, world) for name, weight in teacher.hf.named_parameters())
+    return TeacherPlan(parameters, each * parameters, settings.mode, each * held)
+
+
+def _held(mode: str, teacher: Encoder, name: str, weight: nn.Parameter, world: int) -> int:
+    """How many elements of a teacher's weight a rank keeps: matrices are split, of the layers alone by tensor_parallel."""
+    split = mode == "zero3" or (mode == "tensor_parallel" and name.startswith(f"{teacher.family.layers}."))
+    return _share(weight.numel(), world if split and weight.dim() >= 2 else 1)
+
+
+def _heldout_windows(config: RunConfig, manifest: Manifest) -> int:
+    if not manifest.entries("heldout"):
+        return 0
+    there = Stream(config.data.shards, "heldout", config.data.stream, 1).windows_per_epoch
+    return min(there, config.evaluate.windows or there)
+
+
+def _share(count: int, parts: int) -> int:
+    return -(-count // parts)
