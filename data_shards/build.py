@@ -11,6 +11,7 @@ again, which is cheap, and tokenises only what no durable shard holds.
 
 import errno
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -149,6 +150,8 @@ class _Build:
         """The journal to go on from. Raises DataError when it is another build's, or the folder holds files of none."""
         dump = self._settings.model_dump(mode="json")
         journal = Journal.load(self._folder)
+        if journal is not None and not journal.splits:
+            journal = None  # nothing is durable yet: what a first try got wrong may be mended in the same folder
         if journal is None:
             strangers = sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
             if strangers:
@@ -165,7 +168,9 @@ class _Build:
         """Take up the durable shards, each verified; remove what a killed build left half done."""
         durable = {entry.name for state in self._journal.splits.values() for entry in state.shards}
         for path in [*self._folder.glob(".*.partial"), *self._folder.glob("*.tar")]:
-            if path.name not in durable:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in durable:
                 path.unlink()
         for split, state in self._journal.splits.items():
             writer = self._writers[split]

@@ -51,7 +51,16 @@ class Journal(BaseModel):
 
 def refuse_other_settings(folder: Path, before: dict[str, Any], now: dict[str, Any], what: str) -> None:
     """Raises DataError naming the first settings in which a folder's build differs from the one that is asked for."""
-    differences = [f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    old, new = _leaves(before), _leaves(now)
+    differences = [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     if differences:
         shown = "; ".join(difference[:200] for difference in differences[:3])
         raise DataError(f"{folder}: expected {what} with the same settings, got {shown}; choose another folder, or remove this one")
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings as one flat mapping: {"sources.0.path": …}."""
+    if not isinstance(value, dict | list | tuple):
+        return {name: value}
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    return {leaf: found for key, part in parts for leaf, found in _leaves(part, f"{name}.{key}" if name else str(key)).items()}
