@@ -150,12 +150,11 @@ class _Build:
         """The journal to go on from. Raises DataError when it is another build's, or the folder holds files of none."""
         dump = self._settings.model_dump(mode="json")
         journal = Journal.load(self._folder)
-        if journal is not None and not journal.splits:
-            journal = None  # nothing is durable yet: what a first try got wrong may be mended in the same folder
         if journal is None:
             strangers = sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
             if strangers:
                 raise DataError(f"{self._folder}: expected an empty folder, got {', '.join(strangers[:3])}; choose another")
+        if journal is None or not journal.splits:  # nothing is durable yet: what a first try got wrong may be mended here
             journal = Journal(settings=dump, tokenizer_fingerprint=self._fingerprint, splits={})
             journal.save(self._folder)
             return journal
