@@ -104,7 +104,8 @@ def build(
         raise DataError(f"{folder}: expected no other build at work, got one that holds {LOCK}; wait for it") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            kept = len(list(folder.glob("*.tar")))
+            journal = Journal.load(folder)
+            kept = sum(len(state.shards) for state in journal.splits.values()) if journal else 0
             raise DataError(
                 f"{folder}: expected room on the disk, got {error.strerror}; free some and build again ({kept} finished shards are kept)"
             ) from None
