@@ -42,7 +42,8 @@ export MASTER_ADDR MASTER_PORT
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun no longer inherits it from sbatch
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
 
-# Compiled ops are private to this start of this job on this node: a job killed while it compiles leaves a lock that would hang the next one.
+# Compiled ops are private to this start of this job on this node, unless TORCH_EXTENSIONS_DIR is set: a job killed while it compiles leaves a
+# lock that the next one would meet.
 export STILLHOUSE_OPS="${STILLHOUSE_LOCAL:-${TMPDIR:-/tmp}}/stillhouse-ops-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
 # shellcheck disable=SC2016  # expands on each node
 clean() { # on the other nodes only while Slurm still starts steps: not after a scancel
@@ -59,7 +60,8 @@ echo "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_NTASKS
 export STILLHOUSE_CODE="$PWD/.stillhouse-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}.code"
 # shellcheck disable=SC2016,SC2086  # the step expands its own variables; flags and prefix are words
 srun --kill-on-bad-exit=1 ${SRUN_FLAGS:-} bash -c '
-  export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID TORCH_EXTENSIONS_DIR=$STILLHOUSE_OPS-$SLURM_NODEID
+  export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID
+  export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$STILLHOUSE_OPS-$SLURM_NODEID}
   trap : TERM INT USR1 USR2
   "$@"
   code=$?
