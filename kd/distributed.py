@@ -4,8 +4,12 @@ Works the same for one process without a launcher and for ranks started by deeps
 MASTER_ADDR and MASTER_PORT are read by torch; a process without them is a world of one.
 """
 
+import io
+import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 
 import deepspeed
@@ -29,12 +33,10 @@ def start(timeout_seconds: float = 600.0) -> None:
     if world_size() == 1 and "MASTER_PORT" not in os.environ:
         dist.init_process_group(accelerator.communication_backend_name(), store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         os.environ["MASTER_PORT"] = "0"
-    deepspeed.init_distributed(
-        dist_backend=accelerator.communication_backend_name(),
-        auto_mpi_discovery=False,
-        verbose=False,
-        timeout=timeout,
-    )
+    with quiet():
+        deepspeed.init_distributed(
+            dist_backend=accelerator.communication_backend_name(), auto_mpi_discovery=False, verbose=False, timeout=timeout
+        )
 
 
 def stop() -> None:
@@ -96,3 +98,16 @@ def from_rank_zero(text: str) -> str:
     if len(data):
         dist.broadcast(data, src=0)
     return bytes(data.tolist()).decode()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """DeepSpeed logs and prints dozens of lines while it starts; only its errors are for users."""
+    logger = logging.getLogger("DeepSpeed")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(before)

@@ -7,9 +7,7 @@ the number of micro-batches is switched off.
 Full fp32 weights and moments go in and out by parameter name, the same at every stage and number of ranks: see `full_state`.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
@@ -45,7 +43,7 @@ class StudentEngine:
         groups = parameter_groups(module, optimizer.weight_decay)
         # A learning rate of 0 while DeepSpeed allocates the moments by a step of its own: it must not move or decay anything.
         inner = torch.optim.AdamW(groups, lr=0.0, betas=optimizer.betas, eps=optimizer.epsilon)
-        with quiet():
+        with distributed.quiet():
             self.engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=self._config(train, precision))
         self.optimizer = self.engine.optimizer
         self.inner = inner
@@ -198,18 +196,6 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         {"params": [p for p in trainable if _dimensions(p) < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """DeepSpeed says dozens of lines while it starts; only its warnings are for users."""
-    logger = logging.getLogger("DeepSpeed")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _dimensions(parameter: nn.Parameter) -> int:

@@ -23,6 +23,8 @@ class TrainSettings(BaseModel):
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor or GPU multiplies it natively, fp32 elsewhere."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """The student's attention. auto: eager for bf16 windows up to 256 on CPUs, where torch's fused backward pass is slow; else sdpa."""
     clip: Annotated[float, Field(ge=0)] = 5.0
     """Largest global gradient norm of an update; 0 switches clipping off."""
     activation_checkpointing: bool = False

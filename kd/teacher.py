@@ -28,7 +28,6 @@ from transformers import PreTrainedConfig
 
 from kd import distributed
 from kd.batch import IGNORED, Batch
-from kd.engine import quiet
 from kd.errors import KdError
 from kd.families import FAMILIES
 from kd.models import Encoder, load_mlm, read_config
@@ -126,14 +125,14 @@ class Zero3Teacher(Teacher):
         super().__init__(module)
         dtype = next(module.parameters()).dtype
         config = self._config(dtype, persistent=4 * self.width)
-        with quiet():
+        with distributed.quiet():
             # Before initialize, which would move the whole model to the device first.
             deepspeed.zero.Init(module=module, config_dict_or_path=config, dtype=dtype)
             self.engine, *_ = deepspeed.initialize(model=module, config=config)
 
     def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
         """See Teacher."""
-        with quiet():  # its hooks warn once that they cannot look into a Batch; without gradients they need not
+        with distributed.quiet():  # its hooks warn once that they cannot look into a Batch; without gradients they need not
             return self.engine(batch, selected)
 
     @contextmanager
@@ -170,7 +169,7 @@ class TensorParallelTeacher(Teacher):
         super().__init__(module)
         encoder = module.encoder
         rows = (encoder.family.layer.attention_output, encoder.family.layer.feed_forward_down)
-        with quiet():
+        with distributed.quiet():
             deepspeed.init_inference(
                 encoder.base,
                 tensor_parallel={"tp_size": distributed.world_size()},

@@ -67,11 +67,9 @@ class Feed:
 
 
 def heldout_batches(stream: Stream, batch: int, windows: int | None, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-    """Held-out windows in their natural order with masks of visit 0: every world-th batch, `windows` of them at most over all ranks."""
-    seen = 0
-    for number, rows in enumerate(stream.sequential(batch)):
-        if windows is not None and seen >= windows:
+    """Held-out windows in their natural order, masked as at visit 0: every world-th batch, about `windows` of them over all ranks."""
+    limit = None if windows is None else max(1, windows // (batch * world))
+    for number, rows in enumerate(stream.sequential(batch, rank, world)):
+        if limit is not None and number >= limit:
             return
-        seen += len(rows.windows)
-        if number % world == rank:
-            yield to_batch(rows, update=0)
+        yield to_batch(rows, update=0)

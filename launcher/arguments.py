@@ -1,0 +1,105 @@
+"""Every verb of `stillhouse` and what it is told. Imports nothing heavy, so that --help answers at once."""
+
+import argparse
+from importlib import metadata
+
+TRAIN_EXAMPLE = """examples:
+  deepspeed launcher/run.py --config configs/distilbert.yaml data.shards=/data/wiki train.micro_batch=16
+  stillhouse train --config demo --dry-run
+"""
+EXAMPLES = """examples:
+  stillhouse demo                                       the whole job on real text, in a quarter of an hour
+  stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
+  stillhouse train --config laptop data.shards=shards/mine
+  stillhouse evaluate runs/laptop/student --shards shards/mine --teacher bert-base-uncased
+"""
+EVALUATE_EXAMPLE = """example:
+  stillhouse evaluate runs/demo/student runs/demo/baseline/student --shards runs/demo/shards --teacher runs/demo/teacher/student
+"""
+
+
+BUILD_EXAMPLE = """examples:
+  stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
+  stillhouse shards build --out shards/wiki --tokenizer bert-base-uncased --kind dataset --name 20231101.en wikimedia/wikipedia
+  stillhouse shards build --out shards/logs --tokenizer ./my_model --column body --drop-duplicates logs/*.jsonl.gz
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb and its arguments."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="stillhouse", description="Pretraining distillation: text in, a small encoder out.", epilog=EXAMPLES, formatter_class=raw
+    )
+    top.add_argument("--version", action="version", version=f"stillhouse {metadata.version('stillhouse')}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    demo = verbs.add_parser("demo", help="the main job from text to a measured student, on text and a teacher from packages")
+    demo.add_argument("--folder", default="runs/demo", help="where everything goes (runs/demo)")
+    demo.add_argument("--seed", type=int, default=1, help="of masks, order and initialisation")
+
+    train = verbs.add_parser(
+        "train", help="one run, on this process or by torchrun's environment", epilog=TRAIN_EXAMPLE, formatter_class=raw
+    )
+    add_train(train)
+
+    evaluate = verbs.add_parser("evaluate", help="held-out scores of any MLM encoder", epilog=EVALUATE_EXAMPLE, formatter_class=raw)
+    evaluate.add_argument("models", nargs="+", metavar="MODEL", help="model folders or hub names")
+    evaluate.add_argument("--shards", required=True, metavar="FOLDER", help="shards whose held-out part is used")
+    evaluate.add_argument("--teacher", default=None, metavar="MODEL", help="also: retention, agreement and KL to this one")
+    evaluate.add_argument("--window-tokens", type=int, default=128, metavar="N", help="positions per window (128)")
+    evaluate.add_argument("--windows", type=int, default=None, metavar="N", help="how many held-out windows (all)")
+    evaluate.add_argument("--batch", type=int, default=32, metavar="N", help="windows at a time (32)")
+    evaluate.add_argument("--mask-rate", type=float, default=0.15, metavar="SHARE", help="share of tokens predicted (0.15)")
+    evaluate.add_argument("--seed", type=int, default=1, help="of the masks")
+    evaluate.add_argument("--json", default=None, metavar="FILE", help="also write the scores there")
+
+    shards = verbs.add_parser("shards", help="build, verify and describe tokenised shards")
+    _add_shards(shards)
+    replay = verbs.add_parser("wandb-replay", help="one clean W&B run, rebuilt from a run folder's metrics.jsonl")
+    replay.add_argument("folder", metavar="RUN", help="a run folder")
+    replay.add_argument("--mode", default="online", choices=("online", "offline"), help="where to (online)")
+    replay.add_argument("--project", default="stillhouse", help="W&B project")
+    replay.add_argument("--entity", default=None, help="W&B user or team")
+    return top
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """What a run is told on the command line."""
+    parser.add_argument("--config", required=True, metavar="YAML", help="a configuration file, or the name of one in configs/")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's, as train.updates=100")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and what it needs, and stop")
+    parser.add_argument("--resume", action="store_true", help="fail unless there is a checkpoint to continue from")
+    parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)  # deepspeed's launcher passes it
+
+
+def _add_shards(parser: argparse.ArgumentParser) -> None:
+    """The verbs of `stillhouse shards`."""
+    verbs = parser.add_subparsers(dest="shards_verb", metavar="VERB", required=True)
+    raw = argparse.RawDescriptionHelpFormatter
+    making = verbs.add_parser("build", help="text to tokenised shards", epilog=BUILD_EXAMPLE, formatter_class=raw)
+    making.add_argument("sources", nargs="+", metavar="SOURCE", help="file, folder, glob or URL (or dataset name with --kind dataset)")
+    making.add_argument("--out", required=True, metavar="FOLDER", help="where the shards go")
+    making.add_argument("--tokenizer", required=True, metavar="MODEL", help="a model folder or hub name with a fast tokenizer")
+    making.add_argument("--kind", default="auto", help="auto (by ending), text, jsonl, parquet, csv or dataset")
+    making.add_argument("--column", default="text", help="which column or key holds the text (default: text)")
+    making.add_argument("--per", default="line", choices=("file", "line", "paragraph"), help="what is a document in plain text")
+    making.add_argument("--name", default=None, help="a dataset's configuration name")
+    making.add_argument("--split", default="train", help="a dataset's split (default: train)")
+    making.add_argument(
+        "--invalid-utf8", default="error", choices=("error", "replace", "skip"), help="what to do with bytes that are not UTF-8"
+    )
+    making.add_argument("--heldout", type=float, default=0.01, metavar="SHARE", help="share of documents kept for evaluation (0.01)")
+    making.add_argument("--drop-duplicates", action="store_true", help="keep the first of identical documents")
+    making.add_argument("--shard-tokens", type=int, default=None, metavar="N", help="tokens per shard")
+    making.add_argument("--max-documents", type=int, default=None, metavar="N", help="stop after so many documents")
+    making.add_argument("--seed", type=int, default=1, help="decides which documents are held out")
+    making.add_argument(
+        "--processes", type=int, default=None, metavar="N", help="tokenising processes (all cores); never changes the result"
+    )
+    for verb, text in (("verify", "prove that shards keep every promise of their manifest"), ("info", "what is in a folder of shards")):
+        reading = verbs.add_parser(verb, help=text, epilog=f"example:\n  stillhouse shards {verb} shards/mine\n", formatter_class=raw)
+        reading.add_argument("folder", metavar="FOLDER", help="a shard folder or URL")
+        reading.add_argument("--json", action="store_true", help="answer as JSON")
+        if verb == "info":
+            reading.add_argument("--samples", type=int, default=3, metavar="N", help="decoded beginnings of documents to show")

@@ -1,0 +1,164 @@
+"""`stillhouse demo`: the main job on a real teacher and real text that come as packages, from nothing to a measured student.
+
+1. Bring teacher and text, build shards.
+2. Give the teacher a masked-language-model head: head alone, then all (two runs of the same trainer without a teacher).
+3. Make the student from the teacher's layers; distil it; train the same initialised student without a teacher, for as many tokens.
+4. Score all four on held-out text; report.json and a table.
+
+Each step leaves its result in the run folder and is skipped, or continued, when the demo is started again.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from data_shards.build import BuildSettings
+from data_shards.manifest import Manifest
+from data_shards.sources import SourceSettings
+from data_shards.stream import StreamSettings
+from kd.export import save_student
+from kd.models import load_mlm
+from kd.student import make_student
+from launcher import assets, scores
+from launcher import config as configuration
+from launcher.run_folder import write_atomically
+from launcher.shards import build_with_progress
+from launcher.signals import Exit
+
+RANKS = 2
+HELDOUT = 0.03
+SHARD_TOKENS = 1 << 20
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The whole demo, or what of it is not done yet."""
+    demo = Demo(Path(arguments.folder), arguments.seed, Console())
+    if demo.done:
+        demo.say(f"already done: {demo.report}")
+        demo.show()
+        return 0
+    return demo.go()
+
+
+class Demo:
+    """The demo's steps in one folder."""
+
+    def __init__(self, folder: Path, seed: int, console: Console) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.console = console
+        self.report = folder / "report.json"
+        self.shards = folder / "shards"
+        self.teacher = folder / "teacher" / "student"
+        self.initial = folder / "initial"
+        self.started = time.monotonic()
+
+    @property
+    def done(self) -> bool:
+        """Whether everything, the scores included, is in the report."""
+        return self.report.exists() and "models" in json.loads(self.report.read_text(encoding="utf-8"))
+
+    def go(self) -> int:
+        """Step after step; the exit code."""
+        self.say(f"1/6 teacher and text (packages, kept in {assets.cache_folder()})")
+        encoder, texts = assets.teacher(), assets.corpus()
+        self.say("2/6 shards")
+        settings = BuildSettings(
+            sources=tuple(SourceSettings(path=str(path)) for path in texts),
+            tokenizer=str(encoder),
+            heldout=HELDOUT,
+            drop_duplicates=True,
+            shard_tokens=SHARD_TOKENS,
+            block_tokens=SHARD_TOKENS // 8,
+        )
+        build_with_progress(settings, self.shards, None, self.console)
+        steps = [
+            ("3/6 teacher: a masked-language-model head, alone", "demo-teacher-head", "teacher-head", [f"student.init={encoder}"]),
+            ("3/6 teacher: encoder and head together", "demo-teacher", "teacher", [f"student.init={self.folder / 'teacher-head/student'}"]),
+            (
+                "4/6 distillation: 3 of 6 layers, the teacher sharded by ZeRO-3",
+                "demo",
+                ".",
+                [f"teacher.model={self.teacher}"],
+            ),
+            ("5/6 the same student without a teacher, for as many tokens", "demo-baseline", "baseline", [f"student.init={self.initial}"]),
+        ]
+        for words, name, folder, settings_of in steps:
+            self.say(words)
+            if name == "demo":
+                self._make_initial()
+            code = self._train(name, self.folder / folder, settings_of)
+            if code != Exit.DONE:
+                return code
+        self.say("6/6 held-out scores of all four")
+        self._score()
+        self.show()
+        return 0
+
+    def show(self) -> None:
+        """The table, the demo's last lines."""
+        report = json.loads(self.report.read_text(encoding="utf-8"))
+        scores.show(report["models"], self.console)
+        self.console.print(f"student: {report['student']}", soft_wrap=True)
+        self.console.print(f"report:  {self.report}", soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A heading with the time since the start."""
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        self.console.print(f"[bold]{minutes:2d}:{seconds:02d}[/bold] {text}", soft_wrap=True, highlight=False)
+
+    def _make_initial(self) -> None:
+        if self.initial.exists():
+            return
+        config = configuration.load("demo", [f"train.seed={self.seed}"])
+        student = make_student(config.student, load_mlm(str(self.teacher)), self.seed)
+        save_student(student, self.initial, training={"layers": config.student.layers}, tokenizer_folder=self.shards / "tokenizer")
+
+    def _train(self, name: str, folder: Path, settings: list[str]) -> int:
+        """One run under deepspeed's own launcher, its output shown."""
+        if (folder / "report.json").exists():
+            return Exit.DONE
+        common = [f"run.folder={folder}", f"data.shards={self.shards}", f"data.seed={self.seed}", f"train.seed={self.seed}"]
+        launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", str(RANKS), "--master_port", str(_free_port())]
+        script = str(Path(__file__).with_name("run.py"))
+        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or RANKS) // RANKS)), "HF_HUB_OFFLINE": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        return subprocess.run([*launcher, script, "--config", name, *common, *settings], env=environment, check=False).returncode
+
+    def _score(self) -> None:
+        models = {
+            "teacher": str(self.teacher),
+            "student as initialised": str(self.initial),
+            "baseline, no teacher": str(self.folder / "baseline" / "student"),
+            "distilled student": str(self.folder / "student"),
+        }
+        config = configuration.load("demo")
+        settings = StreamSettings(**config.data.stream.model_dump() | {"seed": self.seed})
+        rows = scores.score(list(models.values()), str(self.shards), models["teacher"], settings)
+        runs = {"teacher": "teacher", "baseline, no teacher": "baseline", "distilled student": "."}
+        for row, (name, path) in zip(rows, models.items(), strict=True):
+            assert row["model"] == path
+            row |= {"name": name, "path": str(Path(path).resolve())}
+            if name in runs:
+                row["tokens_per_second"] = json.loads((self.folder / runs[name] / "report.json").read_text())["tokens_per_second"]
+        report: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8")) | {
+            "models": [row | {"model": row["name"]} for row in rows],
+            "shards": Manifest.load(self.shards).fingerprint,
+            "seed": self.seed,
+        }
+        write_atomically(self.report, json.dumps(report, indent=1) + "\n")
+
+
+def _free_port() -> int:
+    """A port nobody listens on: two demos side by side do not collide."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,71 @@
+"""Means and rates between two report lines.
+
+The sums are part of a checkpoint, so that a continued run writes the lines it would have written.
+"""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+
+from kd.trainer import UpdateReport
+
+
+class Meter:
+    """Sums since the last report line."""
+
+    def __init__(self) -> None:
+        self.updates = 0
+        self.tokens = 0
+        """Since `started`, which a checkpoint does not keep: for the rate alone."""
+        self.sums: dict[str, float] = {}
+        self.paused_seconds = 0.0
+        self.started = time.perf_counter()
+
+    def add(self, report: UpdateReport) -> None:
+        """Count one update; one that was skipped has no loss to speak of."""
+        self.updates += 1
+        self.tokens += report.tokens
+        if report.applied:
+            values = {"loss": report.loss, "gradient_norm": report.gradient_norm, "applied": 1.0}
+            for name, value in (values | {f"loss/{term}": mean for term, mean in report.terms.items()}).items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def pause(self, seconds: float) -> None:
+        """Time that was spent on something other than learning: evaluation, saving."""
+        self.paused_seconds += seconds
+
+    def take(self, waited_seconds: float) -> dict[str, Any]:
+        """Means since the last line, and start over. tokens_per_second and data_wait_share count learning time alone."""
+        seconds = max(time.perf_counter() - self.started - self.paused_seconds, 1e-9)
+        applied = self.sums.pop("applied", 0.0)
+        means = {name: total / applied for name, total in self.sums.items()}
+        values = {
+            **means,
+            "tokens_per_second": self.tokens / seconds,
+            "data_wait_share": waited_seconds / seconds,
+            "seconds_per_update": seconds / max(self.updates, 1),
+        }
+        self.__init__()  # type: ignore[misc]
+        return values
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"sums": self.sums}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Meter":
+        """The inverse of as_dict; the clock starts anew."""
+        meter = cls()
+        meter.sums = dict(values["sums"])
+        return meter
+
+
+def peak_memory_gb() -> float:
+    """The most memory this rank has held, decimal GB: of the GPU if there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

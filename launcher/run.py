@@ -1,0 +1,72 @@
+"""`deepspeed launcher/run.py --config configs/X.yaml key=value …`: one run, on this rank, whoever started it.
+
+Works alike under deepspeed, torchrun, srun (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT in the environment) and alone.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a script: its folder is on the path, the project's is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data_shards.errors import DataError
+from kd.errors import KdError
+from launcher.arguments import TRAIN_EXAMPLE, add_train
+from launcher.errors import LaunchError
+from launcher.signals import Exit
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The run that the arguments describe; its exit code."""
+    # Imported here and not above: torch and transformers take seconds, which --help and a misspelt verb should not cost.
+    from launcher import preflight  # noqa: PLC0415
+
+    preflight.check_packages()
+    from launcher import config as configuration  # noqa: PLC0415
+    from launcher import plan  # noqa: PLC0415
+
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    config = configuration.load(arguments.config, arguments.settings)
+    made = plan.make_plan(config, world)
+    if arguments.dry_run:
+        if rank == 0:
+            print(configuration.dump(config))
+            plan.show(made)
+        return int(Exit.DONE)
+    if rank == 0:
+        preflight.check_writable(Path(config.run.folder))
+        if world > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # torchrun itself listens there
+            preflight.check_port(os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "0")))
+    preflight.prepare_extensions(lambda text: print(text, flush=True))
+    from launcher import train  # noqa: PLC0415
+
+    return train.main(config, resume=arguments.resume)
+
+
+def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """What a door does with errors: a user's mistake is one line and code 2, never a traceback."""
+    try:
+        return int(action(arguments))
+    except (LaunchError, KdError, DataError) as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"stillhouse: {error}", file=sys.stderr, flush=True)
+        return int(Exit.BAD_INPUT)
+    except KeyboardInterrupt:
+        print("stillhouse: stopped", file=sys.stderr, flush=True)
+        return 130
+
+
+def main() -> None:
+    """The script's own door."""
+    parser = argparse.ArgumentParser(
+        prog="launcher/run.py", description=__doc__, epilog=TRAIN_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_train(parser)
+    sys.exit(guarded(run, parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

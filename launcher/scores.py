@@ -1,0 +1,83 @@
+"""`stillhouse evaluate`: held-out scores of students, teachers and any Hugging Face masked-language model, side by side."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data_shards.manifest import Manifest
+from data_shards.masking import MaskingSettings
+from data_shards.stream import Stream, StreamSettings
+from kd import distributed
+from kd.evaluate import MlmScores, evaluate_mlm
+from kd.export import model_sizes
+from kd.models import Encoder, load_mlm
+from launcher.errors import LaunchError
+from launcher.feed import heldout_batches
+from launcher.run_folder import write_atomically
+from launcher.wiring import check_fits
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score every model, print the table, write the JSON."""
+    settings = StreamSettings(window_tokens=arguments.window_tokens, seed=arguments.seed, masking=MaskingSettings(rate=arguments.mask_rate))
+    rows = score(arguments.models, arguments.shards, arguments.teacher, settings, arguments.windows, arguments.batch)
+    show(rows, Console())
+    if arguments.json is not None:
+        write_atomically(Path(arguments.json), json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+def score(
+    models: list[str], shards: str, teacher: str | None, settings: StreamSettings, windows: int | None = None, batch: int = 32
+) -> list[dict[str, Any]]:
+    """One row of scores a model, the teacher's first if there is one; fp32, deterministic.
+
+    Raises LaunchError for a model that does not fit the shards, or shards without a held-out part.
+    """
+    manifest = Manifest.load(shards)
+    if not manifest.entries("heldout"):
+        raise LaunchError(f"{shards}: expected a held-out part, got none; build the shards with --heldout 0.01")
+    stream = Stream(shards, "heldout", settings, 1)
+    guide = _load("teacher", teacher, manifest, settings) if teacher is not None else None
+    rows = []
+    best: MlmScores | None = None
+    for name in ([teacher] if teacher is not None and teacher not in models else []) + models:
+        encoder = guide if name == teacher and guide is not None else _load(name, name, manifest, settings)
+        scores = evaluate_mlm(encoder, heldout_batches(stream, batch, windows), teacher=guide, vocabulary=manifest.vocabulary_size)
+        best = scores if name == teacher else best
+        rows.append({"model": name, "parameters": model_sizes(encoder).parameters, **asdict(scores)})
+    for row in rows:
+        row["retention"] = row["top1"] / best.top1 if best is not None and best.top1 > 0 else None
+    return rows
+
+
+def show(rows: list[dict[str, Any]], console: Console, names: dict[str, str] | None = None) -> None:
+    """The scores as a small table."""
+    table = Table()
+    table.add_column("model", overflow="fold")
+    columns = ("loss", "top-1", "top-5", "retention", "agreement", "KL", "parameters")
+    extra = ["tokens/s"] if any("tokens_per_second" in row for row in rows) else []
+    for heading in (*columns, *extra):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        shares = [_share(row[key]) for key in ("top1", "top5", "retention", "agreement")]
+        kl = "" if row["kl"] is None else f"{row['kl']:.3f}"
+        rate = [f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else ""] if extra else []
+        name = (names or {}).get(row["model"], row["model"])
+        table.add_row(name, f"{row['loss']:.3f}", *shares, kl, f"{row['parameters'] / 1e6:.1f}M", *rate)
+    console.print(table)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _load(role: str, path: str, manifest: Manifest, settings: StreamSettings) -> Encoder:
+    encoder = load_mlm(path)
+    check_fits(role, encoder, manifest, settings.window_tokens)
+    return encoder.to(distributed.device())

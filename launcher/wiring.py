@@ -1,0 +1,113 @@
+"""From a configuration to the objects of a run, once. Knows both rooms, and checks here what neither can know alone."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data_shards.manifest import Manifest
+from data_shards.stream import Stream
+from kd import distributed
+from kd.checkpoint import Checkpoint
+from kd.models import Encoder, load_mlm
+from kd.objective import Objective
+from kd.student import make_student
+from kd.teacher import make_teacher
+from kd.trainer import Trainer
+from launcher.config import RunConfig
+from launcher.errors import LaunchError
+
+SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    trainer: Trainer
+    stream: Stream
+    heldout: Stream | None
+    updates: int
+    precision: str
+
+
+def precision_of(config: RunConfig) -> str:
+    """fp32 or bf16: what `auto` means on this machine."""
+    if config.train.precision != "auto":
+        return config.train.precision
+    return "bf16" if distributed.native_bf16() else "fp32"
+
+
+def attention_of(config: RunConfig, precision: str) -> str:
+    """sdpa or eager: what `auto` means on this machine (measured: tests/benchmarks/bench_attention.py)."""
+    if config.train.attention != "auto":
+        return config.train.attention
+    slow_fused_backward = distributed.device().type == "cpu" and precision == "bf16" and config.data.window_tokens <= 256
+    return "eager" if slow_fused_backward else "sdpa"
+
+
+def updates_of(config: RunConfig, stream: Stream) -> int:
+    """How many updates the run has, whichever way its length is given."""
+    train = config.train
+    if train.updates is not None:
+        return train.updates
+    if train.tokens is not None:
+        windows = train.tokens / config.data.window_tokens
+    else:
+        assert train.epochs is not None
+        windows = train.epochs * stream.windows_per_epoch
+    return max(1, math.ceil(windows / train.global_batch))
+
+
+def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
+    """Streams, student, teacher and trainer; the trainer stands where the checkpoint, if any, left it. Collective."""
+    manifest = Manifest.load(config.data.shards)
+    stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
+    heldout = Stream(config.data.shards, "heldout", config.data.stream, 1) if manifest.entries("heldout") else None
+    precision = precision_of(config)
+    teacher = load_mlm(config.teacher.model) if config.teacher is not None else None
+    student = make_student(config.student, teacher, config.train.seed)
+    for name, encoder in (("teacher", teacher), ("student", student)):
+        if encoder is not None:
+            check_fits(name, encoder, manifest, config.data.window_tokens)
+    student.hf.set_attn_implementation(attention_of(config, precision))
+    if checkpoint is not None:
+        weights, _ = checkpoint.load()
+        own = dict(student.named_parameters())
+        with torch.no_grad():
+            for name, weight in weights.items():
+                own[name.removeprefix("student.")].copy_(weight)
+    del teacher
+    updates = updates_of(config, stream)
+    trainer = Trainer(
+        student,
+        make_teacher(config.teacher, precision, distributed.device()) if config.teacher is not None else None,
+        Objective(config.objective, config.train.chunk_tokens),
+        vocabulary=manifest.vocabulary_size,
+        train=config.train,
+        optimizer=config.optimizer,
+        updates=updates,
+        precision=precision,
+    )
+    if checkpoint is not None:
+        trainer.load(checkpoint)
+    return Parts(trainer, stream, heldout, updates, precision)
+
+
+def check_fits(name: str, encoder: Encoder, manifest: Manifest, window_tokens: int) -> None:
+    """A model and a corpus belong together: vocabulary and window length."""
+    if not manifest.vocabulary_size <= encoder.vocabulary <= manifest.vocabulary_size + SPARE_ROWS:
+        raise LaunchError(
+            f"{name}: expected a vocabulary of {manifest.vocabulary_size}, the shards', got {encoder.vocabulary}; "
+            f"build shards with the {name}'s own tokenizer"
+        )
+    if window_tokens > encoder.max_positions:
+        raise LaunchError(
+            f"data.window_tokens: expected at most {encoder.max_positions}, the {name}'s positions, got {window_tokens}; shorten them"
+        )
+
+
+def tokenizer_folder(config: RunConfig) -> Path:
+    """Where the shards keep their tokenizer."""
+    return Path(config.data.shards) / "tokenizer"
