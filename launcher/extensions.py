@@ -43,9 +43,11 @@ if accelerator.device_name() == "cpu":
 
 def extensions_folder() -> Path:
     """Where torch builds extensions for this run: the user's choice, else a private folder."""
-    chosen = os.environ.get(VARIABLE)
-    if chosen:
-        return Path(chosen)
+    return Path(os.environ.get(VARIABLE) or private_folder())
+
+
+def private_folder() -> Path:
+    """Where this user's builds go for these versions, this processor and this host."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     versions = f"torch{_version('torch')}-py{sys.version_info[0]}{sys.version_info[1]}-deepspeed{_version('deepspeed')}"
     return cache / "stillhouse" / "torch_extensions" / f"{versions}-{_processor()}-{platform.node() or 'host'}"
@@ -59,8 +61,8 @@ def prepare_extensions(say: Callable[[str], None] = print) -> None:
     """
     if _on_gpu():
         return
-    private = not os.environ.get(VARIABLE)
     folder = extensions_folder()
+    private = folder == private_folder()  # also where a process before this one has already said so to the ranks
     os.environ[VARIABLE] = str(folder)
     _find_ninja()
     lock = folder / OP / "lock"

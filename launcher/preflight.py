@@ -47,7 +47,7 @@ def check_packages() -> None:
 
 
 def fits(version: str | None, wanted: str) -> bool:
-    """Whether a version (None: not installed) lies in a range like `>=2.13,<2.14`. A local part (+cpu) or pre-release tag counts as nothing."""
+    """Whether a version (None: not there) lies in a range like `>=2.13,<2.14`. Local parts (+cpu) and pre-release tags are ignored."""
     if version is None:
         return False
     for bound in wanted.split(","):

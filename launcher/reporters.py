@@ -25,6 +25,7 @@ from launcher.errors import LaunchError
 
 METRICS, LOG, SENT = "metrics.jsonl", "log.txt", ".wandb-sent.json"
 AXES = ("update", "tokens")
+CONSTANTS = ("updates", "tokens_total")  # no curves
 KINDS = ("train", "heldout")
 KEPT_LINES = 100_000  # lines kept in memory while the disk is full
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
@@ -157,10 +158,6 @@ class WandB:
             import wandb  # noqa: PLC0415 (importing it costs 0.6 s, and a run without W&B needs nothing of it)
         except ImportError as error:
             raise LaunchError(f"expected the package wandb, got {error}; pip install wandb") from error
-        mode = settings.wandb
-        if mode == "online" and not wandb.login(prompt=False):  # never ask: nobody may be there to answer
-            say("W&B: expected an API key, got none; recording offline (`wandb login`, then `wandb sync` sends it)")
-            mode = "offline"
         given = {
             "project": settings.project,
             "entity": settings.entity,
@@ -173,14 +170,23 @@ class WandB:
                 console="off", silent=True, disable_code=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
             ),
         }
-        try:
-            self._run = self._start(wandb, mode, given)
-        except Exception as error:
-            if mode == "offline":
-                raise
-            say(f"W&B: expected the server to answer, got {' '.join(str(error).split())}; recording offline (`wandb sync` sends it)")
-            self._run = self._start(wandb, "offline", given)
+        self._run = self._start_online(wandb, given, say) if settings.wandb == "online" else None
+        self._run = self._run or self._start(wandb, "offline", given)
         self._sent = Sent(folder / SENT, run_id)
+
+    @classmethod
+    def _start_online(cls, wandb: Any, given: dict[str, Any], say: Any) -> Any:
+        """The run on the server, or None, said, where the server cannot have it: then it is recorded offline."""
+        try:
+            if wandb.login(prompt=False):  # never ask: nobody may be there to answer
+                run = cls._start(wandb, "online", given)
+                say(f"W&B: {run.url}")
+                return run
+            why = "expected an API key, got none (`wandb login` takes one)"
+        except Exception as error:
+            why = f"expected the server to answer, got {' '.join(str(error).split())}"
+        say(f"W&B: {why}; recording offline, `wandb sync` sends it later")
+        return None
 
     @staticmethod
     def _start(wandb: Any, mode: str, given: dict[str, Any]) -> Any:
@@ -200,9 +206,9 @@ class WandB:
             return
         if not self._sent.is_new(kind, update):
             return
-        numbers = {key: value for key, value in values.items() if key not in ("kind", *AXES) and _finite(value)}
         axes = {key: values[key] for key in AXES if key in values}
-        self._run.log({**axes, **{f"{kind}/{key}": value for key, value in numbers.items()}}, step=update)
+        curves = {key: value for key, value in values.items() if key not in ("kind", *AXES, *CONSTANTS) and _finite(value)}
+        self._run.log({**axes, **{f"{kind}/{key.removeprefix(f'{kind}_')}": value for key, value in curves.items()}}, step=update)
         self._sent.note(kind, update)
 
     def finish(self, exit_code: int) -> None:
