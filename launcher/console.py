@@ -17,7 +17,8 @@ def sentence(values: Mapping[str, Any]) -> str:
     """One report line as one line of text: `update 120/1,000  loss 5.413 (mlm 5.2, …)  …`."""
     kind, update = values["kind"], f"update {values['update']:,}"
     if kind == "event":
-        return f"{update}  {values.get('event', '')}: {values.get('message', '')}".rstrip(": ")
+        event, message = str(values.get("event", "")).replace("_", " "), str(values.get("message", ""))
+        return message if message.startswith(event) and message else f"{event}: {message}".rstrip(": ")
     if kind == "heldout":
         parts = [f"{update}  held-out loss {_number(values.get('heldout_loss'))}"]
         parts += [f"{name} {_share(values[key])}" for name, key in (("top-1", "heldout_top1"), ("top-5", "heldout_top5")) if key in values]

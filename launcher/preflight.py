@@ -74,9 +74,7 @@ def check_port(address: str, port: int) -> None:
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise LaunchError(
-            f"MASTER_ADDR: expected a host that this machine can find, got {address} ({_reason(error)}); correct it"
-        ) from None
+        raise LaunchError(f"MASTER_ADDR: expected a host that can be found, got {address} ({_reason(error)}); correct it") from None
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a run that has just ended is not in the way
         try:

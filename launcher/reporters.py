@@ -9,9 +9,7 @@ Nothing here may stop or slow a run: a full disk or a silent server costs one se
 
 import json
 import math
-import os
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +20,13 @@ from rich.console import Console
 
 from launcher.console import Screen, sentence
 from launcher.errors import LaunchError
+from launcher.metrics import METRICS, AppendedFile, json_line, read, replace, trim
 
-METRICS, LOG, SENT = "metrics.jsonl", "log.txt", ".wandb-sent.json"
+LOG = "log.txt"
 AXES = ("update", "tokens")
 CONSTANTS = ("updates", "tokens_total")  # no curves
+__all__ = ["ReportSettings", "Reporters", "read", "replay", "trim"]
 KINDS = ("train", "heldout")
-KEPT_LINES = 100_000  # lines kept in memory while the disk is full
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
 FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
 
@@ -68,7 +67,7 @@ class Reporters:
 
     def line(self, values: Mapping[str, Any]) -> None:
         """Report one line: kind train, heldout or event, update, and what docs/metrics.md lists for the kind."""
-        self._append(self._metrics, _json_line(values))
+        self._append(self._metrics, json_line(values))
         self._append(self._log, f"{_now()}  {sentence(values)}\n")
         with self._never_fatal("the console"):
             self._screen.report(values)
@@ -93,7 +92,7 @@ class Reporters:
         self._metrics.close()
         self._log.close()
 
-    def _append(self, file: "AppendedFile", text: str) -> None:
+    def _append(self, file: AppendedFile, text: str) -> None:
         try:
             file.append(text)
         except OSError as error:
@@ -111,43 +110,6 @@ class Reporters:
         if text not in self._said:
             self._said.add(text)
             self.say(text)
-
-
-class AppendedFile:
-    """A file of whole lines. A line is in it whole or not at all; what did not fit is kept and written before the next."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._waiting: deque[str] = deque(maxlen=KEPT_LINES)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._cut_torn_line()
-
-    def append(self, text: str) -> None:
-        """Add whole lines, in the order they came. OSError leaves them waiting and the file without half of one."""
-        self._waiting.append(text)
-        while self._waiting:
-            before = os.fstat(self._descriptor).st_size
-            data = self._waiting[0].encode()
-            try:
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
-            except OSError:
-                os.ftruncate(self._descriptor, before)
-                raise
-            self._waiting.popleft()
-
-    def close(self) -> None:
-        """Close the file; idempotent."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _cut_torn_line(self) -> None:
-        """A process killed while it wrote leaves half a line, which the next would grow into."""
-        end = os.fstat(self._descriptor).st_size
-        while end and os.pread(self._descriptor, 1, end - 1) != b"\n":
-            end -= 1
-        os.ftruncate(self._descriptor, end)
 
 
 class WandB:
@@ -170,9 +132,9 @@ class WandB:
                 console="off", silent=True, disable_code=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
             ),
         }
-        self._run = self._start_online(wandb, given, say) if settings.wandb == "online" else None
-        self._run = self._run or self._start(wandb, "offline", given)
-        self._sent = Sent(folder / SENT, run_id)
+        online = self._start_online(wandb, given, say) if settings.wandb == "online" else None
+        self._run: Any = online or self._start(wandb, "offline", given)
+        self.sent = Sent(folder / f".wandb-sent-{run_id}.json")
 
     @classmethod
     def _start_online(cls, wandb: Any, given: dict[str, Any], say: Any) -> Any:
@@ -204,12 +166,12 @@ class WandB:
         if kind not in KINDS:
             self._run.summary[f"event/{values.get('event', 'event')}"] = f"update {update}: {values.get('message', '')}".rstrip(": ")
             return
-        if not self._sent.is_new(kind, update):
+        if not self.sent.is_new(kind, update):
             return
         axes = {key: values[key] for key in AXES if key in values}
         curves = {key: value for key, value in values.items() if key not in ("kind", *AXES, *CONSTANTS) and _finite(value)}
         self._run.log({**axes, **{f"{kind}/{key.removeprefix(f'{kind}_')}": value for key, value in curves.items()}}, step=update)
-        self._sent.note(kind, update)
+        self.sent.note(kind, update)
 
     def finish(self, exit_code: int) -> None:
         """Say how the run ended."""
@@ -219,15 +181,16 @@ class WandB:
 class Sent:
     """The last update of each kind that W&B has got, in a small file: a run that goes on from an earlier checkpoint repeats none."""
 
-    def __init__(self, path: Path, run_id: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._last: dict[str, Any] = {"id": run_id}
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(before, dict) and before.get("id") == run_id:
-                self._last = before
-        except (OSError, ValueError):
-            pass
+            self._last: dict[str, int] = {kind: int(update) for kind, update in json.loads(path.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            self._last = {}
+
+    def forget(self) -> None:
+        """As if W&B had got nothing."""
+        self._last = {}
 
     def is_new(self, kind: str, update: int) -> bool:
         """Whether W&B has not got this line yet."""
@@ -236,36 +199,7 @@ class Sent:
     def note(self, kind: str, update: int) -> None:
         """Remember that W&B has got it."""
         self._last[kind] = update
-        _replace(self._path, json.dumps(self._last) + "\n", sync=False)  # once a report: a power cut may cost it, a kill may not
-
-
-def read(metrics: Path) -> list[dict[str, Any]]:
-    """Every line of a metrics.jsonl, oldest first. A last line cut off by a kill is left out; LaunchError for any other damage."""
-    lines = metrics.read_bytes().split(b"\n")
-    values = []
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        try:
-            value = json.loads(line)
-            if not isinstance(value, dict) or "kind" not in value or not isinstance(value.get("update"), int):
-                raise ValueError("no kind or no update")
-        except ValueError as error:
-            if number == len(lines):  # no newline after it: torn
-                break
-            raise LaunchError(f"{metrics}: line {number}: expected a report line, got {error}; repair or remove the line") from None
-        values.append(value)
-    return values
-
-
-def trim(metrics: Path, update: int) -> int:
-    """Drop the lines after `update`, where a run goes on from a checkpoint made then; how many there were."""
-    if not metrics.exists():
-        return 0
-    before = read(metrics)
-    kept = [values for values in before if values["update"] <= update]
-    _replace(metrics, "".join(_json_line(values) for values in kept))
-    return len(before) - len(kept)
+        replace(self._path, json.dumps(self._last) + "\n", sync=False)  # once a report: a power cut may cost it, a kill may not
 
 
 def replay(folder: Path, settings: ReportSettings, *, name: str, config: Mapping[str, Any], run_id: str, into: Path | None = None) -> str:
@@ -280,16 +214,11 @@ def replay(folder: Path, settings: ReportSettings, *, name: str, config: Mapping
         raise LaunchError("report.wandb: expected online or offline to replay to, got off; choose one")
     lines = sorted(read(metrics), key=lambda values: values["update"])
     run = WandB(settings, into or folder, name=name, config=config, run_id=run_id, say=print)
+    run.sent.forget()
     for values in lines:
         run.log(values)
     run.finish(0)
     return run_id
-
-
-def _json_line(values: Mapping[str, Any]) -> str:
-    """JSON has no NaN or infinity: they become null."""
-    plain = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
-    return json.dumps(plain, ensure_ascii=False) + "\n"
 
 
 def _finite(value: Any) -> bool:
@@ -298,14 +227,3 @@ def _finite(value: Any) -> bool:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _replace(path: Path, text: str, sync: bool = True) -> None:
-    """The file is the old one or the new one."""
-    temporary = path.with_name(f".{path.name.lstrip('.')}.writing")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    os.replace(temporary, path)

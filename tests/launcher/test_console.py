@@ -33,7 +33,14 @@ def test_a_size_is_decimal_with_three_digits(count: int, text: str):
 def test_a_sentence_leaves_out_what_a_line_does_not_have():
     assert sentence({"kind": "train", "update": 1200, "loss": 0.012345}) == "update 1,200  loss 0.01235"
     assert sentence({"kind": "heldout", "update": 1, "heldout_loss": 5.0}) == "update 1  held-out loss 5.000"
-    assert sentence({"kind": "event", "update": 0, "event": "started"}) == "update 0  started"
+
+
+def test_an_event_is_its_name_and_message_and_says_nothing_twice():
+    said = {"kind": "event", "update": 4}
+    assert sentence(said | {"event": "started"}) == "started"
+    assert sentence(said | {"event": "started", "message": "12 updates"}) == "started: 12 updates"
+    assert sentence(said | {"event": "checkpoint", "message": "checkpoint after update 4 written"}) == "checkpoint after update 4 written"
+    assert sentence(said | {"event": "skipped_update", "message": "update 4: not finite"}) == "skipped update: update 4: not finite"
 
 
 def test_skipped_updates_show_only_when_there_are_some():

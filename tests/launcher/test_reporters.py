@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from launcher.errors import LaunchError
-from launcher.reporters import AppendedFile, Reporters, ReportSettings, read, replay, trim
+from launcher.reporters import Reporters, ReportSettings, read, replay, trim
 
 ROOT = Path(__file__).parents[2]
 OFFLINE = ReportSettings(wandb="offline", project="lab", tags=["tiny"])
@@ -72,7 +72,7 @@ def test_where_there_is_no_terminal_each_report_is_one_readable_line(tmp_path: P
         "update 10/20  loss 3.500 (mlm 3.500)  lr 0.0005  norm 1.250  1,234 tokens/s  "
         "epoch 0.250  data wait 1.5 %  0.75 GB  1 h 02 min left"
     )
-    assert shown[1:3] == ["update 10  held-out loss 4.500  top-1 25.0 %  top-5 50.0 %", "update 10  checkpoint: saved"]
+    assert shown[1:3] == ["update 10  held-out loss 4.500  top-1 25.0 %  top-5 50.0 %", "checkpoint: saved"]
     assert shown[3] == "a [bold] sentence " + "x" * 200
     logged = (tmp_path / "log.txt").read_text().splitlines()
     assert [line[21:] for line in logged] == shown
@@ -107,6 +107,17 @@ def test_trim_drops_what_lies_behind_the_checkpoint(tmp_path: Path):
     assert not list(tmp_path.glob(".*writing"))
 
 
+def test_lines_after_a_trim_are_in_the_trimmed_file(tmp_path: Path):
+    report, _ = opened(tmp_path)
+    report.line(train(1))
+    report.line(train(2))
+    trim(tmp_path / "metrics.jsonl", 1)  # while the reporters have the file open
+    report.line(event(1, "resumed"))
+    report.line(train(2))
+    report.close()
+    assert read(tmp_path / "metrics.jsonl") == [train(1), event(1, "resumed"), train(2)]
+
+
 @pytest.mark.parametrize("kept_bytes", [1, 20, -1])
 def test_a_last_line_torn_by_a_kill_is_left_out_and_never_grown_into(tmp_path: Path, kept_bytes: int):
     metrics = tmp_path / "metrics.jsonl"
@@ -120,14 +131,6 @@ def test_a_last_line_torn_by_a_kill_is_left_out_and_never_grown_into(tmp_path: P
     metrics.write_text(whole + torn)
     trim(metrics, 5)
     assert metrics.read_text() == whole
-
-
-@pytest.mark.parametrize("damage", ['{"kind": "tra', "[1, 2]", '{"kind": "train"}'])
-def test_damage_elsewhere_is_named_with_its_line(tmp_path: Path, damage: str):
-    metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text(json.dumps(train(1)) + "\n" + damage + "\n" + json.dumps(train(3)) + "\n")
-    with pytest.raises(LaunchError, match=r"metrics\.jsonl: line 2: expected a report line"):
-        read(metrics)
 
 
 def test_a_full_disk_is_said_once_and_its_lines_come_when_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -152,19 +155,6 @@ def test_a_full_disk_is_said_once_and_its_lines_come_when_there_is_room(tmp_path
     said = [line for line in screen.getvalue().splitlines() if "metrics.jsonl: expected to append" in line]
     assert len(said) == 1
     assert "no space left" in said[0].lower()
-
-
-def test_an_appended_file_keeps_order_over_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    file = AppendedFile(tmp_path / "lines")
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.EDQUOT, "quota")))
-    for number in range(3):
-        with pytest.raises(OSError, match="quota"):
-            file.append(f"{number}\n")
-    monkeypatch.setattr(os, "write", real)
-    file.append("3\n")
-    file.close()
-    assert (tmp_path / "lines").read_text() == "0\n1\n2\n3\n"
 
 
 def test_reports_without_wandb_never_import_it(tmp_path: Path):
@@ -224,6 +214,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_continues_its_curve_and_repeats_no
     assert [line["update"] for line in read(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5, 5, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_replay_is_one_clean_run_with_every_line_of_the_metrics(tmp_path: Path):
     report, _ = opened(tmp_path)
     for line in (event(0, "started"), train(1), train(2), heldout(2), train(3)):
@@ -237,6 +228,10 @@ def test_a_replay_is_one_clean_run_with_every_line_of_the_metrics(tmp_path: Path
     assert [row["update"] for row in rows] == [1, 2, 3]
     assert rows[1]["heldout/loss"] == 4.5
     assert file.stem == "run-ffff0000"
+    time.sleep(1.1)  # W&B names an offline folder by the second
+    replay(tmp_path, OFFLINE, name="run", config={}, run_id="ffff0000", into=other)
+    again = [record["history"]["item"] for record in inspected(wandb_files(other)[-1]) if record["type"] == "history"]
+    assert [row["update"] for row in again] == [1, 2, 3]
 
 
 def test_a_replay_without_metrics_or_mode_says_what_is_missing(tmp_path: Path):

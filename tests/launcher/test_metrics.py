@@ -1,0 +1,55 @@
+"""Whole lines, whatever happens to the process or the disk (with Reporters around: test_reporters.py)."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import LaunchError
+from launcher.metrics import AppendedFile, read, trim
+
+
+def train(update: int) -> dict[str, object]:
+    return {"kind": "train", "update": update, "loss": 1.5}
+
+
+@pytest.mark.parametrize("damage", ['{"kind": "tra', "[1, 2]", '{"kind": "train"}'])
+def test_damage_elsewhere_is_named_with_its_line(tmp_path: Path, damage: str):
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text(json.dumps(train(1)) + "\n" + damage + "\n" + json.dumps(train(3)) + "\n")
+    with pytest.raises(LaunchError, match=r"metrics\.jsonl: line 2: expected a report line"):
+        read(metrics)
+
+
+def test_an_appended_file_keeps_order_over_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = AppendedFile(tmp_path / "lines")
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.EDQUOT, "quota")))
+    for number in range(3):
+        with pytest.raises(OSError, match="quota"):
+            file.append(f"{number}\n")
+    monkeypatch.setattr(os, "write", real)
+    file.append("3\n")
+    file.close()
+    assert (tmp_path / "lines").read_text() == "0\n1\n2\n3\n"
+
+
+def test_a_trim_in_between_is_followed(tmp_path: Path):
+    file = AppendedFile(tmp_path / "metrics.jsonl")
+    for update in (1, 2):
+        file.append(json.dumps(train(update)) + "\n")
+    assert trim(tmp_path / "metrics.jsonl", 1) == 1
+    file.append(json.dumps(train(3)) + "\n")
+    file.close()
+    assert [line["update"] for line in read(tmp_path / "metrics.jsonl")] == [1, 3]
+
+
+def test_a_file_that_was_removed_is_begun_anew(tmp_path: Path):
+    file = AppendedFile(tmp_path / "lines")
+    file.append("1\n")
+    (tmp_path / "lines").unlink()
+    file.append("2\n")
+    file.close()
+    assert (tmp_path / "lines").read_text() == "2\n"
