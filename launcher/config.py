@@ -1,15 +1,17 @@
 """The configuration of a run: one YAML, strict, composed of the settings that each room keeps beside the code they set.
 
-1. `load` reads the file (safely, duplicate keys are errors), applies key=value overrides and validates.
-2. What pydantic finds becomes one line a mistake, with the nearest name for a misspelt key.
+1. `load` reads the file (safely, bounded, duplicate keys are errors), applies key=value overrides and validates, types included.
+2. What pydantic finds becomes one line a mistake (launcher/mistakes.py).
 3. What only the whole can know (a term that asks of a teacher there is not) is checked here; nothing is changed after loading.
+4. `dump` and `public` give it back, without the credentials that a URL may hold: for every eye and every file.
 """
 
-import difflib
+import json
+import math
 import re
-from importlib import resources
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,10 +22,18 @@ from kd.settings import CheckpointSettings, TrainSettings
 from kd.student import StudentSettings
 from kd.teacher import TeacherSettings
 from kd.terms import Term
+from launcher import mistakes
 from launcher.errors import LaunchError
 from launcher.reporters import ReportSettings
 
+PACKAGED = Path(__file__).parents[1] / "configs"
 STRICT = ConfigDict(frozen=True, extra="forbid")
+MAX_BYTES = 1 << 20  # of a file
+MAX_VALUES, MAX_DEPTH = 10_000, 20  # of what it says, aliases unfolded
+CREDENTIALS = re.compile(
+    r"(?<=://)[^/@\s]+(?=@)|(?<=[?&])([\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*=)[^&\s#]+", re.I
+)
+Text = Annotated[str, Field(min_length=1)]
 
 
 class RunSettings(BaseModel):
@@ -31,15 +41,15 @@ class RunSettings(BaseModel):
 
     model_config = STRICT
 
-    folder: str
-    name: str | None = None
+    folder: Text
+    name: Text | None = None
     """Shown in W&B and the model card; default: the folder's last part."""
 
 
 class DataSettings(StreamSettings):
     """A shard folder or URL, and how it becomes rows."""
 
-    shards: str
+    shards: Text
 
     @property
     def stream(self) -> StreamSettings:
@@ -89,7 +99,7 @@ class RunConfig(BaseModel):
     @property
     def name(self) -> str:
         """The run's name."""
-        return self.run.name or Path(self.run.folder).name
+        return self.run.name or Path(self.run.folder).absolute().name
 
 
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
@@ -101,73 +111,97 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     values = _parse(where, text)
     for override in overrides or []:
         _apply(values, override)
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        lines = [_line(where, values, mistake) for mistake in error.errors()]
-        raise LaunchError("\n".join(dict.fromkeys(lines))) from None
-
-
-def dump(config: RunConfig) -> str:
-    """The resolved configuration as YAML: every setting, defaults included, in the order of the models."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    given = tuple(override.partition("=")[0] for override in overrides or [])
+    return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where)
 
 
 def parse(text: str, where: str) -> RunConfig:
     """The configuration that `dump` wrote."""
-    try:
-        return RunConfig.model_validate(_parse(where, text))
-    except ValidationError as error:
-        raise LaunchError(_line(where, {}, error.errors()[0])) from None
+    return _validated(_parse(where, text), lambda place: where)
+
+
+def public(config: RunConfig) -> dict[str, Any]:
+    """Every setting, defaults included, as plain values; credentials inside URLs are ***."""
+    return dict(_redacted(config.model_dump(mode="json")))
+
+
+def dump(config: RunConfig) -> str:
+    """`public` as YAML, in the order of the models."""
+    return yaml.safe_dump(public(config), sort_keys=False, allow_unicode=True, width=140)
+
+
+def redacted(text: str) -> str:
+    """The text with *** for user:password@ and for the values of key, token, signature … inside URLs."""
+    return CREDENTIALS.sub(lambda match: f"{match[1] or ''}***", text)
 
 
 def differences(before: RunConfig, after: RunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
     """One line a setting that differs: `train.clip: 5.0 -> 1.0`. `ignoring`: dotted prefixes left out."""
-    old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    old, new = _flat(public(before)), _flat(public(after))
     keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     kept = [key for key in keys if not any(key == prefix or key.startswith(prefix + ".") for prefix in ignoring)]
     return [f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in kept]
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, without its silence about a key that stands twice."""
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader without its silence about a key that stands twice, and with off a word and 3e-4 a number, as in YAML 1.2."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the class's own copy, as PyYAML wants it)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is not a word", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"{key} stands twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-# YAML 1.1 reads 3e-4 as text; people mean a number.
-_UniqueKeys.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def _read(path: str) -> tuple[str, str]:
-    file = Path(path)
-    packaged = resources.files("configs") / f"{path}.yaml" if "/" not in path and not file.suffix else None
+    """(what to call it, its text)."""
+    packaged = PACKAGED / f"{path}.yaml"
+    names = sorted(file.stem for file in PACKAGED.glob("*.yaml"))
+    inside = path in names and not Path(path).is_file()
     try:
-        if not file.is_file() and packaged is not None and packaged.is_file():
-            return f"configs/{path}.yaml", packaged.read_text(encoding="utf-8")
-        return path, file.read_text(encoding="utf-8")
+        with open(packaged if inside else path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise LaunchError(f"{path}: expected a configuration of at most {MAX_BYTES:,} bytes, got more; check the path")
+        return (f"configs/{path}.yaml" if inside else path), data.decode("utf-8")
     except FileNotFoundError:
-        raise LaunchError(f"{path}: expected a configuration file, got none there; check the path (or use one of configs/)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise LaunchError(f"{path}: expected a readable YAML file, got {error}; check it") from None
+        known = ", ".join(names)
+        raise LaunchError(f"{path or '--config'}: expected a configuration file, got none there; check the path, or use {known}") from None
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"{path}: expected a readable YAML file, got {getattr(error, 'strerror', None) or error}; check it") from None
+
+
+def _yaml(text: str) -> Any:
+    """The value of a YAML text. Raises ValueError, in one line, for anything else."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ValueError(f"{line}{problem}".splitlines()[0]) from None
+    except RecursionError:
+        raise ValueError("brackets nested too deeply") from None
 
 
 def _parse(where: str, text: str) -> dict[str, Any]:
     try:
-        values = yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark is not None else ""
-        raise LaunchError(f"{where}:{line} expected YAML, got {getattr(error, 'problem', None) or error}; correct it") from None
+        values = _yaml(text)
+    except ValueError as error:
+        raise LaunchError(f"{where}: expected YAML, got {error}; correct it") from None
     if not isinstance(values, dict):
         raise LaunchError(f"{where}: expected keys and values, got {'nothing' if values is None else type(values).__name__}; see configs/")
     return values
@@ -175,76 +209,69 @@ def _parse(where: str, text: str) -> dict[str, Any]:
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise LaunchError(f"{override}: expected key=value, got no value; write it as train.updates=100")
-    try:
-        value = yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
-        raise LaunchError(f"{override}: expected a YAML value, got {getattr(error, 'problem', error)}; quote it") from None
     *parents, last = key.split(".")
+    if not equals or "" in (*parents, last):
+        raise LaunchError(f"{override}: expected key=value, got {'no value' if not equals else 'no key'}; write it as train.updates=100")
+    try:
+        value = _yaml(text)
+    except ValueError as error:
+        raise LaunchError(f"{override}: expected a YAML value, got {str(error).removeprefix('line 1: ')}; quote it") from None
     at: Any = values
     for part in parents:
-        inner = _step(at, part, key)
-        if inner is None:
-            inner = {}
-            at[part] = inner
-        at = inner
-    if isinstance(at, list):
-        _step(at, last, key)
-        at[int(last)] = value
-    elif isinstance(at, dict):
-        at[last] = value
-    else:
-        raise LaunchError(f"{override}: expected {'.'.join(parents)} to have settings of its own, got {at}; correct the key")
+        place = _index(at, part, key)
+        if (at.get(place) if isinstance(at, dict) else at[place]) is None:
+            at[place] = {}
+        at = at[place]
+    at[_index(at, last, key)] = value
 
 
-def _step(at: Any, part: str, key: str) -> Any:
-    if isinstance(at, list):
-        if not part.isdigit() or int(part) >= len(at):
-            raise LaunchError(f"{key}: expected a number from 0 to {len(at) - 1}, got {part}; correct the key")
-        return at[int(part)]
-    if not isinstance(at, dict):
-        raise LaunchError(f"{key}: expected settings above {part}, got {at}; correct the key")
-    return at.get(part)
+def _index(at: Any, part: str, key: str) -> str | int:
+    """`part` as what `at` is indexed by."""
+    if isinstance(at, dict):
+        return part
+    if not isinstance(at, list):
+        raise LaunchError(f"{key}: expected settings that hold {part}, got {at}; correct the key")
+    if not part.isdecimal() or int(part) >= len(at):
+        raise LaunchError(f"{key}: expected a number from 0 to {len(at) - 1}, got {part}; correct the key")
+    return int(part)
 
 
-def _line(where: str, values: dict[str, Any], mistake: Any) -> str:
-    """One of pydantic's findings as `where: key: expected what, got what; what to do`."""
-    location = [str(part) for part in mistake["loc"]]
-    tags = {name for model in get_args(get_args(Term)[0]) for name in (model.model_fields["kind"].default,)}
-    place = ".".join(part for i, part in enumerate(location) if not (i >= 2 and location[0] == "objective" and part in tags and i == 2))
-    if mistake["type"] == "extra_forbidden":
-        known = _fields_at(location)
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        meant = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{where}: {place}: unknown key; {meant}"
-    if mistake["type"] == "missing":
-        return f"{where}: {place}: expected a value, got none; add it"
-    message = str(mistake.get("ctx", {}).get("error") or mistake["msg"])
-    if mistake["type"] == "value_error":
-        return f"{where}: {place + ': ' if place else ''}{message}"
-    given = mistake["input"]
-    shown = type(given).__name__ if isinstance(given, (dict, list)) else repr(given)
-    return f"{where}: {place}: expected {message.removeprefix('Input should be ')}, got {shown}; correct it"
+def _validated(values: dict[str, Any], where: Callable[[str], str]) -> RunConfig:
+    """Validated as JSON, where pydantic can be strict about types and still take a list for a tuple."""
+    plain = _plain(values, "", where, iter(range(MAX_VALUES)))
+    try:
+        return RunConfig.model_validate_json(json.dumps(plain), strict=True)
+    except ValidationError as error:
+        raise LaunchError("\n".join(mistakes.lines(error, plain, RunConfig, where))) from None
 
 
-def _fields_at(location: list[str]) -> list[str]:
-    """The keys that are known where an unknown one stands."""
-    model: type[BaseModel] = RunConfig
-    for part in location[:-1]:
-        if model is RunConfig and part == "objective":
-            kinds = {m.model_fields["kind"].default: m for m in get_args(get_args(Term)[0])}
-            return list(kinds[location[2]].model_fields) if len(location) > 2 and location[2] in kinds else []
-        field = model.model_fields.get(part)
-        inner = [t for t in (field.annotation, *get_args(field.annotation)) if _is_model(t)] if field is not None else []
-        if not inner:
-            return []
-        model = inner[0]
-    return list(model.model_fields)
+def _plain(value: Any, place: str, where: Callable[[str], str], budget: Iterator[int]) -> Any:
+    """What JSON can say of a YAML value: whole numbers without a point (1e9 tokens), nothing infinite, nothing endless."""
+    if next(budget, None) is None or place.count(".") > MAX_DEPTH:
+        raise LaunchError(f"{where('')}: expected a configuration, got more than {MAX_VALUES:,} values or {MAX_DEPTH} levels; correct it")
+    if isinstance(value, dict):
+        return {str(key): _plain(inner, f"{place}.{key}".strip("."), where, budget) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, f"{place}.{number}", where, budget) for number, inner in enumerate(value)]
+    problem = None
+    if isinstance(value, float):
+        problem = None if math.isfinite(value) else f"a finite number, got {value}"
+        value = int(value) if value.is_integer() else value
+    elif isinstance(value, str):
+        problem = None if "\0" not in value and not re.search("[\ud800-\udfff]", value) else f"text, got {value!r}"
+    elif value is not None and not isinstance(value, int):
+        problem = f"text, a number, true, false or null, got {type(value).__name__}"
+    if problem is not None:
+        raise LaunchError(f"{where(place)}: {place}: expected {problem}; correct it")
+    return value
 
 
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _redacted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _redacted(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_redacted(inner) for inner in value]
+    return redacted(value) if isinstance(value, str) else value
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
