@@ -78,8 +78,7 @@ def check_port(address: str, port: int) -> None:
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a run that has just ended is not in the way
         try:
-            probe.bind(place)
-            probe.listen(1)
+            probe.bind(place)  # and no listen: another rank, already knocking, would be let in and then shut out
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 return
