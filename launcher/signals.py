@@ -25,6 +25,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._interrupted = False
 
     @classmethod
     def install(cls) -> "StopFlag":
@@ -40,6 +41,8 @@ class StopFlag:
         return self.signal.name if self.signal is not None else None
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT == self.signal:
-            os._exit(128 + number)
+        if number == signal.SIGINT:
+            if self._interrupted:
+                os._exit(128 + number)
+            self._interrupted = True
         self.signal = self.signal or signal.Signals(number)
