@@ -9,8 +9,6 @@ Every rank runs this same loop; rank 0 alone writes. What ranks must agree on (s
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ import torch
 from data_shards.stream import Cursor
 from kd import checkpoint, distributed
 from kd.checkpoint import Checkpoint
-from kd.errors import KdError
 from kd.evaluate import MlmScores, evaluate_mlm
 from kd.export import model_sizes, save_student
 from kd.models import Encoder
@@ -30,6 +27,7 @@ from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.feed import Feed, heldout_batches
 from launcher.meter import Meter, peak_memory_gb
+from launcher.opening import newest_checkpoint, open_folder
 from launcher.reporters import Reporters, trim
 from launcher.run_folder import RunFolder, write_atomically
 from launcher.signals import Exit, StopFlag
@@ -44,18 +42,19 @@ def main(config: RunConfig, resume: bool = False) -> int:
     stop = StopFlag.install()
     distributed.start(config.train.timeout_seconds)
     try:
-        with _open(config) as folder:
-            saved = _newest(folder)
+        with open_folder(config) as folder:
+            saved = newest_checkpoint(folder)
             if resume and saved is None:
                 raise LaunchError(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
             parts = wiring.build(config, saved)
-            reporters = None
+            reporters, dropped = None, 0
             if distributed.rank() == 0:
+                dropped = trim(folder.metrics, parts.trainer.done)
                 reporters = Reporters(
                     config.report, folder.folder, name=config.name, config=config.model_dump(mode="json"), run_id=folder.wandb_id
                 )
             run = Run(config, folder, parts, reporters, stop)
-            run.begin(saved)
+            run.begin(saved, dropped)
             code = Exit.FAILED
             try:
                 code = run.go()
@@ -88,8 +87,8 @@ class Run:
         self.elapsed_before = 0.0
         self.feed: Feed
 
-    def begin(self, saved: Checkpoint | None) -> None:
-        """Stand where the checkpoint stands: cursor, meter, metrics; say so."""
+    def begin(self, saved: Checkpoint | None, dropped: int) -> None:
+        """Stand where the checkpoint stands and say so. dropped: how many lines of metrics.jsonl lay behind it."""
         windows = 0
         if saved is not None:
             facts = saved.progress.facts
@@ -103,7 +102,6 @@ class Run:
         rank, world = distributed.rank(), distributed.world_size()
         self.feed = Feed(self.parts.stream, self.config.train, rank=rank, world=world, update=self.trainer.done, windows=windows)
         if self.reporters is not None:
-            dropped = trim(self.folder.metrics, self.trainer.done)
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
@@ -274,53 +272,3 @@ class Run:
     @staticmethod
     def _due(every: int | None, update: int) -> bool:
         return every is not None and update % every == 0
-
-
-@contextmanager
-def _open(config: RunConfig) -> Iterator[RunFolder]:
-    """The run folder, owned by rank 0; when rank 0 cannot have it, every rank leaves with the same line."""
-    if distributed.rank() != 0:
-        _agreed(lambda: None)
-        yield RunFolder(Path(config.run.folder))
-        return
-    opened = RunFolder.open(config)
-    folder = _agreed(opened.__enter__)
-    error: BaseException | None = None
-    try:
-        yield folder
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        opened.__exit__(type(error) if error else None, error, None)
-
-
-def _agreed(action: Callable[[], Any]) -> Any:
-    """What rank 0's action gives (None elsewhere); its error, in words, is raised on every rank."""
-    result, failed = None, ""
-    if distributed.rank() == 0:
-        try:
-            result = action()
-        except (LaunchError, KdError) as error:
-            failed = str(error)
-    failed = distributed.from_rank_zero(failed)
-    if failed:
-        raise LaunchError(failed)
-    return result
-
-
-def _newest(folder: RunFolder) -> Checkpoint | None:
-    """The newest checkpoint that verifies, the same on every rank; rank 0 says what it passed over."""
-
-    def find() -> str:
-        found, passed_over = checkpoint.newest_good(folder.checkpoints)
-        for line in passed_over:
-            print(f"passed over: {line}", flush=True)
-        if found is None and passed_over:
-            raise LaunchError(
-                f"{folder.checkpoints}: expected a usable checkpoint, got {len(passed_over)} damaged; restore one, or use another folder"
-            )
-        return found.folder.name if found is not None else ""
-
-    name = distributed.from_rank_zero(_agreed(find) or "")
-    return checkpoint.read(folder.checkpoints / name) if name else None

@@ -1,0 +1,66 @@
+"""What ranks must agree on before a run: who owns its folder, and which checkpoint it goes on from.
+
+Rank 0 alone looks and writes; what it finds wrong is raised on every rank with the same words, so that none is left waiting.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kd import checkpoint, distributed
+from kd.checkpoint import Checkpoint
+from kd.errors import KdError
+from launcher.config import RunConfig
+from launcher.errors import LaunchError
+from launcher.run_folder import RunFolder
+
+
+@contextmanager
+def open_folder(config: RunConfig) -> Iterator[RunFolder]:
+    """The run folder, owned by rank 0; when rank 0 cannot have it, every rank leaves with the same line."""
+    if distributed.rank() != 0:
+        agreed(lambda: None)
+        yield RunFolder(Path(config.run.folder))
+        return
+    opened = RunFolder.open(config)
+    folder = agreed(opened.__enter__)
+    error: BaseException | None = None
+    try:
+        yield folder
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        opened.__exit__(type(error) if error else None, error, None)
+
+
+def agreed(action: Callable[[], Any]) -> Any:
+    """What rank 0's action gives (None elsewhere); its error, in words, is raised on every rank."""
+    result, failed = None, ""
+    if distributed.rank() == 0:
+        try:
+            result = action()
+        except (LaunchError, KdError) as error:
+            failed = str(error)
+    failed = distributed.from_rank_zero(failed)
+    if failed:
+        raise LaunchError(failed)
+    return result
+
+
+def newest_checkpoint(folder: RunFolder) -> Checkpoint | None:
+    """The newest checkpoint that verifies, the same on every rank; rank 0 says what it passed over."""
+
+    def find() -> str:
+        found, passed_over = checkpoint.newest_good(folder.checkpoints)
+        for line in passed_over:
+            print(f"passed over: {line}", flush=True)
+        if found is None and passed_over:
+            raise LaunchError(
+                f"{folder.checkpoints}: expected a usable checkpoint, got {len(passed_over)} damaged; restore one, or use another folder"
+            )
+        return found.folder.name if found is not None else ""
+
+    name = distributed.from_rank_zero(agreed(find) or "")
+    return checkpoint.read(folder.checkpoints / name) if name else None

@@ -1,0 +1,23 @@
+"""Reading a run's metrics.jsonl in tests."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+CLOCK = ("tokens_per_second", "seconds_left", "data_wait_share", "memory_gb")
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind in a run's metrics.jsonl; a last line still being written is left out."""
+    path = folder / "metrics.jsonl"
+    whole = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [line for line in map(json.loads, whole) if line["kind"] == kind]
+
+
+def train_lines(folder: Path) -> list[dict[str, Any]]:
+    return lines(folder, "train")
+
+
+def facts(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
+    """The lines without what a clock or the machine decides."""
+    return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines(folder, kind)]
