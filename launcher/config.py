@@ -33,6 +33,7 @@ MAX_VALUES, MAX_DEPTH = 10_000, 20  # of what it says, aliases unfolded
 CREDENTIALS = re.compile(
     r"(?<=://)[^/@\s]+(?=@)|(?<=[?&])([\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*=)[^&\s#]+", re.I
 )
+SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -109,9 +110,7 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     """
     where, text = _read(path)
     values = _parse(where, text)
-    for override in overrides or []:
-        _apply(values, override)
-    given = tuple(override.partition("=")[0] for override in overrides or [])
+    given = [_apply(values, override) for override in overrides or []]
     return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where)
 
 
@@ -127,7 +126,7 @@ def public(config: RunConfig) -> dict[str, Any]:
 
 def dump(config: RunConfig) -> str:
     """`public` as YAML, in the order of the models."""
-    return yaml.safe_dump(public(config), sort_keys=False, allow_unicode=True, width=140)
+    return yaml.dump(public(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=140)
 
 
 def redacted(text: str) -> str:
@@ -140,7 +139,7 @@ def differences(before: RunConfig, after: RunConfig, ignoring: tuple[str, ...] =
     old, new = _flat(public(before)), _flat(public(after))
     keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     kept = [key for key in keys if not any(key == prefix or key.startswith(prefix + ".") for prefix in ignoring)]
-    return [f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in kept]
+    return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in kept]
 
 
 class _Loader(yaml.SafeLoader):
@@ -163,7 +162,14 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, which also quotes the text that _Loader would take for a number (a run named 1e5)."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
 
 
 def _read(path: str) -> tuple[str, str]:
@@ -180,6 +186,8 @@ def _read(path: str) -> tuple[str, str]:
     except FileNotFoundError:
         known = ", ".join(names)
         raise LaunchError(f"{path or '--config'}: expected a configuration file, got none there; check the path, or use {known}") from None
+    except UnicodeDecodeError as error:
+        raise LaunchError(f"{path}: expected UTF-8, got byte {data[error.start]:#04x} at offset {error.start}; convert it") from None
     except (OSError, ValueError) as error:
         raise LaunchError(f"{path}: expected a readable YAML file, got {getattr(error, 'strerror', None) or error}; check it") from None
 
@@ -207,7 +215,8 @@ def _parse(where: str, text: str) -> dict[str, Any]:
     return values
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _apply(values: dict[str, Any], override: str) -> str:
+    """Set one value, and make the settings around it where there are none; the outermost key that is the command line's doing."""
     key, equals, text = override.partition("=")
     *parents, last = key.split(".")
     if not equals or "" in (*parents, last):
@@ -217,12 +226,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
     except ValueError as error:
         raise LaunchError(f"{override}: expected a YAML value, got {str(error).removeprefix('line 1: ')}; quote it") from None
     at: Any = values
-    for part in parents:
+    made = None
+    for number, part in enumerate(parents, start=1):
         place = _index(at, part, key)
         if (at.get(place) if isinstance(at, dict) else at[place]) is None:
             at[place] = {}
+            made = made or ".".join(parents[:number])
         at = at[place]
     at[_index(at, last, key)] = value
+    return made or key
 
 
 def _index(at: Any, part: str, key: str) -> str | int:
@@ -272,6 +284,11 @@ def _redacted(value: Any) -> Any:
     if isinstance(value, list):
         return [_redacted(inner) for inner in value]
     return redacted(value) if isinstance(value, str) else value
+
+
+def _shown(flat: dict[str, Any], key: str) -> str:
+    value = flat.get(key, "absent")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -46,12 +46,12 @@ def _line(place: str, mistake: dict[str, Any], root: type[BaseModel]) -> str:
         named = re.match(r"[a-z_.]+: ", message)  # the message says which of the settings
         return message if not place else f"{place}.{message}" if named else f"{place}: {message}"
     if kind == "union_tag_not_found":
-        return f"{place}.kind: expected a value, got none; add it"
+        return f"{place}: expected a value, got none; add it"
     if kind == "union_tag_invalid":
         tags = re.findall(r"'([^']*)'", context["expected_tags"])
         near = difflib.get_close_matches(context["tag"], tags, n=1)
         advice = f"did you mean {near[0]}?" if near else "correct it"
-        return f"{place}.kind: expected {' or '.join(tags)}, got {context['tag']}; {advice}"
+        return f"{place}: expected {' or '.join(tags)}, got {context['tag']}; {advice}"
     given = mistake["input"]
     if kind in ("too_short", "too_long"):
         got = str(len(given))
@@ -80,18 +80,18 @@ def _place(mistake: Any, values: Any) -> str:
         elif mistake["type"] != "missing" or number + 1 < len(mistake["loc"]):
             continue
         parts.append(str(part))
-    return ".".join(parts)
+    return ".".join([*parts, "kind"] if mistake["type"].startswith("union_tag") else parts)
 
 
 def _meant(place: str, location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     """What may have been meant by an unknown key: the same word elsewhere, else a like word here, else a like word elsewhere."""
     key = str(location[-1])
     here = _known(location, root)
-    everywhere = [path for path in _paths(root) if path != place]
-    same = [path for path in everywhere if path.rpartition(".")[2] == key]
-    near = difflib.get_close_matches(key, here, n=1) or difflib.get_close_matches(place, everywhere, n=1)
-    if same or near:
-        return f"did you mean {(same or near)[0]}?"
+    everywhere = {path.rpartition(".")[2]: path for path in _paths(root) if path != place}
+    near = [everywhere[key]] if key in everywhere else difflib.get_close_matches(key, here, n=1)
+    near = near or [everywhere[word] for word in difflib.get_close_matches(key, everywhere, n=1)]
+    if near:
+        return f"did you mean {near[0]}?"
     return f"known here: {', '.join(here)}"
 
 

@@ -1,0 +1,245 @@
+"""The configuration from a user's side: what a file and a command line mean, and what comes back when they mean nothing."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from launcher.config import PACKAGED, RunConfig, differences, dump, load, parse, public, redacted
+from launcher.errors import LaunchError
+
+MINIMAL = """
+run: {folder: runs/x}
+data: {shards: shards/x}
+teacher: {model: models/x}
+objective: [{kind: mlm}]
+train: {global_batch: 8, micro_batch: 2, updates: 3}
+"""
+
+
+def written(folder: Path, text: str | bytes) -> str:
+    path = folder / "x.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def refusal(path: str, *overrides: str) -> str:
+    """The message, without the file's folder."""
+    with pytest.raises(LaunchError) as caught:
+        load(path, list(overrides))
+    return str(caught.value).replace(f"{os.path.dirname(path)}/", "")
+
+
+def test_what_is_not_said_has_its_default(tmp_path: Path):
+    made = load(written(tmp_path, MINIMAL))
+    assert (made.train.clip, made.optimizer.betas, made.evaluate.batch, made.report.wandb) == (5.0, (0.9, 0.98), 32, "off")
+    assert made.name == "x"
+
+
+def test_a_run_is_called_as_it_says_or_as_its_folder(tmp_path: Path):
+    path = written(tmp_path, MINIMAL)
+    assert load(path, ["run.name=mine"]).name == "mine"
+    assert load(path, [f"run.folder={tmp_path}/runs/y/"]).name == "y"
+    assert load(path, ["run.folder=."]).name == Path.cwd().name
+
+
+def test_settings_of_the_command_line_win_in_their_order(tmp_path: Path):
+    made = load(written(tmp_path, MINIMAL), ["train.updates=5", "train.updates=7", "student.layers=[0, 2]", "data.masking.rate=0.2"])
+    assert (made.train.updates, made.student.layers, made.data.masking.rate) == (7, [0, 2], 0.2)
+
+
+def test_a_list_is_reached_by_number(tmp_path: Path):
+    path = written(tmp_path, MINIMAL)
+    assert load(path, ["objective.0.weight=3"]).objective[0].weight == 3.0
+    assert load(path, ["objective.0={kind: soft_targets, temperature: 4}"]).objective[0].kind == "soft_targets"
+    assert refusal(path, "objective.1.weight=3") == "objective.1.weight: expected a number from 0 to 0, got 1; correct the key"
+    assert refusal(path, "objective.²=3") == "objective.²: expected a number from 0 to 0, got ²; correct the key"
+
+
+def test_a_setting_below_nothing_makes_its_parent(tmp_path: Path):
+    path = written(tmp_path, MINIMAL.replace("teacher: {model: models/x}", "teacher: null"))
+    assert load(path, ["teacher.model=models/y"]).teacher.model == "models/y"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3e-4", 3e-4), ("3.e-4", 3e-4), ("0.0003", 3e-4), ("1", 1.0)],
+)
+def test_a_learning_rate_may_be_written_as_people_do(tmp_path: Path, text: str, value: float):
+    assert load(written(tmp_path, MINIMAL), [f"optimizer.learning_rate={text}"]).optimizer.learning_rate == value
+
+
+def test_tokens_may_be_written_as_a_power_of_ten(tmp_path: Path):
+    made = load(written(tmp_path, MINIMAL), ["train.updates=null", "train.tokens=1e9"])
+    assert made.train.tokens == 10**9
+    assert isinstance(made.train.tokens, int)
+
+
+def test_off_is_a_word(tmp_path: Path):
+    assert load(written(tmp_path, MINIMAL + "report: {wandb: off}")).report.wandb == "off"
+
+
+def test_a_date_is_a_word_and_credentials_do_not_show(tmp_path: Path):
+    made = load(written(tmp_path, MINIMAL), ["run.name=2026-11-24", "data.shards=https://me:pa55@host/x?token=abc&part=1"])
+    assert made.run.name == "2026-11-24"
+    assert made.data.shards == "https://me:pa55@host/x?token=abc&part=1"
+    assert public(made)["data"]["shards"] == "https://***@host/x?token=***&part=1"
+    assert "pa55" not in dump(made)
+    assert "abc" not in dump(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://key:secret@bucket/a", "s3://***@bucket/a"),
+        ("http://h/a?X-Amz-Signature=1f&X-Amz-Date=2", "http://h/a?X-Amz-Signature=***&X-Amz-Date=2"),
+        ("http://h/a?sort=up", "http://h/a?sort=up"),
+        ("runs/me@home/key=3", "runs/me@home/key=3"),
+        ("run.py data.shards=ftp://u:p@h/a next", "run.py data.shards=ftp://***@h/a next"),
+    ],
+)
+def test_credentials_inside_a_url_are_three_stars(text: str, shown: str):
+    assert redacted(text) == shown
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_packaged_configuration_is_good_and_survives_a_round_trip(path: Path):
+    made = load(path.stem)
+    assert made == load(str(path))
+    assert parse(dump(made), "again") == made
+    assert path.read_text().startswith("# ")  # its first line says what it is for
+
+
+def test_a_file_of_that_name_comes_before_the_packaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "demo").write_text(MINIMAL)
+    monkeypatch.chdir(tmp_path)
+    assert load("demo").run.folder == "runs/x"
+
+
+def test_a_dump_says_every_setting_in_a_stable_order(tmp_path: Path):
+    made = load(written(tmp_path, MINIMAL))
+    values = yaml.safe_load(dump(made))
+    assert list(values) == list(RunConfig.model_fields)
+    assert list(values["train"]) == list(type(made.train).model_fields)
+    assert dump(made) == dump(load(written(tmp_path, dump(made))))
+
+
+def test_differences_are_one_line_a_setting(tmp_path: Path):
+    path = written(tmp_path, MINIMAL)
+    before = load(path)
+    after = load(
+        path, ["train.clip=1", "objective=[{kind: mlm, weight: 2}, {kind: cosine}]", "report.tags=[a]", "optimizer.schedule=cosine"]
+    )
+    assert differences(before, after, ignoring=("report",)) == [
+        "objective.0.weight: 1.0 -> 2.0",
+        "train.clip: 5.0 -> 1.0",
+        "optimizer.schedule: linear -> cosine",
+        "objective.1.weight: absent -> 1.0",
+        "objective.1.positions: absent -> all",
+        "objective.1.kind: absent -> cosine",
+    ]
+    assert differences(before, before) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "x.yaml: expected keys and values, got nothing; see configs/"),
+        ("[1, 2]", "x.yaml: expected keys and values, got list; see configs/"),
+        ("a: b: c", "x.yaml: expected YAML, got line 1: mapping values are not allowed here; correct it"),
+        ("run: {folder: a}\nrun: {folder: b}", "x.yaml: expected YAML, got line 2: run stands twice; correct it"),
+        ("run:\n  folder: a\n  folder: b", "x.yaml: expected YAML, got line 3: folder stands twice; correct it"),
+        ("? [1, 2]\n: 3", "x.yaml: expected YAML, got line 1: a key that is not a word; correct it"),
+        ("a: &a [*a]", "x.yaml: expected a configuration, got more than 10,000 values or 20 levels; correct it"),
+        ("[" * 100_000, "x.yaml: expected YAML, got brackets nested too deeply; correct it"),
+        ("#" * (1 << 20) + "\n", "x.yaml: expected a configuration of at most 1,048,576 bytes, got more; check the path"),
+        (b"a\xff", "x.yaml: expected UTF-8, got byte 0xff at offset 1; convert it"),
+        ("run: {folder: !!binary aGk=}", "x.yaml: run.folder: expected text, a number, true, false or null, got bytes; correct it"),
+        ('run: {folder: "a\\0b"}', "x.yaml: run.folder: expected text, got 'a\\x00b'; correct it"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_configuration_is_one_line(tmp_path: Path, text: str | bytes, message: str):
+    assert refusal(written(tmp_path, text)) == message
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path):
+    path = written(tmp_path, f"run: !!python/object/apply:pathlib.Path.touch [{tmp_path}/made]")
+    assert "could not determine a constructor" in refusal(path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_aliases_that_unfold_to_billions_of_values_are_refused(tmp_path: Path):
+    levels = "\n".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 9)}]" for n in range(1, 12))
+    assert "more than 10,000 values" in refusal(written(tmp_path, f"k0: &k0 [x]\n{levels}"))
+
+
+def test_a_missing_file_is_one_line_that_names_the_ready_ones(tmp_path: Path):
+    for path in ("nope", "nope.yaml", str(tmp_path / "nope.yaml"), ""):
+        message = refusal(path)
+        assert "expected a configuration file, got none there" in message
+        assert "demo, " in message
+    assert refusal(str(tmp_path)).endswith("expected a readable YAML file, got Is a directory; check it")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.updates", "train.updates: expected key=value, got no value; write it as train.updates=100"),
+        ("=3", "=3: expected key=value, got no key; write it as train.updates=100"),
+        ("train..updates=3", "train..updates=3: expected key=value, got no key; write it as train.updates=100"),
+        ("train.updates=[1", "train.updates=[1: expected a YAML value, got expected ',' or ']', but got '<stream end>'; quote it"),
+        ("run.folder.x=3", "run.folder.x: expected settings that hold x, got runs/x; correct the key"),
+    ],
+)
+def test_a_setting_of_the_command_line_that_cannot_be_is_one_line(tmp_path: Path, override: str, message: str):
+    assert refusal(written(tmp_path, MINIMAL), override) == message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["teacher=null"], "student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model"),
+        (
+            ["teacher=null", "student.init=models/y", "objective=[{kind: mlm}, {kind: cosine}, {kind: soft_targets}]"],
+            "teacher: expected a teacher for cosine, soft_targets, got null; name one, or drop the term",
+        ),
+        (["objective.0.weight=0"], "objective: expected at least one term with a weight above 0, got none; raise one"),
+    ],
+)
+def test_rooms_that_do_not_fit_are_one_line(tmp_path: Path, overrides: list[str], message: str):
+    assert refusal(written(tmp_path, MINIMAL), *overrides) == f"x.yaml: {message}"
+
+
+def test_a_term_without_weight_asks_for_no_teacher(tmp_path: Path):
+    objective = "objective=[{kind: mlm}, {kind: cosine, weight: 0}]"
+    assert load(written(tmp_path, MINIMAL), ["teacher=null", "student.init=models/y", objective]).teacher is None
+
+
+KEYS = st.sampled_from([*RunConfig.model_fields, "kind", "weight", "model", "folder", "layers", "updates"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=20,
+)
+FILES = st.binary(max_size=80) | st.text(max_size=80).map(str.encode) | VALUES.map(lambda value: yaml.dump(value).encode())
+PLACES = st.sampled_from(["objective.0.weight", "train", "train.updates", "student.layers.0", "x", "teacher.model.y"])
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(FILES, st.lists(st.tuples(PLACES, st.text(max_size=6)), max_size=2))
+def test_whatever_a_file_holds_the_answer_is_a_configuration_or_a_refusal(tmp_path: Path, data: bytes, places: list[tuple[str, str]]):
+    with contextlib.suppress(LaunchError):
+        assert isinstance(load(written(tmp_path, data), [f"{key}={value}" for key, value in places]), RunConfig)
+
+
+def test_a_flipped_byte_in_a_good_file_is_read_or_refused(tmp_path: Path):
+    good = (PACKAGED / "tiny.yaml").read_bytes()
+    for place in range(0, len(good), 5):
+        flipped = bytearray(good)
+        flipped[place] ^= 1 << (place % 8)
+        with contextlib.suppress(LaunchError):
+            assert isinstance(load(written(tmp_path, bytes(flipped))), RunConfig)
