@@ -67,12 +67,12 @@ def _block(tar: Bytes, found: dict[str, Member], dtype: np.dtype[Any]) -> Block:
     try:
         facts = json.loads(tar[head.start : head.stop].tobytes())
         documents, tokens, crc32, lengths_crc32 = (int(facts[name]) for name in ("documents", "tokens", "crc32", "lengths_crc32"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise BrokenTar(f"{key}.json that is not a block's ({error})") from None
-    lengths_at, lengths_count = npy_payload(tar, found["lengths.npy"], LENGTHS)
-    tokens_at, tokens_count = npy_payload(tar, found["tokens.npy"], dtype)
-    if (lengths_count, tokens_count) != (documents, tokens):
-        raise BrokenTar(f"{key} with {lengths_count} documents and {tokens_count} tokens where its json says {documents} and {tokens}")
+        if documents < 0 or tokens < 0:
+            raise ValueError("a negative count")
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise BrokenTar(f"{key}.json that is not a block's ({' '.join(str(error).split())})") from None
+    lengths_at = npy_payload(tar, found["lengths.npy"], LENGTHS, documents)
+    tokens_at = npy_payload(tar, found["tokens.npy"], dtype, tokens)
     return Block(key, documents, tokens, lengths_at, tokens_at, crc32, lengths_crc32)
 
 

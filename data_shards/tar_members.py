@@ -68,25 +68,24 @@ def members(tar: Bytes) -> Iterator[Member]:
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:
-    """An array as the bytes of an .npy file; never a pickle."""
-    target = io.BytesIO()
-    np.lib.format.write_array(target, array, version=(1, 0), allow_pickle=False)
-    return target.getvalue()
+    """A one-dimensional array of numbers as the bytes of an .npy file."""
+    return npy_header(len(array), array.dtype) + array.tobytes()
 
 
-def npy_payload(tar: Bytes, member: Member, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """Where the numbers of a one-dimensional .npy member lie: (byte offset in the tar, count). Raises BrokenTar on any other array."""
-    name = f"{member.key}.{member.kind}"
-    head = io.BytesIO(tar[member.start : min(member.start + 4096, member.stop)].tobytes())
-    try:
-        if np.lib.format.read_magic(head) != (1, 0):
-            raise ValueError("an .npy of another version")
-        shape, fortran, found = np.lib.format.read_array_header_1_0(head)
-    except ValueError as error:
-        raise BrokenTar(f"{name} with a broken .npy header ({error})") from None
-    if len(shape) != 1 or fortran or found != dtype:
-        raise BrokenTar(f"{name} with {found} {shape} where {dtype} in one dimension belongs")
-    start = member.start + head.tell()
-    if member.stop - start != shape[0] * dtype.itemsize or start % dtype.itemsize:
-        raise BrokenTar(f"{name} with {member.stop - start} bytes for {shape[0]} numbers")
-    return start, shape[0]
+def npy_header(count: int, dtype: np.dtype[Any]) -> bytes:
+    """What stands before `count` numbers in an .npy file."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": dtype.str, "fortran_order": False, "shape": (count,)})
+    return head.getvalue()
+
+
+def npy_payload(tar: Bytes, member: Member, dtype: np.dtype[Any], count: int) -> int:
+    """The byte of the tar at which the `count` numbers of an .npy member begin. Raises BrokenTar when it holds anything else.
+
+    The header is compared, never evaluated: numpy would parse it as Python, and a damaged one fails there in many ways.
+    """
+    header = npy_header(count, dtype)
+    start = member.start + len(header)
+    if tar[member.start : start].tobytes() != header or member.stop - start != count * dtype.itemsize or start % dtype.itemsize:
+        raise BrokenTar(f"{member.key}.{member.kind} that does not hold {count} numbers of {dtype} in one dimension")
+    return start
