@@ -1,17 +1,17 @@
 """A run's folder: everything about it in one place, and one owner at a time.
 
 config.yaml (resolved), environment.json, metrics.jsonl (the truth), log.txt, checkpoints/, student/, report.json, wandb/, lock.
-Opening a folder that already holds a run continues it, if the configuration is the same where it matters.
+Opening a folder that already holds a run continues it, if the configuration is the same where it matters. Nothing here knows a tensor.
 """
 
 import json
 import os
 import platform
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -19,20 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from launcher import config as configuration
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 
 FREE_TO_CHANGE = (
-    "run.name",
+    "run",  # a folder that was moved is the same run
     "report",
     "checkpoint",
     "evaluate",
+    "data.shards",  # also where they lie: the cursor has their fingerprint, and refuses others
     "data.cache_folder",
     "teacher.mode",
     "train.micro_batch",
     "train.zero_stage",
+    "train.attention",
     "train.activation_checkpointing",
     "train.chunk_tokens",
     "train.loader_workers",
@@ -41,6 +44,7 @@ FREE_TO_CHANGE = (
     "train.timeout_seconds",
 )
 """Settings that cannot change what is learned, beyond rounding: a run may be continued with others."""
+OPENING_SECONDS = 10.0
 PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers", "webdataset", "datasets", "tokenizers", "safetensors", "numpy", "wandb")
 
 
@@ -68,8 +72,11 @@ class RunFolder:
             raise LaunchError(f"run.folder: expected a folder that can be written, got {error}; choose another") from None
         if not os.access(run.folder, os.W_OK):
             raise LaunchError(f"run.folder: expected permission to write {run.folder}, got none; choose another, or change its mode")
-        with _owned(run.folder / "lock"):
-            run._settle(config)
+        with _owned(run.folder):
+            try:
+                run._settle(config)
+            except OSError as error:
+                raise LaunchError(f"run.folder: expected to write to {run.folder}, got {error.strerror}; free space there") from None
             yield run
 
     @property
@@ -85,7 +92,7 @@ class RunFolder:
         if path.exists():
             before = configuration.parse(path.read_text(encoding="utf-8"), str(path))
             changed = configuration.differences(before, config, ignoring=FREE_TO_CHANGE)
-            if changed:
+            if changed and self._learned():
                 lines = "".join(f"\n  {line}" for line in changed)
                 raise LaunchError(
                     f"run.folder: expected the configuration that {self.folder} began with, got another; "
@@ -94,14 +101,21 @@ class RunFolder:
         write_atomically(path, configuration.dump(config))
         write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
 
+    def _learned(self) -> bool:
+        """Whether there is anything that another configuration would lose."""
+        lines = self.metrics.read_bytes() if self.metrics.exists() else b""
+        return any(self.checkpoints.iterdir()) or self.student.exists() or b'"kind": "train"' in lines
+
 
 def environment() -> dict[str, Any]:
     """What the run runs on: versions, host, command; no environment variable, so no secret."""
     return {
-        "command": " ".join(sys.argv),
+        "command": configuration.redacted(shlex.join(sys.argv)),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
+        "ranks": int(os.environ.get("WORLD_SIZE", "1")),
+        "job": os.environ.get("SLURM_JOB_ID"),
         "cpus": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "commit": _commit(),
@@ -112,39 +126,41 @@ def environment() -> dict[str, Any]:
 def write_atomically(path: Path, text: str) -> None:
     """The file is the old one or the new one, never half of either."""
     temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def _owned(lock: Path) -> Iterator[None]:
+def _owned(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: host, pid and start of the owner. A dead owner's lock is taken over."""
+    lock = folder / "lock"
     mine = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": psutil.Process().create_time(),
         "job": os.environ.get("SLURM_JOB_ID"),
     }
-    for _ in range(3):
-        try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            break
-        except FileExistsError:
+    try:
+        with FileLock(folder / ".opening", timeout=OPENING_SECONDS):  # of two that find a dead owner, one at a time looks and takes over
             owner = _owner(lock)
             if owner is not None and _lives(owner):
                 job = f", job {owner['job']}" if owner.get("job") else ""
+                elsewhere = "" if owner.get("host") == mine["host"] else f" (if that one is surely gone: rm {lock})"
                 raise LaunchError(
-                    f"run.folder: expected {lock.parent} to be free, got a run that is still going (host {owner['host']}, "
-                    f"pid {owner['pid']}{job}); wait for it, or use another folder"
-                ) from None
-            lock.unlink(missing_ok=True)
-    else:
-        raise LaunchError(f"{lock}: expected to become its owner, got another one each time; start again")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(mine, file)
+                    f"run.folder: expected {folder} to be free, got a run that is still going (host {owner.get('host')}, "
+                    f"pid {owner.get('pid')}{job}); wait for it, or use another folder{elsewhere}"
+                )
+            write_atomically(lock, json.dumps(mine) + "\n")
+    except Timeout:
+        raise LaunchError(f"run.folder: expected to open {folder}, got another process that is opening it; try again") from None
+    except OSError as error:
+        raise LaunchError(f"run.folder: expected to write {lock}, got {error.strerror or error}; choose another") from None
     try:
         yield
     finally:
@@ -153,24 +169,24 @@ def _owned(lock: Path) -> Iterator[None]:
 
 
 def _owner(lock: Path) -> dict[str, Any] | None:
-    """Who the lock names; None for one that was cut off while being written."""
-    for _ in range(5):
-        try:
-            return dict(json.loads(lock.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            time.sleep(0.1)
-    return None
+    """Who the lock names, if anybody."""
+    try:
+        owner = json.loads(lock.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return owner if isinstance(owner, dict) else None
 
 
 def _lives(owner: dict[str, Any]) -> bool:
-    """Whether the owner may still be running: surely not if it was on this host and its process is gone or another."""
+    """Whether the owner may still be running: surely not if it was on this host and its process is gone, or is another by now."""
     if owner.get("host") != socket.gethostname():
-        return owner.get("job") is None or owner.get("job") != os.environ.get("SLURM_JOB_ID")
+        return owner.get("job") is None or owner.get("job") != os.environ.get("SLURM_JOB_ID")  # a requeued job keeps its number
     try:
-        return abs(psutil.Process(int(owner["pid"])).create_time() - float(owner["started"])) < 1.0
-    except (psutil.NoSuchProcess, KeyError, ValueError):
+        process = psutil.Process(int(owner["pid"]))
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(owner["started"])) < 1.0
+    except psutil.AccessDenied:
+        return True
+    except (psutil.Error, KeyError, TypeError, ValueError):
         return False
 
 
@@ -182,10 +198,12 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
+    """The commit of a clone, with -dirty for changes; None for an installed package."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
