@@ -1,7 +1,9 @@
 """Every verb of `stillhouse` and what it is told. Imports nothing heavy, so that --help answers at once."""
 
 import argparse
+from collections.abc import Callable
 from importlib import metadata
+from typing import NoReturn
 
 TRAIN_EXAMPLE = """examples:
   deepspeed launcher/run.py --config configs/distilbert.yaml data.shards=/data/wiki train.micro_batch=16
@@ -13,30 +15,73 @@ EXAMPLES = """examples:
   stillhouse train --config laptop data.shards=shards/mine
   stillhouse evaluate runs/laptop/student --shards shards/mine --teacher bert-base-uncased
 """
+DEMO_EXAMPLE = """example:
+  stillhouse demo --folder runs/demo
+"""
 EVALUATE_EXAMPLE = """example:
   stillhouse evaluate runs/demo/student runs/demo/baseline/student --shards runs/demo/shards --teacher runs/demo/teacher/student
 """
-
-
+SHARDS_EXAMPLE = """examples:
+  stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
+  stillhouse shards verify shards/mine
+  stillhouse shards info shards/mine
+"""
 BUILD_EXAMPLE = """examples:
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
   stillhouse shards build --out shards/wiki --tokenizer bert-base-uncased --kind dataset --name 20231101.en wikimedia/wikipedia
   stillhouse shards build --out shards/logs --tokenizer ./my_model --column body --drop-duplicates logs/*.jsonl.gz
 """
+REPLAY_EXAMPLE = """example:
+  stillhouse wandb-replay runs/laptop --project my-project
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors are one line here, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """A whole number that is not below `lowest`."""
+
+    def number(text: str) -> int:
+        if not text.strip().lstrip("+-").isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {lowest}, got {text}")
+        return int(text)
+
+    return number
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1, neither included."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text}")
+    return value
 
 
 def parser() -> argparse.ArgumentParser:
     """Every verb and its arguments."""
     raw = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="stillhouse", description="Pretraining distillation: text in, a small encoder out.", epilog=EXAMPLES, formatter_class=raw
     )
     top.add_argument("--version", action="version", version=f"stillhouse {metadata.version('stillhouse')}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    demo = verbs.add_parser("demo", help="the main job from text to a measured student, on text and a teacher from packages")
+    demo = verbs.add_parser(
+        "demo",
+        help="the main job from text to a measured student, on text and a teacher from packages",
+        epilog=DEMO_EXAMPLE,
+        formatter_class=raw,
+    )
     demo.add_argument("--folder", default="runs/demo", help="where everything goes (runs/demo)")
-    demo.add_argument("--seed", type=int, default=1, help="of masks, order and initialisation")
+    demo.add_argument("--seed", type=at_least(0), default=1, help="of masks, order and initialisation")
 
     train = verbs.add_parser(
         "train", help="one run, on this process or by torchrun's environment", epilog=TRAIN_EXAMPLE, formatter_class=raw
@@ -47,16 +92,21 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help="model folders or hub names")
     evaluate.add_argument("--shards", required=True, metavar="FOLDER", help="shards whose held-out part is used")
     evaluate.add_argument("--teacher", default=None, metavar="MODEL", help="also: retention, agreement and KL to this one")
-    evaluate.add_argument("--window-tokens", type=int, default=128, metavar="N", help="positions per window (128)")
-    evaluate.add_argument("--windows", type=int, default=None, metavar="N", help="how many held-out windows (all)")
-    evaluate.add_argument("--batch", type=int, default=32, metavar="N", help="windows at a time (32)")
-    evaluate.add_argument("--mask-rate", type=float, default=0.15, metavar="SHARE", help="share of tokens predicted (0.15)")
-    evaluate.add_argument("--seed", type=int, default=1, help="of the masks")
+    evaluate.add_argument("--window-tokens", type=at_least(4), default=128, metavar="N", help="positions per window (128)")
+    evaluate.add_argument("--windows", type=at_least(1), default=None, metavar="N", help="how many held-out windows (all)")
+    evaluate.add_argument("--batch", type=at_least(1), default=32, metavar="N", help="windows at a time (32)")
+    evaluate.add_argument("--mask-rate", type=share, default=0.15, metavar="SHARE", help="share of tokens predicted (0.15)")
+    evaluate.add_argument("--seed", type=at_least(0), default=1, help="of the masks")
     evaluate.add_argument("--json", default=None, metavar="FILE", help="also write the scores there")
 
-    shards = verbs.add_parser("shards", help="build, verify and describe tokenised shards")
+    shards = verbs.add_parser("shards", help="build, verify and describe tokenised shards", epilog=SHARDS_EXAMPLE, formatter_class=raw)
     _add_shards(shards)
-    replay = verbs.add_parser("wandb-replay", help="one clean W&B run, rebuilt from a run folder's metrics.jsonl")
+    replay = verbs.add_parser(
+        "wandb-replay",
+        help="one clean W&B run, rebuilt from a run folder's metrics.jsonl",
+        epilog=REPLAY_EXAMPLE,
+        formatter_class=raw,
+    )
     replay.add_argument("folder", metavar="RUN", help="a run folder")
     replay.add_argument("--mode", default="online", choices=("online", "offline"), help="where to (online)")
     replay.add_argument("--project", default="stillhouse", help="W&B project")
@@ -95,11 +145,11 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     making.add_argument("--max-documents", type=int, default=None, metavar="N", help="stop after so many documents")
     making.add_argument("--seed", type=int, default=1, help="decides which documents are held out")
     making.add_argument(
-        "--processes", type=int, default=None, metavar="N", help="tokenising processes (all cores); never changes the result"
+        "--processes", type=at_least(1), default=None, metavar="N", help="tokenising processes (all cores); never changes the result"
     )
     for verb, text in (("verify", "prove that shards keep every promise of their manifest"), ("info", "what is in a folder of shards")):
         reading = verbs.add_parser(verb, help=text, epilog=f"example:\n  stillhouse shards {verb} shards/mine\n", formatter_class=raw)
         reading.add_argument("folder", metavar="FOLDER", help="a shard folder or URL")
         reading.add_argument("--json", action="store_true", help="answer as JSON")
         if verb == "info":
-            reading.add_argument("--samples", type=int, default=3, metavar="N", help="decoded beginnings of documents to show")
+            reading.add_argument("--samples", type=at_least(0), default=3, metavar="N", help="decoded beginnings of documents to show")

@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # started as a script: its folder is on the path,
 
 from data_shards.errors import DataError
 from kd.errors import KdError
-from launcher.arguments import TRAIN_EXAMPLE, add_train
+from launcher.arguments import TRAIN_EXAMPLE, Parser, add_train
 from launcher.errors import LaunchError
 from launcher.signals import Exit
 
@@ -61,9 +61,7 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
 
 def main() -> None:
     """The script's own door."""
-    parser = argparse.ArgumentParser(
-        prog="launcher/run.py", description=__doc__, epilog=TRAIN_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="launcher/run.py", description=__doc__, epilog=TRAIN_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_train(parser)
     sys.exit(guarded(run, parser.parse_args()))
 
