@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up_while_saving_leaves_the_last_good_checkpoint_and_s
     assert full.wait() == [1, 1], full.output
     failed = [line for line in lines(folder, "event") if line["event"] == "checkpoint_failed"]
     assert failed
-    assert "the last good one stays" in failed[0]["message"]
+    assert "the last good one is kept" in failed[0]["message"]
     assert {path.name for path in (folder / "checkpoints").glob("update-*")} == good
     assert not (folder / "student").exists()
     again = start(folder, *SETTINGS, ranks=2)
