@@ -1,17 +1,25 @@
 """The configuration from a user's side: what a file and a command line mean, and what comes back when they mean nothing."""
 
 import contextlib
+import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from kd.terms import Term
 from launcher.config import PACKAGED, RunConfig, differences, dump, load, parse, public, redacted
 from launcher.errors import LaunchError
+from launcher.run_folder import FREE_TO_CHANGE
 
+ROOT = Path(__file__).parents[2]
 MINIMAL = """
 run: {folder: runs/x}
 data: {shards: shards/x}
@@ -243,3 +251,31 @@ def test_a_flipped_byte_in_a_good_file_is_read_or_refused(tmp_path: Path):
         flipped[place] ^= 1 << (place % 8)
         with contextlib.suppress(LaunchError):
             assert isinstance(load(written(tmp_path, bytes(flipped))), RunConfig)
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every setting but the objective's, and its default as the documents write it."""
+    for name, field in model.model_fields.items():
+        inner = [part for part in (field.annotation, *get_args(field.annotation)) if isinstance(part, type) and issubclass(part, BaseModel)]
+        if inner:
+            yield from leaves(inner[0], f"{prefix}{name}.")
+        elif name != "objective":
+            plain = json.loads(json.dumps(field.default)) if not field.is_required() else None
+            shown = plain if isinstance(plain, str) else json.dumps(plain)
+            yield prefix + name, "*required*" if field.is_required() else f"`{shown}`"
+
+
+def test_the_documents_have_every_setting_with_its_default_and_whether_it_may_change():
+    rows = re.findall(r"^\| `([a-z_.]+\.[a-z_.]+)` \| ([^|]+) \| (✓ )?\|", (ROOT / "docs" / "configuration.md").read_text(), re.M)
+    free = [key for key, _ in leaves(RunConfig) if any(f"{key}.".startswith(f"{prefix}.") for prefix in FREE_TO_CHANGE)]
+    assert [(key, default) for key, default, _ in rows] == list(leaves(RunConfig))
+    assert [key for key, _, mark in rows if mark] == free
+
+
+def test_the_documents_have_every_term_with_its_defaults():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    for term in get_args(get_args(Term)[0]):
+        (row,) = re.findall(rf"^\| `{term.model_fields['kind'].default}` \| ([^|]+) \|", text, re.M)
+        own = {name: str(field.default) for name, field in term.model_fields.items() if name not in ("kind", "weight")}
+        assert dict(re.findall(r"`(\w+)` \(`([^`]+)`\)", row)) == own
+        assert term.model_fields["weight"].default == 1.0
