@@ -43,6 +43,10 @@ def main(config: RunConfig, resume: bool = False) -> int:
     distributed.start(config.train.timeout_seconds)
     try:
         with open_folder(config) as folder:
+            if folder.report.exists() and folder.student.exists():
+                if distributed.rank() == 0:
+                    print(f"already done: student in {folder.student}, scores in {folder.report}", flush=True)
+                return int(Exit.DONE)
             saved = newest_checkpoint(folder)
             if resume and saved is None:
                 raise LaunchError(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")

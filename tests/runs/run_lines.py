@@ -1,6 +1,7 @@
-"""Reading a run's metrics.jsonl in tests."""
+"""What the tests of whole runs share: reading metrics.jsonl, a free port."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +22,10 @@ def train_lines(folder: Path) -> list[dict[str, Any]]:
 def facts(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
     """The lines without what a clock or the machine decides."""
     return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines(folder, kind)]
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
