@@ -91,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate = verbs.add_parser("evaluate", help="held-out scores of any MLM encoder", epilog=EVALUATE_EXAMPLE, formatter_class=raw)
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help="model folders or hub names")
     evaluate.add_argument("--shards", required=True, metavar="FOLDER", help="shards whose held-out part is used")
+    _add_cache(evaluate)
     evaluate.add_argument("--teacher", default=None, metavar="MODEL", help="also: retention, agreement and KL to this one")
     evaluate.add_argument("--window-tokens", type=at_least(4), default=128, metavar="N", help="positions per window (128)")
     evaluate.add_argument("--windows", type=at_least(1), default=None, metavar="N", help="how many held-out windows (all)")
@@ -123,6 +124,10 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)  # deepspeed's launcher passes it
 
 
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cache-folder", default=None, metavar="FOLDER", help="where copies of remote shards are kept (needed for a URL)")
+
+
 def _add_shards(parser: argparse.ArgumentParser) -> None:
     """The verbs of `stillhouse shards`."""
     verbs = parser.add_subparsers(dest="shards_verb", metavar="VERB", required=True)
@@ -150,6 +155,7 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     for verb, text in (("verify", "prove that shards keep every promise of their manifest"), ("info", "what is in a folder of shards")):
         reading = verbs.add_parser(verb, help=text, epilog=f"example:\n  stillhouse shards {verb} shards/mine\n", formatter_class=raw)
         reading.add_argument("folder", metavar="FOLDER", help="a shard folder or URL")
+        _add_cache(reading)
         reading.add_argument("--json", action="store_true", help="answer as JSON")
         if verb == "info":
             reading.add_argument("--samples", type=at_least(0), default=3, metavar="N", help="decoded beginnings of documents to show")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,14 @@ from launcher.wiring import check_fits
 
 def run(arguments: argparse.Namespace) -> int:
     """Score every model, print the table, write the JSON."""
-    settings = StreamSettings(window_tokens=arguments.window_tokens, seed=arguments.seed, masking=MaskingSettings(rate=arguments.mask_rate))
+    if arguments.json is not None:
+        _check_writable(Path(arguments.json))
+    settings = StreamSettings(
+        window_tokens=arguments.window_tokens,
+        seed=arguments.seed,
+        masking=MaskingSettings(rate=arguments.mask_rate),
+        cache_folder=arguments.cache_folder,
+    )
     rows = score(arguments.models, arguments.shards, arguments.teacher, settings, arguments.windows, arguments.batch)
     show(rows, Console())
     if arguments.json is not None:
@@ -71,6 +79,12 @@ def show(rows: list[dict[str, Any]], console: Console, names: dict[str, str] | N
         name = (names or {}).get(row["model"], row["model"])
         table.add_row(name, f"{row['loss']:.3f}", *shares, kl, f"{row['parameters'] / 1e6:.1f}M", *rate)
     console.print(table)
+
+
+def _check_writable(path: Path) -> None:
+    """Scores take a while: a place that cannot hold them is found before."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK) or not path.parent.is_dir():
+        raise LaunchError(f"--json: expected a file that can be written, got {path}; choose another")
 
 
 def _share(value: float | None) -> str:

@@ -67,7 +67,7 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> None:
-    report = verify(arguments.folder)
+    report = verify(arguments.folder, arguments.cache_folder)
     if arguments.json:
         print(json.dumps(asdict(report)))
         return
@@ -80,7 +80,7 @@ def _verify(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _info(arguments: argparse.Namespace, console: Console) -> None:
-    facts = info(arguments.folder, samples=arguments.samples)
+    facts = info(arguments.folder, samples=arguments.samples, cache_dir=arguments.cache_folder)
     if arguments.json:
         print(json.dumps(asdict(facts) | {"built_from": facts.built_from.model_dump(mode="json")}))
         return

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from data_shards.manifest import Manifest
+from data_shards.location import Location, write_durably
+from data_shards.manifest import TOKENIZER, Manifest
 from data_shards.stream import Stream
 from kd import distributed
 from kd.checkpoint import Checkpoint
@@ -109,5 +110,14 @@ def check_fits(name: str, encoder: Encoder, manifest: Manifest, window_tokens: i
 
 
 def tokenizer_folder(config: RunConfig) -> Path:
-    """Where the shards keep their tokenizer."""
-    return Path(config.data.shards) / "tokenizer"
+    """A folder of this machine with the shards' tokenizer: their own, or a copy beside those of remote shards."""
+    location = Location.of(config.data.shards, config.data.cache_folder)
+    if not location.is_remote:
+        return Path(location.root) / TOKENIZER
+    manifest = Manifest.load(location)
+    files = {name: manifest.sidecar(location, name) for name in manifest.sidecars if name.startswith(f"{TOKENIZER}/")}
+    folder = Path(location.cache_folder or "") / f"{TOKENIZER}-{manifest.tokenizer_fingerprint[:16]}"
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        write_durably(folder / Path(name).name, content)
+    return folder

@@ -48,7 +48,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    backend.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=list(SPECIAL.values()), show_progress=False))
+    backend.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=list(SPECIAL.values()), show_progress=False)
+    )
     model = folder / "model"
     PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=POSITIONS, **SPECIAL).save_pretrained(model)
     save_bert(model, backend.get_vocab_size())
@@ -87,6 +89,12 @@ def no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of a process that nobody launched."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def save_model() -> Callable[..., None]:
+    """save_model(folder, vocabulary, seed=3, layers=4): a random BERT of that vocabulary, in a folder."""
+    return save_bert
 
 
 def save_bert(folder: Path, vocabulary: int, seed: int = 3, layers: int = 4) -> None:
