@@ -5,6 +5,7 @@ Works alike under deepspeed, torchrun, srun (RANK, WORLD_SIZE, LOCAL_RANK, MASTE
 
 import argparse
 import os
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher import config as configuration  # noqa: PLC0415
     from launcher import plan  # noqa: PLC0415
 
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
     config = configuration.load(arguments.config, arguments.settings)
     made = plan.make_plan(config, world)
     if arguments.dry_run:
@@ -38,8 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
         return int(Exit.DONE)
     if rank == 0:
         preflight.check_writable(Path(config.run.folder))
-        if world > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # torchrun itself listens there
-            preflight.check_port(os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "0")))
+        meeting = world > 1 or os.environ.get("MASTER_PORT", "0") != "0"  # 0: what kd.distributed leaves behind in a world of one
+        if meeting and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # torchrun itself listens there
+            preflight.check_port(os.environ.get("MASTER_ADDR", "127.0.0.1"), _number("MASTER_PORT", 0))
     preflight.prepare_extensions(lambda text: print(text, flush=True))
     from launcher import train  # noqa: PLC0415
 
@@ -47,16 +49,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """What a door does with errors: a user's mistake is one line and code 2, never a traceback."""
+    """What a door does with errors: a user's mistake is one line and code 2, never a traceback.
+
+    Rank 0 says it, and the first rank of every other host, because a folder may be missing there alone.
+    """
     try:
         return int(action(arguments))
     except (LaunchError, KdError, DataError) as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"stillhouse: {error}", file=sys.stderr, flush=True)
+        rank = os.environ.get("RANK", "0")
+        if rank == "0" or os.environ.get("LOCAL_RANK") == "0":
+            who = "" if rank == "0" else f"rank {rank} on {platform.node()}: "
+            text = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in str(error))  # no terminal codes
+            print(f"stillhouse: {who}{text}", file=sys.stderr, flush=True)
         return int(Exit.BAD_INPUT)
     except KeyboardInterrupt:
         print("stillhouse: stopped", file=sys.stderr, flush=True)
         return 130
+
+
+def _number(variable: str, default: int) -> int:
+    """A whole number that a launcher left in the environment."""
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise LaunchError(f"{variable}: expected a whole number in the environment, got {text!r}; correct it, or unset it")
+    return int(text)
 
 
 def main() -> None:
