@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from data_shards.build import BuildSettings, build
@@ -44,21 +44,19 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     texts = [" ".join(_sentence(draw) for _ in range(draw.randint(1, 12))) for _ in range(200)]
     text = folder / "texts.jsonl"
     text.write_text("".join(json.dumps({"text": document}) + "\n" for document in texts), encoding="utf-8")
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    vocabulary = {token: index for index, token in enumerate(_vocabulary())}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    backend.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=list(SPECIAL.values()), show_progress=False)
-    )
     model = folder / "model"
     PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=POSITIONS, **SPECIAL).save_pretrained(model)
-    save_bert(model, backend.get_vocab_size())
+    save_bert(model, len(vocabulary), favourite=vocabulary["the"])
     settings = BuildSettings(
         sources=(SourceSettings(path=str(text)),), tokenizer=str(model), heldout=0.1, shard_tokens=3000, block_tokens=1000
     )
     build(settings, folder / "shards", processes=1)
-    return Corpus(texts, text, model, folder / "shards", backend.get_vocab_size())
+    return Corpus(texts, text, model, folder / "shards", len(vocabulary))
 
 
 @pytest.fixture
@@ -97,8 +95,8 @@ def save_model() -> Callable[..., None]:
     return save_bert
 
 
-def save_bert(folder: Path, vocabulary: int, seed: int = 3, layers: int = 4) -> None:
-    """A BERT for masked language modelling with random weights, large enough for its outputs to differ from token to token."""
+def save_bert(folder: Path, vocabulary: int, seed: int = 3, layers: int = 4, favourite: int | None = None) -> None:
+    """A BERT with random weights, large enough for its outputs to differ from token to token; it likes its favourite id best."""
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=vocabulary,
@@ -109,8 +107,20 @@ def save_bert(folder: Path, vocabulary: int, seed: int = 3, layers: int = 4) -> 
         max_position_embeddings=POSITIONS,
         initializer_range=0.3,
     )
+    model = BertForMaskedLM(config)
+    if favourite is not None:
+        with torch.no_grad():
+            model.cls.predictions.bias[favourite] += 5.0
     with quiet_transformers():
-        BertForMaskedLM(config).save_pretrained(folder)
+        model.save_pretrained(folder)
+
+
+def _vocabulary() -> list[str]:
+    """Special tokens, letters, and two of three words, so that the others are spelt; fixed, as a trained one is not among equals."""
+    words = sorted({word for part in (SUBJECTS, VERBS, OBJECTS, ENDINGS) for phrase in part for word in phrase.lower().split()})
+    letters = sorted({letter for word in words for letter in word})
+    kept = [word for number, word in enumerate(words) if number % 3 or word == "the"]
+    return list(dict.fromkeys([*SPECIAL.values(), ".", *letters, *(f"##{letter}" for letter in letters), *kept]))
 
 
 def _sentence(draw: random.Random) -> str:

@@ -29,7 +29,7 @@ def test_a_vocabulary_as_large_as_the_shards_or_padded_to_a_round_number_fits(sa
     check_fits("teacher", load_mlm(str(tmp_path)), Manifest.load(corpus.shards), window_tokens=32)
 
 
-@pytest.mark.parametrize("surplus", [-1, -100, 257, 5000])
+@pytest.mark.parametrize("surplus", [-1, -50, 257, 5000])
 def test_a_vocabulary_of_another_tokenizer_is_refused(save_model, corpus, tmp_path: Path, surplus: int):
     save_model(tmp_path, corpus.vocabulary + surplus)
     with pytest.raises(LaunchError) as caught:
