@@ -23,6 +23,7 @@ from kd.student import StudentSettings
 from kd.teacher import TeacherSettings
 from kd.terms import Term
 from launcher import mistakes
+from launcher.credentials import redacted
 from launcher.errors import LaunchError
 from launcher.reporters import ReportSettings
 
@@ -30,9 +31,6 @@ PACKAGED = Path(__file__).parents[1] / "configs"
 STRICT = ConfigDict(frozen=True, extra="forbid")
 MAX_BYTES = 1 << 20  # of a file
 MAX_VALUES, MAX_DEPTH = 10_000, 20  # of what it says, aliases unfolded
-CREDENTIALS = re.compile(
-    r"(?<=://)[^/@\s]+(?=@)|(?<=[?&])([\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*=)[^&\s#]+", re.I
-)
 SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 Text = Annotated[str, Field(min_length=1)]
 
@@ -121,17 +119,12 @@ def parse(text: str, where: str) -> RunConfig:
 
 def public(config: RunConfig) -> dict[str, Any]:
     """Every setting, defaults included, as plain values; credentials inside URLs are ***."""
-    return dict(_redacted(config.model_dump(mode="json")))
+    return dict(redacted(config.model_dump(mode="json")))
 
 
 def dump(config: RunConfig) -> str:
     """`public` as YAML, in the order of the models."""
     return yaml.dump(public(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=140)
-
-
-def redacted(text: str) -> str:
-    """The text with *** for user:password@ and for the values of key, token, signature … inside URLs."""
-    return CREDENTIALS.sub(lambda match: f"{match[1] or ''}***", text)
 
 
 def differences(before: RunConfig, after: RunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
@@ -276,14 +269,6 @@ def _plain(value: Any, place: str, where: Callable[[str], str], budget: Iterator
     if problem is not None:
         raise LaunchError(f"{where(place)}: {place}: expected {problem}; correct it")
     return value
-
-
-def _redacted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _redacted(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_redacted(inner) for inner in value]
-    return redacted(value) if isinstance(value, str) else value
 
 
 def _shown(flat: dict[str, Any], key: str) -> str:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from launcher import config as configuration
 from launcher.config import RunConfig
+from launcher.credentials import redacted
 from launcher.errors import LaunchError
 
 FREE_TO_CHANGE = (
@@ -110,7 +111,7 @@ class RunFolder:
 def environment() -> dict[str, Any]:
     """What the run runs on: versions, host, command; no environment variable, so no secret."""
     return {
-        "command": configuration.redacted(shlex.join(sys.argv)),
+        "command": redacted(shlex.join(sys.argv)),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
