@@ -108,6 +108,42 @@ def test_every_packaged_configuration_is_good_and_survives_a_round_trip(path: Pa
     assert path.read_text().startswith("# ")  # its first line says what it is for
 
 
+def test_text_that_looks_like_something_else_is_still_text_in_the_copy(tmp_path: Path):
+    words = ["no", "1e5", "1E-5", "12e4567", "7", "0x1f", "null", "2026-01-01", "~", "- a", "on: off", "ÿ 'quoted' #1", " "]
+    made = load(written(tmp_path, MINIMAL), [f"report.tags={json.dumps(words)}", "run.name='3e7'", "train.clip=1e-10"])
+    assert (made.report.tags, made.run.name, made.train.clip) == (words, "3e7", 1e-10)
+    assert parse(dump(made), "again") == made
+
+
+def test_a_section_may_be_written_once_and_used_twice(tmp_path: Path):
+    text = MINIMAL.replace("[{kind: mlm}]", "[&term {kind: mlm, weight: 2}, {<<: *term, positions: all}, {<<: *term, weight: 3}]")
+    assert [(term.weight, term.positions) for term in load(written(tmp_path, text)).objective] == [
+        (2.0, "masked"),
+        (2.0, "all"),
+        (3.0, "masked"),
+    ]
+
+
+def test_the_papers_configuration_holds_the_papers_numbers():
+    """DistilBERT's own training code: transformers, examples/research_projects/distillation."""
+    made = load("distilbert")
+    terms = {term.kind: term for term in made.objective}
+    assert {kind: term.weight for kind, term in terms.items()} == {"soft_targets": 5.0, "mlm": 2.0, "cosine": 1.0}
+    assert {kind: term.positions for kind, term in terms.items()} == {"soft_targets": "all", "mlm": "masked", "cosine": "all"}
+    assert terms["soft_targets"].temperature == 2.0
+    rates = made.optimizer
+    assert (rates.learning_rate, rates.betas, rates.epsilon, rates.weight_decay) == (5e-4, (0.9, 0.98), 1e-6, 0.0)
+    assert (rates.schedule, rates.warmup, rates.final_share) == ("linear", 0.05, 0.0)
+    assert (made.train.clip, made.train.epochs, made.train.micro_batch, made.train.global_batch) == (5.0, 3.0, 5, 5 * 50 * 8)
+    masks = made.data.masking
+    assert (masks.policy, masks.rate, masks.smoothing, masks.mask_share, masks.random_share) == ("frequency", 0.15, 0.7, 0.8, 0.1)
+    assert (made.data.window_tokens, made.data.packing) == (512, "documents")
+    assert made.teacher is not None
+    assert (made.teacher.model, made.student.init, made.student.layers) == ("bert-base-uncased", "teacher", "distilbert")
+    assert (made.student.architecture, made.student.copy_head, made.student.fold_token_type) == ("distilbert", False, False)
+    assert made.student.freeze_positions
+
+
 def test_a_file_of_that_name_comes_before_the_packaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "demo").write_text(MINIMAL)
     monkeypatch.chdir(tmp_path)
