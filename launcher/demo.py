@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from data_shards.build import BuildSettings
@@ -34,7 +35,7 @@ from launcher.shards import build_with_progress
 from launcher.signals import Exit
 
 RANKS = 2
-HELDOUT = 0.03
+HELDOUT = 0.01
 SHARD_TOKENS = 1 << 20
 
 
@@ -127,11 +128,22 @@ class Demo:
         if (folder / "report.json").exists():
             return Exit.DONE
         common = [f"run.folder={folder}", f"data.shards={self.shards}", f"data.seed={self.seed}", f"train.seed={self.seed}"]
-        launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", str(RANKS), "--master_port", str(_free_port())]
+        on_cpu = distributed.device().type == "cpu"
+        ranks = RANKS if on_cpu else min(RANKS, torch.cuda.device_count())
+        launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--num_accelerators", str(ranks)]
+        launcher += ["--master_port", str(_free_port())]
         script = str(Path(__file__).with_name("run.py"))
-        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or RANKS) // RANKS)), "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or ranks) // ranks)), "HF_HUB_OFFLINE": "1"}
+        if on_cpu:
+            environment["DS_ACCELERATOR"] = "cpu"  # or deepspeed's launcher warns that it found nothing else
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        return subprocess.run([*launcher, script, "--config", name, *common, *settings], env=environment, check=False).returncode
+        process = subprocess.Popen([*launcher, script, "--config", name, *common, *settings], env=environment)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the ranks got it too: let them save
+            self.say("stopping: the run saves a checkpoint; start the demo again to continue")
+            process.wait()
+            return Exit.SAVED_AFTER_SIGNAL
 
     def _score(self) -> None:
         models = {

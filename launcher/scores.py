@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -66,12 +67,11 @@ def score(
 
 def show(rows: list[dict[str, Any]], console: Console, names: dict[str, str] | None = None) -> None:
     """The scores as a small table."""
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
-    columns = ("loss", "top-1", "top-5", "retention", "agreement", "KL", "parameters")
     extra = ["tokens/s"] if any("tokens_per_second" in row for row in rows) else []
-    for heading in (*columns, *extra):
-        table.add_column(heading, justify="right")
+    for heading in ("loss", "top-1", "top-5", "retained", "agrees", "KL", "size", *extra):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         shares = [_share(row[key]) for key in ("top1", "top5", "retention", "agreement")]
         kl = "" if row["kl"] is None else f"{row['kl']:.3f}"

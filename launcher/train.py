@@ -22,6 +22,7 @@ from kd.evaluate import MlmScores, evaluate_mlm
 from kd.export import model_sizes, save_student
 from kd.models import Encoder
 from kd.trainer import UpdateReport
+from launcher import config as configuration
 from launcher import wiring
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
@@ -55,7 +56,7 @@ def main(config: RunConfig, resume: bool = False) -> int:
             if distributed.rank() == 0:
                 dropped = trim(folder.metrics, parts.trainer.done)
                 reporters = Reporters(
-                    config.report, folder.folder, name=config.name, config=config.model_dump(mode="json"), run_id=folder.wandb_id
+                    config.report, folder.folder, name=config.name, config=configuration.public(config), run_id=folder.wandb_id
                 )
             run = Run(config, folder, parts, reporters, stop)
             run.begin(saved, dropped)
@@ -256,7 +257,7 @@ class Run:
             "heldout_loss": self.scores.loss if self.scores is not None else None,
             "elapsed_seconds": self._elapsed(),
             "run_id": self.folder.wandb_id if distributed.rank() == 0 else None,
-            "config": self.config.model_dump(mode="json"),
+            "config": configuration.public(self.config),
         }
 
     def _elapsed(self) -> float:
