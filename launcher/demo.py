@@ -25,6 +25,7 @@ from data_shards.build import BuildSettings
 from data_shards.manifest import Manifest
 from data_shards.sources import SourceSettings
 from data_shards.stream import StreamSettings
+from kd import distributed
 from kd.export import save_student
 from kd.models import load_mlm
 from kd.student import make_student

@@ -18,13 +18,36 @@ import argparse
 import json
 import os
 import random
+import resource
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from data_shards.build import BuildSettings, build
+from data_shards.sources import SourceSettings
+from data_shards.stream import Stream, StreamSettings
+from kd import distributed
+from kd.models import load_mlm
+from kd.objective import Objective
+from kd.schedules import OptimizerSettings
+from kd.settings import TrainSettings
+from kd.student import StudentSettings, make_student
+from kd.teacher import TeacherSettings, make_teacher
+from kd.terms import HiddenCosine, MaskedLM, SoftTargets
+from kd.trainer import Trainer
+from launcher.extensions import extensions_folder, prepare_extensions
+from launcher.feed import Feed
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "bench_train.json"
@@ -35,12 +58,6 @@ WAYS = ("trainer", "bare", "all", "padded")
 
 def prepare(folder: Path) -> None:
     """A random 6 x 384 BERT over 30,522 ids, and shards of invented documents of 20 to 300 words: sizes are real, words need not be."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
-
-    from data_shards.build import BuildSettings, build
-    from data_shards.sources import SourceSettings
 
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     names = [*special.values(), *(f"w{n}" for n in range(VOCABULARY - len(special)))]
@@ -59,20 +76,6 @@ def prepare(folder: Path) -> None:
 
 def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]:
     """One way in this process: tokens per second over `updates`, and peak memory."""
-    import psutil
-    import torch
-
-    from kd import distributed
-    from kd.models import load_mlm
-    from kd.objective import Objective
-    from kd.schedules import OptimizerSettings
-    from kd.settings import TrainSettings
-    from kd.student import StudentSettings, make_student
-    from kd.teacher import TeacherSettings, make_teacher
-    from kd.terms import HiddenCosine, MaskedLM, SoftTargets
-    from kd.trainer import Trainer
-    from data_shards.stream import Stream, StreamSettings
-    from launcher.feed import Feed
 
     distributed.start()
     rank, world = distributed.rank(), distributed.world_size()
@@ -123,7 +126,6 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
             tokens += sum(int(batch.real.sum()) for batch in batches) * world
         losses.append(report.loss if hasattr(report, "loss") else report)
     feed.close()
-    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
@@ -141,9 +143,7 @@ class BareLoop:
     """What a researcher would write: fp32 masters beside the bf16 weights, one backward a micro-batch, nothing shared with kd's step."""
 
     def __init__(self, student: Any, teacher: Any, positions: str, optimizer: Any, dtype: Any) -> None:
-        import torch
 
-        self.torch, self.F = torch, torch.nn.functional
         self.student, self.teacher, self.positions = student.to(dtype), teacher.eval(), positions
         self.parameters = [p for p in student.parameters() if p.requires_grad]
         self.masters = [p.detach().clone().float() for p in self.parameters] if dtype != torch.float32 else self.parameters
@@ -153,7 +153,6 @@ class BareLoop:
 
     def update(self, batches: list[Any]) -> float:
         """One update; its loss."""
-        torch, F = self.torch, self.F
         masked_total = sum(int(b.predicted.sum()) for b in batches)
         real_total = sum(int(b.real.sum()) for b in batches)
         looked = real_total if self.positions == "all" else masked_total
@@ -216,23 +215,12 @@ def main() -> None:
     if arguments.way:
         print(json.dumps(measure(arguments.way, Path(arguments.folder), arguments.updates, arguments.warmup)))
         return
-    import tempfile
-
-    from launcher.extensions import extensions_folder, prepare_extensions
 
     prepare_extensions()
     os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions_folder())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n"
-                f"from pathlib import Path\nif __name__ == '__main__':\n    from bench_train import prepare; prepare(Path({name!r}))",
-            ],
-            check=True,
-        )
+        prepare(folder)
         rounds: dict[str, list[dict[str, Any]]] = {way: [] for way in (*WAYS, "stream", "two")}
         for number in range(arguments.rounds):
             for way in rounds:
