@@ -114,9 +114,11 @@ def test_a_run_without_a_teacher_adapts_a_new_head_and_its_student_teaches(start
 
 def test_an_offline_wandb_run_continues_its_curve_under_one_id(start, tmp_path):
     folder = tmp_path / "watched"
-    first = start(folder, *SETTINGS, "report.wandb=offline", "checkpoint.every_updates=2")
+    by_the_clock = ("checkpoint.every_updates=null", "checkpoint.every_minutes=0.0001")
+    first = start(folder, *SETTINGS, "report.wandb=offline", *by_the_clock)
     first.wait_for_update(4)
     first.kill()
+    assert list((folder / "checkpoints").glob("update-*")), "the clock alone said save"
     second = start(folder, *SETTINGS, "report.wandb=offline", "checkpoint.every_updates=2")
     assert second.wait() == [0], second.output
     files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))

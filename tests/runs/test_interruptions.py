@@ -43,6 +43,12 @@ def undisturbed(undisturbed_folder: Path, start) -> Path:
     return undisturbed_folder
 
 
+def test_the_newest_checkpoints_and_the_best_one_are_kept(undisturbed):
+    kept = {int(path.name.removeprefix("update-")) for path in (undisturbed / "checkpoints").glob("update-*")}
+    best = min(lines(undisturbed, "heldout"), key=lambda line: line["heldout_loss"])["update"]
+    assert kept == {21, 24, best}
+
+
 def test_killed_three_times_at_random_updates_it_ends_bit_identical(start, tmp_path, undisturbed):
     draw = random.Random()
     moments = sorted(draw.sample(range(1, 23), 3))
