@@ -42,7 +42,8 @@ class StudentEngine:
         initial = {name: p.detach().clone().float() for name, p in module.named_parameters() if p.requires_grad}
         groups = parameter_groups(module, optimizer.weight_decay)
         # A learning rate of 0 while DeepSpeed allocates the moments by a step of its own: it must not move or decay anything.
-        inner = torch.optim.AdamW(groups, lr=0.0, betas=optimizer.betas, eps=optimizer.epsilon)
+        # Fused: no temporaries as large as the flat masters, on CPUs and GPUs alike.
+        inner = torch.optim.AdamW(groups, lr=0.0, betas=optimizer.betas, eps=optimizer.epsilon, fused=True)
         with distributed.quiet():
             self.engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=self._config(train, precision))
         self.optimizer = self.engine.optimizer
@@ -132,13 +133,13 @@ class StudentEngine:
             state = {key: moments.get(name, {}).get(key, torch.zeros_like(weight)).to(weight.device) for key in MOMENTS}
             if self.by_hand:
                 parameter.data.copy_(weight)
-                self.inner.state[parameter] = {"step": torch.tensor(float(steps)), **{k: v.clone() for k, v in state.items()}}
+                self.inner.state[parameter] = {k: v.clone() for k, v in state.items()}
             else:
                 self._set(parameter, weight)
                 for key, value in state.items():
                     self._set(parameter, value, key)
         for state in self.inner.state.values():
-            state["step"] = torch.tensor(float(steps))
+            state["step"] = torch.tensor(float(steps), device=state["exp_avg"].device)
 
     def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None = None) -> None:
         """Give a parameter's fp32 master (key None) or one of its moments a full value."""
@@ -159,7 +160,7 @@ class StudentEngine:
             return
         held = ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_groups_flat_partition")  # stages 1-2, 3, bf16 at 0
         for master in next(getattr(self.optimizer, name) for name in held if hasattr(self.optimizer, name)):
-            self.inner.state[master] = {"step": torch.zeros(()), **{key: torch.zeros_like(master) for key in MOMENTS}}
+            self.inner.state[master] = {key: torch.zeros_like(master) for key in MOMENTS}
         if hasattr(self.optimizer, "_lazy_init_hp_params_optimizer_state"):
             self.optimizer._lazy_init_hp_params_optimizer_state()
 

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from kd.terms import Side, Term, TokenView
 
+ROWS = 8192  # of the vocabulary, in one product of the weight's gradient
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -71,7 +73,8 @@ class _ChunkedTerms(torch.autograd.Function):
         wants_states, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         decoder = Decoder(weight, bias, vocabulary)
         states_gradient = torch.empty_like(transformed) if wants_states else None
-        weight_gradient = _Sum(weight, vocabulary) if wants_weight else None
+        chunks = -(-len(transformed) // chunk_tokens)
+        weight_gradient = _Sum(weight, vocabulary, chunks) if wants_weight else None
         bias_gradient = torch.zeros(bias.shape, dtype=torch.float32, device=bias.device) if wants_bias else None
         loss = torch.zeros((), dtype=torch.float64, device=transformed.device)
         sums = torch.zeros(len(terms), dtype=torch.float64, device=transformed.device)
@@ -116,24 +119,23 @@ class _ChunkedTerms(torch.autograd.Function):
 
 
 class _Sum:
-    """The decoder's weight gradient, summed over chunks in fp32 where the weights are not: bf16 would lose what later chunks add."""
+    """The decoder's weight gradient, summed over chunks; in fp32 where the weights are not: bf16 would lose what later chunks add."""
 
-    def __init__(self, weight: Tensor, vocabulary: int) -> None:
+    def __init__(self, weight: Tensor, vocabulary: int, chunks: int) -> None:
         self.weight = weight
         self.vocabulary = vocabulary
-        self.sum: Tensor | None = None
+        dtype = weight.dtype if chunks == 1 else torch.float32
+        self.sum = torch.zeros(weight.shape, dtype=dtype, device=weight.device)
 
     def add(self, gradient: Tensor, states: Tensor) -> None:
-        """gradient [n, V], states [n, D]: adds gradient^T states."""
-        if self.sum is None:
-            self.sum = torch.zeros_like(self.weight) if self.vocabulary < len(self.weight) else torch.empty_like(self.weight)
-            torch.mm(gradient.T, states, out=self.sum[: self.vocabulary])
-        elif self.weight.dtype == torch.float32:
-            self.sum[: self.vocabulary].addmm_(gradient.T, states)
-        else:
-            self.sum = self.sum.float()
-            self.sum[: self.vocabulary] += gradient.T @ states
+        """gradient [n, V], states [n, D]: adds gradient^T states, by blocks of rows so that no second [V, D] exists."""
+        for start in range(0, self.vocabulary, ROWS):
+            rows = slice(start, min(start + ROWS, self.vocabulary))
+            if self.sum.dtype == states.dtype:
+                self.sum[rows].addmm_(gradient[:, rows].T, states)
+            else:
+                self.sum[rows] += gradient[:, rows].T @ states
 
     def total(self) -> Tensor:
         """[V', D] in the weight's own dtype."""
-        return torch.zeros_like(self.weight) if self.sum is None else self.sum.to(self.weight.dtype)
+        return self.sum.to(self.weight.dtype)

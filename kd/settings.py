@@ -28,8 +28,8 @@ class TrainSettings(BaseModel):
     clip: Annotated[float, Field(ge=0)] = 5.0
     """Largest global gradient norm of an update; 0 switches clipping off."""
     activation_checkpointing: bool = False
-    chunk_tokens: Positive = 512
-    """Tokens whose logits exist at the same time, [chunk_tokens, V] in fp32."""
+    chunk_tokens: Positive | None = None
+    """Tokens whose logits exist at the same time, [chunk_tokens, V] in fp32. null: 48 on CPUs, where they then stay in the caches, else 1024."""
     loader_workers: Annotated[int, Field(ge=0)] = 1
     prefetch_updates: Positive = 2
     max_bad_updates: Positive = 10
@@ -44,6 +44,10 @@ class TrainSettings(BaseModel):
         if self.global_batch % self.micro_batch:
             raise ValueError(f"expected global_batch to be a multiple of micro_batch, got {self.global_batch} and {self.micro_batch}")
         return self
+
+    def chunk(self, device_type: str) -> int:
+        """What chunk_tokens means on a device ("cpu", "cuda", …)."""
+        return self.chunk_tokens or (48 if device_type == "cpu" else 1024)
 
     def micro_batches(self, world_size: int) -> int:
         """Forward passes per rank and update.

@@ -158,7 +158,7 @@ class Trainer:
         self.engine.load_full_state(weights, moments, self.steps)
 
     def _seed_dropout(self, batch: Batch) -> None:
-        """Dropout is a function of (seed, update, first slot): nothing to save, the same for any number of ranks."""
+        """Dropout is a function of (seed, update, first slot): a checkpoint needs no random state."""
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + batch.update * 0xBF58476D1CE4E5B9 + batch.first_slot * 0x94D049BB133111EB) % 2**63
         torch.manual_seed(key)
 

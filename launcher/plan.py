@@ -21,6 +21,7 @@ from transformers import AutoModelForMaskedLM
 
 from data_shards.manifest import Manifest
 from data_shards.stream import Stream
+from kd import distributed
 from kd.engine import effective_stage
 from kd.export import model_sizes
 from kd.models import Encoder, quiet_transformers, read_config
@@ -122,7 +123,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     needed, free = disk(Path(config.run.folder), checkpoint, 4 * sizes.parameters, config.checkpoint)
     windows = updates * train.global_batch
     epochs = windows / stream.windows_per_epoch
-    chunk = min(train.chunk_tokens, train.micro_batch * config.data.window_tokens)
+    chunk = min(train.chunk(distributed.device().type), train.micro_batch * config.data.window_tokens)
     return Plan(
         ranks=world,
         micro_batch=train.micro_batch,

@@ -84,7 +84,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     trainer = Trainer(
         student,
         make_teacher(config.teacher, precision, distributed.device()) if config.teacher is not None else None,
-        Objective(config.objective, config.train.chunk_tokens),
+        Objective(config.objective, config.train.chunk(distributed.device().type)),
         vocabulary=manifest.vocabulary_size,
         train=config.train,
         optimizer=config.optimizer,

@@ -92,7 +92,7 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
             tokens += int((batch.segments > 0).sum())
         return {"tokens_per_second": tokens / sum(seconds)}
     train = TrainSettings(global_batch=GLOBAL_BATCH, micro_batch=MICRO_BATCH, updates=updates + warmup, precision=precision)
-    optimizer = OptimizerSettings(learning_rate=1e-4)
+    optimizer = OptimizerSettings(learning_rate=1e-4, schedule="constant", warmup=0)
     teacher_path = str(folder / "teacher")
     attention = "eager" if precision == "bf16" and distributed.device().type == "cpu" else "sdpa"
     student = make_student(StudentSettings(layers=STUDENT_LAYERS, dropout=0.0), load_mlm(teacher_path), SEED)
@@ -104,7 +104,7 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
         trainer = Trainer(
             student,
             make_teacher(TeacherSettings(model=teacher_path), precision, distributed.device()),
-            Objective(terms, train.chunk_tokens),
+            Objective(terms, train.chunk(distributed.device().type)),
             vocabulary=VOCABULARY,
             train=train,
             optimizer=optimizer,
