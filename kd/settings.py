@@ -29,7 +29,7 @@ class TrainSettings(BaseModel):
     """Largest global gradient norm of an update; 0 switches clipping off."""
     activation_checkpointing: bool = False
     chunk_tokens: Positive | None = None
-    """Tokens whose logits exist at the same time, [chunk_tokens, V] in fp32. null: 48 on CPUs, where they then stay in the caches, else 1024."""
+    """Tokens whose logits exist at the same time, [chunk_tokens, V] in fp32. null: 48 on CPUs (they stay in the caches), else 1024."""
     loader_workers: Annotated[int, Field(ge=0)] = 1
     prefetch_updates: Positive = 2
     max_bad_updates: Positive = 10
