@@ -184,7 +184,7 @@ def test_the_table_says_each_score_in_its_unit():
     lines = capture.get().splitlines()
     headings, cells = lines[1], [line.split() for line in lines if "22.7M" in line]
     assert [word for word in headings.split() if word.strip("┃│")] == [
-        "model", "loss", "top-1", "top-5", "retention", "agreement", "KL", "parameters", "tokens/s",
+        "model", "loss", "top-1", "top-5", "retained", "agrees", "KL", "size", "tokens/s",
     ]  # fmt: skip
     assert [word for word in cells[0] if word != "│"] == ["t", "3.250", "50.0%", "75.0%", "100.0%", "100.0%", "0.000", "22.7M"]
     assert [word for word in cells[1] if word != "│"] == ["student", "3.250", "50.0%", "75.0%", "22.7M", "12,346"]
