@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store
 
 
 def start(timeout_seconds: float = 600.0) -> None:
@@ -98,6 +99,29 @@ def from_rank_zero(text: str) -> str:
     if len(data):
         dist.broadcast(data, src=0)
     return bytes(data.tolist()).decode()
+
+
+def texts(text: str) -> list[str]:
+    """Every rank's text, in the order of ranks, on every rank. Collective."""
+    if world_size() == 1:
+        return [text]
+    lengths = [0] * world_size()
+    lengths[rank()] = len(text.encode())
+    lengths = [int(n) for n in sum_over_ranks(torch.tensor(lengths, device=device())).tolist()]
+    data = torch.zeros(sum(lengths), dtype=torch.int32, device=device())
+    first = sum(lengths[: rank()])
+    data[first : first + lengths[rank()]] = torch.tensor(list(text.encode()), dtype=torch.int32, device=device())
+    whole = bytes(sum_over_ranks(data).tolist())
+    return [whole[sum(lengths[:r]) : sum(lengths[: r + 1])].decode() for r in range(world_size())]
+
+
+def board(timeout_seconds: float) -> dist.Store | None:
+    """A connection of its own to the store that the ranks met at, for another thread; None in a world of one."""
+    if world_size() == 1:
+        return None
+    store: dist.Store = _get_default_store().clone()  # type: ignore[attr-defined]
+    store.set_timeout(timedelta(seconds=timeout_seconds))
+    return store
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from kd.objective import ModelOutputs, Objective
 from kd.schedules import OptimizerSettings, learning_rate
 from kd.settings import TrainSettings
 from kd.teacher import Teacher
+from kd.whereabouts import Whereabouts
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Trainer:
         optimizer: OptimizerSettings,
         updates: int,
         precision: str,
+        here: Whereabouts | None = None,
     ) -> None:
         missing = objective.needs - (teacher.offers if teacher is not None else frozenset())
         if missing:
@@ -87,6 +89,7 @@ class Trainer:
         self.optimizer = optimizer
         self.updates = updates
         self.device = distributed.device()
+        self.here = here or Whereabouts()
         self.done = 0
         """Finished updates, skipped ones included."""
         self.skipped = 0
@@ -95,7 +98,7 @@ class Trainer:
         if train.activation_checkpointing:
             student.hf.gradient_checkpointing_enable({"use_reentrant": train.zero_stage == 3})
         student.train()
-        self.engine = StudentEngine(Lesson(student, objective, vocabulary), train, optimizer, precision)
+        self.engine = StudentEngine(Lesson(student, objective, vocabulary), train, optimizer, precision, self.here)
 
     @property
     def steps(self) -> int:
@@ -104,6 +107,7 @@ class Trainer:
 
     def update(self, batches: Sequence[Batch]) -> UpdateReport:
         """Learn from this rank's micro-batches of the next update. Collective."""
+        self.here.enter("counting")
         rate = learning_rate(self.optimizer, self.done, self.updates)
         self.engine.set_learning_rate(rate)
         batches = [batch.to(self.device) for batch in batches]
@@ -113,6 +117,7 @@ class Trainer:
         divisors = totals[: len(counts)]
         sums = torch.zeros_like(divisors)
         for batch in batches:
+            self.here.enter("teacher")
             self._seed_dropout(batch)
             with self._teach(batch) as taught:
                 sums += self.engine.micro_step(batch, taught, divisors)

@@ -57,11 +57,12 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
         return int(action(arguments))
     except (LaunchError, KdError, DataError) as error:
         rank = os.environ.get("RANK", "0")
-        if rank == "0" or os.environ.get("LOCAL_RANK") == "0":
-            who = "" if rank == "0" else f"rank {rank} on {platform.node()}: "
+        own = getattr(error, "every_rank_speaks", False)
+        if rank == "0" or os.environ.get("LOCAL_RANK") == "0" or own:
+            who = "" if rank == "0" and not own else f"rank {rank} on {platform.node()}: "
             text = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in str(error))  # no terminal codes
             print(f"stillhouse: {who}{text}", file=sys.stderr, flush=True)
-        return int(Exit.BAD_INPUT)
+        return int(getattr(error, "code", Exit.BAD_INPUT))
     except KeyboardInterrupt:
         print("stillhouse: stopped", file=sys.stderr, flush=True)
         return 130

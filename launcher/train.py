@@ -7,31 +7,35 @@
 Every rank runs this same loop; rank 0 alone writes. What ranks must agree on (stop, save) they agree on once an update.
 """
 
-import json
+import socket
 import time
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from data_shards.stream import Cursor
 from kd import checkpoint, distributed
+from kd.batch import Batch
 from kd.checkpoint import Checkpoint
 from kd.evaluate import MlmScores, evaluate_mlm
-from kd.export import model_sizes, save_student
 from kd.models import Encoder
 from kd.trainer import UpdateReport
+from kd.whereabouts import Whereabouts
 from launcher import config as configuration
 from launcher import wiring
+from launcher.agreement import agree
 from launcher.config import RunConfig
-from launcher.errors import LaunchError
+from launcher.ending import write_student
+from launcher.errors import Agreed
 from launcher.feed import Feed, heldout_batches
 from launcher.meter import Meter, peak_memory_gb
-from launcher.opening import newest_checkpoint, open_folder
+from launcher.opening import meet, newest_checkpoint, open_folder
 from launcher.reporters import Reporters, trim
-from launcher.run_folder import RunFolder, write_atomically
+from launcher.run_folder import RunFolder
 from launcher.signals import Exit, StopFlag
+from launcher.stragglers import gather, straggler
+from launcher.watch import say_aloud, watching
 from launcher.wiring import Parts
 
 
@@ -41,36 +45,46 @@ def main(config: RunConfig, resume: bool = False) -> int:
     A run folder that already holds this configuration is continued; resume insists that there is something to continue.
     """
     stop = StopFlag.install()
-    distributed.start(config.train.timeout_seconds)
+    here = Whereabouts()
+    meet(config.train.timeout_seconds)
     try:
-        with open_folder(config) as folder:
-            if folder.report.exists() and folder.student.exists():
-                if distributed.rank() == 0:
-                    print(f"already done: student in {folder.student}, scores in {folder.report}", flush=True)
-                return int(Exit.DONE)
-            saved = newest_checkpoint(folder)
-            if resume and saved is None:
-                raise LaunchError(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
-            parts = wiring.build(config, saved)
-            reporters, dropped = None, 0
-            if distributed.rank() == 0:
-                dropped = trim(folder.metrics, parts.trainer.done)
-                reporters = Reporters(
-                    config.report, folder.folder, name=config.name, config=configuration.public(config), run_id=folder.wandb_id
-                )
-            run = Run(config, folder, parts, reporters, stop)
-            run.begin(saved, dropped)
-            code = Exit.FAILED
-            try:
-                code = run.go()
-            finally:
-                run.feed.close()
-                if reporters is not None:
-                    reporters.close(int(code))
-            distributed.barrier()
-            return int(code)
+        with watching(here, config.train.timeout_seconds, say_aloud):
+            agree(config)
+            return _run(config, resume, stop, here)
     finally:
         distributed.stop()
+
+
+def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> int:
+    """What main promises, between the meeting of the ranks and their parting."""
+    with open_folder(config) as folder:
+        if folder.report.exists() and folder.student.exists():
+            if distributed.rank() == 0:
+                print(f"already done: student in {folder.student}, scores in {folder.report}", flush=True)
+            return int(Exit.DONE)
+        saved = newest_checkpoint(folder)
+        if resume and saved is None:
+            raise Agreed(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
+        here.enter("building the models")
+        parts = wiring.build(config, saved, here)
+        reporters, dropped = None, 0
+        if distributed.rank() == 0:
+            dropped = trim(folder.metrics, parts.trainer.done)
+            reporters = Reporters(
+                config.report, folder.folder, name=config.name, config=configuration.public(config), run_id=folder.wandb_id
+            )
+        run = Run(config, folder, parts, reporters, stop)
+        run.begin(saved, dropped)
+        code = Exit.FAILED
+        try:
+            code = run.go()
+        finally:
+            run.feed.close()
+            if reporters is not None:
+                reporters.close(int(code))
+        here.enter("parting")
+        distributed.barrier()
+        return int(code)
 
 
 class Run:
@@ -81,6 +95,7 @@ class Run:
         self.folder = folder
         self.parts = parts
         self.trainer = parts.trainer
+        self.here = parts.trainer.here
         self.reporters = reporters
         self.stop = stop
         self.meter = Meter()
@@ -90,6 +105,9 @@ class Run:
         self.saved_update = -1
         self.started = time.monotonic()
         self.elapsed_before = 0.0
+        self.hosts = distributed.texts(socket.gethostname())
+        self.straggler: int | None = None
+        """The rank that was last said to be much slower than the others."""
         self.feed: Feed
 
     def begin(self, saved: Checkpoint | None, dropped: int) -> None:
@@ -117,6 +135,7 @@ class Run:
     def go(self) -> Exit:
         """Update until done, stopped or hopeless."""
         while self.trainer.done < self.parts.updates:
+            self.here.begin(self.trainer.done + 1, "data")
             batches = self.feed.take()
             report = self.trainer.update(batches)
             self.meter.add(report)
@@ -132,10 +151,12 @@ class Run:
                     )
                     return Exit.NOT_FINITE
             last = report.update == self.parts.updates
+            self.here.enter("reporting")
             if report.update % self.config.report.every_updates == 0 or last:
                 self.report_line(report)
             if self._due(self.config.evaluate.every_updates, report.update) or last:
                 self.evaluate(last)
+            self.here.enter("agreeing")
             asked, minutes = self._agree()
             if last or asked or minutes or self._due(self.config.checkpoint.every_updates, report.update) or self._is_best():
                 saved = self.save()
@@ -166,11 +187,21 @@ class Run:
         }
         del values["seconds_per_update"]
         self.line("train", values)
+        self._report_straggler()
+
+    def _report_straggler(self) -> None:
+        """Name the rank that the others wait for, once for as long as it is the same one. Collective."""
+        found = straggler(gather(self.here.take_busy()))
+        rank = found.rank if found is not None else None
+        if found is not None and rank != self.straggler:
+            self.event("straggler", found.sentence(self.hosts))
+        self.straggler = rank
 
     def evaluate(self, everything: bool) -> None:
         """Held-out scores of the student as it is; all windows at the end, the configured number in between."""
         if self.parts.heldout is None:
             return
+        self.here.enter("evaluation")
         started = time.perf_counter()
         dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
         student = self.trainer.snapshot(torch.float32 if everything else dtype)
@@ -186,6 +217,7 @@ class Run:
         started = time.perf_counter()
         if self.trainer.done == self.saved_update:
             return True
+        self.here.enter("saving")
         failed = self.trainer.save(self.folder.checkpoints, self._facts())
         self.saved_at = time.monotonic()
         took = time.perf_counter() - started
@@ -206,32 +238,14 @@ class Run:
 
     def finish(self) -> None:
         """The student as a Hugging Face folder, and report.json."""
+        self.here.enter("exporting")
         student = self.trainer.snapshot()
         if self.scores is None and self.parts.heldout is not None:  # continued after the last checkpoint, before the report
             self.scores = self._scores(student, None)
         if distributed.rank() != 0:
             return
-        teacher = self.config.teacher.model if self.config.teacher is not None else None
-        sizes = model_sizes(student)
-        report: dict[str, Any] = {
-            "name": self.config.name,
-            "updates": self.trainer.done,
-            "skipped_updates": self.trainer.skipped,
-            "tokens": self.trainer.tokens,
-            "elapsed_seconds": round(self._elapsed(), 1),
-            "tokens_per_second": round(self.trainer.tokens / max(self._elapsed(), 1e-9), 1),
-            "ranks": distributed.world_size(),
-            "precision": self.parts.precision,
-            "parameters": sizes.parameters,
-            "bytes": sizes.bytes,
-            "teacher": str(Path(teacher).resolve()) if teacher is not None and Path(teacher).exists() else teacher,
-            "student": str(self.folder.student.resolve()),
-            "heldout": asdict(self.scores) if self.scores is not None else None,
-        }
-        training = {k: report[k] for k in ("teacher", "updates", "tokens", "precision")} | {"heldout": report["heldout"]}
-        training |= {"layers": self.config.student.layers, "objective": [term.model_dump(mode="json") for term in self.config.objective]}
-        save_student(student, self.folder.student, training=training, tokenizer_folder=wiring.tokenizer_folder(self.config))
-        write_atomically(self.folder.report, json.dumps(report, indent=1) + "\n")
+        facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}
+        write_student(self.config, self.folder, student, self.scores, facts, self._elapsed(), self.parts.precision)
         self.event("finished", f"student in {self.folder.student}")
 
     def line(self, kind: str, values: dict[str, Any]) -> None:
@@ -247,7 +261,13 @@ class Run:
         assert self.parts.heldout is not None
         rank, world = distributed.rank(), distributed.world_size()
         batches = heldout_batches(self.parts.heldout, self.config.evaluate.batch, windows, rank=rank, world=world)
-        return evaluate_mlm(student, batches, vocabulary=self.trainer.vocabulary, over_ranks=distributed.sum_over_ranks)
+        return evaluate_mlm(student, self._touched(batches), vocabulary=self.trainer.vocabulary, over_ranks=distributed.sum_over_ranks)
+
+    def _touched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; each is a sign of life."""
+        for batch in batches:
+            self.here.touch()
+            yield batch
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -264,11 +284,15 @@ class Run:
         return self.elapsed_before + time.monotonic() - self.started
 
     def _agree(self) -> tuple[bool, bool]:
-        """(someone was asked to stop, the clock says save): the same on every rank."""
+        """(someone was asked to stop, the clock says save): the same on every rank. Raises where another run has the folder now."""
         minutes = self.config.checkpoint.every_minutes
         due = minutes is not None and distributed.rank() == 0 and time.monotonic() - self.saved_at >= 60 * minutes
-        flags = torch.tensor([self.stop.requested is not None, due], dtype=torch.float32, device=distributed.device())
-        asked, save = distributed.sum_over_ranks(flags).tolist()
+        other = self.folder.ownership.taken_over if self.folder.ownership is not None else None
+        flags = [self.stop.requested is not None, due, other is not None]
+        asked, save, lost = distributed.sum_over_ranks(torch.tensor(flags, dtype=torch.float32, device=distributed.device())).tolist()
+        if lost:
+            who = distributed.from_rank_zero(other or "")
+            raise Agreed(f"run.folder: expected {self.folder.folder} to stay this run's, got another run in it ({who}); this one ends")
         return asked > 0, save > 0
 
     def _is_best(self) -> bool:

@@ -16,6 +16,7 @@ from kd.objective import Objective
 from kd.student import make_student
 from kd.teacher import make_teacher
 from kd.trainer import Trainer
+from kd.whereabouts import Whereabouts
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 
@@ -61,7 +62,7 @@ def updates_of(config: RunConfig, stream: Stream) -> int:
     return max(1, math.ceil(windows / train.global_batch))
 
 
-def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
+def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | None = None) -> Parts:
     """Streams, student, teacher and trainer; the trainer stands where the checkpoint, if any, left it. Collective."""
     manifest = Manifest.load(config.data.shards)
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
@@ -90,6 +91,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
         optimizer=config.optimizer,
         updates=updates,
         precision=precision,
+        here=here,
     )
     if checkpoint is not None:
         trainer.load(checkpoint)

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -113,14 +114,20 @@ class Started:
 def start(school: School, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Started]:
     """start(folder, *settings, ranks=1, config="tiny", limit=None): launcher/run.py on so many ranks, as torchrun or srun would.
 
-    limit: called in each process before it starts (preexec_fn).
+    limit: called in each process before it starts (preexec_fn). roots: ranks that run another copy of the project.
     """
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
     prepare_extensions()
     started: list[Started] = []
 
     def begin(
-        folder: Path, *settings: str, ranks: int = 1, config: str = "tiny", arguments: tuple[str, ...] = (), limit: Any = None
+        folder: Path,
+        *settings: str,
+        ranks: int = 1,
+        config: str = "tiny",
+        arguments: tuple[str, ...] = (),
+        limit: Any = None,
+        roots: Mapping[int, Path] = MappingProxyType({}),
     ) -> Started:
         base = [f"run.folder={folder}", f"data.shards={school.shards}"]
         if config == "tiny":
@@ -133,7 +140,8 @@ def start(school: School, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
             if ranks > 1:
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            command = [sys.executable, str(ROOT / "launcher" / "run.py"), "--config", config, *base, *settings, *arguments]
+            root = roots.get(rank, ROOT)
+            command = [sys.executable, str(root / "launcher" / "run.py"), "--config", config, *base, *settings, *arguments]
             with log.open("wb") as file:
                 processes.append(
                     subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path, preexec_fn=limit)
