@@ -42,6 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         meeting = world > 1 or os.environ.get("MASTER_PORT", "0") != "0"  # 0: what kd.distributed leaves behind in a world of one
         if meeting and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # torchrun itself listens there
             preflight.check_port(os.environ.get("MASTER_ADDR", "127.0.0.1"), _number("MASTER_PORT", 0))
+    from launcher import network  # noqa: PLC0415
+
+    network.choose_interface()
     preflight.prepare_extensions(lambda text: print(text, flush=True))
     from launcher import train  # noqa: PLC0415
 

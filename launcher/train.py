@@ -32,7 +32,7 @@ from launcher.feed import Feed, heldout_batches
 from launcher.meter import Meter, peak_memory_gb
 from launcher.opening import meet, newest_checkpoint, open_folder
 from launcher.reporters import Reporters, trim
-from launcher.run_folder import RunFolder
+from launcher.run_folder import RunFolder, tell_progress
 from launcher.signals import Exit, StopFlag
 from launcher.stragglers import gather, straggler
 from launcher.watch import say_aloud, watching
@@ -228,6 +228,7 @@ class Run:
         else:
             self.saved_update = self.trainer.done
             if distributed.rank() == 0:
+                tell_progress(self.trainer.done)
                 checkpoint.prune(self.folder.checkpoints, self.config.checkpoint.keep_last, self.config.checkpoint.keep_best)
             self.event("checkpoint", f"checkpoint after update {self.trainer.done} written in {took:.1f} s")
         if self.scores is not None:

@@ -13,6 +13,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "unshare", "nsenter", "ip")
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge iproute2"
+SHAPE = {"NODES": "3", "CPUS": "4 4 2", "GPUS": "0 2 1"}
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 
 
@@ -62,7 +63,7 @@ def slurm() -> Iterator[Cluster]:
     try:
         # A file and no pipe for its output: the daemons that stay would keep a pipe open.
         with (folder / "up.log").open("w+") as log:
-            up = subprocess.run([HERE / "cluster_up.sh", folder], stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=60, check=False)
+            up = subprocess.run([HERE / "cluster_up.sh", folder], env=os.environ | SHAPE, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=60, check=False)
             log.seek(0)
             assert up.returncode == 0, log.read()
         yield Cluster(folder)

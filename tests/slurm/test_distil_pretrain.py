@@ -78,7 +78,7 @@ def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path)
         ("2", "0", "node2"),
         ("3", "1", "node2"),
     ]
-    assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks} == {("4", "node1", str(20000 + int(number)))}
+    assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks} == {("4", "198.51.100.11", str(20000 + int(number)))}
     assert {tuple(rank["argv"]) for rank in ranks} == {("--config", "x.yaml", "run.name=two words", "a=[1, 2]")}
     folders = {Path(rank["TORCH_EXTENSIONS_DIR"]) for rank in ranks}
     assert len(folders) == 2, "compiled ops are a node's own"
