@@ -1,75 +1,28 @@
 """Whole runs as a user starts them: real processes, real shards, a small teacher of random weights."""
 
-import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
-import torch
 from run_lines import free_port, train_lines
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from school import School, make_school
 
-from data_shards.build import BuildSettings, build
-from data_shards.sources import SourceSettings
-from kd.models import quiet_transformers
 from launcher.extensions import extensions_folder, prepare_extensions
 
 ROOT = Path(__file__).resolve().parents[2]
-SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-SYLLABLES = "ba de fi go lu mer nor pel qua ris sto ten".split()  # noqa: SIM905
-
-
-@dataclass(frozen=True)
-class School:
-    """Shards and a teacher that no test may change."""
-
-    shards: Path
-    teacher: Path
 
 
 @pytest.fixture(scope="session")
 def school(tmp_path_factory: pytest.TempPathFactory) -> School:
-    """600 documents of invented words in a rhythm, and a random BERT of 4 layers over their vocabulary."""
-    folder = tmp_path_factory.mktemp("school")
-    draw = random.Random(5)
-    words = ["".join(draw.choices(SYLLABLES, k=draw.randint(1, 3))) for _ in range(90)]
-    texts = []
-    for _ in range(600):
-        start = draw.randrange(len(words))
-        texts.append(" ".join(words[(start + step * draw.choice((1, 1, 1, 7))) % len(words)] for step in range(draw.randint(5, 80))))
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=list(SPECIAL.values()), show_progress=False)
-    )
-    teacher = folder / "teacher"
-    PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=64, **SPECIAL).save_pretrained(teacher)
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=backend.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    with quiet_transformers():
-        BertForMaskedLM(config).save_pretrained(teacher)
-    source = SourceSettings(path=str(folder / "texts.jsonl"))
-    build(BuildSettings(sources=(source,), tokenizer=str(teacher), heldout=0.1, shard_tokens=5000, block_tokens=1000), folder / "shards", 1)
-    return School(folder / "shards", teacher)
+    """See make_school."""
+    return make_school(tmp_path_factory.mktemp("school"))
 
 
 class Started:

@@ -1,7 +1,7 @@
 """Ranks in a tenth of a second: a process that has imported everything once and is forked for each rank.
 
-Run as a script, it answers requests on its standard input, a JSON line each: {"argv", "env", "log", "cwd"} is answered with the number of the
-process it has started, {"poll": pid} with its exit code or null. What runs in the fork is launcher/run.py's own main, from its first line on.
+Run as a script, it answers requests on its standard input, a JSON line each: {"argv", "env", "log", "cwd"} is answered with the number
+of the process it has started, {"poll": pid} with its exit code or null. What runs in the fork is launcher/run.py's own main.
 """
 
 import json

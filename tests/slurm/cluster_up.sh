@@ -101,32 +101,54 @@ SLURM_CONF=$folder/etc/slurm.conf "$@" &
 wait $!
 echo "$name: $1 left with $?"
 HOST
-host() { # host NAME ADDRESS DEVICE DAEMON…; sets $pid
-  {
-    echo "127.0.0.1 localhost"
-    [ "$1" = ctl ] || echo "127.0.1.1 $1"
-    for ((h = 0; h <= NODES; h++)); do [ "$1" = "node$h" ] || echo "$net.$((h ? 10 + h : 1)) $([ $h = 0 ] && echo ctl || echo node$h)"; done
-  } >"$folder/etc/hosts-$1"
-  env -i PATH="$PATH" HOME="${HOME:-/root}" LANG=C.UTF-8 \
-    setsid unshare --net --uts --mount --pid --fork --kill-child=SIGKILL --mount-proc \
-    bash "$folder/etc/host.sh" "$folder" "$@" </dev/null >>"$folder/log/hosts.log" 2>&1 &
-  pid=$!
-  echo "$1 $pid" >>"$folder/pids"
-  for _ in $(seq 500); do
-    [ "$(readlink /proc/$pid/ns/net)" != "$(readlink /proc/self/ns/net)" ] && return
-    sleep 0.02
-  done
-  return 1
-}
-host ctl $net.1 bridge slurmctld -D
-ctl=$pid
-nsenter -t "$ctl" -n ip link add bridge type bridge
-nsenter -t "$ctl" -n ip link set bridge up
-for ((n = 1; n <= NODES; n++)); do
-  host "node$n" $net.$((10 + n)) eth0 slurmd -D
-  nsenter -t "$ctl" -n ip link add "port$n" type veth peer name eth0 netns "$pid"
-  nsenter -t "$ctl" -n ip link set "port$n" master bridge up
+# bin/boot NAME ADDRESS DEVICE DAEMON…: a host, started or, after a crash, started again.
+cat >"$folder/bin/boot" <<'BOOT'
+#!/usr/bin/env bash
+set -euo pipefail
+folder=$(cd "$(dirname "$0")/.." && pwd)
+env -i PATH="$PATH" HOME="${HOME:-/root}" LANG=C.UTF-8 \
+  setsid unshare --net --uts --mount --pid --fork --kill-child=SIGKILL --mount-proc \
+  bash "$folder/etc/host.sh" "$folder" "$@" </dev/null >>"$folder/log/hosts.log" 2>&1 &
+pid=$!
+echo "$1 $pid" >>"$folder/pids"
+for _ in $(seq 500); do
+  [ "$(readlink /proc/$pid/ns/net)" != "$(readlink /proc/self/ns/net)" ] && break
+  sleep 0.02
 done
+if [ "$1" = ctl ]; then
+  nsenter -t $pid -n ip link add bridge type bridge
+  nsenter -t $pid -n ip link set bridge up
+else
+  ctl=$(sed -n 's/^ctl //p' "$folder/pids")
+  nsenter -t "$ctl" -n ip link add "port-$1" type veth peer name eth0 netns $pid
+  nsenter -t "$ctl" -n ip link set "port-$1" master bridge up
+fi
+BOOT
+chmod +x "$folder/bin/boot"
+hosts() { # what host NAME takes names for
+  echo "127.0.0.1 localhost"
+  [ "$1" = ctl ] && echo "$net.1 ctl" || echo "127.0.1.1 $1"
+  [ "$1" = ctl ] || echo "$net.1 ctl"
+  for ((h = 1; h <= NODES; h++)); do [ "$1" = "node$h" ] || echo "$net.$((10 + h)) node$h"; done
+}
+hosts ctl >"$folder/etc/hosts-ctl"
+"$folder/bin/boot" ctl $net.1 bridge slurmctld -D
+for ((n = 1; n <= NODES; n++)); do
+  hosts "node$n" >"$folder/etc/hosts-node$n"
+  "$folder/bin/boot" "node$n" "$net.$((10 + n))" eth0 slurmd -D
+done
+ctl=$(sed -n 's/^ctl //p' "$folder/pids")
+
+# bin/cable NODE up|down: its way to the others; bin/crash NODE: its power.
+cat >"$folder/bin/cable" <<CABLE
+#!/bin/bash
+exec nsenter -t $ctl -n ip link set "port-\$1" "\$2"
+CABLE
+cat >"$folder/bin/crash" <<CRASH
+#!/bin/bash
+kill -KILL "\$(awk -v name="\$1" '\$1 == name {pid = \$2} END {print pid}' "$folder/pids")"
+CRASH
+chmod +x "$folder/bin/cable" "$folder/bin/crash"
 
 # Client commands. They leave their own folder out of PATH: sbatch hands its environment to the job, which needs the real ones.
 for command in sbatch srun squeue sinfo scancel scontrol; do

@@ -2,12 +2,12 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from stand_in import ROOT, SCRIPT, facts_of, submit, wait_for_ranks
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
@@ -15,57 +15,10 @@ from data_shards.build import BuildSettings, build
 from data_shards.sources import SourceSettings
 from launcher.extensions import extensions_folder, prepare_extensions
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "slurm" / "distil_pretrain.sh"
 pytestmark = pytest.mark.slow
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 WORDS = [f"word{n}" for n in range(59)]
-
-STAND_IN = '''
-"""A trainer that writes down what it was given; told to, it leaves with a code or waits for USR2."""
-import json, os, signal, socket, sys, time
-from pathlib import Path
-
-words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-start = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCH_EXTENSIONS_DIR", "WRAPPED"]
-facts = {name: os.environ.get(name) for name in names} | {"argv": sys.argv[1:], "host": socket.gethostname()}
-if words.get("until") == "signal" and start == 0:
-    signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75))
-os.makedirs(facts["TORCH_EXTENSIONS_DIR"], exist_ok=True)
-place = Path(f"rank-{facts['RANK']}-{start}.json")
-place.with_suffix(".part").write_text(json.dumps(facts))
-place.with_suffix(".part").rename(place)
-if words.get("until") in ("signal", "cancel") and start == 0 or words.get("fails") not in (None, facts["RANK"]):
-    time.sleep(60)
-sys.exit(int(words.get("code", 0)))
-'''
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Path:
-    """A folder to submit from, with a trainer of its own."""
-    (tmp_path / "launcher").mkdir()
-    (tmp_path / "launcher" / "run.py").write_text(STAND_IN)
-    return tmp_path
-
-
-def submit(slurm: Any, folder: Path, *words: str, **environment: str) -> str:
-    """Two hosts, two ranks each; the job's number."""
-    own = {"STILLHOUSE_ROOT": str(folder), "STILLHOUSE_PYTHON": sys.executable} | environment
-    return slurm.submit("sbatch", "--nodes=2", "--ntasks-per-node=2", str(SCRIPT), "--config", "x.yaml", *words, cwd=folder, **own)
-
-
-def facts_of(folder: Path, start: int = 0) -> list[dict[str, Any]]:
-    return [json.loads((folder / f"rank-{rank}-{start}.json").read_text()) for rank in range(4)]
-
-
-def wait_for_ranks(folder: Path, timeout_seconds: float = 30) -> None:
-    end = time.monotonic() + timeout_seconds
-    while len(list(folder.glob("rank-*-0.json"))) < 4:
-        assert time.monotonic() < end, "\n".join(log.read_text() for log in folder.glob("*.out"))
-        time.sleep(0.1)
 
 
 def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path):
@@ -78,7 +31,9 @@ def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path)
         ("2", "0", "node2"),
         ("3", "1", "node2"),
     ]
-    assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks} == {("4", "198.51.100.11", str(20000 + int(number)))}
+    assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks} == {
+        ("4", "198.51.100.11", str(20000 + int(number)))
+    }
     assert {tuple(rank["argv"]) for rank in ranks} == {("--config", "x.yaml", "run.name=two words", "a=[1, 2]")}
     folders = {Path(rank["TORCH_EXTENSIONS_DIR"]) for rank in ranks}
     assert len(folders) == 2, "compiled ops are a node's own"
