@@ -13,6 +13,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings are C++ stacks; what a lost rank means is said in one line
+
 from data_shards.errors import DataError
 from kd.errors import KdError
 from launcher.arguments import TRAIN_EXAMPLE, Parser, add_train

@@ -157,7 +157,9 @@ class Watch:
                     f"lost rank 0, where the ranks meet: not heard of for {now - self._heard:.0f} s; see its host and the network; {AGAIN}"
                 )
             elif self.here.now.seconds > self.timeout_seconds and not self._somebody_moves():
-                self._end(self.why())
+                reason = self.why()
+                if self.here.now.seconds > self.timeout_seconds:  # nothing has come while it was looked for
+                    self._end(reason)
 
     def _somebody_moves(self) -> bool:
         """Whether a rank that this one may be waiting for is at work: slow, but neither silent nor standing still."""

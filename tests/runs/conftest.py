@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from fork_server import Forked, ForkServer
 from run_lines import free_port, train_lines
 from school import School, make_school
 
@@ -28,7 +29,7 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> School:
 class Started:
     """One run's processes."""
 
-    def __init__(self, processes: list[subprocess.Popen[bytes]], logs: list[Path], folder: Path) -> None:
+    def __init__(self, processes: list[subprocess.Popen[bytes]] | list[Forked], logs: list[Path], folder: Path) -> None:
         self.processes = processes
         self.logs = logs
         self.folder = folder
@@ -63,8 +64,17 @@ class Started:
             process.wait()
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Ranks without the seconds that importing takes, for the tests that start many."""
+    prepare_extensions()
+    server = ForkServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def start(school: School, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Started]:
+def start(school: School, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> Callable[..., Started]:
     """start(folder, *settings, ranks=1, config="tiny", limit=None): launcher/run.py on so many ranks, as torchrun or srun would.
 
     limit: called in each process before it starts (preexec_fn). roots: ranks that run another copy of the project.
@@ -85,7 +95,8 @@ def start(school: School, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         base = [f"run.folder={folder}", f"data.shards={school.shards}"]
         if config == "tiny":
             base.append(f"teacher.model={school.teacher}")
-        processes, logs = [], []
+        processes: list[Any] = []
+        logs = []
         port = free_port()
         for rank in range(ranks):
             log = tmp_path / f"{folder.name}-{len(started)}-{rank}.log"
@@ -93,12 +104,14 @@ def start(school: School, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
             if ranks > 1:
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            root = roots.get(rank, ROOT)
-            command = [sys.executable, str(root / "launcher" / "run.py"), "--config", config, *base, *settings, *arguments]
-            with log.open("wb") as file:
-                processes.append(
-                    subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path, preexec_fn=limit)
-                )
+            words = ["--config", config, *base, *settings, *arguments]
+            if limit is None and not roots:
+                processes.append(fork_server.start(words, environment, log, tmp_path))
+            else:
+                command = [sys.executable, str(roots.get(rank, ROOT) / "launcher" / "run.py"), *words]
+                with log.open("wb") as file:
+                    started_by = {"stdout": file, "stderr": subprocess.STDOUT, "env": environment, "cwd": tmp_path}
+                    processes.append(subprocess.Popen(command, preexec_fn=limit, **started_by))
             logs.append(log)
         started.append(Started(processes, logs, folder))
         return started[-1]

@@ -85,15 +85,7 @@ def serve() -> None:
             os.chdir(request["cwd"])
             os.environ.update(request["env"])
             sys.argv = ["launcher/run.py", *request["argv"]]
-            code: Any = 1
-            try:
-                run.main()
-            except SystemExit as left:
-                code = left.code
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(int(code or 0))
+            run.main()  # leaves by SystemExit, as the script does
         print(json.dumps(answer), flush=True)
 
 
