@@ -146,7 +146,7 @@ class Location:
                 raise DataError(f"{path}: expected a file of {size} bytes, got none; bring it back, or build the shards again")
             return path
         if self.cache_folder is None:
-            raise DataError(f"{self.root}: expected a cache folder for the copies of remote shards, got none; set stream.cache_folder")
+            raise DataError(f"{self.root}: expected a cache folder for the copies of remote shards, got none; set data.cache_folder")
         copy = Path(self.cache_folder) / sha256[:16] / name
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)

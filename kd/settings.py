@@ -42,7 +42,8 @@ class TrainSettings(BaseModel):
         if len(given) != 1:
             raise ValueError(f"expected exactly one of updates, tokens and epochs, got {', '.join(given) or 'none'}; keep one")
         if self.global_batch % self.micro_batch:
-            raise ValueError(f"expected global_batch to be a multiple of micro_batch, got {self.global_batch} and {self.micro_batch}")
+            sizes = f"{self.global_batch} and {self.micro_batch}"
+            raise ValueError(f"expected global_batch to be a multiple of micro_batch, got {sizes}; change either")
         return self
 
     def chunk(self, device_type: str) -> int:

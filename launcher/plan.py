@@ -211,7 +211,8 @@ def show(plan: Plan, console: Console | None = None) -> None:
 
 def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     """The plan in words, a line at a time."""
-    forward = f"{plan.ranks} ranks x {plan.micro_batches} micro-batches x {plan.micro_batch} windows"
+    ranks = "1 rank" if plan.ranks == 1 else f"{plan.ranks} ranks"
+    forward = f"{ranks} x {plan.micro_batches} micro-batches x {plan.micro_batch} windows"
     yield "an update", f"{forward} = {plan.windows_per_update:,} windows, {plan.tokens_per_update:,.0f} tokens"
     yield "the run", f"{plan.updates:,} updates ({plan.warmup_updates:,} of warm-up), {plan.windows:,} windows, {plan.tokens:,} tokens"
     yield (

@@ -41,7 +41,7 @@ def precision_of(config: RunConfig) -> str:
 
 
 def attention_of(config: RunConfig, precision: str) -> str:
-    """sdpa or eager: what `auto` means on this machine (measured: tests/benchmarks/bench_attention.py)."""
+    """sdpa or eager: what `auto` means on this machine (figures: ARCHITECTURE.md, Decisions)."""
     if config.train.attention != "auto":
         return config.train.attention
     slow_fused_backward = distributed.device().type == "cpu" and precision == "bf16" and config.data.window_tokens <= 256

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,24 +145,20 @@ def tiny_batch() -> Batch:
 
 
 @pytest.fixture
-def run_ranks(tmp_path: Path) -> Callable[..., str]:
-    """run_ranks(ranks, script, *arguments): the script on so many processes of one gloo group; their output, if all end well.
-
-    Compiled extensions are kept in one folder between tests: DeepSpeed builds one at its first start (half a minute).
-    """
+def run_ranks(tmp_path: Path, compiled: str) -> Callable[..., str]:
+    """run_ranks(ranks, script, *arguments): the script on so many processes of one gloo group; their output, if all end well."""
 
     def run(ranks: int, script: Path, *arguments: object, timeout_seconds: float = 240.0) -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        extensions = Path(tempfile.gettempdir()) / f"stillhouse-test-extensions-{os.getuid()}"
         shared = {
             "WORLD_SIZE": str(ranks),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(Path(__file__).parents[2]),
-            "TORCH_EXTENSIONS_DIR": os.environ.get("TORCH_EXTENSIONS_DIR", str(extensions)),
+            "TORCH_EXTENSIONS_DIR": compiled,
         }
         processes, outputs = [], [tmp_path / f"output-{rank}.log" for rank in range(ranks)]
         for rank, output in enumerate(outputs):

@@ -160,7 +160,7 @@ def test_memory_of_a_student_by_stage_and_precision(stage: int, precision: str, 
 
 
 @pytest.mark.slow
-def test_memory_of_a_student_is_what_the_engine_holds():
+def test_memory_of_a_student_is_what_the_engine_holds(compiled):
     cases = [(0, "fp32"), (1, "fp32"), (2, "fp32"), (1, "bf16"), (2, "bf16")]
     code = (
         "from transformers import BertConfig, BertForMaskedLM\n"

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 import torch
 from run_lines import free_port, train_lines
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from data_shards.build import BuildSettings, build
 from data_shards.sources import SourceSettings
 from kd.models import quiet_transformers
-from launcher.extensions import extensions_folder, prepare_extensions
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
@@ -47,12 +46,10 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> School:
         start = draw.randrange(len(words))
         texts.append(" ".join(words[(start + step * draw.choice((1, 1, 1, 7))) % len(words)] for step in range(draw.randint(5, 80))))
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    pieces = [*SPECIAL.values(), *SYLLABLES, *(f"##{syllable}" for syllable in SYLLABLES)]
+    backend = Tokenizer(models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=list(SPECIAL.values()), show_progress=False)
-    )
     teacher = folder / "teacher"
     PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=64, **SPECIAL).save_pretrained(teacher)
     torch.manual_seed(3)
@@ -110,13 +107,11 @@ class Started:
 
 
 @pytest.fixture
-def start(school: School, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Started]:
+def start(school: School, tmp_path: Path, compiled: str) -> Callable[..., Started]:
     """start(folder, *settings, ranks=1, config="tiny", limit=None): launcher/run.py on so many ranks, as torchrun or srun would.
 
     limit: called in each process before it starts (preexec_fn).
     """
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
-    prepare_extensions()
     started: list[Started] = []
 
     def begin(
