@@ -72,7 +72,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     for name, encoder in (("teacher", teacher), ("student", student)):
         if encoder is not None:
             check_fits(name, encoder, manifest, config.data.window_tokens)
-    student.hf.set_attn_implementation(attention_of(config, precision))
+    student.use_attention(attention_of(config, precision))
     if checkpoint is not None:
         weights, _ = checkpoint.load()
         own = dict(student.named_parameters())
