@@ -34,7 +34,9 @@ Ids = NDArray[Any]
 Remap = Callable[[Ids, Ids], tuple[Ids, Ids]]
 
 
-def remap_shards(source: str | Path, target: str | Path, pruned: Any, kept: NDArray[np.int64], cache_dir: str | None = None) -> Manifest:
+def remap_shards(
+    source: str | Path | Location, target: str | Path, pruned: Any, kept: NDArray[np.int64], cache_dir: str | None = None
+) -> Manifest:
     """Write the folder `target`: the documents of `source` as ids of the pruned tokenizer, in the same order and split.
 
     kept [V']: the old id of each new one. Returns the new manifest. Raises DataError for a target that is not empty, a tokenizer whose

@@ -115,7 +115,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     student = meta_student(config.student, teacher)
     for name, encoder in (("teacher", teacher), ("student", student)):
         if encoder is not None:
-            wiring.check_fits(name, encoder, manifest, config.data.window_tokens)
+            wiring.check_fits(name, encoder, manifest, config.data.stream)
     sizes = model_sizes(student)
     frozen = sizes.parameters - sizes.trainable
     checkpoint = 12 * sizes.trainable + 4 * frozen  # fp32 weights, and two fp32 moments of those that train
