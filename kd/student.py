@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
-from transformers import AutoModelForMaskedLM, DistilBertConfig, PreTrainedConfig
+from transformers import DistilBertConfig, PreTrainedConfig
 
 from kd.errors import KdError
 from kd.families import FAMILIES, LAYER_PARTS
-from kd.models import Encoder, load_mlm, with_new_head
+from kd.models import Encoder, load_mlm, untrained, with_new_head
 
 DISTILBERT_LAYERS = (0, 2, 4, 7, 9, 11)  # Sanh et al. 2019, their extract script, for a teacher of 12
 Policy = Literal["every_other", "distilbert", "first", "last", "spread"]
@@ -116,10 +116,10 @@ def make_student(settings: StudentSettings, teacher: Encoder | None, seed: int) 
 def _from_teacher(settings: StudentSettings, teacher: Encoder, seed: int) -> Encoder:
     layers = chosen_layers(settings, teacher.layers)
     same = settings.architecture == "same" or teacher.family.name == "distilbert"
-    config = _same_config(teacher, len(layers)) if same else _distilbert_config(teacher, len(layers))
+    config = _same_config(teacher, layers) if same else _distilbert_config(teacher, len(layers))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = Encoder(AutoModelForMaskedLM.from_config(config, attn_implementation=teacher.hf.config._attn_implementation))
+        student = untrained(config, teacher.hf.config._attn_implementation)
     with torch.no_grad():
         if same:
             _copy_names(teacher, student, layers, settings.copy_head)
@@ -128,17 +128,27 @@ def _from_teacher(settings: StudentSettings, teacher: Encoder, seed: int) -> Enc
     return student
 
 
-def _same_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
+def _same_config(teacher: Encoder, layers: tuple[int, ...]) -> PreTrainedConfig:
+    """The teacher's configuration with these of its layers. KdError where its first layer, unlike the others, is not among them."""
+    if teacher.family.first_layer_special and layers[0] != 0:
+        raise KdError(
+            f"student.layers: expected layer 0 among the layers of {teacher.family.name}, whose first layer has no attention norm, "
+            f"got {list(layers)}; use every_other, first, spread, or a list that starts with 0"
+        )
     config = copy.deepcopy(teacher.hf.config)
     config.dtype = torch.float32
-    setattr(config, teacher.family.config.layers, layers)
+    if teacher.family.masks == "by_layer_type":
+        config.layer_types = [config.layer_types[layer] for layer in layers]
+    setattr(config, teacher.family.config.layers, len(layers))
     return config
 
 
 def _distilbert_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
     """DistilBERT in the teacher's sizes. KdError for what its code fixes and the teacher has otherwise."""
     names, config = teacher.family.config, teacher.hf.config
-    eps = teacher.family.norm_eps or config.layer_norm_eps
+    if not teacher.family.like_bert:
+        raise KdError(f"student.architecture: expected a teacher whose layers distilbert can hold, got {teacher.family.name}; use same")
+    eps = teacher.family.norm_eps or getattr(config, names.norm_eps)
     fixed = FAMILIES["distilbert"].norm_eps
     if eps != fixed:
         raise KdError(
@@ -171,13 +181,16 @@ def _distilbert_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
 
 
 def _copy_names(teacher: Encoder, student: Encoder, layers: tuple[int, ...], copy_head: bool) -> None:
-    """Every weight by its name, layers renumbered: complete for any family, whatever else its layers hold."""
+    """Every weight by its name, layers renumbered: complete for any family, whatever else its layers hold.
+
+    Of layers that are passes through the same weights, only the number matters.
+    """
     family, source = teacher.family, teacher.hf.state_dict()
     head = (f"{family.head_dense}.", f"{family.head_norm}.")
     for name, weight in student.hf.state_dict().items():
         if name.startswith(head) and not copy_head:
             continue
-        if name.startswith(f"{family.layers}."):
+        if name.startswith(f"{family.layers}.") and not family.shared_layers:
             number, rest = name.removeprefix(f"{family.layers}.").split(".", 1)
             name = f"{family.layers}.{layers[int(number)]}.{rest}"
         weight.copy_(source[name])
@@ -195,6 +208,8 @@ def _copy_parts(teacher: Encoder, student: Encoder, layers: tuple[int, ...], set
     for position, layer in enumerate(layers):
         for name in LAYER_PARTS:
             _copy(student.layer_part(position, name), teacher.layer_part(layer, name))
+    assert theirs.position_embeddings is not None, theirs.name  # like_bert
+    assert ours.position_embeddings is not None, ours.name
     positions = teacher.weight(theirs.position_embeddings)[teacher.position_offset :].float()
     if settings.fold_token_type and theirs.token_type_embeddings is not None:
         positions = positions + teacher.weight(theirs.token_type_embeddings)[0].float()
@@ -207,11 +222,14 @@ def _copy(target: nn.Module, source: nn.Module) -> None:
 
 def _set_dropout(student: Encoder, rate: float) -> None:
     names = student.family.config
-    for name in (names.dropout, names.attention_dropout):
+    for name in (names.dropout, names.attention_dropout, *names.more_dropouts):
         setattr(student.hf.config, name, rate)
     for module in student.hf.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
+        elif isinstance(getattr(module, "attention_dropout", None), float):  # ModernBERT keeps the number, and no module where it is 0
+            module.attention_dropout = rate
+            module.out_drop = nn.Dropout(rate)
 
 
 def _set_trainable(student: Encoder, settings: StudentSettings) -> None:
@@ -223,4 +241,6 @@ def _set_trainable(student: Encoder, settings: StudentSettings) -> None:
         student.decoder_bias.requires_grad_(True)
         student.decoder_weight.requires_grad_(not student.tied)
     if settings.freeze_positions:
+        if family.position_embeddings is None:
+            raise KdError(f"student.freeze_positions: expected a table of positions, got none in {family.name}; leave it out")
         student.part(family.position_embeddings).requires_grad_(False)

@@ -29,7 +29,7 @@ from transformers import PreTrainedConfig
 from kd import distributed
 from kd.batch import IGNORED, Batch
 from kd.errors import KdError
-from kd.families import FAMILIES
+from kd.families import family_of
 from kd.models import Encoder, load_mlm, read_config
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -243,7 +243,12 @@ def make_teacher(settings: TeacherSettings, precision: str, device: torch.device
 
 
 def _check_divides(path: str, config: PreTrainedConfig) -> None:
-    ranks, names = distributed.world_size(), FAMILIES[config.model_type].config
+    ranks, family = distributed.world_size(), family_of(config)
+    if family.scores == "own" or family.shared_layers:
+        raise KdError(
+            f"teacher.mode: expected a family whose heads tensor_parallel can split, got {family.name} ({path}); use zero3 or replicated"
+        )
+    names = family.config
     for name in (names.heads, names.inner):
         if getattr(config, name) % ranks:
             raise KdError(

@@ -93,7 +93,7 @@ class Trainer:
         self.bad_in_a_row = 0
         self.tokens = 0
         if train.activation_checkpointing:
-            student.hf.gradient_checkpointing_enable({"use_reentrant": train.zero_stage == 3})
+            student.checkpoint_activations(use_reentrant=train.zero_stage == 3)
         student.train()
         self.engine = StudentEngine(Lesson(student, objective, vocabulary), train, optimizer, precision)
 

@@ -31,6 +31,10 @@ BUILD_EXAMPLE = """examples:
   stillhouse shards build --out shards/wiki --tokenizer bert-base-uncased --kind dataset --name 20231101.en wikimedia/wikipedia
   stillhouse shards build --out shards/logs --tokenizer ./my_model --column body --drop-duplicates logs/*.jsonl.gz
 """
+VOCABULARY_EXAMPLE = """example:
+  stillhouse vocabulary prune bert-base-uncased --shards shards/mine --size 8000 --out pruned
+  stillhouse train --config laptop teacher.model=pruned/model data.shards=pruned/shards
+"""
 REPLAY_EXAMPLE = """example:
   stillhouse wandb-replay runs/laptop --project my-project
 """
@@ -102,6 +106,9 @@ def parser() -> argparse.ArgumentParser:
 
     shards = verbs.add_parser("shards", help="build, verify and describe tokenised shards", epilog=SHARDS_EXAMPLE, formatter_class=raw)
     _add_shards(shards)
+    _add_vocabulary(
+        verbs.add_parser("vocabulary", help="a model and its shards with fewer pieces", epilog=VOCABULARY_EXAMPLE, formatter_class=raw)
+    )
     replay = verbs.add_parser(
         "wandb-replay",
         help="one clean W&B run, rebuilt from a run folder's metrics.jsonl",
@@ -126,6 +133,27 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-folder", default=None, metavar="FOLDER", help="where copies of remote shards are kept (needed for a URL)")
+
+
+def _add_vocabulary(parser: argparse.ArgumentParser) -> None:
+    """The one verb of `stillhouse vocabulary`."""
+    verbs = parser.add_subparsers(dest="vocabulary_verb", metavar="VERB", required=True)
+    pruning = verbs.add_parser(
+        "prune",
+        help="keep the pieces that a corpus uses most",
+        epilog=VOCABULARY_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    pruning.add_argument("model", metavar="MODEL", help="a model folder or hub name, with its masked-LM head and tokenizer")
+    pruning.add_argument(
+        "--shards", required=True, metavar="FOLDER", help="shards of its tokenizer: their counts decide, and they are re-mapped"
+    )
+    pruning.add_argument(
+        "--size", type=at_least(1), required=True, metavar="N", help="entries to keep, special tokens and characters included"
+    )
+    pruning.add_argument("--out", required=True, metavar="FOLDER", help="where model/ and shards/ go")
+    pruning.add_argument("--no-shards", action="store_true", help="the model alone")
+    _add_cache(pruning)
 
 
 def _add_shards(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ MODULES = {
     "train": "launcher.run",
     "evaluate": "launcher.scores",
     "shards": "launcher.shards",
+    "vocabulary": "launcher.vocabulary",
     "wandb-replay": "launcher.replay",
 }
 

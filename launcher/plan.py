@@ -17,14 +17,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from transformers import AutoModelForMaskedLM
 
 from data_shards.manifest import Manifest
 from data_shards.stream import Stream
 from kd import distributed
 from kd.engine import effective_stage
 from kd.export import model_sizes
-from kd.models import Encoder, quiet_transformers, read_config
+from kd.models import Encoder, quiet_transformers, read_config, untrained
 from kd.settings import CheckpointSettings
 from kd.student import StudentSettings, make_student
 from kd.teacher import TeacherSettings
@@ -116,7 +115,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     student = meta_student(config.student, teacher)
     for name, encoder in (("teacher", teacher), ("student", student)):
         if encoder is not None:
-            wiring.check_fits(name, encoder, manifest, config.data.window_tokens)
+            wiring.check_fits(name, encoder, manifest, config.data.stream)
     sizes = model_sizes(student)
     frozen = sizes.parameters - sizes.trainable
     checkpoint = 12 * sizes.trainable + 4 * frozen  # fp32 weights, and two fp32 moments of those that train
@@ -156,8 +155,8 @@ def meta_model(path: str, new_head: bool = False) -> Encoder:
     config = read_config(path)
     if new_head:
         config.tie_word_embeddings = True
-    with torch.device("meta"), quiet_transformers():
-        return Encoder(AutoModelForMaskedLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa"))
+    with torch.device("meta"):
+        return untrained(config)
 
 
 def meta_student(settings: StudentSettings, teacher: Encoder | None) -> Encoder:

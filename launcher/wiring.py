@@ -8,7 +8,7 @@ import torch
 
 from data_shards.location import Location, write_durably
 from data_shards.manifest import TOKENIZER, Manifest
-from data_shards.stream import Stream
+from data_shards.stream import Stream, StreamSettings
 from kd import distributed
 from kd.checkpoint import Checkpoint
 from kd.models import Encoder, load_mlm
@@ -71,8 +71,8 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     student = make_student(config.student, teacher, config.train.seed)
     for name, encoder in (("teacher", teacher), ("student", student)):
         if encoder is not None:
-            check_fits(name, encoder, manifest, config.data.window_tokens)
-    student.hf.set_attn_implementation(attention_of(config, precision))
+            check_fits(name, encoder, manifest, config.data.stream)
+    student.use_attention(attention_of(config, precision))
     if checkpoint is not None:
         weights, _ = checkpoint.load()
         own = dict(student.named_parameters())
@@ -96,16 +96,22 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     return Parts(trainer, stream, heldout, updates, precision)
 
 
-def check_fits(name: str, encoder: Encoder, manifest: Manifest, window_tokens: int) -> None:
-    """A model and a corpus belong together: vocabulary and window length."""
+def check_fits(name: str, encoder: Encoder, manifest: Manifest, stream: StreamSettings) -> None:
+    """A model and a corpus belong together: vocabulary, window length, and documents side by side."""
     if not manifest.vocabulary_size <= encoder.vocabulary <= manifest.vocabulary_size + SPARE_ROWS:
         raise LaunchError(
             f"{name}: expected a vocabulary of {manifest.vocabulary_size}, the shards', got {encoder.vocabulary}; "
             f"build shards with the {name}'s own tokenizer"
         )
-    if window_tokens > encoder.max_positions:
+    if stream.window_tokens > encoder.max_positions:
         raise LaunchError(
-            f"data.window_tokens: expected at most {encoder.max_positions}, the {name}'s positions, got {window_tokens}; shorten them"
+            f"data.window_tokens: expected at most {encoder.max_positions}, the {name}'s positions, "
+            f"got {stream.window_tokens}; shorten them"
+        )
+    if not encoder.packs and stream.packing == "windows" and not stream.attend_across_documents:
+        raise LaunchError(
+            f"data.packing: expected documents for the {name}, whose convolution reads across the documents of a window, got windows; "
+            "set data.packing: documents"
         )
 
 
