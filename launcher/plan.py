@@ -187,7 +187,7 @@ def student_memory(parameters: int, trainable: int, stage: int, precision: str, 
 
 
 def check_objective(config: RunConfig, student: Encoder, teacher: Encoder | None) -> None:
-    """KdError, one line, for a term that these two cannot satisfy: layers, widths, heads. cka is taken for uniform, which data may settle."""
+    """KdError, one line, for a term that these two cannot satisfy: layers, widths, heads (cka counts as uniform)."""
     terms = [
         term.model_copy(update={"layer_map": "uniform"}) if getattr(term, "layer_map", None) == "cka" else term for term in config.objective
     ]
