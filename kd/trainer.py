@@ -20,6 +20,7 @@ from transformers import AutoModelForMaskedLM
 
 from kd import checkpoint, distributed
 from kd.batch import Batch
+from kd.capture import capture
 from kd.checkpoint import Checkpoint, Progress
 from kd.engine import StudentEngine
 from kd.errors import KdError
@@ -27,10 +28,13 @@ from kd.head import Decoder
 from kd.models import Encoder
 from kd.objective import ModelOutputs, Objective
 from kd.phases import Phase, check_layers, phase_at
+from kd.projections import make_projections
 from kd.settings import TrainSettings
+from kd.states import Shape
 from kd.teacher import Teacher
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
+STUDENT = "student."  # how the student's own parameters begin in a checkpoint; the others are projections
 
 
 @dataclass(frozen=True)
@@ -52,23 +56,24 @@ class UpdateReport:
 
 
 class Lesson(nn.Module):
-    """The student and its objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K]).
+    """The student, projections and objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K]).
 
     The objective is that of one update, and is put there before it.
     """
 
-    def __init__(self, student: Encoder, objective: Objective, vocabulary: int) -> None:
+    def __init__(self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1) -> None:
         super().__init__()
         self.student = student
+        self.projections = make_projections(objective, seed)
         self.objective = objective
         self.vocabulary = vocabulary
 
     def forward(self, batch: Batch, teacher: ModelOutputs | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """One micro-batch. divisors [K]: the update's global token count of each term."""
-        last = self.student(batch).last
+        last, states = capture(self.student, batch, self.objective.student_states)
         transformed = self.student.transform(last[self.objective.selected(batch)])
         decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
-        return self.objective(ModelOutputs(last, transformed, decoder), teacher, batch, divisors)
+        return self.objective(ModelOutputs(last, transformed, decoder, states), teacher, batch, divisors, dict(self.projections))
 
 
 class Trainer:
@@ -86,12 +91,12 @@ class Trainer:
     ) -> None:
         self.device = distributed.device()
         self.chunk_tokens = train.chunk(self.device.type)
+        self.teacher = teacher
         for phase in phases:
-            missing = Objective(phase.terms, self.chunk_tokens).needs - (teacher.offers if teacher is not None else frozenset())
+            missing = self._settle(phase, student).needs - (teacher.offers if teacher is not None else frozenset())
             if missing:
                 raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
         check_layers(phases, student.layers)
-        self.teacher = teacher
         self.phases = phases
         self.vocabulary = vocabulary
         self.settings = train
@@ -144,7 +149,8 @@ class Trainer:
         own = dict(copy.named_parameters())
         with torch.no_grad():
             for name, weight, _ in self.engine.full_state():
-                own[name.removeprefix("student.")].copy_(weight)
+                if name.startswith(STUDENT):
+                    own[name.removeprefix(STUDENT)].copy_(weight)
         return copy.to(self.device).eval()
 
     def save(self, folder: Path, facts: dict[str, Any]) -> str | None:
@@ -180,10 +186,15 @@ class Trainer:
         if self.settings.activation_checkpointing:
             student.checkpoint_activations(use_reentrant=self.settings.zero_stage == 3)
         self.phase = phase
-        self.objective = Objective(phase.terms, self.chunk_tokens)
+        self.objective = self._settle(phase, student)
         self.student = student.train()
-        self.lesson = Lesson(student, self.objective, self.vocabulary)
+        self.lesson = Lesson(student, self.objective, self.vocabulary, self.settings.seed)
+        self.new_projections = {n: p.detach().clone() for n, p in self.lesson.named_parameters() if not n.startswith(STUDENT)}
         self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision)
+
+    def _settle(self, phase: Phase, student: Encoder) -> Objective:
+        shape = self.teacher.shape if self.teacher is not None else None
+        return Objective(phase.terms, self.chunk_tokens).settled(Shape.of(student), shape)
 
     def _cross(self, phase: Phase) -> None:
         """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""
@@ -201,14 +212,16 @@ class Trainer:
         student = self._blank(torch.float32)
         with torch.no_grad():
             for name, parameter in student.named_parameters():
-                parameter.copy_(weights[f"student.{name}"])
+                parameter.copy_(weights[STUDENT + name])
         self._begin(phase, student)
 
     def _take(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]], crossing: bool) -> None:
         """Give the engine full state; crossing: the state is that of the phase before."""
         if crossing and self.phase.fresh:
             moments, self.steps = {}, 0
-        self.engine.load_full_state(weights, moments, self.steps)
+        projections = self.new_projections | {name: weights[name] for name in self.new_projections if name in weights}
+        self.engine.set_weights(projections)
+        self.engine.load_full_state(weights | projections, moments, self.steps)
 
     def _blank(self, dtype: torch.dtype) -> Encoder:
         """A student of the same shape on the CPU, with any weights."""
@@ -226,6 +239,10 @@ class Trainer:
         if self.teacher is None or not self.lesson.objective.needs:
             yield None
             return
-        outputs = self.teacher(batch, self.lesson.objective.selected(batch))
+        objective = self.lesson.objective
+        outputs = self.teacher(batch, objective.selected(batch), objective.teacher_states)
+        if "logits" not in objective.needs:
+            yield ModelOutputs(outputs.last, states=outputs.states)
+            return
         with self.teacher.decoder() as (weight, bias):
-            yield ModelOutputs(outputs.last, outputs.transformed, Decoder(weight, bias, self.vocabulary))
+            yield ModelOutputs(outputs.last, outputs.transformed, Decoder(weight, bias, self.vocabulary), outputs.states)
