@@ -9,6 +9,10 @@ from launcher.config import load
 from launcher.errors import LaunchError
 
 POLICIES = "'every_other', 'distilbert', 'first', 'last' or 'spread'"
+KINDS = (
+    "soft_targets or mlm or logit_mse or cosine or hidden_mse or embedding_mse or hints or pkd or attention_kl or attention_mse or relations"
+    " or similarity or rkd_distance or rkd_angle or contrastive"
+)
 MINIMAL = """
 run: {folder: runs/x}
 data: {shards: shards/x}
@@ -38,9 +42,9 @@ def found(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         ("data.masking.polcy=token", "data.masking.polcy: unknown key; did you mean policy?"),
         ("teacher.mod=zero3", "teacher.mod: unknown key; did you mean mode?"),
         ("objective.1.temprature=3", "objective.1.temprature: unknown key; did you mean temperature?"),
-        ("objective.0.temperature=3", "objective.0.temperature: unknown key; known here: weight, positions, kind"),
-        ("objective.0.kind=mml", "objective.0.kind: expected soft_targets or mlm or cosine, got mml; did you mean mlm?"),
-        ("objective.0.kind=xyz", "objective.0.kind: expected soft_targets or mlm or cosine, got xyz; correct it"),
+        ("objective.0.temperature=3", "objective.0.temperature: unknown key; known here: kind, weight, positions"),
+        ("objective.0.kind=mml", f"objective.0.kind: expected {KINDS}, got mml; did you mean mlm?"),
+        ("objective.0.kind=xyz", f"objective.0.kind: expected {KINDS}, got xyz; correct it"),
         ("objective.0={weight: 2}", "objective.0.kind: expected a value, got none; add it"),
         ("objective.0=3", "objective.0: expected settings of its own, got 3; correct it"),
         ("objective=3", "objective: expected a list, got 3; correct it"),
@@ -72,7 +76,7 @@ def test_a_wrong_setting_is_one_line_that_blames_the_command_line(tmp_path: Path
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.micro_batch=3", "train: expected global_batch to be a multiple of micro_batch, got 8 and 3"),
+        ("train.micro_batch=3", "train: expected global_batch to be a multiple of micro_batch, got 8 and 3; change either"),
         ("train.tokens=3", "train: expected exactly one of updates, tokens and epochs, got updates, tokens; keep one"),
     ],
 )
