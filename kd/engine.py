@@ -40,6 +40,8 @@ class StudentEngine:
         self.clip = train.clip or NO_CLIPPING
         self.module = module
         initial = {name: p.detach().clone().float() for name, p in module.named_parameters() if p.requires_grad}
+        self.frozen = {name: p.detach().clone().float() for name, p in module.named_parameters() if not p.requires_grad}
+        """What does not train, in fp32 and in the host's memory: the module's copy may be rounded to bf16, and it may train again later."""
         groups = parameter_groups(module, optimizer.weight_decay)
         # A learning rate of 0 while DeepSpeed allocates the moments by a step of its own: it must not move or decay anything.
         # Fused: no temporaries as large as the flat masters, on CPUs and GPUs alike.
@@ -92,8 +94,10 @@ class StudentEngine:
         An update whose gradients hold NaN or infinity is skipped on every rank alike.
         """
         if self.by_hand:
-            parameters = [p for p in self.module.parameters() if p.grad is not None]
-            norm = float(nn.utils.clip_grad_norm_(parameters, self.clip)) if parameters else 0.0
+            parameters = [p for p in self.module.parameters() if p.requires_grad]
+            for parameter in parameters:  # what no term reaches: ZeRO's flat gradients have zeros there, and AdamW decays it
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            norm = float(nn.utils.clip_grad_norm_(parameters, self.clip))
             finite = torch.isfinite(torch.tensor(norm)).item()
             if not finite:
                 for parameter in parameters:
@@ -111,8 +115,7 @@ class StudentEngine:
         """
         for name, parameter in self.module.named_parameters():
             if not parameter.requires_grad:
-                with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_tensor")):
-                    yield name, parameter.detach().float(), {}
+                yield name, self.frozen[name], {}
             elif self.by_hand:
                 state = self.inner.state[parameter]
                 yield name, parameter.detach(), {key: state[key] for key in MOMENTS}
@@ -140,6 +143,10 @@ class StudentEngine:
                     self._set(parameter, value, key)
         for state in self.inner.state.values():
             state["step"] = torch.tensor(float(steps), device=state["exp_avg"].device)
+
+    def close(self) -> None:
+        """Let go of the module: hooks and buffers. Nothing else may be called afterwards."""
+        self.engine.destroy()
 
     def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None = None) -> None:
         """Give a parameter's fp32 master (key None) or one of its moments a full value."""

@@ -7,6 +7,7 @@
 Shares simply add up, so ranks, micro-batches and accumulation cannot change the loss (FIELD: mean of means).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from kd.batch import Batch
 from kd.errors import KdError
 from kd.head import Decoder, chunked_terms
+from kd.schedules import bounds, resolved, schedules
 from kd.terms import Side, Term, TokenView
 
 
@@ -28,15 +30,22 @@ class ModelOutputs:
 
 
 class Objective:
-    """A weighted sum of terms. Knows no model: shapes in, numbers out."""
+    """A weighted sum of terms. Knows no model: shapes in, numbers out. Only that of one update (`at`) can be called."""
 
-    def __init__(self, terms: list[Term], chunk_tokens: int) -> None:
-        if not any(term.weight > 0 for term in terms):
+    def __init__(self, terms: Sequence[Term], chunk_tokens: int, names: Sequence[str] | None = None) -> None:
+        """names: of the terms, one each; None: from their kinds, numbered where a kind stands twice."""
+        computed = [number for number, term in enumerate(terms) if max(bounds(term.weight)) > 0]
+        if not computed:
             raise KdError("objective: expected at least one term with a weight above 0, got none; add a term or raise a weight")
-        self.terms = [term for term in terms if term.weight > 0]
+        self.terms = [terms[number] for number in computed]
         self.chunk_tokens = chunk_tokens
         self.on_logits = [term for term in self.terms if term.reads == "logits"]
         self.on_hidden = [term for term in self.terms if term.reads == "last_hidden"]
+        self._names = [names[number] for number in computed] if names is not None else numbered([term.kind for term in self.terms])
+
+    def at(self, update: int, updates: int) -> "Objective":
+        """This objective in update 0 .. updates - 1: schedules are numbers, terms of weight 0 are gone, names are as before."""
+        return Objective([resolved(term, update, updates) for term in self.terms], self.chunk_tokens, self._names)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -45,9 +54,17 @@ class Objective:
 
     @property
     def names(self) -> list[str]:
-        """One name a term, in the order of `sums`; a kind that stands twice is numbered."""
-        kinds = [term.kind for term in self.on_logits + self.on_hidden]
-        return [kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
+        """One name a term, in the order of `sums`."""
+        reads = [term.reads for term in self.terms]
+        return [name for wanted in ("logits", "last_hidden") for name, read in zip(self._names, reads, strict=True) if read == wanted]
+
+    def scheduled(self, update: int, updates: int) -> dict[str, float]:
+        """The numbers that schedules have in update 0 .. updates - 1: {"weight/mlm": 0.5, "temperature/soft_targets": 2.0}."""
+        return {
+            f"{setting}/{name}": schedule.value(update, updates)
+            for name, term in zip(self._names, self.terms, strict=True)
+            for setting, schedule in schedules(term).items()
+        }
 
     @property
     def weights(self) -> list[float]:
@@ -93,6 +110,11 @@ class Objective:
             loss = loss + total * (term.weight / divisor)
             sums.append(total.detach().double().reshape(1))
         return loss, torch.cat(sums)
+
+
+def numbered(kinds: Sequence[str]) -> list[str]:
+    """Kinds as names: one that stands twice is numbered."""
+    return [kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
 
 
 def _looks_at(term: Term, batch: Batch) -> Tensor:

@@ -1,6 +1,7 @@
 """One update after the other: teacher, student, objective, engine. Knows no file, no reporter and no signal; `launcher` drives it.
 
 An update, on every rank:
+0. if it is the first of a phase: another objective, another choice of what trains, an engine of its own;
 1. counts: how many tokens each term looks at in the whole update, over all ranks and micro-batches;
 2. for each micro-batch: teacher outputs, then the student's share of the loss and its gradients;
 3. one clipped step, skipped on all ranks if a gradient is not finite;
@@ -9,7 +10,7 @@ An update, on every rank:
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from kd.errors import KdError
 from kd.head import Decoder
 from kd.models import Encoder
 from kd.objective import ModelOutputs, Objective
-from kd.schedules import OptimizerSettings, learning_rate
+from kd.phases import Phase, check_layers, phase_at
 from kd.settings import TrainSettings
 from kd.teacher import Teacher
+
+STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,17 @@ class UpdateReport:
     applied: bool
     tokens: int
     predicted: int
+    phase: str = ""
+    """Its phase; empty where the run has none."""
+    scheduled: dict[str, float] = field(default_factory=dict)
+    """What the terms' schedules gave: {"weight/mlm": 0.5}."""
 
 
 class Lesson(nn.Module):
-    """The student and its objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K])."""
+    """The student and its objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K]).
+
+    The objective is that of one update, and is put there before it.
+    """
 
     def __init__(self, student: Encoder, objective: Objective, vocabulary: int) -> None:
         super().__init__()
@@ -68,47 +78,46 @@ class Trainer:
         self,
         student: Encoder,
         teacher: Teacher | None,
-        objective: Objective,
+        phases: Sequence[Phase],
         *,
         vocabulary: int,
         train: TrainSettings,
-        optimizer: OptimizerSettings,
-        updates: int,
         precision: str,
     ) -> None:
-        missing = objective.needs - (teacher.offers if teacher is not None else frozenset())
-        if missing:
-            raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
-        self.student = student
+        self.device = distributed.device()
+        self.chunk_tokens = train.chunk(self.device.type)
+        for phase in phases:
+            missing = Objective(phase.terms, self.chunk_tokens).needs - (teacher.offers if teacher is not None else frozenset())
+            if missing:
+                raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
+        check_layers(phases, student.layers)
         self.teacher = teacher
-        self.objective = objective
+        self.phases = phases
         self.vocabulary = vocabulary
         self.settings = train
-        self.optimizer = optimizer
-        self.updates = updates
-        self.device = distributed.device()
+        self.precision = precision
         self.done = 0
         """Finished updates, skipped ones included."""
         self.skipped = 0
         self.bad_in_a_row = 0
         self.tokens = 0
-        if train.activation_checkpointing:
-            student.checkpoint_activations(use_reentrant=train.zero_stage == 3)
-        student.train()
-        self.engine = StudentEngine(Lesson(student, objective, vocabulary), train, optimizer, precision)
-
-    @property
-    def steps(self) -> int:
-        """Updates that moved the weights: AdamW's own count."""
-        return self.done - self.skipped
+        self.steps = 0
+        """AdamW's own count: updates that moved the weights since its state was last fresh."""
+        self.may_train = frozenset(name for name, weight in student.named_parameters() if weight.requires_grad)
+        self._begin(phases[0], student)
 
     def update(self, batches: Sequence[Batch]) -> UpdateReport:
         """Learn from this rank's micro-batches of the next update. Collective."""
-        rate = learning_rate(self.optimizer, self.done, self.updates)
+        phase = phase_at(self.phases, self.done)
+        if phase is not self.phase:
+            self._cross(phase)
+        within = (self.done - phase.first, phase.updates)
+        objective = self.lesson.objective = self.objective.at(*within)
+        rate = phase.learning_rate(self.done)
         self.engine.set_learning_rate(rate)
         batches = [batch.to(self.device) for batch in batches]
         seen = torch.stack([torch.stack([batch.real.sum(), batch.predicted.sum()]) for batch in batches]).sum(0).double()
-        counts = torch.stack([self.objective.counts(batch) for batch in batches]).sum(0)
+        counts = torch.stack([objective.counts(batch) for batch in batches]).sum(0)
         totals = distributed.sum_over_ranks(torch.cat([counts, seen]))
         divisors = totals[: len(counts)]
         sums = torch.zeros_like(divisors)
@@ -122,15 +131,16 @@ class Trainer:
         self.done += 1
         self.tokens += tokens
         self.skipped += not applied
+        self.steps += applied
         self.bad_in_a_row = 0 if applied else self.bad_in_a_row + 1
-        loss = sum(weight * mean for weight, mean in zip(self.objective.weights, means, strict=True))
-        names = self.objective.names
-        return UpdateReport(self.done, loss, dict(zip(names, means, strict=True)), norm, rate, applied, tokens, predicted)
+        loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
+        terms = dict(zip(objective.names, means, strict=True))
+        scheduled = self.objective.scheduled(*within)
+        return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled)
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
         """The student as it is now, whole and by itself, for evaluation and export. Collective; every rank gets one."""
-        with torch.random.fork_rng(devices=[]):
-            copy = Encoder(AutoModelForMaskedLM.from_config(self.student.hf.config, dtype=dtype))
+        copy = self._blank(dtype)
         own = dict(copy.named_parameters())
         with torch.no_grad():
             for name, weight, _ in self.engine.full_state():
@@ -139,7 +149,7 @@ class Trainer:
 
     def save(self, folder: Path, facts: dict[str, Any]) -> str | None:
         """Write a checkpoint; None, or why it could not be written. Collective: all ranks get the same answer."""
-        progress = Progress(self.done, self.skipped, self.tokens, facts)
+        progress = Progress(self.done, self.skipped, self.tokens, facts | {STEPS: self.steps})
         state = self.engine.full_state()
         failed = ""
         if distributed.rank() == 0:
@@ -155,7 +165,55 @@ class Trainer:
         """Go on from a checkpoint. Collective. The student must have been given its weights before this trainer was made."""
         weights, moments = saved.load()
         self.done, self.skipped, self.tokens = saved.progress.done, saved.progress.skipped, saved.progress.tokens
+        self.steps = saved.progress.facts.get(STEPS, self.done - self.skipped)
+        phase = phase_at(self.phases, self.done)
+        if phase is not self.phase:
+            self._rebuild(phase, weights)
+        self._take(weights, moments, crossing=phase_at(self.phases, max(0, self.done - 1)) is not phase)
+
+    def _begin(self, phase: Phase, student: Encoder) -> None:
+        """An engine for a phase, around a student in fp32 on the CPU."""
+        for name, weight in student.named_parameters():
+            weight.requires_grad_(name in self.may_train and phase.trainable(student, name))
+        if not any(weight.requires_grad for weight in student.parameters()):
+            raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
+        if self.settings.activation_checkpointing:
+            student.checkpoint_activations(use_reentrant=self.settings.zero_stage == 3)
+        self.phase = phase
+        self.objective = Objective(phase.terms, self.chunk_tokens)
+        self.student = student.train()
+        self.lesson = Lesson(student, self.objective, self.vocabulary)
+        self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision)
+
+    def _cross(self, phase: Phase) -> None:
+        """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""
+        weights: dict[str, Tensor] = {}
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, weight, kept in self.engine.full_state():
+            weights[name] = weight.detach().to("cpu", copy=True)
+            moments[name] = {key: value.detach().to("cpu", copy=True) for key, value in kept.items()}
+        self._rebuild(phase, weights)
+        self._take(weights, moments, crossing=True)
+
+    def _rebuild(self, phase: Phase, weights: dict[str, Tensor]) -> None:
+        """Another phase's engine, around a new student of these weights."""
+        self.engine.close()
+        student = self._blank(torch.float32)
+        with torch.no_grad():
+            for name, parameter in student.named_parameters():
+                parameter.copy_(weights[f"student.{name}"])
+        self._begin(phase, student)
+
+    def _take(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]], crossing: bool) -> None:
+        """Give the engine full state; crossing: the state is that of the phase before."""
+        if crossing and self.phase.fresh:
+            moments, self.steps = {}, 0
         self.engine.load_full_state(weights, moments, self.steps)
+
+    def _blank(self, dtype: torch.dtype) -> Encoder:
+        """A student of the same shape on the CPU, with any weights."""
+        with torch.random.fork_rng(devices=[]):
+            return Encoder(AutoModelForMaskedLM.from_config(self.student.hf.config, dtype=dtype))
 
     def _seed_dropout(self, batch: Batch) -> None:
         """Dropout is a function of (seed, update, first slot): a checkpoint needs no random state."""
@@ -165,9 +223,9 @@ class Trainer:
     @contextmanager
     def _teach(self, batch: Batch) -> Iterator[ModelOutputs | None]:
         """The teacher's outputs for a batch; a sharded decoder is whole only while inside."""
-        if self.teacher is None:
+        if self.teacher is None or not self.lesson.objective.needs:
             yield None
             return
-        outputs = self.teacher(batch, self.objective.selected(batch))
+        outputs = self.teacher(batch, self.lesson.objective.selected(batch))
         with self.teacher.decoder() as (weight, bias):
             yield ModelOutputs(outputs.last, outputs.transformed, Decoder(weight, bias, self.vocabulary))

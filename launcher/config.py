@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from data_shards.stream import StreamSettings
-from kd.schedules import OptimizerSettings
+from kd.errors import KdError
+from kd.phases import Phase, PhaseSettings, phases_of
+from kd.schedules import OptimizerSettings, bounds
 from kd.settings import CheckpointSettings, TrainSettings
 from kd.student import StudentSettings
 from kd.teacher import TeacherSettings
@@ -77,23 +79,47 @@ class RunConfig(BaseModel):
     student: StudentSettings = StudentSettings()
     teacher: TeacherSettings | None = None
     """null: no teacher; the objective's terms must then all be the student's own (a masked-language-model pretrainer)."""
-    objective: Annotated[list[Term], Field(min_length=1)]
+    phases: list[PhaseSettings] = []
+    """[]: the whole run is one."""
+    objective: Annotated[list[Term], Field(validate_default=True)] = []
+    """The loss; with phases, that of those which have none of their own."""
     train: TrainSettings
     optimizer: OptimizerSettings = OptimizerSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
 
+    @field_validator("objective")
+    @classmethod
+    def _something_to_learn(cls, objective: list[Term], info: ValidationInfo) -> list[Term]:
+        phases = info.data.get("phases", [])
+        if not objective and not (phases and all(phase.objective for phase in phases)):
+            raise ValueError("expected a value, got none; add it")
+        return objective
+
     @model_validator(mode="after")
     def _rooms_agree(self) -> "RunConfig":
-        if not any(term.weight > 0 for term in self.objective):
-            raise ValueError("objective: expected at least one term with a weight above 0, got none; raise one")
-        asking = sorted(term.kind for term in self.objective if term.weight > 0 and term.asks)
+        if self.train.updates is not None:  # else the plan, which knows the run's length, checks the phases
+            try:
+                self.phases_of(self.train.updates)
+            except KdError as error:
+                raise ValueError(str(error)) from None
+        asking = sorted({term.kind for term in self.terms if max(bounds(term.weight)) > 0 and term.asks})
         if asking and self.teacher is None:
             raise ValueError(f"teacher: expected a teacher for {', '.join(asking)}, got null; name one, or drop the term")
         if self.teacher is None and self.student.init == "teacher":
             raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
         return self
+
+    def phases_of(self, updates: int) -> tuple[Phase, ...]:
+        """The phases of a run of so many updates. Raises KdError where they do not fit."""
+        return phases_of(self.phases, self.objective, self.optimizer, updates)
+
+    @property
+    def terms(self) -> list[Term]:
+        """The terms of all phases."""
+        own = [term for phase in self.phases for term in phase.objective or []]
+        return own + (self.objective if not self.phases or any(phase.objective is None for phase in self.phases) else [])
 
     @property
     def name(self) -> str:

@@ -31,6 +31,7 @@ from launcher import wiring
 from launcher.config import RunConfig
 from launcher.console import size
 from launcher.errors import LaunchError
+from launcher.plan_phases import PhasePlan, phase_rows, plan_phases
 
 BYTES = {"fp32": 4, "bf16": 2}
 CHECKPOINTS = "checkpoints"
@@ -85,6 +86,9 @@ class Plan:
     student_layers: int
     student_parameters: int
     student_trainable: int
+    """At most, over the phases."""
+    phases: tuple[PhasePlan, ...]
+    """A run without phases is one, without a name."""
     memory: StudentMemory
     teacher: TeacherPlan | None
     logits_bytes: int
@@ -117,8 +121,10 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         if encoder is not None:
             wiring.check_fits(name, encoder, manifest, config.data.stream)
     sizes = model_sizes(student)
-    frozen = sizes.parameters - sizes.trainable
-    checkpoint = 12 * sizes.trainable + 4 * frozen  # fp32 weights, and two fp32 moments of those that train
+    tokens_per_update = stream.tokens_per_epoch / stream.windows_per_epoch * train.global_batch
+    phases = plan_phases(config.phases_of(updates), student, tokens_per_update)
+    trainable = max(phase.trainable for phase in phases)
+    checkpoint = 4 * sizes.parameters + 8 * trainable  # fp32 weights, and two fp32 moments of those that train
     needed, free = disk(Path(config.run.folder), checkpoint, 4 * sizes.parameters, config.checkpoint)
     windows = updates * train.global_batch
     epochs = windows / stream.windows_per_epoch
@@ -128,7 +134,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         micro_batch=train.micro_batch,
         micro_batches=micro_batches,
         windows_per_update=train.global_batch,
-        tokens_per_update=stream.tokens_per_epoch / stream.windows_per_epoch * train.global_batch,
+        tokens_per_update=tokens_per_update,
         updates=updates,
         warmup_updates=config.optimizer.warmup_updates(updates),
         windows=windows,
@@ -140,8 +146,9 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         zero_stage=stage,
         student_layers=student.layers,
         student_parameters=sizes.parameters,
-        student_trainable=sizes.trainable,
-        memory=student_memory(sizes.parameters, sizes.trainable, stage, precision, world),
+        student_trainable=trainable,
+        phases=tuple(phases),
+        memory=student_memory(sizes.parameters, trainable, stage, precision, world),
         teacher=_teacher_plan(config.teacher, teacher, precision, world) if config.teacher is not None and teacher is not None else None,
         logits_bytes=4 * chunk * (student.vocabulary + (teacher.vocabulary if teacher is not None else 0)),
         checkpoint_bytes=checkpoint,
@@ -214,6 +221,7 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     forward = f"{ranks} x {plan.micro_batches} micro-batches x {plan.micro_batch} windows"
     yield "an update", f"{forward} = {plan.windows_per_update:,} windows, {plan.tokens_per_update:,.0f} tokens"
     yield "the run", f"{plan.updates:,} updates ({plan.warmup_updates:,} of warm-up), {plan.windows:,} windows, {plan.tokens:,} tokens"
+    yield from phase_rows(plan.phases)
     yield (
         "the corpus",
         f"{plan.windows_per_epoch:,} windows, read {plan.epochs:.3g} times; {plan.heldout_windows:,} held-out windows scored",

@@ -119,6 +119,7 @@ class Run:
         while self.trainer.done < self.parts.updates:
             batches = self.feed.take()
             report = self.trainer.update(batches)
+            self.announce()
             self.meter.add(report)
             if not report.applied:
                 windows = sorted(int(w) for batch in batches for w in batch.windows)
@@ -132,7 +133,8 @@ class Run:
                     )
                     return Exit.NOT_FINITE
             last = report.update == self.parts.updates
-            if report.update % self.config.report.every_updates == 0 or last:
+            border = report.update == self.trainer.phase.end  # no line is about two phases
+            if report.update % self.config.report.every_updates == 0 or border or last:
                 self.report_line(report)
             if self._due(self.config.evaluate.every_updates, report.update) or last:
                 self.evaluate(last)
@@ -149,6 +151,13 @@ class Run:
         self.finish()
         return Exit.DONE
 
+    def announce(self) -> None:
+        """Say that a phase began with this update."""
+        phases, phase = self.trainer.phases, self.trainer.phase
+        if phase.name and self.trainer.done == phase.first + 1:
+            number = f"{phases.index(phase) + 1} of {len(phases)}"
+            self.event("phase", f"phase {number}, {phase.name}: updates {phase.first + 1:,} to {phase.end:,}")
+
     def report_line(self, report: UpdateReport) -> None:
         """The train line: means since the last one."""
         waited, self.feed.waited_seconds = self.feed.waited_seconds, 0.0
@@ -160,10 +169,13 @@ class Run:
             "tokens_total": round(self.trainer.tokens / report.update * updates),
             "epoch": self.feed.windows / self.parts.stream.windows_per_epoch,
             "learning_rate": report.learning_rate,
+            **report.scheduled,
             "seconds_left": (updates - report.update) * values["seconds_per_update"],
             "memory_gb": peak_memory_gb(),
             "skipped_updates": self.trainer.skipped,
         }
+        if report.phase:
+            values["phase"] = report.phase
         del values["seconds_per_update"]
         self.line("train", values)
 
@@ -229,7 +241,10 @@ class Run:
             "heldout": asdict(self.scores) if self.scores is not None else None,
         }
         training = {k: report[k] for k in ("teacher", "updates", "tokens", "precision")} | {"heldout": report["heldout"]}
-        training |= {"layers": self.config.student.layers, "objective": [term.model_dump(mode="json") for term in self.config.objective]}
+        training |= {"layers": self.config.student.layers}
+        training |= {
+            f"objective {phase.name}".rstrip(): [term.model_dump(mode="json") for term in phase.terms] for phase in self.trainer.phases
+        }
         save_student(student, self.folder.student, training=training, tokenizer_folder=wiring.tokenizer_folder(self.config))
         write_atomically(self.folder.report, json.dumps(report, indent=1) + "\n")
         self.event("finished", f"student in {self.folder.student}")

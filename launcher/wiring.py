@@ -12,7 +12,6 @@ from data_shards.stream import Stream, StreamSettings
 from kd import distributed
 from kd.checkpoint import Checkpoint
 from kd.models import Encoder, load_mlm
-from kd.objective import Objective
 from kd.student import make_student
 from kd.teacher import make_teacher
 from kd.trainer import Trainer
@@ -84,11 +83,9 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     trainer = Trainer(
         student,
         make_teacher(config.teacher, precision, distributed.device()) if config.teacher is not None else None,
-        Objective(config.objective, config.train.chunk(distributed.device().type)),
+        config.phases_of(updates),
         vocabulary=manifest.vocabulary_size,
         train=config.train,
-        optimizer=config.optimizer,
-        updates=updates,
         precision=precision,
     )
     if checkpoint is not None:

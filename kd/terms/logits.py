@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from kd.schedules import Schedulable
 from kd.terms.view import Positions, TermSettings, TokenView
 
 
@@ -20,7 +21,7 @@ class SoftTargets(TermSettings):
     asks: ClassVar[frozenset[str]] = frozenset({"logits"})
 
     kind: Literal["soft_targets"] = "soft_targets"
-    temperature: Annotated[float, Field(gt=0)] = 2.0
+    temperature: Annotated[float, Field(gt=0), Schedulable()] = 2.0
 
     def __call__(self, view: TokenView) -> Tensor:
         """logits [N, V] of both -> [N] fp32."""

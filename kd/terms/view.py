@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from kd.schedules import Schedulable
+
 Positions = Literal["all", "masked"]
 
 
@@ -33,7 +35,7 @@ class TermSettings(BaseModel):
     reads: ClassVar[Literal["logits", "last_hidden"]]
     asks: ClassVar[frozenset[str]] = frozenset()
 
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0), Schedulable()] = 1.0
     positions: Positions = "all"
 
     def __call__(self, view: TokenView) -> Tensor:

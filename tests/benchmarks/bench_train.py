@@ -39,7 +39,7 @@ from data_shards.sources import SourceSettings
 from data_shards.stream import Stream, StreamSettings
 from kd import distributed
 from kd.models import load_mlm, quiet_transformers
-from kd.objective import Objective
+from kd.phases import phases_of
 from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
 from kd.student import StudentSettings, make_student
@@ -105,11 +105,9 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
         trainer = Trainer(
             student,
             make_teacher(TeacherSettings(model=teacher_path), precision, distributed.device()),
-            Objective(terms, train.chunk(distributed.device().type)),
+            phases_of([], terms, optimizer, updates + warmup),
             vocabulary=VOCABULARY,
             train=train,
-            optimizer=optimizer,
-            updates=updates + warmup,
             precision=precision,
         )
         step = trainer.update

@@ -13,7 +13,7 @@ from trainer_on_ranks import CLIP, COLUMNS, OPTIMIZER, ROWS, UPDATES, row
 from kd.batch import IGNORED
 from kd.errors import KdError
 from kd.models import Encoder, load_mlm, quiet_transformers
-from kd.objective import Objective
+from kd.phases import phases_of
 from kd.schedules import OptimizerSettings, learning_rate
 from kd.settings import TrainSettings
 from kd.terms import SoftTargets
@@ -95,11 +95,9 @@ def test_an_objective_that_needs_a_teacher_is_refused_without_one(tiny_distilber
         Trainer(
             tiny_distilbert,
             None,
-            Objective([SoftTargets()], 8),
+            phases_of([], [SoftTargets()], OptimizerSettings(), 1),
             vocabulary=120,
             train=TrainSettings(global_batch=2, micro_batch=2, updates=1),
-            optimizer=OptimizerSettings(),
-            updates=1,
             precision="fp32",
         )
 

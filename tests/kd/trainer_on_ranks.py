@@ -14,7 +14,7 @@ import torch
 from kd import checkpoint, distributed
 from kd.batch import IGNORED, Batch
 from kd.models import Encoder, load_mlm
-from kd.objective import Objective
+from kd.phases import phases_of
 from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
 from kd.teacher import TeacherSettings, make_teacher
@@ -57,15 +57,14 @@ def make(teacher: str, student: Encoder, mode: str, stage: int, precision: str, 
         precision=precision,
         clip=CLIP,
         activation_checkpointing=checkpointing,
+        chunk_tokens=50,
     )
     return Trainer(
         student,
         make_teacher(TeacherSettings(model=teacher, mode=mode), precision, distributed.device()),
-        Objective([SoftTargets(weight=5), MaskedLM(weight=2), HiddenCosine()], chunk_tokens=50),
+        phases_of([], [SoftTargets(weight=5), MaskedLM(weight=2), HiddenCosine()], OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=settings,
-        optimizer=OPTIMIZER,
-        updates=UPDATES,
         precision=precision,
     )
 

@@ -44,7 +44,7 @@ def found(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         ("objective.0={weight: 2}", "objective.0.kind: expected a value, got none; add it"),
         ("objective.0=3", "objective.0: expected settings of its own, got 3; correct it"),
         ("objective=3", "objective: expected a list, got 3; correct it"),
-        ("objective=[]", "objective: expected at least 1 item, got 0; correct it"),
+        ("objective=[]", "objective: expected a value, got none; add it"),
         ("train=5", "train: expected settings of its own, got 5; correct it"),
         ("train.micro_batch=many", "train.micro_batch: expected a whole number, got 'many'; correct it"),
         ("train.micro_batch=2.5", "train.micro_batch: expected a whole number, got 2.5; correct it"),
