@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from data_shards.stream import StreamSettings
 from kd.errors import KdError
@@ -94,7 +95,7 @@ class RunConfig(BaseModel):
     def _something_to_learn(cls, objective: list[Term], info: ValidationInfo) -> list[Term]:
         phases = info.data.get("phases", [])
         if not objective and not (phases and all(phase.objective for phase in phases)):
-            raise ValueError("expected a value, got none; add it")
+            raise PydanticKnownError("missing")
         return objective
 
     @model_validator(mode="after")
