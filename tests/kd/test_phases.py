@@ -185,25 +185,23 @@ def test_three_phases_do_what_plain_torch_does_and_continue_bit_identically_arou
         make_model("bert", layers=3).save_pretrained(teacher)
         make_model("distilbert", seed=2, layers=2, dropout=0.0, attention_dropout=0.0).save_pretrained(student)
     losses = plain_phases(load_mlm(str(teacher)), load_mlm(str(student)).train())
-    for ranks, ways in ((1, "2-bf16"), (2, "0-fp32,1-fp32,3-bf16")):
-        result = tmp_path / f"ranks-{ranks}.json"
-        run_ranks(ranks, SCRIPT, result, teacher, student, tmp_path / f"checkpoints-{ranks}", ways)
-        report = json.loads(result.read_text())
-        assert list(report) == ways.split(",")
-        for name, seen in report.items():
-            where = f"{ranks} ranks, {name}"
-            assert seen["losses"] == pytest.approx(losses, rel=2e-5 if "fp32" in name else 0.03), where
-            assert seen["rates"] == pytest.approx(COURSES), where
-            assert seen["phases"] == ["head", "head", "layer", "all", "all"], where
-            assert seen["scheduled"] == [
-                {"weight/cosine": 0.0},
-                {"weight/cosine": 3.0},
-                {},
-                {"weight/soft_targets": 1.0, "temperature/soft_targets": 4.0},
-                {"weight/soft_targets": 5.0, "temperature/soft_targets": 2.0},
-            ], where
-            assert seen["terms"] == [["mlm"], ["mlm", "cosine"], ["cosine"], ["soft_targets", "mlm"], ["soft_targets", "mlm"]], where
-            assert seen["moved"] == [["head"], ["head"], ["layers 1"], seen["moved"][3], seen["moved"][4]], where
-            assert set(seen["moved"][4]) == {"embeddings", "head", "layers 0", "layers 1"}, where
-            assert seen["moments"] == [["head"], ["head"], ["layers 1"], seen["moved"][3], seen["moved"][4]], where
-            assert seen["continued"] == {"1": True, "2": True, "3": True}, where
+    ways, result = "0-fp32,1-fp32,3-bf16", tmp_path / "result.json"  # one rank: tests/runs/test_phases.py
+    run_ranks(2, SCRIPT, result, teacher, student, tmp_path / "checkpoints", ways)
+    report = json.loads(result.read_text())
+    assert list(report) == ways.split(",")
+    for where, seen in report.items():
+        assert seen["losses"] == pytest.approx(losses, rel=2e-5 if "fp32" in where else 0.03), where
+        assert seen["rates"] == pytest.approx(COURSES), where
+        assert seen["phases"] == ["head", "head", "layer", "all", "all"], where
+        assert seen["scheduled"] == [
+            {"weight/cosine": 0.0},
+            {"weight/cosine": 3.0},
+            {},
+            {"weight/soft_targets": 1.0, "temperature/soft_targets": 4.0},
+            {"weight/soft_targets": 5.0, "temperature/soft_targets": 2.0},
+        ], where
+        assert seen["terms"] == [["mlm"], ["mlm", "cosine"], ["cosine"], ["soft_targets", "mlm"], ["soft_targets", "mlm"]], where
+        assert seen["moved"] == [["head"], ["head"], ["layers 1"], seen["moved"][3], seen["moved"][4]], where
+        assert set(seen["moved"][4]) == {"embeddings", "head", "layers 0", "layers 1"}, where
+        assert seen["moments"] == [["head"], ["head"], ["layers 1"], seen["moved"][3], seen["moved"][4]], where
+        assert seen["continued"] == {"1": True, "2": True, "3": True}, where
