@@ -24,6 +24,7 @@ from kd.schedules import OptimizerSettings, bounds
 from kd.settings import CheckpointSettings, TrainSettings
 from kd.student import StudentSettings
 from kd.teacher import TeacherSettings
+from kd.teachers import MemberSettings, TeachersSettings
 from kd.terms import Term
 from launcher import mistakes
 from launcher.credentials import redacted
@@ -35,6 +36,7 @@ STRICT = ConfigDict(frozen=True, extra="forbid")
 MAX_BYTES = 1 << 20  # of a file
 MAX_VALUES, MAX_DEPTH = 10_000, 20  # of what it says, aliases unfolded
 SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+NUMBER = re.compile(r"\.\d+(?=\.|$)")
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -80,6 +82,8 @@ class RunConfig(BaseModel):
     student: StudentSettings = StudentSettings()
     teacher: TeacherSettings | None = None
     """null: no teacher; the objective's terms must then all be the student's own (a masked-language-model pretrainer)."""
+    teachers: TeachersSettings | None = None
+    """Several, instead of one."""
     phases: list[PhaseSettings] = []
     """[]: the whole run is one."""
     objective: Annotated[list[Term], Field(validate_default=True)] = []
@@ -106,11 +110,20 @@ class RunConfig(BaseModel):
             except KdError as error:
                 raise ValueError(str(error)) from None
         asking = sorted({term.kind for term in self.terms if max(bounds(term.weight)) > 0 and term.asks})
-        if asking and self.teacher is None:
+        if self.teacher is not None and self.teachers is not None:
+            raise ValueError("teachers: expected either teacher or teachers, got both; keep one")
+        if asking and not self.members:
             raise ValueError(f"teacher: expected a teacher for {', '.join(asking)}, got null; name one, or drop the term")
-        if self.teacher is None and self.student.init == "teacher":
+        if not self.members and self.student.init == "teacher":
             raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
         return self
+
+    @property
+    def members(self) -> dict[str, MemberSettings]:
+        """The teachers, one or several or none, by the setting that names them. A student made from a teacher is made from the first."""
+        if self.teachers is not None:
+            return {f"teachers.models.{number}": member for number, member in enumerate(self.teachers.models)}
+        return {"teacher": MemberSettings(**self.teacher.model_dump())} if self.teacher is not None else {}
 
     def phases_of(self, updates: int) -> tuple[Phase, ...]:
         """The phases of a run of so many updates. Raises KdError where they do not fit."""
@@ -155,10 +168,10 @@ def dump(config: RunConfig) -> str:
 
 
 def differences(before: RunConfig, after: RunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
-    """One line a setting that differs: `train.clip: 5.0 -> 1.0`. `ignoring`: dotted prefixes left out."""
+    """One line a setting that differs: `train.clip: 5.0 -> 1.0`. `ignoring`: dotted prefixes left out, places in lists not counted."""
     old, new = _flat(public(before)), _flat(public(after))
     keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
-    kept = [key for key in keys if not any(key == prefix or key.startswith(prefix + ".") for prefix in ignoring)]
+    kept = [key for key in keys if not any(f"{NUMBER.sub('', key)}.".startswith(f"{prefix}.") for prefix in ignoring)]
     return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in kept]
 
 
