@@ -17,8 +17,8 @@ from kd.decoder import Decoder
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What some term of this update wants of one teacher's logits, or (teacher None) of the mixture at a temperature."""
+class Wanted:
+    """What a term wants: one teacher's logits, or (teacher None) those of the mixture at a temperature."""
 
     teacher: int | None
     temperature: float = 1.0
@@ -31,11 +31,11 @@ class TeacherHeads:
     heads: Mapping[int, tuple[Tensor, Decoder]]
     weights: Sequence[float] = (1.0,)
 
-    def logits(self, wanted: Sequence[Taught | None], chunk: slice) -> list[Tensor | None]:
+    def logits(self, wanted: Sequence[Wanted | None], chunk: slice) -> list[Tensor | None]:
         """[n, V] fp32 for each of `wanted` (None: nothing). One teacher's logits exist at a time, besides what is wanted."""
-        found: dict[Taught, Tensor] = {}
+        found: dict[Wanted, Tensor] = {}
         for number, (transformed, decoder) in self.heads.items():
-            own = [one for one in set(wanted) if one is not None and one.teacher in (None, number)]
+            own = [one for one in dict.fromkeys(wanted) if one is not None and one.teacher in (None, number)]
             if not own:
                 continue
             logits = decoder.logits(transformed[chunk])

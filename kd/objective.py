@@ -7,15 +7,17 @@
 Shares simply add up, so ranks, micro-batches and accumulation cannot change the loss (FIELD: mean of means).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kd.batch import Batch
+from kd.decoder import Decoder
 from kd.errors import KdError
-from kd.head import Decoder, chunked_terms
+from kd.head import chunked_terms
+from kd.mixture import TeacherHeads, Wanted
 from kd.schedules import bounds, resolved, schedules
 from kd.terms import Side, Term, TokenView
 
@@ -27,6 +29,14 @@ class ModelOutputs:
     last_hidden: Tensor
     transformed: Tensor
     decoder: Decoder
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What several teachers give: outputs by the teacher's number, of those that some term asks; weights of all, summing to 1."""
+
+    outputs: Mapping[int, ModelOutputs]
+    weights: Sequence[float] = (1.0,)
 
 
 class Objective:
@@ -51,6 +61,10 @@ class Objective:
     def needs(self) -> frozenset[str]:
         """What the teacher has to offer."""
         return frozenset().union(*(term.asks for term in self.terms))
+
+    def needs_of(self, number: int, several: bool) -> frozenset[str]:
+        """What one of several teachers has to offer."""
+        return frozenset().union(*(term.asks for term in self.terms if not several or term.teacher in (None, number)))
 
     @property
     def names(self) -> list[str]:
@@ -80,8 +94,11 @@ class Objective:
         """[K] float64: tokens each term looks at, in the order of `names`."""
         return torch.stack([_looks_at(term, batch).sum().double() for term in self.on_logits + self.on_hidden])
 
-    def __call__(self, student: ModelOutputs, teacher: ModelOutputs | None, batch: Batch, divisors: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, student: ModelOutputs, teacher: ModelOutputs | Ensemble | None, batch: Batch, divisors: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """(loss share [] fp32 with gradient, sums [K] float64). divisors [K]: each term's global token count; 0 counts as 1."""
+        teachers = teacher if isinstance(teacher, Ensemble) else Ensemble({} if teacher is None else {0: teacher})
         divisors = divisors.clamp(min=1)
         loss = student.last_hidden.new_zeros((), dtype=torch.float32)
         sums = []
@@ -93,23 +110,40 @@ class Objective:
                     for term, divisor in zip(self.on_logits, divisors.tolist(), strict=False)
                 ]
             )
-            teaching = None if teacher is None else (teacher.transformed, teacher.decoder)
+            heads = {number: (one.transformed, one.decoder) for number, one in teachers.outputs.items()}
+            wanted = [_wanted(term, len(teachers.weights)) for term in self.on_logits]
             share, logit_sums = chunked_terms(
-                (student.transformed, student.decoder), teaching, batch.labels[at], self.on_logits, scales, self.chunk_tokens
+                (student.transformed, student.decoder),
+                TeacherHeads(heads, teachers.weights),
+                batch.labels[at],
+                self.on_logits,
+                wanted,
+                scales,
+                self.chunk_tokens,
             )
             loss = loss + share
             sums.append(logit_sums)
         for term, divisor in zip(self.on_hidden, divisors[len(self.on_logits) :].tolist(), strict=True):
             at = _looks_at(term, batch)
+            one = teachers.outputs.get(term.teacher or 0) if term.asks else None
             view = TokenView(
                 Side(last_hidden=student.last_hidden[at]),
-                Side(last_hidden=None if teacher is None else teacher.last_hidden[at]),
+                Side(last_hidden=None if one is None else one.last_hidden[at]),
                 batch.labels[at],
             )
             total = term(view).sum()
             loss = loss + total * (term.weight / divisor)
             sums.append(total.detach().double().reshape(1))
         return loss, torch.cat(sums)
+
+
+def _wanted(term: Term, teachers: int) -> Wanted | None:
+    """The teachers' logits that a term sees; None: no teacher's."""
+    if "logits" not in term.asks:
+        return None
+    if teachers == 1:
+        return Wanted(0)
+    return Wanted(term.teacher) if term.teacher is not None else Wanted(None, getattr(term, "temperature", 1.0))
 
 
 def numbered(kinds: Sequence[str]) -> list[str]:

@@ -4,12 +4,19 @@ mean: all teach every update; terms on distributions get the weighted mean (kd.m
 random: one teaches an update, drawn with the weights as probabilities: a pure function of seed and update, whatever ranks and restarts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from kd.teacher import TeacherSettings
+from kd.batch import Batch
+from kd.decoder import Decoder
+from kd.errors import KdError
+from kd.objective import Ensemble, ModelOutputs, Objective
+from kd.teacher import Teacher, TeacherSettings, make_teacher
+from kd.terms import Term
 
 MASK = (1 << 64) - 1
 
@@ -28,6 +35,56 @@ class TeachersSettings(BaseModel):
 
     combine: Literal["mean", "random"] = "mean"
     models: Annotated[list[MemberSettings], Field(min_length=2)]
+
+
+class Teachers:
+    """The teachers of a run: none, one, or several."""
+
+    def __init__(self, members: Sequence[Teacher], weights: Sequence[float] = (1.0,), combine: str = "mean", seed: int = 1) -> None:
+        self.members = members
+        self.weights = shares(weights)
+        self.combine = combine
+        self.seed = seed
+        self.offers = frozenset.intersection(*(member.offers for member in members)) if members else frozenset()
+
+    def present(self, update: int) -> list[Teacher]:
+        """Who teaches an update."""
+        if len(self.members) > 1 and self.combine == "random":
+            return [self.members[drawn(self.seed, update, self.weights)]]
+        return list(self.members)
+
+    @contextmanager
+    def teach(self, update: int, batch: Batch, objective: Objective, vocabulary: int) -> Iterator[Ensemble | None]:
+        """What an update's objective asks of its teachers; a sharded decoder is whole only while inside. Collective."""
+        present = self.present(update)
+        with ExitStack() as stack:
+            outputs = {}
+            for number, teacher in enumerate(present):
+                if objective.needs_of(number, len(present) > 1):
+                    given = teacher(batch, objective.selected(batch))
+                    weight, bias = stack.enter_context(teacher.decoder())
+                    outputs[number] = ModelOutputs(given.last, given.transformed, Decoder(weight, bias, vocabulary))
+            yield Ensemble(outputs, self.weights if len(present) > 1 else (1.0,)) if outputs else None
+
+
+def make_teachers(members: Sequence[MemberSettings], combine: str, seed: int, precision: str, device: torch.device) -> Teachers:
+    """The teachers of these settings on this rank. precision: the run's. Collective for the split modes. KdError as make_teacher."""
+    return Teachers([make_teacher(member, precision, device) for member in members], [m.weight for m in members] or (1.0,), combine, seed)
+
+
+def check_assignment(terms: Mapping[str, Term], members: int, combine: str) -> None:
+    """Raise KdError, one line, for a term that cannot learn from so many teachers. terms: by the setting that names them."""
+    for place, term in terms.items():
+        wrong = f"{place}.teacher: expected"
+        if term.teacher is not None and not term.asks:
+            raise KdError(f"{wrong} none for {term.kind}, which needs no teacher, got {term.teacher}; drop it")
+        if term.teacher is not None and (members == 1 or combine == "random"):
+            why = "with one teacher" if members == 1 else "with combine: random, where one teaches everything"
+            raise KdError(f"{wrong} none {why}, got {term.teacher}; drop it")
+        if term.teacher is not None and term.teacher >= members:
+            raise KdError(f"{wrong} a teacher from 0 to {members - 1}, got {term.teacher}; correct it")
+        if members > 1 and combine == "mean" and term.asks and term.teacher is None and not term.mixes:
+            raise KdError(f"{wrong} one of 0 to {members - 1} for {term.kind}, which several cannot teach together, got none; name one")
 
 
 def drawn(seed: int, update: int, weights: Sequence[float]) -> int:

@@ -8,8 +8,7 @@ An update, on every rank:
 4. the terms' sums over all ranks, as one report.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,14 @@ from transformers import AutoModelForMaskedLM
 from kd import checkpoint, distributed
 from kd.batch import Batch
 from kd.checkpoint import Checkpoint, Progress
+from kd.decoder import Decoder
 from kd.engine import StudentEngine
 from kd.errors import KdError
-from kd.head import Decoder
 from kd.models import Encoder
-from kd.objective import ModelOutputs, Objective
+from kd.objective import Ensemble, ModelOutputs, Objective
 from kd.phases import Phase, check_layers, phase_at
 from kd.settings import TrainSettings
-from kd.teacher import Teacher
+from kd.teachers import Teachers
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
 
@@ -63,7 +62,7 @@ class Lesson(nn.Module):
         self.objective = objective
         self.vocabulary = vocabulary
 
-    def forward(self, batch: Batch, teacher: ModelOutputs | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, teacher: Ensemble | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """One micro-batch. divisors [K]: the update's global token count of each term."""
         last = self.student(batch).last
         transformed = self.student.transform(last[self.objective.selected(batch)])
@@ -77,7 +76,7 @@ class Trainer:
     def __init__(
         self,
         student: Encoder,
-        teacher: Teacher | None,
+        teachers: Teachers,
         phases: Sequence[Phase],
         *,
         vocabulary: int,
@@ -87,11 +86,11 @@ class Trainer:
         self.device = distributed.device()
         self.chunk_tokens = train.chunk(self.device.type)
         for phase in phases:
-            missing = Objective(phase.terms, self.chunk_tokens).needs - (teacher.offers if teacher is not None else frozenset())
+            missing = Objective(phase.terms, self.chunk_tokens).needs - teachers.offers
             if missing:
                 raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
-        check_layers(phases, student.layers)
-        self.teacher = teacher
+        check_layers(phases, student)
+        self.teachers = teachers
         self.phases = phases
         self.vocabulary = vocabulary
         self.settings = train
@@ -123,7 +122,7 @@ class Trainer:
         sums = torch.zeros_like(divisors)
         for batch in batches:
             self._seed_dropout(batch)
-            with self._teach(batch) as taught:
+            with self.teachers.teach(self.done, batch, objective, self.vocabulary) as taught:
                 sums += self.engine.micro_step(batch, taught, divisors)
         norm, applied = self.engine.finish_update()
         means = (distributed.sum_over_ranks(sums) / divisors.clamp(min=1)).tolist()
@@ -219,13 +218,3 @@ class Trainer:
         """Dropout is a function of (seed, update, first slot): a checkpoint needs no random state."""
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + batch.update * 0xBF58476D1CE4E5B9 + batch.first_slot * 0x94D049BB133111EB) % 2**63
         torch.manual_seed(key)
-
-    @contextmanager
-    def _teach(self, batch: Batch) -> Iterator[ModelOutputs | None]:
-        """The teacher's outputs for a batch; a sharded decoder is whole only while inside."""
-        if self.teacher is None or not self.lesson.objective.needs:
-            yield None
-            return
-        outputs = self.teacher(batch, self.lesson.objective.selected(batch))
-        with self.teacher.decoder() as (weight, bias):
-            yield ModelOutputs(outputs.last, outputs.transformed, Decoder(weight, bias, self.vocabulary))

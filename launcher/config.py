@@ -24,7 +24,7 @@ from kd.schedules import OptimizerSettings, bounds
 from kd.settings import CheckpointSettings, TrainSettings
 from kd.student import StudentSettings
 from kd.teacher import TeacherSettings
-from kd.teachers import MemberSettings, TeachersSettings
+from kd.teachers import MemberSettings, TeachersSettings, check_assignment
 from kd.terms import Term
 from launcher import mistakes
 from launcher.credentials import redacted
@@ -109,11 +109,15 @@ class RunConfig(BaseModel):
                 self.phases_of(self.train.updates)
             except KdError as error:
                 raise ValueError(str(error)) from None
-        asking = sorted({term.kind for term in self.terms if max(bounds(term.weight)) > 0 and term.asks})
+        asking = sorted({term.kind for term in self.terms.values() if max(bounds(term.weight)) > 0 and term.asks})
         if self.teacher is not None and self.teachers is not None:
             raise ValueError("teachers: expected either teacher or teachers, got both; keep one")
         if asking and not self.members:
             raise ValueError(f"teacher: expected a teacher for {', '.join(asking)}, got null; name one, or drop the term")
+        try:
+            check_assignment(self.terms, max(1, len(self.members)), self.combine)
+        except KdError as error:
+            raise ValueError(str(error)) from None
         if not self.members and self.student.init == "teacher":
             raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
         return self
@@ -125,15 +129,22 @@ class RunConfig(BaseModel):
             return {f"teachers.models.{number}": member for number, member in enumerate(self.teachers.models)}
         return {"teacher": MemberSettings(**self.teacher.model_dump())} if self.teacher is not None else {}
 
+    @property
+    def combine(self) -> str:
+        """How several teachers teach."""
+        return "mean" if self.teachers is None else self.teachers.combine
+
     def phases_of(self, updates: int) -> tuple[Phase, ...]:
         """The phases of a run of so many updates. Raises KdError where they do not fit."""
         return phases_of(self.phases, self.objective, self.optimizer, updates)
 
     @property
-    def terms(self) -> list[Term]:
-        """The terms of all phases."""
-        own = [term for phase in self.phases for term in phase.objective or []]
-        return own + (self.objective if not self.phases or any(phase.objective is None for phase in self.phases) else [])
+    def terms(self) -> dict[str, Term]:
+        """The terms of all phases, by the setting that names them."""
+        lists = {f"phases.{number}.objective": phase.objective for number, phase in enumerate(self.phases) if phase.objective is not None}
+        if len(lists) < max(1, len(self.phases)):
+            lists["objective"] = self.objective
+        return {f"{place}.{number}": term for place, terms in lists.items() for number, term in enumerate(terms)}
 
     @property
     def name(self) -> str:

@@ -19,6 +19,7 @@ class SoftTargets(TermSettings):
 
     reads: ClassVar[Literal["logits"]] = "logits"
     asks: ClassVar[frozenset[str]] = frozenset({"logits"})
+    mixes: ClassVar[bool] = True
 
     kind: Literal["soft_targets"] = "soft_targets"
     temperature: Annotated[float, Field(gt=0), Schedulable()] = 2.0

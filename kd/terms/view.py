@@ -34,9 +34,13 @@ class TermSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     reads: ClassVar[Literal["logits", "last_hidden"]]
     asks: ClassVar[frozenset[str]] = frozenset()
+    mixes: ClassVar[bool] = False
+    """Whether it sees a teacher's logits only as softmax(logits / temperature), so that several teachers can be mixed (kd.mixture)."""
 
     weight: Annotated[float, Field(ge=0), Schedulable()] = 1.0
     positions: Positions = "all"
+    teacher: Annotated[int, Field(ge=0)] | None = None
+    """Which of several teachers it learns from, from 0; null: from all."""
 
     def __call__(self, view: TokenView) -> Tensor:
         """[N] fp32, one number a token."""

@@ -15,7 +15,7 @@ from kd import checkpoint, distributed
 from kd.models import Encoder, load_mlm
 from kd.phases import PhaseSettings, part_of, phases_of
 from kd.settings import TrainSettings
-from kd.teacher import TeacherSettings, make_teacher
+from kd.teachers import MemberSettings, make_teachers
 from kd.trainer import Trainer
 
 UPDATES = 5
@@ -65,7 +65,7 @@ def make(teacher: str, student: Encoder, stage: int, precision: str) -> Trainer:
     mode = "zero3" if stage == 3 else "replicated"
     return Trainer(
         student,
-        make_teacher(TeacherSettings(model=teacher, mode=mode), precision, distributed.device()),
+        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, distributed.device()),
         phases_of(PHASES, [], OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=train,

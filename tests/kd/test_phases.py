@@ -121,13 +121,13 @@ def test_parts_are_named_by_what_trains_and_what_is_frozen(tiny_bert, trains, fr
     assert {part if layer is None else str(layer) for part, layer in found} == expected
 
 
-def test_parts_that_are_not_there_are_refused():
+def test_parts_that_are_not_there_are_refused(tiny_bert):
     with pytest.raises(ValueError, match=r"expected all, embeddings, layers, layers 0..2, head or projections, got layers 1-2"):
         PhaseSettings(name="x", trains=["layers 1-2"])
     for part in ("layers 4", "layers 2..7", "layers 3..1"):
         phases = phases_of([PhaseSettings(name="x", trains=[part])], [MaskedLM()], RUN, 5)
         with pytest.raises(KdError, match=f"expected layers from 0 to 3 in phase x, got {part}"):
-            check_layers(phases, 4)
+            check_layers(phases, tiny_bert)
 
 
 def plain_phases(teacher: Encoder, student: Encoder) -> list[float]:
