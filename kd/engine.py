@@ -141,6 +141,14 @@ class StudentEngine:
         for state in self.inner.state.values():
             state["step"] = torch.tensor(float(steps), device=state["exp_avg"].device)
 
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the module's own copies of some parameters, by name, these values (not the masters: see load_full_state). Collective."""
+        for name, parameter in self.module.named_parameters():
+            if name in weights:
+                whole = deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_tensor"))
+                with whole, torch.no_grad():
+                    parameter.copy_(weights[name])
+
     def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None = None) -> None:
         """Give a parameter's fp32 master (key None) or one of its moments a full value."""
         if not hasattr(parameter, "ds_tensor"):

@@ -4,6 +4,7 @@ A new encoder family is a new row (and a tiny model of it in the tests); nothing
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 LAYER_PARTS = (
     "query",
@@ -51,6 +52,8 @@ class Family:
     positions_follow_padding: position 0 of a document is row pad_token_id + 1 of the position table (RoBERTa).
     head_activation: the activation of the MLM head where the code fixes it; None where it is the configuration's.
     norm_eps: LayerNorm epsilon where the code fixes it; None where it is the configuration's layer_norm_eps.
+    scores: scaled_dot: attention scores are QK^T / sqrt(head size) of the parts query and key; own: something is added or turned
+    (relative positions, rotations), so that query and key alone do not give them.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Family:
     positions_follow_padding: bool = False
     head_activation: str | None = None
     norm_eps: float | None = None
+    scores: Literal["scaled_dot", "own"] = "scaled_dot"
 
 
 _BERT_LAYER = LayerPaths(

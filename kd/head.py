@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd.terms import Side, Term, TokenView
+from kd.terms import LogitView, Side
+from kd.terms.view import LogitTerm
 
 ROWS = 8192  # of the vocabulary, in one product of the weight's gradient
 
@@ -40,7 +41,7 @@ def chunked_terms(
     student: tuple[Tensor, Decoder],
     teacher: tuple[Tensor, Decoder] | None,
     labels: Tensor,
-    terms: Sequence[Term],
+    terms: Sequence[LogitTerm],
     scales: Tensor,
     chunk_tokens: int,
 ) -> tuple[Tensor, Tensor]:
@@ -66,7 +67,7 @@ class _ChunkedTerms(torch.autograd.Function):
         vocabulary: int,
         teacher: tuple[Tensor, Decoder] | None,
         labels: Tensor,
-        terms: Sequence[Term],
+        terms: Sequence[LogitTerm],
         scales: Tensor,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor]:
@@ -83,7 +84,7 @@ class _ChunkedTerms(torch.autograd.Function):
             states = transformed[chunk]
             teacher_logits = teacher[1].logits(teacher[0][chunk]) if teacher is not None else None
             logits = decoder.logits(states).requires_grad_(any(ctx.needs_input_grad))
-            view = TokenView(Side(logits=logits), Side(logits=teacher_logits), labels[chunk])
+            view = LogitView(Side(logits=logits), Side(logits=teacher_logits), labels[chunk])
             with torch.enable_grad():
                 share = torch.zeros((), dtype=torch.float32, device=states.device)
                 for k, term in enumerate(terms):

@@ -1,58 +1,102 @@
 """From outputs to one number: the only place that masks, weights and sums terms.
 
-1. `selected` says which positions' logits are needed at all (masked ones only, unless a term looks at all).
-2. `counts` says how many tokens each term looks at; the engine sums them over the whole update, all ranks and micro-batches.
+1. `settled` fits the terms to two encoders (layers by number, sizes checked); `needs`, `student_states` and `teacher_states` say what is
+to be computed and kept at all, `selected` which positions' logits.
+2. `counts` says how many tokens (or documents) each term looks at; the engine sums them over the whole update, all ranks and micro-batches.
 3. Calling the objective gives the micro-batch's share of the loss, sum over terms of weight x sum over tokens / global count.
 
 Shares simply add up, so ranks, micro-batches and accumulation cannot change the loss (FIELD: mean of means).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kd import documents
 from kd.batch import Batch
 from kd.errors import KdError
 from kd.head import Decoder, chunked_terms
-from kd.terms import Side, Term, TokenView
+from kd.states import LAST_HIDDEN, Shape, State
+from kd.terms import DocumentView, Layer, MapView, Term, TokenView
+from kd.terms.view import DocumentTerm, LogitTerm, MapTerm, Projecting, StatesTerm, TermSettings, TokenTerm
 
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What one model gives the objective: last hidden states [B, S, D]; transformed [N, D] at the selected positions; its decoder."""
+    """What one model gives the objective.
+
+    last_hidden [B, S, D]; transformed [N, D] at the selected positions and its decoder (None: no term asked for logits); states: what
+    terms asked for, [B, S, D].
+    """
 
     last_hidden: Tensor
-    transformed: Tensor
-    decoder: Decoder
+    transformed: Tensor | None = None
+    decoder: Decoder | None = None
+    states: Mapping[State, Tensor] = field(default_factory=dict)
+
+    def state(self, wanted: State) -> Tensor:
+        """One of the states [B, S, D]."""
+        return self.last_hidden if wanted == LAST_HIDDEN else self.states[wanted]
 
 
 class Objective:
     """A weighted sum of terms. Knows no model: shapes in, numbers out."""
 
-    def __init__(self, terms: list[Term], chunk_tokens: int) -> None:
+    def __init__(self, terms: Sequence[Term], chunk_tokens: int, student: Shape | None = None, teacher: Shape | None = None) -> None:
         if not any(term.weight > 0 for term in terms):
             raise KdError("objective: expected at least one term with a weight above 0, got none; add a term or raise a weight")
-        self.terms = [term for term in terms if term.weight > 0]
+        computed = [term for term in terms if term.weight > 0]
+        self.on_logits = [term for term in computed if isinstance(term, LogitTerm)]
+        self.on_states = [term for term in computed if isinstance(term, StatesTerm)]
+        self.terms: list[Term] = [*self.on_logits, *self.on_states]
+        """Logit terms first: the order of everything below."""
         self.chunk_tokens = chunk_tokens
-        self.on_logits = [term for term in self.terms if term.reads == "logits"]
-        self.on_hidden = [term for term in self.terms if term.reads == "last_hidden"]
+        self.student, self.teacher = student, teacher
+
+    def settled(self, student: Shape, teacher: Shape | None) -> "Objective":
+        """The same objective for these two encoders. Raises KdError, one line, for a term that they cannot satisfy."""
+        return Objective([term.settled(student, teacher) for term in self.terms], self.chunk_tokens, student, teacher)
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the teacher has to offer."""
-        return frozenset().union(*(term.asks for term in self.terms))
+        """What the teacher has to offer: names of kd.teacher.OFFERS."""
+        last = {LAST_HIDDEN, State("hidden", self.teacher.layers - 1 if self.teacher is not None else -1)}
+        named = {"last_hidden" if state in last else state.part for state in self.teacher_states}
+        return frozenset(named | {"logits" for term in self.on_logits if term.asks})
+
+    @property
+    def student_states(self) -> frozenset[State]:
+        """What is kept of the student's forward pass."""
+        return frozenset().union(*(term.student_states() for term in self.on_states))
+
+    @property
+    def teacher_states(self) -> frozenset[State]:
+        """What is kept of the teacher's."""
+        return frozenset().union(*(term.teacher_states() for term in self.on_states))
 
     @property
     def names(self) -> list[str]:
         """One name a term, in the order of `sums`; a kind that stands twice is numbered."""
-        kinds = [term.kind for term in self.on_logits + self.on_hidden]
+        kinds = [term.kind for term in self.terms]
         return [kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
 
     @property
     def weights(self) -> list[float]:
         """The terms' weights, in the order of `names`."""
-        return [term.weight for term in self.on_logits + self.on_hidden]
+        return [term.weight for term in self.terms]
+
+    @property
+    def projections(self) -> list[str]:
+        """The names of the learned maps from the student's width to the teacher's that the terms go through."""
+        found = (
+            _projection(name, own)
+            for name, term in self._named_states()
+            if isinstance(term, Projecting)
+            for own in term.projections().values()
+        )
+        return list(dict.fromkeys(found))
 
     def selected(self, batch: Batch) -> Tensor:
         """[B, S] bool: positions whose logits some term looks at."""
@@ -60,40 +104,99 @@ class Objective:
         return torch.stack(looks).any(0) if looks else torch.zeros_like(batch.real)
 
     def counts(self, batch: Batch) -> Tensor:
-        """[K] float64: tokens each term looks at, in the order of `names`."""
-        return torch.stack([_looks_at(term, batch).sum().double() for term in self.on_logits + self.on_hidden])
+        """[K] float64: tokens (or documents) each term looks at, in the order of `names`."""
+        return torch.stack([_looks_at(term, batch).sum().double() for term in self.terms])
 
-    def __call__(self, student: ModelOutputs, teacher: ModelOutputs | None, batch: Batch, divisors: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss share [] fp32 with gradient, sums [K] float64). divisors [K]: each term's global token count; 0 counts as 1."""
+    def __call__(
+        self,
+        student: ModelOutputs,
+        teacher: ModelOutputs | None,
+        batch: Batch,
+        divisors: Tensor,
+        projections: Mapping[str, nn.Module] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(loss share [] fp32 with gradient, sums [K] float64). divisors [K]: each term's global count; 0 counts as 1.
+
+        projections: by the names of `projections`.
+        """
         divisors = divisors.clamp(min=1)
         loss = student.last_hidden.new_zeros((), dtype=torch.float32)
         sums = []
         if self.on_logits:
-            at = self.selected(batch)
-            scales = torch.stack(
-                [
-                    _looks_at(term, batch)[at].float() * (term.weight / divisor)
-                    for term, divisor in zip(self.on_logits, divisors.tolist(), strict=False)
-                ]
-            )
-            teaching = None if teacher is None else (teacher.transformed, teacher.decoder)
-            share, logit_sums = chunked_terms(
-                (student.transformed, student.decoder), teaching, batch.labels[at], self.on_logits, scales, self.chunk_tokens
-            )
+            share, logit_sums = self._logit_terms(student, teacher, batch, divisors[: len(self.on_logits)])
             loss = loss + share
             sums.append(logit_sums)
-        for term, divisor in zip(self.on_hidden, divisors[len(self.on_logits) :].tolist(), strict=True):
-            at = _looks_at(term, batch)
-            view = TokenView(
-                Side(last_hidden=student.last_hidden[at]),
-                Side(last_hidden=None if teacher is None else teacher.last_hidden[at]),
-                batch.labels[at],
-            )
-            total = term(view).sum()
+        for (name, term), divisor in zip(self._named_states(), divisors[len(self.on_logits) :].tolist(), strict=True):
+            assert teacher is not None
+            total = self._values(name, term, student, teacher, batch, projections or {}).sum()
             loss = loss + total * (term.weight / divisor)
             sums.append(total.detach().double().reshape(1))
         return loss, torch.cat(sums)
 
+    def _logit_terms(self, student: ModelOutputs, teacher: ModelOutputs | None, batch: Batch, divisors: Tensor) -> tuple[Tensor, Tensor]:
+        assert student.transformed is not None
+        assert student.decoder is not None
+        at = self.selected(batch)
+        scales = [
+            _looks_at(term, batch)[at].float() * (term.weight / divisor)
+            for term, divisor in zip(self.on_logits, divisors.tolist(), strict=True)
+        ]
+        teaching = None
+        if teacher is not None and teacher.transformed is not None and teacher.decoder is not None:
+            teaching = (teacher.transformed, teacher.decoder)
+        return chunked_terms(
+            (student.transformed, student.decoder), teaching, batch.labels[at], self.on_logits, torch.stack(scales), self.chunk_tokens
+        )
 
-def _looks_at(term: Term, batch: Batch) -> Tensor:
+    def _values(
+        self, name: str, term: StatesTerm, student: ModelOutputs, teacher: ModelOutputs, batch: Batch, projections: Mapping[str, nn.Module]
+    ) -> Tensor:
+        """A term's numbers [n] fp32, where it looks."""
+        at = _looks_at(term, batch)
+        if isinstance(term, MapTerm):
+            assert self.student is not None
+            assert self.teacher is not None
+            own, others = self.student.heads, self.teacher.heads
+            layers = tuple(
+                (
+                    Layer({part: student.state(State(part, pair.student)) for part in term.parts}, own),
+                    tuple(Layer({part: teacher.state(State(part, layer)) for part in term.parts}, others) for layer in pair.teacher),
+                )
+                for pair in term.pairs
+            )
+            return term(MapView(batch.segments, layers))[at]
+
+        def picked(states: Tensor) -> Tensor:
+            return documents.pooled(states, batch.segments, term.pooling) if isinstance(term, DocumentTerm) else states[at]
+
+        assert isinstance(term, Projecting)
+        (part,), through = term.parts, term.projections()
+        pairs = []
+        for pair in term.pairs:
+            mine = picked(student.state(State(part, pair.student)))
+            if through:
+                projection = projections[_projection(name, through[pair.student])]
+                mine = projection(mine.to(next(projection.parameters()).dtype)).to(mine.dtype)
+            theirs = [picked(teacher.state(State(part, layer))) for layer in pair.teacher]
+            pairs.append((mine, theirs[0] if len(theirs) == 1 else torch.stack([one.float() for one in theirs]).mean(0)))
+        if isinstance(term, DocumentTerm):
+            return term(DocumentView(tuple(pairs), documents.groups(batch.segments, term.group_rows)))[at]
+        return term(TokenView(tuple(pairs)))
+
+    def _named_states(self) -> list[tuple[str, StatesTerm]]:
+        return list(zip(self.names[len(self.on_logits) :], self.on_states, strict=True))
+
+
+def _projection(name: str, own: str) -> str:
+    """A learned map's name: the term's, and which of its own."""
+    return f"{name}_{own}" if own == "shared" else f"{name}_layer_{own}"
+
+
+def _looks_at(term: TermSettings, batch: Batch) -> Tensor:
+    """Where a term looks: [B, S] bool of positions, or [M] bool of documents."""
+    if isinstance(term, DocumentTerm):
+        return documents.with_partners(documents.groups(batch.segments, term.group_rows), term.partners)
+    assert isinstance(term, LogitTerm | TokenTerm | MapTerm)
+    if term.positions == "first":
+        return documents.first_tokens(batch.segments)
     return batch.predicted if term.positions == "masked" else batch.real

@@ -19,15 +19,20 @@ from transformers import AutoModelForMaskedLM
 
 from kd import checkpoint, distributed
 from kd.batch import Batch
+from kd.capture import capture
 from kd.checkpoint import Checkpoint, Progress
 from kd.engine import StudentEngine
 from kd.errors import KdError
 from kd.head import Decoder
 from kd.models import Encoder
 from kd.objective import ModelOutputs, Objective
+from kd.projections import make_projections
 from kd.schedules import OptimizerSettings, learning_rate
 from kd.settings import TrainSettings
+from kd.states import Shape
 from kd.teacher import Teacher
+
+STUDENT = "student."  # how the student's own parameters begin in a checkpoint; the others are projections
 
 
 @dataclass(frozen=True)
@@ -45,20 +50,21 @@ class UpdateReport:
 
 
 class Lesson(nn.Module):
-    """The student and its objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K])."""
+    """The student, projections and objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K])."""
 
-    def __init__(self, student: Encoder, objective: Objective, vocabulary: int) -> None:
+    def __init__(self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1) -> None:
         super().__init__()
         self.student = student
+        self.projections = make_projections(objective, seed)
         self.objective = objective
         self.vocabulary = vocabulary
 
     def forward(self, batch: Batch, teacher: ModelOutputs | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """One micro-batch. divisors [K]: the update's global token count of each term."""
-        last = self.student(batch).last
+        last, states = capture(self.student, batch, self.objective.student_states)
         transformed = self.student.transform(last[self.objective.selected(batch)])
         decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
-        return self.objective(ModelOutputs(last, transformed, decoder), teacher, batch, divisors)
+        return self.objective(ModelOutputs(last, transformed, decoder, states), teacher, batch, divisors, dict(self.projections))
 
 
 class Trainer:
@@ -76,6 +82,7 @@ class Trainer:
         updates: int,
         precision: str,
     ) -> None:
+        objective = objective.settled(Shape.of(student), teacher.shape if teacher is not None else None)
         missing = objective.needs - (teacher.offers if teacher is not None else frozenset())
         if missing:
             raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
@@ -95,7 +102,7 @@ class Trainer:
         if train.activation_checkpointing:
             student.hf.gradient_checkpointing_enable({"use_reentrant": train.zero_stage == 3})
         student.train()
-        self.engine = StudentEngine(Lesson(student, objective, vocabulary), train, optimizer, precision)
+        self.engine = StudentEngine(Lesson(student, objective, vocabulary, train.seed), train, optimizer, precision)
 
     @property
     def steps(self) -> int:
@@ -134,7 +141,8 @@ class Trainer:
         own = dict(copy.named_parameters())
         with torch.no_grad():
             for name, weight, _ in self.engine.full_state():
-                own[name.removeprefix("student.")].copy_(weight)
+                if name.startswith(STUDENT):
+                    own[name.removeprefix(STUDENT)].copy_(weight)
         return copy.to(self.device).eval()
 
     def save(self, folder: Path, facts: dict[str, Any]) -> str | None:
@@ -155,6 +163,7 @@ class Trainer:
         """Go on from a checkpoint. Collective. The student must have been given its weights before this trainer was made."""
         weights, moments = saved.load()
         self.done, self.skipped, self.tokens = saved.progress.done, saved.progress.skipped, saved.progress.tokens
+        self.engine.set_weights({name: weight for name, weight in weights.items() if not name.startswith(STUDENT)})
         self.engine.load_full_state(weights, moments, self.steps)
 
     def _seed_dropout(self, batch: Batch) -> None:
@@ -168,6 +177,9 @@ class Trainer:
         if self.teacher is None:
             yield None
             return
-        outputs = self.teacher(batch, self.objective.selected(batch))
+        outputs = self.teacher(batch, self.objective.selected(batch), self.objective.teacher_states)
+        if "logits" not in self.objective.needs:
+            yield ModelOutputs(outputs.last, states=outputs.states)
+            return
         with self.teacher.decoder() as (weight, bias):
-            yield ModelOutputs(outputs.last, outputs.transformed, Decoder(weight, bias, self.vocabulary))
+            yield ModelOutputs(outputs.last, outputs.transformed, Decoder(weight, bias, self.vocabulary), outputs.states)

@@ -25,7 +25,9 @@ from kd import distributed
 from kd.engine import effective_stage
 from kd.export import model_sizes
 from kd.models import Encoder, quiet_transformers, read_config
+from kd.objective import Objective
 from kd.settings import CheckpointSettings
+from kd.states import Shape
 from kd.student import StudentSettings, make_student
 from kd.teacher import TeacherSettings
 from launcher import wiring
@@ -117,6 +119,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     for name, encoder in (("teacher", teacher), ("student", student)):
         if encoder is not None:
             wiring.check_fits(name, encoder, manifest, config.data.window_tokens)
+    check_objective(config, student, teacher)
     sizes = model_sizes(student)
     frozen = sizes.parameters - sizes.trainable
     checkpoint = 12 * sizes.trainable + 4 * frozen  # fp32 weights, and two fp32 moments of those that train
@@ -182,6 +185,15 @@ def student_memory(parameters: int, trainable: int, stage: int, precision: str, 
         masters=_share(masters, world if stage >= 1 else 1),
         moments=_share(8 * trainable, world if stage >= 1 else 1),
     )
+
+
+def check_objective(config: RunConfig, student: Encoder, teacher: Encoder | None) -> None:
+    """KdError, one line, for a term that these two cannot satisfy: layers, widths, heads. No weight is needed (cka: as if it were uniform)."""
+    terms = [
+        term.model_copy(update={"layer_map": "uniform"}) if getattr(term, "layer_map", None) == "cka" else term for term in config.objective
+    ]
+    objective = Objective(terms, chunk_tokens=1)
+    objective.settled(Shape.of(student), Shape.of(teacher) if teacher is not None else None)
 
 
 def disk(folder: Path, checkpoint: int, export: int, settings: CheckpointSettings) -> tuple[int, int]:

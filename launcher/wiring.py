@@ -15,7 +15,7 @@ from kd.models import Encoder, load_mlm
 from kd.objective import Objective
 from kd.student import make_student
 from kd.teacher import make_teacher
-from kd.trainer import Trainer
+from kd.trainer import STUDENT, Trainer
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 
@@ -78,7 +78,8 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
         own = dict(student.named_parameters())
         with torch.no_grad():
             for name, weight in weights.items():
-                own[name.removeprefix("student.")].copy_(weight)
+                if name.startswith(STUDENT):
+                    own[name.removeprefix(STUDENT)].copy_(weight)
     del teacher
     updates = updates_of(config, stream)
     trainer = Trainer(
