@@ -188,12 +188,11 @@ def student_memory(parameters: int, trainable: int, stage: int, precision: str, 
 
 
 def check_objective(config: RunConfig, student: Encoder, teacher: Encoder | None) -> None:
-    """KdError, one line, for a term that these two cannot satisfy: layers, widths, heads. No weight is needed (cka: as if it were uniform)."""
+    """KdError, one line, for a term that these two cannot satisfy: layers, widths, heads. cka is taken for uniform, which data may settle."""
     terms = [
         term.model_copy(update={"layer_map": "uniform"}) if getattr(term, "layer_map", None) == "cka" else term for term in config.objective
     ]
-    objective = Objective(terms, chunk_tokens=1)
-    objective.settled(Shape.of(student), Shape.of(teacher) if teacher is not None else None)
+    Objective(terms, chunk_tokens=1).settled(Shape.of(student), Shape.of(teacher) if teacher is not None else None)
 
 
 def disk(folder: Path, checkpoint: int, export: int, settings: CheckpointSettings) -> tuple[int, int]:
