@@ -18,7 +18,8 @@ from torch import Tensor
 
 from kd.decoder import Decoder
 from kd.mixture import TeacherHeads, Wanted
-from kd.terms import Side, Term, TokenView
+from kd.terms import LogitView, Side
+from kd.terms.view import LogitTerm
 
 ROWS = 8192  # of the vocabulary, in one product of the weight's gradient
 
@@ -27,7 +28,7 @@ def chunked_terms(
     student: tuple[Tensor, Decoder],
     teachers: TeacherHeads,
     labels: Tensor,
-    terms: Sequence[Term],
+    terms: Sequence[LogitTerm],
     wanted: Sequence[Wanted | None],
     scales: Tensor,
     chunk_tokens: int,
@@ -55,7 +56,7 @@ class _ChunkedTerms(torch.autograd.Function):
         vocabulary: int,
         teachers: TeacherHeads,
         labels: Tensor,
-        terms: Sequence[Term],
+        terms: Sequence[LogitTerm],
         wanted: Sequence[Wanted | None],
         scales: Tensor,
         chunk_tokens: int,
@@ -76,7 +77,7 @@ class _ChunkedTerms(torch.autograd.Function):
             with torch.enable_grad():
                 share = torch.zeros((), dtype=torch.float32, device=states.device)
                 for k, term in enumerate(terms):
-                    view = TokenView(Side(logits=logits), Side(logits=taught[k]), labels[chunk])
+                    view = LogitView(Side(logits=logits), Side(logits=taught[k]), labels[chunk])
                     values = torch.where(scales[k, chunk] > 0, term(view), 0.0)
                     share = share + (values * scales[k, chunk]).sum()
                     sums[k] += values.detach().double().sum()

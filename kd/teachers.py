@@ -15,6 +15,7 @@ from kd.batch import Batch
 from kd.decoder import Decoder
 from kd.errors import KdError
 from kd.objective import Ensemble, ModelOutputs, Objective
+from kd.states import Shape
 from kd.teacher import Teacher, TeacherSettings, make_teacher
 from kd.terms import Term
 
@@ -45,6 +46,7 @@ class Teachers:
         self.weights = shares(weights)
         self.combine = combine
         self.seed = seed
+        self.shapes = [member.shape for member in members]
         self.offers = frozenset.intersection(*(member.offers for member in members)) if members else frozenset()
 
     def present(self, update: int) -> list[Teacher]:
@@ -60,16 +62,34 @@ class Teachers:
         with ExitStack() as stack:
             outputs = {}
             for number, teacher in enumerate(present):
-                if objective.needs_of(number, len(present) > 1):
-                    given = teacher(batch, objective.selected(batch))
+                needs = objective.needs_of(number)
+                if not needs:
+                    continue
+                given = teacher(batch, objective.selected(batch), objective.teacher_states(number))
+                outputs[number] = ModelOutputs(given.last, states=given.states)
+                if "logits" in needs:
                     weight, bias = stack.enter_context(teacher.decoder())
-                    outputs[number] = ModelOutputs(given.last, given.transformed, Decoder(weight, bias, vocabulary))
+                    outputs[number] = ModelOutputs(given.last, given.transformed, Decoder(weight, bias, vocabulary), given.states)
             yield Ensemble(outputs, self.weights if len(present) > 1 else (1.0,)) if outputs else None
 
 
 def make_teachers(members: Sequence[MemberSettings], combine: str, seed: int, precision: str, device: torch.device) -> Teachers:
     """The teachers of these settings on this rank. precision: the run's. Collective for the split modes. KdError as make_teacher."""
     return Teachers([make_teacher(member, precision, device) for member in members], [m.weight for m in members] or (1.0,), combine, seed)
+
+
+def settled(objective: Objective, student: Shape, teachers: Sequence[Shape], combine: str) -> Objective:
+    """The objective for these encoders (see Objective.settled). Teachers that are drawn at random all have to fit it, so have one size."""
+    if combine != "random" or len(teachers) < 2:
+        return objective.settled(student, *teachers)
+    sizes = [(shape.layers, shape.width, shape.heads) for shape in teachers]
+    if objective.on_states and len(set(sizes)) > 1:
+        told = " and ".join(f"{layers} layers x {width}, {heads} heads" for layers, width, heads in dict.fromkeys(sizes))
+        kinds = ", ".join(term.kind for term in objective.on_states)
+        raise KdError(
+            f"teachers: expected teachers of one size for {kinds} with combine: random, got {told}; use mean, and name one a term"
+        )
+    return objective.settled(student, teachers[0])
 
 
 def check_assignment(terms: Mapping[str, Term], members: int, combine: str) -> None:

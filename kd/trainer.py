@@ -8,7 +8,7 @@ An update, on every rank:
 4. the terms' sums over all ranks, as one report.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from transformers import AutoModelForMaskedLM
 
 from kd import checkpoint, distributed
 from kd.batch import Batch
+from kd.capture import capture
 from kd.checkpoint import Checkpoint, Progress
 from kd.decoder import Decoder
 from kd.engine import StudentEngine
@@ -26,10 +27,14 @@ from kd.errors import KdError
 from kd.models import Encoder
 from kd.objective import Ensemble, ModelOutputs, Objective
 from kd.phases import Phase, check_layers, phase_at
+from kd.projections import make_projections
 from kd.settings import TrainSettings
-from kd.teachers import Teachers
+from kd.states import Shape
+from kd.teachers import Teachers, settled
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
+
+STUDENT = "student."  # how the student's own parameters begin in a checkpoint; the others are projections
 
 
 @dataclass(frozen=True)
@@ -51,23 +56,24 @@ class UpdateReport:
 
 
 class Lesson(nn.Module):
-    """The student and its objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K]).
+    """The student, projections and objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K]).
 
-    The objective is that of one update, and is put there before it.
+    The objective is first that of a phase, then that of one update after the other.
     """
 
-    def __init__(self, student: Encoder, objective: Objective, vocabulary: int) -> None:
+    def __init__(self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1) -> None:
         super().__init__()
         self.student = student
+        self.projections = make_projections(objective, seed)
         self.objective = objective
         self.vocabulary = vocabulary
 
     def forward(self, batch: Batch, teacher: Ensemble | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """One micro-batch. divisors [K]: the update's global token count of each term."""
-        last = self.student(batch).last
+        last, states = capture(self.student, batch, self.objective.student_states)
         transformed = self.student.transform(last[self.objective.selected(batch)])
         decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
-        return self.objective(ModelOutputs(last, transformed, decoder), teacher, batch, divisors)
+        return self.objective(ModelOutputs(last, transformed, decoder, states), teacher, batch, divisors, dict(self.projections))
 
 
 class Trainer:
@@ -84,14 +90,10 @@ class Trainer:
         precision: str,
     ) -> None:
         self.device = distributed.device()
-        self.chunk_tokens = train.chunk(self.device.type)
-        for phase in phases:
-            missing = Objective(phase.terms, self.chunk_tokens).needs - teachers.offers
-            if missing:
-                raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
-        check_layers(phases, student)
         self.teachers = teachers
         self.phases = phases
+        self.objectives = [self._objective(phase, Shape.of(student), train.chunk(self.device.type)) for phase in phases]
+        check_layers(phases, student)
         self.vocabulary = vocabulary
         self.settings = train
         self.precision = precision
@@ -103,7 +105,7 @@ class Trainer:
         self.steps = 0
         """AdamW's own count: updates that moved the weights since its state was last fresh."""
         self.may_train = frozenset(name for name, weight in student.named_parameters() if weight.requires_grad)
-        self._begin(phases[0], student)
+        self._begin(phases[0], student, {})
 
     def update(self, batches: Sequence[Batch]) -> UpdateReport:
         """Learn from this rank's micro-batches of the next update. Collective."""
@@ -143,7 +145,8 @@ class Trainer:
         own = dict(copy.named_parameters())
         with torch.no_grad():
             for name, weight, _ in self.engine.full_state():
-                own[name.removeprefix("student.")].copy_(weight)
+                if name.startswith(STUDENT):
+                    own[name.removeprefix(STUDENT)].copy_(weight)
         return copy.to(self.device).eval()
 
     def save(self, folder: Path, facts: dict[str, Any]) -> str | None:
@@ -166,22 +169,36 @@ class Trainer:
         self.done, self.skipped, self.tokens = saved.progress.done, saved.progress.skipped, saved.progress.tokens
         self.steps = saved.progress.facts.get(STEPS, self.done - self.skipped)
         phase = phase_at(self.phases, self.done)
-        if phase is not self.phase:
+        if phase is self.phase:
+            self.engine.set_weights({name: weight for name, weight in weights.items() if not name.startswith(STUDENT)})
+        else:
             self._rebuild(phase, weights)
         self._take(weights, moments, crossing=phase_at(self.phases, max(0, self.done - 1)) is not phase)
 
-    def _begin(self, phase: Phase, student: Encoder) -> None:
-        """An engine for a phase, around a student in fp32 on the CPU."""
-        for name, weight in student.named_parameters():
-            weight.requires_grad_(name in self.may_train and phase.trainable(student, name))
-        if not any(weight.requires_grad for weight in student.parameters()):
-            raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
+    def _objective(self, phase: Phase, student: Shape, chunk_tokens: int) -> Objective:
+        """A phase's objective for this student and these teachers. KdError where it cannot be."""
+        objective = settled(Objective(phase.terms, chunk_tokens), student, self.teachers.shapes, self.teachers.combine)
+        missing = objective.needs - self.teachers.offers
+        if missing:
+            raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
+        return objective
+
+    def _begin(self, phase: Phase, student: Encoder, before: Mapping[str, Tensor]) -> None:
+        """An engine for a phase, around a student in fp32 on the CPU. before: weights of earlier phases, for projections that go on."""
         if self.settings.activation_checkpointing:
             student.checkpoint_activations(use_reentrant=self.settings.zero_stage == 3)
         self.phase = phase
-        self.objective = Objective(phase.terms, self.chunk_tokens)
+        self.objective = self.objectives[self.phases.index(phase)]
         self.student = student.train()
-        self.lesson = Lesson(student, self.objective, self.vocabulary)
+        self.lesson = Lesson(student, self.objective, self.vocabulary, self.settings.seed)
+        with torch.no_grad():
+            for name, parameter in self.lesson.named_parameters():
+                own = name.removeprefix(STUDENT)
+                parameter.requires_grad_((own in self.may_train or own == name) and phase.trainable(student, own))
+                if own == name and name in before and before[name].shape == parameter.shape:
+                    parameter.copy_(before[name])
+        if not any(parameter.requires_grad for parameter in self.lesson.parameters()):
+            raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
         self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision)
 
     def _cross(self, phase: Phase) -> None:
@@ -200,8 +217,8 @@ class Trainer:
         student = self._blank(torch.float32)
         with torch.no_grad():
             for name, parameter in student.named_parameters():
-                parameter.copy_(weights[f"student.{name}"])
-        self._begin(phase, student)
+                parameter.copy_(weights[f"{STUDENT}{name}"])
+        self._begin(phase, student, weights)
 
     def _take(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]], crossing: bool) -> None:
         """Give the engine full state; crossing: the state is that of the phase before."""

@@ -25,9 +25,12 @@ from kd import distributed
 from kd.engine import effective_stage
 from kd.export import model_sizes
 from kd.models import Encoder, quiet_transformers, read_config, untrained
+from kd.objective import Objective
 from kd.settings import CheckpointSettings
+from kd.states import Shape
 from kd.student import StudentSettings, make_student
 from kd.teacher import TeacherSettings
+from kd.teachers import settled
 from launcher import wiring
 from launcher.config import RunConfig
 from launcher.console import size
@@ -124,6 +127,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     if len(teachers) > 1:
         location = Location.of(config.data.shards, config.data.cache_folder)
         check_tokenizers({place: member.model for place, member in config.members.items()}, location, manifest)
+    check_objective(config, updates, student, list(teachers.values()))
     sizes = model_sizes(student)
     tokens_per_update = stream.tokens_per_epoch / stream.windows_per_epoch * train.global_batch
     phases = plan_phases(config.phases_of(updates), student, tokens_per_update)
@@ -192,6 +196,15 @@ def student_memory(parameters: int, trainable: int, stage: int, precision: str, 
         masters=_share(masters, world if stage >= 1 else 1),
         moments=_share(8 * trainable, world if stage >= 1 else 1),
     )
+
+
+def check_objective(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> None:
+    """KdError for a term of some phase that the student and its teachers cannot satisfy."""
+    shapes = [Shape.of(teacher) for teacher in teachers]
+    for phase in config.phases_of(updates):
+        named = [{"layer_map": "uniform"} if getattr(term, "layer_map", None) == "cka" else {} for term in phase.terms]
+        terms = [term.model_copy(update=update) for term, update in zip(phase.terms, named, strict=True)]
+        settled(Objective(terms, chunk_tokens=1), Shape.of(student), shapes, config.combine)
 
 
 def disk(folder: Path, checkpoint: int, export: int, settings: CheckpointSettings) -> tuple[int, int]:

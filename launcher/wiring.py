@@ -14,7 +14,7 @@ from kd.checkpoint import Checkpoint
 from kd.models import Encoder, load_mlm
 from kd.student import make_student
 from kd.teachers import make_teachers
-from kd.trainer import Trainer
+from kd.trainer import STUDENT, Trainer
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 
@@ -77,7 +77,8 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
         own = dict(student.named_parameters())
         with torch.no_grad():
             for name, weight in weights.items():
-                own[name.removeprefix("student.")].copy_(weight)
+                if name.startswith(STUDENT):
+                    own[name.removeprefix(STUDENT)].copy_(weight)
     del teacher
     updates = updates_of(config, stream)
     trainer = Trainer(

@@ -35,8 +35,8 @@ PHASES = [
         {
             "name": "layer",
             "share": 0.2,
-            "trains": ["layers 1"],
-            "objective": [{"kind": "cosine"}],
+            "trains": ["layers 1", "projections"],
+            "objective": [{"kind": "hints", "layer_map": "final"}],
             "optimizer": {"learning_rate": 5e-4, "schedule": "constant", "warmup": 0},
         }
     ),
@@ -93,7 +93,7 @@ def main() -> None:
         for update in range(UPDATES):
             lines.append(trainer.update(batches(update, micro_batch)))
             after = weights(trainer)
-            moved.append(parts(trainer, [name for name in after if not torch.equal(after[name], before[name])]))
+            moved.append(parts(trainer, [name for name in after if name not in before or not torch.equal(after[name], before[name])]))
             moments.append(parts(trainer, [name for name, _, state in trainer.engine.full_state() if state]))
             before = after
             failed = trainer.save(kept, {})

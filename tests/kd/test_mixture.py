@@ -11,7 +11,7 @@ from kd.decoder import Decoder
 from kd.errors import KdError
 from kd.mixture import TeacherHeads, Wanted
 from kd.teachers import MemberSettings, TeachersSettings, check_assignment, drawn, shares
-from kd.terms import HiddenCosine, MaskedLM, Side, SoftTargets, TokenView
+from kd.terms import HiddenCosine, LogitView, MaskedLM, Side, SoftTargets
 
 VOCABULARY, TOKENS = 31, 13
 
@@ -50,7 +50,7 @@ def test_soft_targets_of_a_mixture_are_those_of_the_mean_distribution(heads, tem
     p = sum(w * F.softmax(z / temperature, -1) for w, z in zip((3 / 6, 1 / 6, 2 / 6), whole_logits(heads), strict=True))
     expected = temperature**2 * (p * (p.log() - F.log_softmax(student.double() / temperature, -1))).sum(-1)
     (logits,) = heads.logits([Wanted(None, temperature)], slice(None))
-    view = TokenView(Side(logits=student), Side(logits=logits), torch.zeros(TOKENS, dtype=torch.int64))
+    view = LogitView(Side(logits=student), Side(logits=logits), torch.zeros(TOKENS, dtype=torch.int64))
     torch.testing.assert_close(SoftTargets(temperature=temperature)(view).double(), expected, rtol=2e-5, atol=1e-5)
 
 
