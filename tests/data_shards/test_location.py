@@ -114,7 +114,7 @@ def test_a_missing_remote_file_is_not_asked_for_twice(server):
 
 def test_a_remote_folder_needs_a_cache_folder(server):
     address, _ = server
-    with pytest.raises(DataError, match=r"expected a cache folder for the copies of remote shards, got none; set stream\.cache_folder"):
+    with pytest.raises(DataError, match=r"expected a cache folder for the copies of remote shards, got none; set data\.cache_folder"):
         Stream(address, "train", StreamSettings(**SETTINGS), 16)
 
 
