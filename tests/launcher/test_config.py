@@ -168,9 +168,11 @@ def test_differences_are_one_line_a_setting(tmp_path: Path):
         "objective.0.weight: 1.0 -> 2.0",
         "train.clip: 5.0 -> 1.0",
         "optimizer.schedule: linear -> cosine",
-        "objective.1.weight: absent -> 1.0",
-        "objective.1.positions: absent -> all",
         "objective.1.kind: absent -> cosine",
+        "objective.1.weight: absent -> 1.0",
+        "objective.1.layer_map: absent -> final",
+        "objective.1.projection: absent -> none",
+        "objective.1.positions: absent -> all",
     ]
     assert differences(before, before) == []
 
