@@ -66,6 +66,16 @@ class Feed:
         return [to_batch(self.stream.batch(windows, self.rank, self.world, size, index), update) for index in range(count)]
 
 
+def sample_batches(stream: Stream, tokens: int) -> list[Batch]:
+    """The windows that a stream begins with, in whole global batches: at least `tokens` positions, or an epoch. The same on every rank."""
+    batches: list[Batch] = []
+    for start in range(0, stream.windows_per_epoch, stream.global_batch):
+        if sum(int(batch.real.sum()) for batch in batches) >= tokens:
+            break
+        batches.append(to_batch(stream.batch(start, 0, 1, stream.global_batch, 0), update=0))
+    return batches
+
+
 def heldout_batches(stream: Stream, batch: int, windows: int | None, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
     """Held-out windows in their natural order, masked as at visit 0: every world-th batch, about `windows` of them over all ranks."""
     limit = None if windows is None else max(1, windows // (batch * world))

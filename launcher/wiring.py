@@ -10,6 +10,7 @@ from data_shards.location import Location, write_durably
 from data_shards.manifest import TOKENIZER, Manifest
 from data_shards.stream import Stream, StreamSettings
 from kd import distributed
+from kd.batch import Batch
 from kd.checkpoint import Checkpoint
 from kd.models import Encoder, load_mlm
 from kd.student import make_student
@@ -17,7 +18,9 @@ from kd.teachers import make_teachers
 from kd.trainer import STUDENT, Trainer
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
+from launcher.feed import sample_batches
 
+SAMPLE_BATCH = 16  # windows at a time
 SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further
 
 
@@ -67,7 +70,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     heldout = Stream(config.data.shards, "heldout", config.data.stream, 1) if manifest.entries("heldout") else None
     precision = precision_of(config)
     teacher = load_mlm(first.model) if (first := next(iter(config.members.values()), None)) is not None else None
-    student = make_student(config.student, teacher, config.train.seed)
+    student = make_student(config.student, teacher, config.train.seed, sample_of(config))
     for name, encoder in (("teacher", teacher), ("student", student)):
         if encoder is not None:
             check_fits(name, encoder, manifest, config.data.stream)
@@ -92,6 +95,14 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     if checkpoint is not None:
         trainer.load(checkpoint)
     return Parts(trainer, stream, heldout, updates, precision)
+
+
+def sample_of(config: RunConfig) -> list[Batch]:
+    """Text for a student that is made smaller by what the teacher does on it."""
+    if not config.student.needs_sample:
+        return []
+    few = min(config.train.global_batch, SAMPLE_BATCH)
+    return sample_batches(Stream(config.data.shards, "train", config.data.stream, few), config.student.sample_tokens)
 
 
 def check_fits(name: str, encoder: Encoder, manifest: Manifest, stream: StreamSettings) -> None:

@@ -13,9 +13,12 @@ from data_shards.stream import Stream, StreamSettings
 from kd import distributed
 from kd.errors import KdError
 from kd.models import load_mlm
+from kd.student import make_student
 from launcher import wiring
 from launcher.errors import LaunchError
-from launcher.wiring import attention_of, build, check_fits, precision_of, tokenizer_folder, updates_of
+from launcher.feed import sample_batches
+from launcher.plan import make_plan
+from launcher.wiring import attention_of, build, check_fits, precision_of, sample_of, tokenizer_folder, updates_of
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -141,3 +144,22 @@ def test_the_tokenizer_of_remote_shards_is_copied_beside_them(make_config, corpu
 
 def test_the_spare_rows_are_those_of_the_documentation():
     assert wiring.SPARE_ROWS == 256
+
+
+@pytest.mark.parametrize("shrink", ["projection", "activation"])
+def test_a_narrower_student_is_made_on_the_runs_own_text(make_config, shrink: str):
+    config = make_config("student.width=24", f"student.shrink={shrink}", "student.sample_tokens=600", "student.architecture=same")
+    teacher = load_mlm(config.teacher.model)
+    student, again = (make_student(config.student, teacher, 1, sample_of(config)) for _ in range(2))
+    assert (student.width, student.heads, student.layers) == (24, 4, 2)
+    assert make_plan(config, world=1).student_parameters == sum(weight.numel() for weight in student.parameters())
+    assert all(torch.equal(one, two) for one, two in zip(student.parameters(), again.parameters(), strict=True))
+
+
+def test_a_sample_is_as_large_as_asked_and_begins_where_the_run_begins(corpus):
+    stream = Stream(corpus.shards, "train", StreamSettings(window_tokens=32), 4)
+    batches = sample_batches(stream, 500)
+    real = sum(int(batch.real.sum()) for batch in batches)
+    assert 500 <= real < 500 + 4 * 32
+    assert batches[0].windows.tolist() == stream.slots(0)[0].tolist()
+    assert sum(len(batch.windows) for batch in sample_batches(stream, 10**9)) >= stream.windows_per_epoch
