@@ -29,13 +29,14 @@ SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
 
-def load(path: str, overrides: list[str] | None = None) -> RunConfig:
+def load(path: str, overrides: list[str] | None = None, scale: str | None = None) -> RunConfig:
     """The run that a YAML file and key=value overrides describe. `path` may be the bare name of a packaged configuration (demo).
 
+    scale: the name of a file in configs/scales, laid over the file, and below what the file itself has under `scales` for it.
     Raises LaunchError, one line a mistake.
     """
     where, text = _read(path)
-    values = _parse(where, text)
+    values = _scaled(_parse(where, text), scale, where)
     given = [_apply(values, override) for override in overrides or []]
     return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where)
 
@@ -134,6 +135,27 @@ def _parse(where: str, text: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise LaunchError(f"{where}: expected keys and values, got {'nothing' if values is None else type(values).__name__}; see configs/")
     return values
+
+
+def _scaled(values: dict[str, Any], scale: str | None, where: str) -> dict[str, Any]:
+    """A file's values at a scale; at its own where that is None."""
+    own = values.pop("scales", None) or {}
+    if not isinstance(own, dict) or not all(isinstance(over, dict) for over in own.values()):
+        raise LaunchError(f"{where}: scales: expected settings for each scale by its name, got {_shown({'': own}, '')}; see configs/")
+    if scale is None:
+        return values
+    known = sorted(file.stem for file in (PACKAGED / "scales").glob("*.yaml"))
+    if scale not in known:
+        raise LaunchError(f"--scale: expected {' or '.join(known)}, got {scale}; correct it")
+    path = PACKAGED / "scales" / f"{scale}.yaml"
+    return _over(_over(values, _parse(f"configs/scales/{path.name}", path.read_text(encoding="utf-8"))), own.get(scale, {}))
+
+
+def _over(below: Any, above: Any) -> Any:
+    """Settings with others laid over them, key by key; lists and plain values are replaced."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: _over(below.get(key), value) for key, value in above.items()}
 
 
 def _apply(values: dict[str, Any], override: str) -> str:
