@@ -125,20 +125,25 @@ class StudentEngine:
                 yield name, weight, {key: safe_get_full_optimizer_state(parameter, key).reshape(shape) for key in MOMENTS}
 
     def load_full_state(self, weights: Mapping[str, Tensor], moments: Mapping[str, Mapping[str, Tensor]], steps: int) -> None:
-        """Take over full fp32 weights, moments (by name; zeros where absent) and the number of AdamW steps behind them.
+        """Take over full fp32 weights (by name; what is absent stays), moments (zeros where absent) and the AdamW steps behind them.
 
         The module's own weights must already be these (rounded to its precision); this sets the fp32 masters and the optimizer.
         """
         for name, parameter in self.module.named_parameters():
+            shape, device = torch.Size(getattr(parameter, "ds_shape", parameter.shape)), distributed.device()
+            weight = weights[name] if name in weights and weights[name].shape == shape else None
             if not parameter.requires_grad:
+                self.frozen[name] = self.frozen[name] if weight is None else weight.detach().to("cpu", torch.float32, copy=True)
                 continue
-            weight = weights[name].to(distributed.device())
-            state = {key: moments.get(name, {}).get(key, torch.zeros_like(weight)).to(weight.device) for key in MOMENTS}
+            kept = moments.get(name, {}) if weight is not None else {}
+            state = {key: kept[key].to(device) if key in kept else torch.zeros(shape, device=device) for key in MOMENTS}
             if self.by_hand:
-                parameter.data.copy_(weight)
+                if weight is not None:
+                    parameter.data.copy_(weight)
                 self.inner.state[parameter] = {k: v.clone() for k, v in state.items()}
             else:
-                self._set(parameter, weight)
+                if weight is not None:
+                    self._set(parameter, weight.to(device))
                 for key, value in state.items():
                     self._set(parameter, value, key)
         for state in self.inner.state.values():

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from kd import documents
 from kd.batch import Batch
+from kd.decoder import Decoder
 from kd.errors import KdError
-from kd.head import Decoder, chunked_terms
+from kd.head import chunked_terms
+from kd.mixture import TeacherHeads, Wanted
 from kd.schedules import bounds, resolved, schedules
 from kd.states import LAST_HIDDEN, Shape, State
 from kd.terms import DocumentView, Layer, MapView, Term, TokenView
@@ -42,6 +44,14 @@ class ModelOutputs:
         return self.last_hidden if wanted == LAST_HIDDEN else self.states[wanted]
 
 
+@dataclass(frozen=True)
+class Ensemble:
+    """What several teachers give: outputs by the teacher's number, of those that some term asks; weights of all, summing to 1."""
+
+    outputs: Mapping[int, ModelOutputs]
+    weights: Sequence[float] = (1.0,)
+
+
 class Objective:
     """A weighted sum of terms. Knows no model: shapes in, numbers out. Only that of one update (`at`) can be called."""
 
@@ -50,48 +60,33 @@ class Objective:
         terms: Sequence[Term],
         chunk_tokens: int,
         student: Shape | None = None,
-        teacher: Shape | None = None,
+        teachers: Sequence[Shape] = (),
         names: Sequence[str] | None = None,
     ) -> None:
         """names: of the terms, one each; None: from their kinds, numbered where a kind stands twice."""
         computed = [number for number, term in enumerate(terms) if max(bounds(term.weight)) > 0]
         if not computed:
             raise KdError("objective: expected at least one term with a weight above 0, got none; add a term or raise a weight")
-        order = sorted(computed, key=lambda number: not isinstance(terms[number], LogitTerm))
-        self.terms = [terms[number] for number in order]
+        given = numbered([terms[number].kind for number in computed]) if names is None else [names[number] for number in computed]
+        named = sorted(zip(given, [terms[number] for number in computed], strict=True), key=lambda one: isinstance(one[1], StatesTerm))
+        self.terms = [term for _, term in named]
         """Logit terms first: the order of everything below."""
-        self.names = [names[number] for number in order] if names is not None else numbered([term.kind for term in self.terms])
-        """One name a term, in the order of `sums`."""
+        self.names = [name for name, _ in named]
         self.on_logits = [term for term in self.terms if isinstance(term, LogitTerm)]
         self.on_states = [term for term in self.terms if isinstance(term, StatesTerm)]
         self.chunk_tokens = chunk_tokens
-        self.student, self.teacher = student, teacher
+        self.student, self.teachers = student, tuple(teachers)
 
-    def settled(self, student: Shape, teacher: Shape | None) -> "Objective":
-        """The same objective for these two encoders. Raises KdError, one line, for a term that they cannot satisfy."""
-        return Objective([term.settled(student, teacher) for term in self.terms], self.chunk_tokens, student, teacher, self.names)
+    def settled(self, student: Shape, *teachers: Shape | None) -> "Objective":
+        """The same objective for these encoders. Raises KdError, one line, for a term that they cannot satisfy."""
+        known = [teacher for teacher in teachers if teacher is not None]
+        terms = [term.settled(student, known[term.teacher or 0] if known else None) for term in self.terms]
+        return Objective(terms, self.chunk_tokens, student, known, self.names)
 
     def at(self, update: int, updates: int) -> "Objective":
         """This objective in update 0 .. updates - 1: schedules are numbers, terms of weight 0 are gone, names are as before."""
-        now = [resolved(term, update, updates) for term in self.terms]
-        return Objective(now, self.chunk_tokens, self.student, self.teacher, self.names)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the teacher has to offer: names of kd.teacher.OFFERS."""
-        last = {LAST_HIDDEN, State("hidden", self.teacher.layers - 1 if self.teacher is not None else -1)}
-        named = {"last_hidden" if state in last else state.part for state in self.teacher_states}
-        return frozenset(named | {"logits" for term in self.on_logits if term.asks})
-
-    @property
-    def student_states(self) -> frozenset[State]:
-        """What is kept of the student's forward pass."""
-        return frozenset().union(*(term.student_states() for term in self.on_states))
-
-    @property
-    def teacher_states(self) -> frozenset[State]:
-        """What is kept of the teacher's."""
-        return frozenset().union(*(term.teacher_states() for term in self.on_states))
+        terms = [resolved(term, update, updates) for term in self.terms]
+        return Objective(terms, self.chunk_tokens, self.student, self.teachers, self.names)
 
     def scheduled(self, update: int, updates: int) -> dict[str, float]:
         """The numbers that schedules have in update 0 .. updates - 1: {"weight/mlm": 0.5, "temperature/soft_targets": 2.0}."""
@@ -101,21 +96,48 @@ class Objective:
             for setting, schedule in schedules(term).items()
         }
 
+    def learns_from(self, term: TermSettings, number: int) -> bool:
+        """Whether a term asks something of teacher `number`."""
+        return bool(term.asks) and (len(self.teachers) < 2 or term.teacher in (None, number))
+
+    def teacher_of(self, term: TermSettings) -> Shape | None:
+        """The shape of the one teacher of a term on states."""
+        return self.teachers[term.teacher or 0] if self.teachers else None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What its teachers have to offer: names of kd.teacher.OFFERS."""
+        return frozenset().union(*(self.needs_of(number) for number in range(max(1, len(self.teachers)))))
+
+    def needs_of(self, number: int) -> frozenset[str]:
+        """What teacher `number` has to offer."""
+        last = {LAST_HIDDEN, State("hidden", self.teachers[number].layers - 1 if self.teachers else -1)}
+        named = {"last_hidden" if state in last else state.part for state in self.teacher_states(number)}
+        return frozenset(named | {"logits" for term in self.on_logits if self.learns_from(term, number)})
+
+    @property
+    def student_states(self) -> frozenset[State]:
+        """What is kept of the student's forward pass."""
+        return frozenset().union(*(term.student_states() for term in self.on_states))
+
+    def teacher_states(self, number: int = 0) -> frozenset[State]:
+        """What is kept of teacher `number`'s."""
+        return frozenset().union(*(term.teacher_states() for term in self.on_states if (term.teacher or 0) == number))
+
     @property
     def weights(self) -> list[float]:
         """The terms' weights, in the order of `names`."""
         return [term.weight for term in self.terms]
 
     @property
-    def projections(self) -> list[str]:
-        """The names of the learned maps from the student's width to the teacher's that the terms go through."""
-        found = (
-            _projection(name, own)
+    def projections(self) -> dict[str, int]:
+        """The names of the learned maps from the student's width to a teacher's that the terms go through, and the latter."""
+        return {
+            _projection(name, own): shape.width
             for name, term in self._named_states()
-            if isinstance(term, Projecting)
+            if isinstance(term, Projecting) and (shape := self.teacher_of(term)) is not None
             for own in term.projections().values()
-        )
-        return list(dict.fromkeys(found))
+        }
 
     def selected(self, batch: Batch) -> Tensor:
         """[B, S] bool: positions whose logits some term looks at."""
@@ -129,7 +151,7 @@ class Objective:
     def __call__(
         self,
         student: ModelOutputs,
-        teacher: ModelOutputs | None,
+        teacher: ModelOutputs | Ensemble | None,
         batch: Batch,
         divisors: Tensor,
         projections: Mapping[str, nn.Module] | None = None,
@@ -138,21 +160,22 @@ class Objective:
 
         projections: by the names of `projections`.
         """
+        ensemble = teacher if isinstance(teacher, Ensemble) else Ensemble({} if teacher is None else {0: teacher})
         divisors = divisors.clamp(min=1)
         loss = student.last_hidden.new_zeros((), dtype=torch.float32)
         sums = []
         if self.on_logits:
-            share, logit_sums = self._logit_terms(student, teacher, batch, divisors[: len(self.on_logits)])
+            share, logit_sums = self._logit_terms(student, ensemble, batch, divisors[: len(self.on_logits)])
             loss = loss + share
             sums.append(logit_sums)
         for (name, term), divisor in zip(self._named_states(), divisors[len(self.on_logits) :].tolist(), strict=True):
-            assert teacher is not None
-            total = self._values(name, term, student, teacher, batch, projections or {}).sum()
+            own = ensemble.outputs[term.teacher or 0]
+            total = self._values(name, term, student, own, batch, projections or {}).sum()
             loss = loss + total * (term.weight / divisor)
             sums.append(total.detach().double().reshape(1))
         return loss, torch.cat(sums)
 
-    def _logit_terms(self, student: ModelOutputs, teacher: ModelOutputs | None, batch: Batch, divisors: Tensor) -> tuple[Tensor, Tensor]:
+    def _logit_terms(self, student: ModelOutputs, ensemble: Ensemble, batch: Batch, divisors: Tensor) -> tuple[Tensor, Tensor]:
         assert student.transformed is not None
         assert student.decoder is not None
         at = self.selected(batch)
@@ -160,11 +183,19 @@ class Objective:
             _looks_at(term, batch)[at].float() * (term.weight / divisor)
             for term, divisor in zip(self.on_logits, divisors.tolist(), strict=True)
         ]
-        teaching = None
-        if teacher is not None and teacher.transformed is not None and teacher.decoder is not None:
-            teaching = (teacher.transformed, teacher.decoder)
+        heads = {
+            number: (outputs.transformed, outputs.decoder)
+            for number, outputs in ensemble.outputs.items()
+            if outputs.transformed is not None and outputs.decoder is not None
+        }
         return chunked_terms(
-            (student.transformed, student.decoder), teaching, batch.labels[at], self.on_logits, torch.stack(scales), self.chunk_tokens
+            (student.transformed, student.decoder),
+            TeacherHeads(heads, ensemble.weights),
+            batch.labels[at],
+            self.on_logits,
+            [_wanted(term, len(ensemble.weights)) for term in self.on_logits],
+            torch.stack(scales),
+            self.chunk_tokens,
         )
 
     def _values(
@@ -174,8 +205,9 @@ class Objective:
         at = _looks_at(term, batch)
         if isinstance(term, MapTerm):
             assert self.student is not None
-            assert self.teacher is not None
-            own, others = self.student.heads, self.teacher.heads
+            learned_from = self.teacher_of(term)
+            assert learned_from is not None
+            own, others = self.student.heads, learned_from.heads
             layers = tuple(
                 (
                     Layer({part: student.state(State(part, pair.student)) for part in term.parts}, own),
@@ -204,6 +236,15 @@ class Objective:
 
     def _named_states(self) -> list[tuple[str, StatesTerm]]:
         return list(zip(self.names[len(self.on_logits) :], self.on_states, strict=True))
+
+
+def _wanted(term: Term, teachers: int) -> Wanted | None:
+    """The teachers' logits that a term sees; None: no teacher's."""
+    if "logits" not in term.asks:
+        return None
+    if teachers == 1:
+        return Wanted(0)
+    return Wanted(term.teacher) if term.teacher is not None else Wanted(None, getattr(term, "temperature", 1.0))
 
 
 def numbered(kinds: Sequence[str]) -> list[str]:

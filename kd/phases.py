@@ -156,13 +156,16 @@ def phase_at(phases: Sequence[Phase], update: int) -> Phase:
     return next((phase for phase in phases if update < phase.end), phases[-1])
 
 
-def check_layers(phases: Sequence[Phase], layers: int) -> None:
-    """Raise KdError where a phase names a layer that a student of so many has not got."""
+def check_layers(phases: Sequence[Phase], student: Encoder) -> None:
+    """Raise KdError where a phase names a layer that the student has not got, or one of those that share their weights."""
+    last = student.layers - 1
     for phase in phases:
         for part in (*phase.trains, *phase.freezes):
             low, high = _range(part)
-            if not low <= high < layers:
-                raise KdError(f"phases: expected layers from 0 to {layers - 1} in phase {phase.name}, got {part}; correct it")
+            if not low <= high <= last:
+                raise KdError(f"phases: expected layers from 0 to {last} in phase {phase.name}, got {part}; correct it")
+            if student.family.shared_layers and part.startswith("layers "):
+                raise KdError(f"phases: expected layers as a whole in phase {phase.name}, for they share weights, got {part}; write layers")
 
 
 def _borders(settings: Sequence[PhaseSettings], updates: int) -> list[tuple[int, int]]:

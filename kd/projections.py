@@ -1,4 +1,4 @@
-"""Learned maps from a student's width to its teacher's, for terms that compare hidden states: beside the student, never inside it."""
+"""Learned maps from a student's width to its teachers', for terms that compare hidden states: beside the student, never inside it."""
 
 import torch
 from torch import nn
@@ -13,10 +13,9 @@ def make_projections(objective: Objective, seed: int) -> nn.ModuleDict:
     keeps a state's length and angles as far as widths allow.
     """
     modules = nn.ModuleDict()
-    for number, name in enumerate(objective.projections):
+    for number, (name, width) in enumerate(objective.projections.items()):
         assert objective.student is not None
-        assert objective.teacher is not None
-        linear = nn.utils.skip_init(nn.Linear, objective.student.width, objective.teacher.width)
+        linear = nn.utils.skip_init(nn.Linear, objective.student.width, width)
         with torch.no_grad():
             linear.bias.zero_()
             if linear.in_features == linear.out_features:

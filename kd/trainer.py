@@ -8,8 +8,7 @@ An update, on every rank:
 4. the terms' sums over all ranks, as one report.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,19 @@ from kd import checkpoint, distributed
 from kd.batch import Batch
 from kd.capture import capture
 from kd.checkpoint import Checkpoint, Progress
+from kd.decoder import Decoder
 from kd.engine import StudentEngine
 from kd.errors import KdError
-from kd.head import Decoder
 from kd.models import Encoder
-from kd.objective import ModelOutputs, Objective
+from kd.objective import Ensemble, ModelOutputs, Objective
 from kd.phases import Phase, check_layers, phase_at
 from kd.projections import make_projections
 from kd.settings import TrainSettings
 from kd.states import Shape
-from kd.teacher import Teacher
+from kd.teachers import Teachers, settled
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
+
 STUDENT = "student."  # how the student's own parameters begin in a checkpoint; the others are projections
 
 
@@ -58,7 +58,7 @@ class UpdateReport:
 class Lesson(nn.Module):
     """The student, projections and objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K]).
 
-    The objective is that of one update, and is put there before it.
+    The objective is first that of a phase, then that of one update after the other.
     """
 
     def __init__(self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1) -> None:
@@ -68,7 +68,7 @@ class Lesson(nn.Module):
         self.objective = objective
         self.vocabulary = vocabulary
 
-    def forward(self, batch: Batch, teacher: ModelOutputs | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, teacher: Ensemble | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """One micro-batch. divisors [K]: the update's global token count of each term."""
         last, states = capture(self.student, batch, self.objective.student_states)
         transformed = self.student.transform(last[self.objective.selected(batch)])
@@ -82,7 +82,7 @@ class Trainer:
     def __init__(
         self,
         student: Encoder,
-        teacher: Teacher | None,
+        teachers: Teachers,
         phases: Sequence[Phase],
         *,
         vocabulary: int,
@@ -90,14 +90,10 @@ class Trainer:
         precision: str,
     ) -> None:
         self.device = distributed.device()
-        self.chunk_tokens = train.chunk(self.device.type)
-        self.teacher = teacher
-        for phase in phases:
-            missing = self._settle(phase, student).needs - (teacher.offers if teacher is not None else frozenset())
-            if missing:
-                raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
-        check_layers(phases, student.layers)
+        self.teachers = teachers
         self.phases = phases
+        self.objectives = [self._objective(phase, Shape.of(student), train.chunk(self.device.type)) for phase in phases]
+        check_layers(phases, student)
         self.vocabulary = vocabulary
         self.settings = train
         self.precision = precision
@@ -109,7 +105,7 @@ class Trainer:
         self.steps = 0
         """AdamW's own count: updates that moved the weights since its state was last fresh."""
         self.may_train = frozenset(name for name, weight in student.named_parameters() if weight.requires_grad)
-        self._begin(phases[0], student)
+        self._begin(phases[0], student, {})
 
     def update(self, batches: Sequence[Batch]) -> UpdateReport:
         """Learn from this rank's micro-batches of the next update. Collective."""
@@ -128,7 +124,7 @@ class Trainer:
         sums = torch.zeros_like(divisors)
         for batch in batches:
             self._seed_dropout(batch)
-            with self._teach(batch) as taught:
+            with self.teachers.teach(self.done, batch, objective, self.vocabulary) as taught:
                 sums += self.engine.micro_step(batch, taught, divisors)
         norm, applied = self.engine.finish_update()
         means = (distributed.sum_over_ranks(sums) / divisors.clamp(min=1)).tolist()
@@ -173,28 +169,37 @@ class Trainer:
         self.done, self.skipped, self.tokens = saved.progress.done, saved.progress.skipped, saved.progress.tokens
         self.steps = saved.progress.facts.get(STEPS, self.done - self.skipped)
         phase = phase_at(self.phases, self.done)
-        if phase is not self.phase:
+        if phase is self.phase:
+            self.engine.set_weights({name: weight for name, weight in weights.items() if not name.startswith(STUDENT)})
+        else:
             self._rebuild(phase, weights)
         self._take(weights, moments, crossing=phase_at(self.phases, max(0, self.done - 1)) is not phase)
 
-    def _begin(self, phase: Phase, student: Encoder) -> None:
-        """An engine for a phase, around a student in fp32 on the CPU."""
-        for name, weight in student.named_parameters():
-            weight.requires_grad_(name in self.may_train and phase.trainable(student, name))
-        if not any(weight.requires_grad for weight in student.parameters()):
-            raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
+    def _objective(self, phase: Phase, student: Shape, chunk_tokens: int) -> Objective:
+        """A phase's objective for this student and these teachers. KdError where it cannot be."""
+        objective = settled(Objective(phase.terms, chunk_tokens), student, self.teachers.shapes, self.teachers.combine)
+        missing = objective.needs - self.teachers.offers
+        if missing:
+            raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
+        return objective
+
+    def _begin(self, phase: Phase, student: Encoder, before: Mapping[str, Tensor]) -> None:
+        """An engine for a phase, around a student in fp32 on the CPU. before: weights of earlier phases, for projections that go on."""
         if self.settings.activation_checkpointing:
             student.checkpoint_activations(use_reentrant=self.settings.zero_stage == 3)
         self.phase = phase
-        self.objective = self._settle(phase, student)
+        self.objective = self.objectives[self.phases.index(phase)]
         self.student = student.train()
         self.lesson = Lesson(student, self.objective, self.vocabulary, self.settings.seed)
-        self.new_projections = {n: p.detach().clone() for n, p in self.lesson.named_parameters() if not n.startswith(STUDENT)}
+        with torch.no_grad():
+            for name, parameter in self.lesson.named_parameters():
+                own = name.removeprefix(STUDENT)
+                parameter.requires_grad_((own in self.may_train or own == name) and phase.trainable(student, own))
+                if own == name and name in before and before[name].shape == parameter.shape:
+                    parameter.copy_(before[name])
+        if not any(parameter.requires_grad for parameter in self.lesson.parameters()):
+            raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
         self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision)
-
-    def _settle(self, phase: Phase, student: Encoder) -> Objective:
-        shape = self.teacher.shape if self.teacher is not None else None
-        return Objective(phase.terms, self.chunk_tokens).settled(Shape.of(student), shape)
 
     def _cross(self, phase: Phase) -> None:
         """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""
@@ -212,16 +217,14 @@ class Trainer:
         student = self._blank(torch.float32)
         with torch.no_grad():
             for name, parameter in student.named_parameters():
-                parameter.copy_(weights[STUDENT + name])
-        self._begin(phase, student)
+                parameter.copy_(weights[f"{STUDENT}{name}"])
+        self._begin(phase, student, weights)
 
     def _take(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]], crossing: bool) -> None:
         """Give the engine full state; crossing: the state is that of the phase before."""
         if crossing and self.phase.fresh:
             moments, self.steps = {}, 0
-        projections = self.new_projections | {name: weights[name] for name in self.new_projections if name in weights}
-        self.engine.set_weights(projections)
-        self.engine.load_full_state(weights | projections, moments, self.steps)
+        self.engine.load_full_state(weights, moments, self.steps)
 
     def _blank(self, dtype: torch.dtype) -> Encoder:
         """A student of the same shape on the CPU, with any weights."""
@@ -232,17 +235,3 @@ class Trainer:
         """Dropout is a function of (seed, update, first slot): a checkpoint needs no random state."""
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + batch.update * 0xBF58476D1CE4E5B9 + batch.first_slot * 0x94D049BB133111EB) % 2**63
         torch.manual_seed(key)
-
-    @contextmanager
-    def _teach(self, batch: Batch) -> Iterator[ModelOutputs | None]:
-        """The teacher's outputs for a batch; a sharded decoder is whole only while inside."""
-        if self.teacher is None or not self.lesson.objective.needs:
-            yield None
-            return
-        objective = self.lesson.objective
-        outputs = self.teacher(batch, objective.selected(batch), objective.teacher_states)
-        if "logits" not in objective.needs:
-            yield ModelOutputs(outputs.last, states=outputs.states)
-            return
-        with self.teacher.decoder() as (weight, bias):
-            yield ModelOutputs(outputs.last, outputs.transformed, Decoder(weight, bias, self.vocabulary), outputs.states)

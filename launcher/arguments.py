@@ -126,6 +126,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     """What a run is told on the command line."""
     parser.add_argument("--config", required=True, metavar="YAML", help="a configuration file, or the name of one in configs/")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's, as train.updates=100")
+    parser.add_argument("--scale", default=None, metavar="NAME", help="the same run in small: demo, on what `stillhouse demo` left")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and what it needs, and stop")
     parser.add_argument("--resume", action="store_true", help="fail unless there is a checkpoint to continue from")
     parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)  # deepspeed's launcher passes it

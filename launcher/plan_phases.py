@@ -25,7 +25,7 @@ class PhasePlan:
 
 def plan_phases(phases: Sequence[Phase], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:
     """What the phases will be. KdError for one that names a layer too many, LaunchError for one in which nothing trains."""
-    check_layers(phases, student.layers)
+    check_layers(phases, student)
     weights = [(name, weight.numel()) for name, weight in student.named_parameters() if weight.requires_grad]
     plans = [
         PhasePlan(

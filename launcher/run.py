@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher import plan  # noqa: PLC0415
 
     rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
-    config = configuration.load(arguments.config, arguments.settings)
+    config = configuration.load(arguments.config, arguments.settings, arguments.scale)
     made = plan.make_plan(config, world)
     if arguments.dry_run:
         if rank == 0:

@@ -34,6 +34,7 @@ FREE_TO_CHANGE = (
     "data.shards",  # also where they lie: the cursor has their fingerprint, and refuses others
     "data.cache_folder",
     "teacher.mode",
+    "teachers.models.mode",
     "train.micro_batch",
     "train.zero_stage",
     "train.attention",

@@ -223,7 +223,7 @@ class Run:
             self.scores = self._scores(student, None)
         if distributed.rank() != 0:
             return
-        teacher = self.config.teacher.model if self.config.teacher is not None else None
+        teachers = [member.model for member in self.config.members.values()]
         sizes = model_sizes(student)
         report: dict[str, Any] = {
             "name": self.config.name,
@@ -236,7 +236,7 @@ class Run:
             "precision": self.parts.precision,
             "parameters": sizes.parameters,
             "bytes": sizes.bytes,
-            "teacher": str(Path(teacher).resolve()) if teacher is not None and Path(teacher).exists() else teacher,
+            "teacher": ", ".join(str(Path(model).resolve()) if Path(model).exists() else model for model in teachers) or None,
             "student": str(self.folder.student.resolve()),
             "heldout": asdict(self.scores) if self.scores is not None else None,
         }

@@ -14,7 +14,7 @@ from kd.batch import Batch
 from kd.checkpoint import Checkpoint
 from kd.models import Encoder, load_mlm
 from kd.student import make_student
-from kd.teacher import make_teacher
+from kd.teachers import make_teachers
 from kd.trainer import STUDENT, Trainer
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
@@ -69,7 +69,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
     heldout = Stream(config.data.shards, "heldout", config.data.stream, 1) if manifest.entries("heldout") else None
     precision = precision_of(config)
-    teacher = load_mlm(config.teacher.model) if config.teacher is not None else None
+    teacher = load_mlm(first.model) if (first := next(iter(config.members.values()), None)) is not None else None
     student = make_student(config.student, teacher, config.train.seed, sample_of(config))
     for name, encoder in (("teacher", teacher), ("student", student)):
         if encoder is not None:
@@ -86,7 +86,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     updates = updates_of(config, stream)
     trainer = Trainer(
         student,
-        make_teacher(config.teacher, precision, distributed.device()) if config.teacher is not None else None,
+        make_teachers(list(config.members.values()), config.combine, config.train.seed, precision, distributed.device()),
         config.phases_of(updates),
         vocabulary=manifest.vocabulary_size,
         train=config.train,

@@ -3,14 +3,14 @@
 Memory: two to six times chunk_tokens x V in fp32 (kd.head), whatever the batch.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from kd.schedules import Schedulable
+from kd.schedules import Schedulable, bounds
 from kd.terms.view import LogitTerm, LogitView
 
 Divergence = Literal["forward", "reverse", "symmetric", "jensen_shannon"]
@@ -29,6 +29,8 @@ class SoftTargets(LogitTerm):
     outcomes, so that no mass is lost (truncating and renormalising would teach too sure a distribution).
     """
 
+    mixes: ClassVar[bool] = True
+
     kind: Literal["soft_targets"] = "soft_targets"
     temperature: Annotated[float, Field(gt=0), Schedulable()] = 2.0
     divergence: Divergence = "forward"
@@ -37,7 +39,7 @@ class SoftTargets(LogitTerm):
 
     @model_validator(mode="after")
     def _labels_where_alpha(self) -> "SoftTargets":
-        if self.alpha > 0 and self.positions == "all":
+        if max(bounds(self.alpha)) > 0 and self.positions == "all":
             raise ValueError("positions: expected masked with alpha above 0, for labels stand there alone, got all; set masked, or add mlm")
         return self
 

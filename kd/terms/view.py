@@ -100,8 +100,13 @@ class TermSettings(BaseModel):
     """What all terms share: a weight, and whether they need a teacher."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    mixes: ClassVar[bool] = False
+    """Whether it sees a teacher's logits only as softmax(logits / temperature), so that several teachers can be mixed (kd.mixture)."""
+
     kind: str
     weight: Annotated[float, Field(ge=0), Schedulable()] = 1.0
+    teacher: Annotated[int, Field(ge=0)] | None = None
+    """Which of several teachers it learns from, from 0; null: from all."""
 
     def __call__(self, view: Any) -> Tensor:
         """One fp32 number for each token, position or document of the view."""

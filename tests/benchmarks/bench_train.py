@@ -43,7 +43,7 @@ from kd.phases import phases_of
 from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
 from kd.student import StudentSettings, make_student
-from kd.teacher import TeacherSettings, make_teacher
+from kd.teachers import MemberSettings, make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
 from kd.trainer import Trainer
 from launcher.extensions import extensions_folder, prepare_extensions
@@ -104,7 +104,7 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
     if way in ("trainer", "all", "two"):
         trainer = Trainer(
             student,
-            make_teacher(TeacherSettings(model=teacher_path), precision, distributed.device()),
+            make_teachers([MemberSettings(model=teacher_path)], "mean", SEED, precision, distributed.device()),
             phases_of([], terms, optimizer, updates + warmup),
             vocabulary=VOCABULARY,
             train=train,

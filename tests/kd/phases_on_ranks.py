@@ -15,7 +15,7 @@ from kd import checkpoint, distributed
 from kd.models import Encoder, load_mlm
 from kd.phases import PhaseSettings, part_of, phases_of
 from kd.settings import TrainSettings
-from kd.teacher import TeacherSettings, make_teacher
+from kd.teachers import MemberSettings, make_teachers
 from kd.trainer import Trainer
 
 UPDATES = 5
@@ -35,8 +35,8 @@ PHASES = [
         {
             "name": "layer",
             "share": 0.2,
-            "trains": ["layers 1"],
-            "objective": [{"kind": "cosine"}],
+            "trains": ["layers 1", "projections"],
+            "objective": [{"kind": "hints", "layer_map": "final"}],
             "optimizer": {"learning_rate": 5e-4, "schedule": "constant", "warmup": 0},
         }
     ),
@@ -65,7 +65,7 @@ def make(teacher: str, student: Encoder, stage: int, precision: str) -> Trainer:
     mode = "zero3" if stage == 3 else "replicated"
     return Trainer(
         student,
-        make_teacher(TeacherSettings(model=teacher, mode=mode), precision, distributed.device()),
+        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, distributed.device()),
         phases_of(PHASES, [], OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=train,
@@ -93,7 +93,7 @@ def main() -> None:
         for update in range(UPDATES):
             lines.append(trainer.update(batches(update, micro_batch)))
             after = weights(trainer)
-            moved.append(parts(trainer, [name for name in after if not torch.equal(after[name], before[name])]))
+            moved.append(parts(trainer, [name for name in after if name not in before or not torch.equal(after[name], before[name])]))
             moments.append(parts(trainer, [name for name, _, state in trainer.engine.full_state() if state]))
             before = after
             failed = trainer.save(kept, {})

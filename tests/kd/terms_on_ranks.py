@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 from kd import checkpoint, distributed
 from kd.batch import IGNORED, Batch
 from kd.models import load_mlm
-from kd.objective import Objective
+from kd.phases import phases_of
 from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
-from kd.teacher import TeacherSettings, make_teacher
+from kd.teachers import MemberSettings, make_teachers
 from kd.terms import Term
 from kd.trainer import Trainer
 
@@ -78,8 +78,8 @@ def batches(update: int, micro_batch: int, rank: int, world: int) -> list[Batch]
 def make(teacher: str, student: str, mode: str, stage: int, precision: str, micro_batch: int, checkpointing: bool) -> Trainer:
     return Trainer(
         load_mlm(student),
-        make_teacher(TeacherSettings(model=teacher, mode=mode), precision, distributed.device()),
-        Objective(TypeAdapter(list[Term]).validate_python(TERMS), chunk_tokens=50),
+        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, distributed.device()),
+        phases_of([], TypeAdapter(list[Term]).validate_python(TERMS), OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=TrainSettings(
             global_batch=ROWS,
@@ -89,9 +89,8 @@ def make(teacher: str, student: str, mode: str, stage: int, precision: str, micr
             precision=precision,
             clip=0.5,
             activation_checkpointing=checkpointing,
+            chunk_tokens=50,
         ),
-        optimizer=OPTIMIZER,
-        updates=UPDATES,
         precision=precision,
     )
 

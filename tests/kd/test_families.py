@@ -8,10 +8,12 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from kd.batch import IGNORED, Batch
+from kd.decoder import Decoder
 from kd.errors import KdError
 from kd.export import save_student
 from kd.families import FAMILIES, LAYER_PARTS
-from kd.head import Decoder, chunked_terms
+from kd.head import chunked_terms
+from kd.mixture import TeacherHeads
 from kd.models import Encoder, load_mlm, quiet_transformers, read_config, with_new_head
 from kd.student import StudentSettings, make_student
 from kd.teacher import TeacherSettings, make_teacher
@@ -128,7 +130,7 @@ def test_the_chunked_head_gives_the_loss_of_the_models_own_logits(model, tiny_ba
     decoder = Decoder(encoder.decoder_weight, encoder.decoder_bias, encoder.vocabulary)
     torch.testing.assert_close(decoder.logits(states)[:3], own[:3], rtol=1e-4, atol=1e-4)
     scales = torch.full((1, len(labels)), 1 / len(labels))
-    loss, _ = chunked_terms((states, decoder), None, labels, [MaskedLM()], scales, chunk_tokens=3)
+    loss, _ = chunked_terms((states, decoder), TeacherHeads({}), labels, [MaskedLM()], [None], scales, chunk_tokens=3)
     expected = torch.nn.functional.cross_entropy(decoder.logits(states).double(), labels)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=1e-6)
 

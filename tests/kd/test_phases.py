@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from phases_on_ranks import COURSES, UPDATES
 from test_trainer import whole
+from torch import nn
 from trainer_on_ranks import OPTIMIZER, ROWS, row
 
 from kd.batch import IGNORED
@@ -121,13 +122,13 @@ def test_parts_are_named_by_what_trains_and_what_is_frozen(tiny_bert, trains, fr
     assert {part if layer is None else str(layer) for part, layer in found} == expected
 
 
-def test_parts_that_are_not_there_are_refused():
+def test_parts_that_are_not_there_are_refused(tiny_bert):
     with pytest.raises(ValueError, match=r"expected all, embeddings, layers, layers 0..2, head or projections, got layers 1-2"):
         PhaseSettings(name="x", trains=["layers 1-2"])
     for part in ("layers 4", "layers 2..7", "layers 3..1"):
         phases = phases_of([PhaseSettings(name="x", trains=[part])], [MaskedLM()], RUN, 5)
         with pytest.raises(KdError, match=f"expected layers from 0 to 3 in phase x, got {part}"):
-            check_layers(phases, 4)
+            check_layers(phases, tiny_bert)
 
 
 def plain_phases(teacher: Encoder, student: Encoder) -> list[float]:
@@ -137,6 +138,9 @@ def plain_phases(teacher: Encoder, student: Encoder) -> list[float]:
         lambda name: "layer.1." in name,
         lambda name: True,
     ]
+    regressor = nn.Linear(32, 32)
+    nn.init.eye_(regressor.weight)
+    nn.init.zeros_(regressor.bias)
     state: dict[str, dict[str, torch.Tensor]] = {}
     losses, steps = [], 0
     for update in range(UPDATES):
@@ -152,7 +156,8 @@ def plain_phases(teacher: Encoder, student: Encoder) -> list[float]:
         temperature = 4.0 if update == 3 else 2.0
         p = F.softmax(teacher_logits / temperature, -1)
         kl = temperature**2 * (p * (p.log() - F.log_softmax(logits / temperature, -1))).sum(-1)[real].mean()
-        loss = [(0.0 if update == 0 else 3.0) * cosine + mlm, cosine, (1.0 if update == 3 else 5.0) * kl + mlm][number]
+        hints = 0.5 * (teacher_last[real] - regressor(last[real])).square().sum(-1).mean()
+        loss = [(0.0 if update == 0 else 3.0) * cosine + mlm, hints, (1.0 if update == 3 else 5.0) * kl + mlm][number]
         if update == 2:  # a fresh optimizer
             state, steps = {}, 0
         if update == 3:  # goes on with what trained before
@@ -160,6 +165,7 @@ def plain_phases(teacher: Encoder, student: Encoder) -> list[float]:
         student.zero_grad()
         loss.backward()
         own = {name: weight for name, weight in student.named_parameters() if trained[number](name)}
+        own |= {f"regressor.{name}": weight for name, weight in regressor.named_parameters() if number == 1}
         gradients = {name: torch.zeros_like(weight) if weight.grad is None else weight.grad for name, weight in own.items()}
         norm = torch.sqrt(sum((gradient.double() ** 2).sum() for gradient in gradients.values()))
         steps += 1
@@ -200,8 +206,8 @@ def test_three_phases_do_what_plain_torch_does_and_continue_bit_identically_arou
             {"weight/soft_targets": 1.0, "temperature/soft_targets": 4.0},
             {"weight/soft_targets": 5.0, "temperature/soft_targets": 2.0},
         ], where
-        assert seen["terms"] == [["mlm"], ["mlm", "cosine"], ["cosine"], ["soft_targets", "mlm"], ["soft_targets", "mlm"]], where
-        assert seen["moved"] == [["head"], ["head"], ["layers 1"], seen["moved"][3], seen["moved"][4]], where
+        assert seen["terms"] == [["mlm"], ["mlm", "cosine"], ["hints"], ["soft_targets", "mlm"], ["soft_targets", "mlm"]], where
+        assert seen["moved"] == [["head"], ["head"], ["layers 1", "projections"], seen["moved"][3], seen["moved"][4]], where
         assert set(seen["moved"][4]) == {"embeddings", "head", "layers 0", "layers 1"}, where
-        assert seen["moments"] == [["head"], ["head"], ["layers 1"], seen["moved"][3], seen["moved"][4]], where
+        assert seen["moments"] == [["head"], ["head"], ["layers 1", "projections"], seen["moved"][3], seen["moved"][4]], where
         assert seen["continued"] == {"1": True, "2": True, "3": True}, where

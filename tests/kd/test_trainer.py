@@ -16,6 +16,7 @@ from kd.models import Encoder, load_mlm, quiet_transformers
 from kd.phases import phases_of
 from kd.schedules import OptimizerSettings, learning_rate
 from kd.settings import TrainSettings
+from kd.teachers import Teachers
 from kd.terms import SoftTargets
 from kd.trainer import Trainer
 
@@ -94,7 +95,7 @@ def test_an_objective_that_needs_a_teacher_is_refused_without_one(tiny_distilber
     with pytest.raises(KdError, match="expected a teacher that offers logits"):
         Trainer(
             tiny_distilbert,
-            None,
+            Teachers([]),
             phases_of([], [SoftTargets()], OptimizerSettings(), 1),
             vocabulary=120,
             train=TrainSettings(global_batch=2, micro_batch=2, updates=1),

@@ -17,7 +17,7 @@ from kd.models import Encoder, load_mlm
 from kd.phases import phases_of
 from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
-from kd.teacher import TeacherSettings, make_teacher
+from kd.teachers import MemberSettings, make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
 from kd.trainer import Trainer
 
@@ -61,7 +61,7 @@ def make(teacher: str, student: Encoder, mode: str, stage: int, precision: str, 
     )
     return Trainer(
         student,
-        make_teacher(TeacherSettings(model=teacher, mode=mode), precision, distributed.device()),
+        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, distributed.device()),
         phases_of([], [SoftTargets(weight=5), MaskedLM(weight=2), HiddenCosine()], OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=settings,
@@ -115,7 +115,7 @@ def main() -> None:
         trainer = make(teacher, load_mlm(folder), "replicated", stage, precision, 2)
         trainer.update(batches(0, 2))
         before = weights(trainer)
-        poison = next(p for p in trainer.teacher.module.parameters() if p.dim() == 1)
+        poison = next(p for p in trainer.teachers.members[0].module.parameters() if p.dim() == 1)
         kept = poison.data.clone()
         poison.data.fill_(float("nan"))
         bad = trainer.update(batches(1, 2))

@@ -1,18 +1,17 @@
 """What pydantic finds, in one line each that says what to do."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from kd.settings import TrainSettings
+from kd.terms import Term
 from launcher.config import load
 from launcher.errors import LaunchError
 
+KINDS = " or ".join(term.model_fields["kind"].default for term in get_args(get_args(Term)[0]))
 POLICIES = "'every_other', 'distilbert', 'first', 'last' or 'spread'"
-KINDS = (
-    "soft_targets or mlm or logit_mse or cosine or hidden_mse or embedding_mse or hints or pkd or attention_kl or attention_mse or relations"
-    " or similarity or rkd_distance or rkd_angle or contrastive"
-)
 MINIMAL = """
 run: {folder: runs/x}
 data: {shards: shards/x}
@@ -42,7 +41,7 @@ def found(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         ("data.masking.polcy=token", "data.masking.polcy: unknown key; did you mean policy?"),
         ("teacher.mod=zero3", "teacher.mod: unknown key; did you mean mode?"),
         ("objective.1.temprature=3", "objective.1.temprature: unknown key; did you mean temperature?"),
-        ("objective.0.temperature=3", "objective.0.temperature: unknown key; known here: kind, weight, positions"),
+        ("objective.0.temperature=3", "objective.0.temperature: unknown key; known here: kind, weight, teacher, positions"),
         ("objective.0.kind=mml", f"objective.0.kind: expected {KINDS}, got mml; did you mean mlm?"),
         ("objective.0.kind=xyz", f"objective.0.kind: expected {KINDS}, got xyz; correct it"),
         ("objective.0={weight: 2}", "objective.0.kind: expected a value, got none; add it"),
