@@ -100,6 +100,20 @@ def from_rank_zero(text: str) -> str:
     return bytes(data.tolist()).decode()
 
 
+def texts(text: str) -> list[str]:
+    """Every rank's text, in the order of ranks, on every rank. Collective."""
+    if world_size() == 1:
+        return [text]
+    lengths = [0] * world_size()
+    lengths[rank()] = len(text.encode())
+    lengths = [int(n) for n in sum_over_ranks(torch.tensor(lengths, device=device())).tolist()]
+    data = torch.zeros(sum(lengths), dtype=torch.int32, device=device())
+    first = sum(lengths[: rank()])
+    data[first : first + lengths[rank()]] = torch.tensor(list(text.encode()), dtype=torch.int32, device=device())
+    whole = bytes(sum_over_ranks(data).tolist())
+    return [whole[sum(lengths[:r]) : sum(lengths[: r + 1])].decode() for r in range(world_size())]
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """DeepSpeed logs and prints dozens of lines while it starts; only its errors are for users."""

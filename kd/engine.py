@@ -148,6 +148,13 @@ class StudentEngine:
         """Let go of the module: hooks and buffers. Nothing else may be called afterwards."""
         self.engine.destroy()
 
+    def set_module_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the module full weights, rounded to its precision; fp32 masters and moments are load_full_state's. Collective."""
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_tensor")):
+                    parameter.data.copy_(weights[name])
+
     def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None = None) -> None:
         """Give a parameter's fp32 master (key None) or one of its moments a full value."""
         if not hasattr(parameter, "ds_tensor"):

@@ -33,6 +33,8 @@ FREE_TO_CHANGE = (
     "evaluate",
     "data.shards",  # also where they lie: the cursor has their fingerprint, and refuses others
     "data.cache_folder",
+    "data.on_corrupt",  # nothing, as long as no shard is damaged
+    "data.max_skipped_shards",
     "teacher.mode",
     "train.micro_batch",
     "train.zero_stage",
@@ -42,6 +44,8 @@ FREE_TO_CHANGE = (
     "train.loader_workers",
     "train.prefetch_updates",
     "train.max_bad_updates",
+    "train.spike_factor",  # nothing, as long as all goes well
+    "train.roll_backs",
     "train.timeout_seconds",
 )
 """Settings that cannot change what is learned, beyond rounding: a run may be continued with others."""
