@@ -173,6 +173,14 @@ def _owned(folder: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
+def owner_of(run: RunFolder) -> str | None:
+    """Who runs in a folder now, in words; None where nobody does."""
+    owner = _owner(run.folder / "lock")
+    if owner is None or not _lives(owner):
+        return None
+    return f"host {owner.get('host')}, pid {owner.get('pid')}" + (f", job {owner['job']}" if owner.get("job") else "")
+
+
 def _owner(lock: Path) -> dict[str, Any] | None:
     """Who the lock names, if anybody."""
     try:
