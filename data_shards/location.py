@@ -159,7 +159,11 @@ class Location:
         if self.is_remote:
             return persistently(lambda: _whole(self.where(name)), self.where(name))
         try:
-            return Path(self.where(name)).read_bytes()
+            with open(self.where(name), "rb") as file:
+                content = file.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
+                raise DataError(f"{self.where(name)}: expected at most {MOST_BYTES:,} bytes, got more; is it the right file?")
+            return content
         except FileNotFoundError:
             raise DataError(f"{self.where(name)}: expected a file, got none; check the folder") from None
         except OSError as error:

@@ -121,7 +121,11 @@ class Manifest(BaseModel):
         entry = self.sidecars.get(name)
         if entry is None:
             raise DataError(f"{location.where(name)}: expected an entry in the manifest, got none; build the shards again")
-        content = location.path(name, entry.bytes, entry.sha256).read_bytes()
+        path = location.path(name, entry.bytes, entry.sha256)
+        if path.stat().st_size != entry.bytes:
+            got = f"{path.stat().st_size}; bring the file back, or build the shards again"
+            raise DataError(f"{location.where(name)}: expected {entry.bytes} bytes, got {got}")
+        content = path.read_bytes()
         if location.is_remote and hashlib.sha256(content).hexdigest() != entry.sha256:
             content = location.path(name, entry.bytes, entry.sha256, anew=True).read_bytes()
         if hashlib.sha256(content).hexdigest() != entry.sha256:

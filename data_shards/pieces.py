@@ -5,7 +5,6 @@ rounds up to the same multiple of bin_width; every global batch comes from one b
 All of it follows from lengths-SPLIT.npy; memory is some 12 bytes a document and 10 bytes a piece.
 """
 
-import io
 import threading
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,9 @@ from data_shards.location import Location
 from data_shards.manifest import Manifest
 from data_shards.order import SHARDS, WINDOWS
 from data_shards.rows import Rows, emptied, framed
+from data_shards.shard import LENGTHS
 from data_shards.shelf import Shelf, offsets
+from data_shards.tar_members import npy_array
 from data_shards.windows import MIN_WINDOW_TOKENS
 
 
@@ -30,16 +31,12 @@ def lengths_name(split: str) -> str:
 
 def read_lengths(location: Location, manifest: Manifest, split: str) -> NDArray[np.uint32]:
     """Tokens of each document of a split. Raises DataError when the file does not keep the manifest's promise."""
-    where = location.where(lengths_name(split))
+    content = manifest.sidecar(location, lengths_name(split))
     try:
-        lengths: NDArray[Any] = np.lib.format.read_array(io.BytesIO(manifest.sidecar(location, lengths_name(split))), allow_pickle=False)
+        return npy_array(content, LENGTHS, manifest.documents(split))
     except ValueError as error:
+        where = location.where(lengths_name(split))
         raise DataError(f"{where}: expected the lengths of {split}, got {error}; build the shards again") from None
-    if lengths.shape != (manifest.documents(split),) or lengths.dtype != np.uint32:
-        raise DataError(
-            f"{where}: expected {manifest.documents(split)} uint32 lengths, got {lengths.dtype} {lengths.shape}; build the shards again"
-        )
-    return lengths
 
 
 class Pieces:

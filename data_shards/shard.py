@@ -19,6 +19,7 @@ from data_shards.manifest import ShardEntry
 from data_shards.tar_members import BrokenTar, Bytes, Member, members, npy_payload
 
 LENGTHS = np.dtype("<u4")
+MOST_JSON = 4096  # bytes that describe a block
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,13 @@ def blocks(tar: Bytes, dtype: np.dtype[Any]) -> Iterator[Block]:
 def _block(tar: Bytes, found: dict[str, Member], dtype: np.dtype[Any]) -> Block:
     head, key = found["json"], found["json"].key
     try:
+        if head.stop - head.start > MOST_JSON:
+            raise ValueError(f"{head.stop - head.start} bytes")
         facts = json.loads(tar[head.start : head.stop].tobytes())
         documents, tokens, crc32, lengths_crc32 = (int(facts[name]) for name in ("documents", "tokens", "crc32", "lengths_crc32"))
         if documents < 0 or tokens < 0:
             raise ValueError("a negative count")
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise BrokenTar(f"{key}.json that is not a block's ({' '.join(str(error).split())})") from None
     lengths_at = npy_payload(tar, found["lengths.npy"], LENGTHS, documents)
     tokens_at = npy_payload(tar, found["tokens.npy"], dtype, tokens)

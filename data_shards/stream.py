@@ -61,6 +61,8 @@ class Cursor:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Cursor":
         """The inverse of as_dict. Raises DataError on anything else."""
+        if not isinstance(values, Mapping):
+            raise DataError(f"cursor: expected windows and fingerprint, got {type(values).__name__}; the checkpoint is of another version")
         windows, fingerprint = values.get("windows"), values.get("fingerprint")
         if set(values) != {"windows", "fingerprint"} or type(windows) is not int or windows < 0 or not isinstance(fingerprint, str):
             raise DataError(f"cursor: expected windows and fingerprint, got {dict(values)}; the checkpoint is of another version")

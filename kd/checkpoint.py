@@ -65,7 +65,7 @@ class Checkpoint:
         try:
             weights = load_file(self.folder / WEIGHTS)
             flat = load_file(self.folder / MOMENTS)
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise KdError(f"{self.folder}: expected readable safetensors, got {error}; the checkpoint is not usable") from error
         moments: dict[str, dict[str, Tensor]] = {}
         for name, value in flat.items():
@@ -162,8 +162,10 @@ def read(folder: Path) -> Checkpoint:
         if digest != _digest(body):
             raise KdError(f"{path}: expected digest {digest[:12]}…, got another; the checkpoint is not usable")
         progress = Progress(int(body["done"]), int(body["skipped"]), int(body["tokens"]), dict(body["facts"]))
-        files = {str(name): dict(written) for name, written in body["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        files = {
+            name: {"bytes": int(body["files"][name]["bytes"]), "sha256": str(body["files"][name]["sha256"])} for name in (WEIGHTS, MOMENTS)
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise KdError(
             f"{path}: expected a checkpoint's state, got {type(error).__name__}: {error}; the checkpoint is not usable"
         ) from error

@@ -73,7 +73,7 @@ def read(metrics: Path) -> list[dict[str, Any]]:
             value = json.loads(line)
             if not isinstance(value, dict) or "kind" not in value or not isinstance(value.get("update"), int):
                 raise ValueError("no kind or no update")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):  # no newline after it: torn
                 break
             raise LaunchError(f"{metrics}: line {number}: expected a report line, got {error}; repair or remove the line") from None
