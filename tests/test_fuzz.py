@@ -28,7 +28,7 @@ from data_shards.manifest import BuiltFrom, Manifest, ShardEntry
 from data_shards.pieces import read_lengths
 from data_shards.shard import Shard
 from data_shards.shard_writer import SplitWriter
-from data_shards.stream import Cursor, Stream, StreamSettings
+from data_shards.stream import Cursor
 from data_shards.vocabulary import Vocabulary
 from kd import checkpoint
 from kd.checkpoint import Progress
@@ -120,12 +120,6 @@ def folder(original: Path, tmp_path: Path) -> Path:
     return tmp_path / "shards"
 
 
-def batch_of(folder: Path) -> np.ndarray:
-    """Every row of an epoch, by its window."""
-    stream = Stream(folder, "train", StreamSettings(window_tokens=12, lanes=1), 4)
-    return np.concatenate([batch.input_ids for batch in stream.sequential(4)])
-
-
 def relabelled(manifest: Manifest, name: str, content: bytes) -> Manifest:
     """The manifest of somebody who wants this content to be believed."""
     import hashlib  # noqa: PLC0415
@@ -143,27 +137,18 @@ def relabelled(manifest: Manifest, name: str, content: bytes) -> Manifest:
 
 def test_manifests(folder: Path):
     content = (folder / "manifest.json").read_bytes()
-    expected = batch_of(folder)
+    meant = Manifest.load(folder)
     for data in broken(content, 260, seed=1):
         (folder / "manifest.json").write_bytes(data)
         manifest = answered(lambda: Manifest.load(folder))
-        if manifest is not None and manifest.splits["train"]:
-            rows = answered(lambda: batch_of(folder))
-            same = manifest.built_from == Manifest.model_validate_json(content).built_from
-            assert (
-                rows is None
-                or not same
-                or np.array_equal(rows, expected)
-                or manifest.cls_id != 2
-                or manifest.sep_id != 3
-                or manifest.pad_id
-            )
+        assert manifest is None or manifest == meant, "every changed value is noticed"
 
 
 @quickly(150)
 @given(value=anything, where=st.lists(st.sampled_from(["splits", "train", 0, "bytes", "sidecars", "dtype", "vocabulary_size"]), max_size=4))
 def test_manifests_with_any_value_anywhere(original: Path, tmp_path_factory: pytest.TempPathFactory, value: Any, where: list[Any]):
     values = json.loads((original / "manifest.json").read_bytes())
+    del values["digest"]
     at = values
     for key in where[:-1]:
         at = at[key] if (isinstance(at, dict) and key in at) or (isinstance(at, list) and isinstance(key, int) and key < len(at)) else at
