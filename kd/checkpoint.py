@@ -197,6 +197,7 @@ def _save(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
     """Write tensors durably: size and sha256 of the file, which has been read back and holds them bit by bit."""
     try:
         save_file(tensors, path)
+        path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors gives 0600; the folder has the user's umask
         _sync(path)
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the disk

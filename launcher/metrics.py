@@ -48,7 +48,7 @@ class AppendedFile:
 
     def _open(self) -> int:
         """A process killed while it wrote leaves half a line, which the next would grow into: cut off here."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         end = os.fstat(descriptor).st_size
         while end and os.pread(descriptor, 1, end - 1) != b"\n":
             end -= 1

@@ -57,6 +57,7 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
 
     Rank 0 says it, and the first rank of every other host, because a folder may be missing there alone.
     """
+    os.umask(os.umask(0) | 0o002)  # what a run will read again is never writable for everyone
     try:
         return int(action(arguments))
     except (LaunchError, KdError, DataError) as error:
