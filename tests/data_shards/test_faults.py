@@ -1,8 +1,11 @@
 """Shards that are damaged, and servers that fail: retried, named by shard and key, or skipped on request without moving anything else."""
 
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,11 +14,13 @@ import numpy as np
 import pytest
 
 from data_shards import location
+from data_shards.build import BuildSettings, build
 from data_shards.errors import DamagedFile, DataError
 from data_shards.location import Location
 from data_shards.manifest import Manifest
 from data_shards.shard import Shard
 from data_shards.shelf import Shelf
+from data_shards.sources import SourceSettings
 from data_shards.stream import Stream, StreamBatch, StreamSettings
 
 G = 12
@@ -302,3 +307,72 @@ def test_credentials_and_queries_of_a_url_reach_the_server(folder, tmp_path):
         Manifest.load(f"http://me:pa%3Ass@127.0.0.1:{http.server_address[1]}/?token=abc")
         http.shutdown()
     assert asked == [("/manifest.json?token=abc", "Basic bWU6cGE6c3M=")]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 kB that can be made larger (remount) and read-only."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], check=False).returncode:
+        pytest.skip("a small disk: needs root and the right to mount")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+def test_a_full_disk_under_the_copies_of_remote_shards_is_said_at_once(folder, server, small_disk):
+    with open(small_disk / "ballast", "wb", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
+    with pytest.raises(DataError, match=r"No space left on device") as error:
+        rows_of(stream(server.address, cache_folder=str(small_disk), on_corrupt="skip"), 30)
+    assert not isinstance(error.value, DamagedFile), "a full disk says nothing about the shard"
+    assert max(server.attempts.values()) == 1, "waiting does not help"
+    (small_disk / "ballast").unlink()
+    remount(small_disk, "size=8m")
+    remote = rows_of(stream(server.address, cache_folder=str(small_disk)), 12)
+    assert all(np.array_equal(a["input_ids"], b["input_ids"]) for a, b in zip(remote, rows_of(stream(folder), 12), strict=True))
+
+
+@pytest.mark.slow
+def test_a_build_on_a_disk_that_fills_or_turns_read_only_goes_on_where_it_was(small_disk, tmp_path, wordpiece):
+    """No stand-in: the operating system refuses, and the next call ends with the bytes of an undisturbed build."""
+    words = [f"{word}{number}" for number in range(40) for word in ("amber", "birch", "cedar")]
+    lines = [" ".join(words[(start * 7 + step * step) % len(words)] for step in range(200)) for start in range(2000)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    source = SourceSettings(path=str(tmp_path / "text.txt"))
+    settings = BuildSettings(sources=(source,), tokenizer=str(wordpiece), heldout=0.1, shard_tokens=60_000, block_tokens=20_000)
+    undisturbed = build(settings, tmp_path / "undisturbed", processes=1)
+    with pytest.raises(
+        DataError, match=r"expected room on the disk, got No space left on device; free some and build again \(\d+ finished"
+    ):
+        build(settings, small_disk / "shards", processes=1)
+    durable = {path.name: path.stat().st_mtime_ns for path in (small_disk / "shards").glob("*.tar")}
+    assert durable
+    remount(small_disk, "ro")
+    with pytest.raises(DataError, match="Read-only file system"):
+        build(settings, small_disk / "shards", processes=1)
+    remount(small_disk, "rw,size=32m")
+    assert build(settings, small_disk / "shards", processes=1) == undisturbed
+    assert durable.items() <= {path.name: path.stat().st_mtime_ns for path in (small_disk / "shards").glob("*.tar")}.items()
+    for path in (tmp_path / "undisturbed").glob("*.*"):
+        assert (small_disk / "shards" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_build_whose_folder_vanishes_is_one_line(tmp_path, wordpiece, texts):
+    (tmp_path / "text.txt").write_text("\n".join(texts * 20))
+    source = SourceSettings(path=str(tmp_path / "text.txt"))
+    settings = BuildSettings(sources=(source,), tokenizer=str(wordpiece), shard_tokens=4000, block_tokens=1000)
+    gone = []
+
+    def vanish(progress: object) -> None:
+        if not gone:
+            gone.append((tmp_path / "shards").rename(tmp_path / "aside"))
+
+    with pytest.raises(DataError, match=r"shards: expected a folder that can be written, got .*No such file or directory"):
+        build(settings, tmp_path / "shards", processes=1, progress=vanish)

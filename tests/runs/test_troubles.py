@@ -239,6 +239,18 @@ def test_a_leaping_loss_is_counted_or_undone(run, tmp_path):
     assert "the loss leapt after 1 roll-back" in events(stopped, "stopped")[0]["message"]
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_is_one_line(run, plain, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(plain, folder)
+    shutil.rmtree(folder / "student")
+    kept = sorted((folder / "checkpoints").glob("update-*"))
+    for number, name in enumerate(kept):
+        file = name / ("state.json" if number else "weights.safetensors")
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(LaunchError, match=rf"expected a usable checkpoint, got {len(kept)} damaged; restore one, or use another folder"):
+        run(folder)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 6 MB, to be filled and emptied."""
