@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from data_shards.errors import DataError
 from data_shards.location import Location, one_line
 from data_shards.manifest import TOKENIZER, Manifest
+
+# GPT-2's alphabet: the visible Latin-1 characters stand for their own byte, the other bytes for characters from 256 on.
+_VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTES = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + n): byte for n, byte in enumerate(sorted(set(range(256)) - set(_VISIBLE)))}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise DataError(f"tokenizer {name}: expected a folder with tokenizer.json, got no folder; correct the path")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(Path(name).expanduser()) if name.startswith("~") else name)
+        tokenizer = AutoTokenizer.from_pretrained(str(Path(name).expanduser()) if name.startswith("~") else name, trust_remote_code=False)
     except Exception as error:  # transformers and its hub raise a dozen types for "there is none"
         raise DataError(
             f"tokenizer {name}: expected a folder or hub name of a tokenizer, got {one_line(error)[:200]}; correct the name"
@@ -79,7 +84,11 @@ def is_special(tokenizer: Any) -> NDArray[np.bool_]:
 
 
 def is_continuation(tokenizer: Any) -> NDArray[np.bool_]:
-    """Which ids continue the word before them. bool [V]; all False for a tokenizer that does not mark words."""
+    """Which ids continue the word before them. bool [V]; all False for a tokenizer that does not mark words.
+
+    WordPiece: ## pieces. SentencePiece: pieces without ▁, so that punctuation belongs to the word it is written at (as in fairseq).
+    Bytes: pieces that neither follow a space nor begin with punctuation, which their pre-tokenizer sets apart.
+    """
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     model = content["model"]
     parts = json.dumps([content.get("pre_tokenizer"), content.get("normalizer"), content.get("decoder")], ensure_ascii=False)
@@ -87,7 +96,7 @@ def is_continuation(tokenizer: Any) -> NDArray[np.bool_]:
     if prefix:
         continues = lambda token: token.startswith(prefix)  # noqa: E731
     elif "ByteLevel" in parts:
-        continues = lambda token: not token.startswith(("Ġ", "Ċ", "ĉ", "č"))  # noqa: E731
+        continues = lambda token: not token.startswith(("Ġ", "Ċ", "ĉ", "č")) and not _begins_with_punctuation(token)  # noqa: E731
     elif "Metaspace" in parts or "▁" in parts:
         continues = lambda token: not token.startswith("▁")  # noqa: E731
     else:
@@ -96,3 +105,9 @@ def is_continuation(tokenizer: Any) -> NDArray[np.bool_]:
     for token, index in tokenizer.get_vocab().items():
         marks[index] = continues(token)
     return marks & ~is_special(tokenizer)
+
+
+def _begins_with_punctuation(token: str) -> bool:
+    """Whether a piece of a byte-level vocabulary begins with a punctuation mark or symbol; False where its first bytes are no character."""
+    first = bytes(_BYTES.get(character, 0) for character in token[:4]).decode("utf-8", "ignore")[:1]
+    return bool(first) and _BYTES.get(token[:1], 0) not in range(0x80, 0xC0) and unicodedata.category(first)[0] in "PS"

@@ -19,6 +19,8 @@ from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 from torch.distributed.distributed_c10d import _get_default_store
 
+from kd import rendezvous
+
 
 def start(timeout_seconds: float = 600.0) -> None:
     """Join the process group (idempotent). A world of one uses a private file instead of a port, so that two runs never collide."""
@@ -34,6 +36,10 @@ def start(timeout_seconds: float = 600.0) -> None:
     if world_size() == 1 and "MASTER_PORT" not in os.environ:
         dist.init_process_group(accelerator.communication_backend_name(), store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         os.environ["MASTER_PORT"] = "0"
+    store = rendezvous.store(rank(), world_size(), timeout)
+    if store is not None:
+        backend = accelerator.communication_backend_name()
+        dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout)
     with quiet():
         deepspeed.init_distributed(
             dist_backend=accelerator.communication_backend_name(), auto_mpi_discovery=False, verbose=False, timeout=timeout

@@ -44,6 +44,8 @@ class StudentEngine:
         self.clip = train.clip or NO_CLIPPING
         self.module = module
         initial = {name: p.detach().clone().float() for name, p in module.named_parameters() if p.requires_grad}
+        self.frozen = {name: p.detach().clone().float() for name, p in module.named_parameters() if not p.requires_grad}
+        """What does not train, in fp32 and in the host's memory: the module's copy may be rounded to bf16, and it may train again later."""
         groups = parameter_groups(module, optimizer.weight_decay)
         # A learning rate of 0 while DeepSpeed allocates the moments by a step of its own: it must not move or decay anything.
         # Fused: no temporaries as large as the flat masters, on CPUs and GPUs alike.
@@ -99,8 +101,10 @@ class StudentEngine:
         """
         self.here.enter("step")
         if self.by_hand:
-            parameters = [p for p in self.module.parameters() if p.grad is not None]
-            norm = float(nn.utils.clip_grad_norm_(parameters, self.clip)) if parameters else 0.0
+            parameters = [p for p in self.module.parameters() if p.requires_grad]
+            for parameter in parameters:  # what no term reaches: ZeRO's flat gradients have zeros there, and AdamW decays it
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            norm = float(nn.utils.clip_grad_norm_(parameters, self.clip))
             finite = torch.isfinite(torch.tensor(norm)).item()
             if not finite:
                 for parameter in parameters:
@@ -118,8 +122,7 @@ class StudentEngine:
         """
         for name, parameter in self.module.named_parameters():
             if not parameter.requires_grad:
-                with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_tensor")):
-                    yield name, parameter.detach().float(), {}
+                yield name, self.frozen[name], {}
             elif self.by_hand:
                 state = self.inner.state[parameter]
                 yield name, parameter.detach(), {key: state[key] for key in MOMENTS}
@@ -129,24 +132,41 @@ class StudentEngine:
                 yield name, weight, {key: safe_get_full_optimizer_state(parameter, key).reshape(shape) for key in MOMENTS}
 
     def load_full_state(self, weights: Mapping[str, Tensor], moments: Mapping[str, Mapping[str, Tensor]], steps: int) -> None:
-        """Take over full fp32 weights, moments (by name; zeros where absent) and the number of AdamW steps behind them.
+        """Take over full fp32 weights (by name; what is absent stays), moments (zeros where absent) and the AdamW steps behind them.
 
         The module's own weights must already be these (rounded to its precision); this sets the fp32 masters and the optimizer.
         """
         for name, parameter in self.module.named_parameters():
+            shape, device = torch.Size(getattr(parameter, "ds_shape", parameter.shape)), distributed.device()
+            weight = weights[name] if name in weights and weights[name].shape == shape else None
             if not parameter.requires_grad:
+                self.frozen[name] = self.frozen[name] if weight is None else weight.detach().to("cpu", torch.float32, copy=True)
                 continue
-            weight = weights[name].to(distributed.device())
-            state = {key: moments.get(name, {}).get(key, torch.zeros_like(weight)).to(weight.device) for key in MOMENTS}
+            kept = moments.get(name, {}) if weight is not None else {}
+            state = {key: kept[key].to(device) if key in kept else torch.zeros(shape, device=device) for key in MOMENTS}
             if self.by_hand:
-                parameter.data.copy_(weight)
+                if weight is not None:
+                    parameter.data.copy_(weight)
                 self.inner.state[parameter] = {k: v.clone() for k, v in state.items()}
             else:
-                self._set(parameter, weight)
+                if weight is not None:
+                    self._set(parameter, weight.to(device))
                 for key, value in state.items():
                     self._set(parameter, value, key)
         for state in self.inner.state.values():
             state["step"] = torch.tensor(float(steps), device=state["exp_avg"].device)
+
+    def close(self) -> None:
+        """Let go of the module: hooks and buffers. Nothing else may be called afterwards."""
+        self.engine.destroy()
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the module's own copies of some parameters, by name, these values (not the masters: see load_full_state). Collective."""
+        for name, parameter in self.module.named_parameters():
+            if name in weights:
+                whole = deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_tensor"))
+                with whole, torch.no_grad():
+                    parameter.copy_(weights[name])
 
     def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None = None) -> None:
         """Give a parameter's fp32 master (key None) or one of its moments a full value."""

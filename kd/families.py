@@ -1,74 +1,17 @@
 """Where each Hugging Face architecture keeps its parts: one row a family, attribute paths and configuration names only.
 
 A new encoder family is a new row (and a tiny model of it in the tests); nothing else in kd knows a family's names.
+`family_of` gives the row of a configuration and settles variants of one model_type: DeBERTa's two heads, tables that a model lacks.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-LAYER_PARTS = (
-    "query",
-    "key",
-    "value",
-    "attention_output",
-    "attention_norm",
-    "feed_forward_up",
-    "feed_forward_down",
-    "feed_forward_norm",
-)
+from transformers import PreTrainedConfig
 
-
-@dataclass(frozen=True)
-class LayerPaths:
-    """Attribute paths inside one transformer layer, post-norm order; the names are LAYER_PARTS."""
-
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    feed_forward_up: str
-    feed_forward_down: str
-    feed_forward_norm: str
-
-
-@dataclass(frozen=True)
-class ConfigNames:
-    """What the family's config.json calls its sizes and switches."""
-
-    layers: str = "num_hidden_layers"
-    width: str = "hidden_size"
-    heads: str = "num_attention_heads"
-    inner: str = "intermediate_size"
-    activation: str = "hidden_act"
-    dropout: str = "hidden_dropout_prob"
-    attention_dropout: str = "attention_probs_dropout_prob"
-
-
-@dataclass(frozen=True)
-class Family:
-    """Attribute paths from the masked-LM model down to the parts that distillation touches.
-
-    positions_follow_padding: position 0 of a document is row pad_token_id + 1 of the position table (RoBERTa).
-    head_activation: the activation of the MLM head where the code fixes it; None where it is the configuration's.
-    norm_eps: LayerNorm epsilon where the code fixes it; None where it is the configuration's layer_norm_eps.
-    """
-
-    name: str
-    base: str
-    word_embeddings: str
-    position_embeddings: str
-    token_type_embeddings: str | None
-    embedding_norm: str
-    layers: str
-    layer: LayerPaths
-    head_dense: str
-    head_norm: str
-    decoder: str
-    config: ConfigNames = ConfigNames()
-    positions_follow_padding: bool = False
-    head_activation: str | None = None
-    norm_eps: float | None = None
-
+from kd.family import LAYER_PARTS as LAYER_PARTS
+from kd.family import ConfigNames as ConfigNames
+from kd.family import Family as Family
+from kd.family import LayerPaths as LayerPaths
 
 _BERT_LAYER = LayerPaths(
     query="attention.self.query",
@@ -140,8 +83,183 @@ _ROBERTA = Family(
     head_dense="lm_head.dense",
     head_norm="lm_head.layer_norm",
     decoder="lm_head.decoder",
-    positions_follow_padding=True,
+    position_offset=None,
     head_activation="gelu",
 )
 
-FAMILIES = {family.name: family for family in (_BERT, _DISTILBERT, _ROBERTA)}
+_ELECTRA = Family(
+    name="electra",
+    base="electra",
+    word_embeddings="electra.embeddings.word_embeddings",
+    position_embeddings="electra.embeddings.position_embeddings",
+    token_type_embeddings="electra.embeddings.token_type_embeddings",
+    embedding_norm="electra.embeddings.LayerNorm",
+    embedding_projection="electra.embeddings_project",
+    layers="electra.encoder.layer",
+    layer=_BERT_LAYER,
+    head_dense="generator_predictions.dense",
+    head_norm="generator_predictions.LayerNorm",
+    decoder="generator_lm_head",
+    config=ConfigNames(embedding_width="embedding_size"),
+    head_activation="gelu",
+)
+
+_MPNET = Family(
+    name="mpnet",
+    base="mpnet",
+    word_embeddings="mpnet.embeddings.word_embeddings",
+    position_embeddings="mpnet.embeddings.position_embeddings",
+    token_type_embeddings=None,
+    embedding_norm="mpnet.embeddings.LayerNorm",
+    layers="mpnet.encoder.layer",
+    layer=LayerPaths(
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        attention_output="attention.attn.o",
+        attention_norm="attention.LayerNorm",
+        feed_forward_up="intermediate.dense",
+        feed_forward_down="output.dense",
+        feed_forward_norm="output.LayerNorm",
+    ),
+    head_dense="lm_head.dense",
+    head_norm="lm_head.layer_norm",
+    decoder="lm_head.decoder",
+    position_offset=2,  # its code fixes the padding row at 1
+    head_activation="gelu",
+    scores="own",
+    kernels=("eager",),
+    extra={"mpnet.encoder.relative_attention_bias.weight": "RH"},
+)
+
+_DEBERTA_V2 = Family(
+    name="deberta-v2",
+    base="deberta",
+    word_embeddings="deberta.embeddings.word_embeddings",
+    position_embeddings="deberta.embeddings.position_embeddings",
+    token_type_embeddings="deberta.embeddings.token_type_embeddings",
+    embedding_norm="deberta.embeddings.LayerNorm",
+    layers="deberta.encoder.layer",
+    layer=replace(_BERT_LAYER, query="attention.self.query_proj", key="attention.self.key_proj", value="attention.self.value_proj"),
+    head_dense="lm_predictions.lm_head.dense",
+    head_norm="lm_predictions.lm_head.LayerNorm",
+    decoder="deberta.embeddings.word_embeddings",
+    decoder_bias="lm_predictions.lm_head.bias",
+    scores="own",
+    masks="embeddings_apart",
+    kernels=("eager",),
+    extra={
+        "deberta.encoder.rel_embeddings.weight": "RD",
+        "deberta.encoder.LayerNorm.weight": "D",
+        "deberta.encoder.LayerNorm.bias": "D",
+        "deberta.encoder.conv.conv.weight": "DDR",
+        "deberta.encoder.conv.conv.bias": "D",
+        "deberta.encoder.conv.LayerNorm.weight": "D",
+        "deberta.encoder.conv.LayerNorm.bias": "D",
+        "attention.self.pos_key_proj.weight": "KD",
+        "attention.self.pos_key_proj.bias": "K",
+        "attention.self.pos_query_proj.weight": "QD",
+        "attention.self.pos_query_proj.bias": "Q",
+    },
+)
+
+_DEBERTA_V2_LEGACY = replace(
+    _DEBERTA_V2,
+    head_dense="cls.predictions.transform.dense",
+    head_norm="cls.predictions.transform.LayerNorm",
+    decoder="cls.predictions.decoder",
+    decoder_bias=None,
+)
+
+_MODERNBERT = Family(
+    name="modernbert",
+    base="model",
+    word_embeddings="model.embeddings.tok_embeddings",
+    position_embeddings=None,
+    token_type_embeddings=None,
+    embedding_norm="model.embeddings.norm",
+    layers="model.layers",
+    layer=LayerPaths(
+        query=None,
+        key=None,
+        value=None,
+        fused_qkv="attn.Wqkv",
+        attention_output="attn.Wo",
+        attention_norm="attn_norm",
+        feed_forward_up="mlp.Wi",
+        feed_forward_down="mlp.Wo",
+        feed_forward_norm="mlp_norm",
+    ),
+    head_dense="head.dense",
+    head_norm="head.norm",
+    decoder="decoder",
+    config=ConfigNames(
+        activation="hidden_activation",
+        head_activation="classifier_activation",
+        norm_eps="norm_eps",
+        dropout="mlp_dropout",
+        attention_dropout="attention_dropout",
+        more_dropouts=("embedding_dropout",),
+    ),
+    norm="pre",
+    scores="own",
+    masks="by_layer_type",
+    first_layer_special=True,
+    extra={"model.final_norm.weight": "D", "model.final_norm.bias": "D"},
+)
+
+_ALBERT = Family(
+    name="albert",
+    base="albert",
+    word_embeddings="albert.embeddings.word_embeddings",
+    position_embeddings="albert.embeddings.position_embeddings",
+    token_type_embeddings="albert.embeddings.token_type_embeddings",
+    embedding_norm="albert.embeddings.LayerNorm",
+    embedding_projection="albert.encoder.embedding_hidden_mapping_in",
+    layers="albert.encoder.albert_layer_groups",
+    layer=LayerPaths(
+        query="albert_layers.0.attention.query",
+        key="albert_layers.0.attention.key",
+        value="albert_layers.0.attention.value",
+        attention_output="albert_layers.0.attention.dense",
+        attention_norm="albert_layers.0.attention.LayerNorm",
+        feed_forward_up="albert_layers.0.ffn",
+        feed_forward_down="albert_layers.0.ffn_output",
+        feed_forward_norm="albert_layers.0.full_layer_layer_norm",
+    ),
+    head_dense="predictions.dense",
+    head_norm="predictions.LayerNorm",
+    decoder="predictions.decoder",
+    config=ConfigNames(embedding_width="embedding_size"),
+    shared_layers=True,
+)
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        _BERT,
+        _DISTILBERT,
+        _ROBERTA,
+        replace(_ROBERTA, name="xlm-roberta"),
+        replace(_ROBERTA, name="camembert"),
+        _ELECTRA,
+        _MPNET,
+        _DEBERTA_V2,
+        _MODERNBERT,
+        _ALBERT,
+    )
+}
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """The row of a model's configuration, without the tables that this one has not got. KeyError for an unknown model_type."""
+    family = FAMILIES[config.model_type]
+    if family is _DEBERTA_V2:
+        family = _DEBERTA_V2_LEGACY if config.legacy else family
+        if not config.position_biased_input:
+            family = replace(family, position_embeddings=None)
+        if config.type_vocab_size == 0:
+            family = replace(family, token_type_embeddings=None)
+    if family is _ELECTRA and config.embedding_size == config.hidden_size:
+        family = replace(family, embedding_projection=None)
+    return family

@@ -3,7 +3,7 @@
 An MLM head ends in a decoder, logits = z W^T + b with W [V, D]. Whole logits of a micro-batch are the largest tensors of distillation
 (tokens x V x 4 bytes, several copies). Here one autograd function walks the tokens in chunks:
 
-1. student and teacher logits of a chunk, fp32 [chunk, V];
+1. student and teacher logits of a chunk, fp32 [chunk, V] (several teachers: kd.mixture);
 2. every term's number per token, and the chunk's share of the loss;
 3. at once the gradient of that share for the logits, and from it those for z, W and b.
 
@@ -11,47 +11,37 @@ So nothing [N, V] exists whole, and nothing is computed a second time in the bac
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kd.terms import Side, Term, TokenView
+from kd.decoder import Decoder
+from kd.mixture import TeacherHeads, Wanted
+from kd.terms import LogitView, Side
+from kd.terms.view import LogitTerm
 
 ROWS = 8192  # of the vocabulary, in one product of the weight's gradient
 
 
-@dataclass(frozen=True)
-class Decoder:
-    """The last linear map of an MLM head: weight [V', D], bias [V'], of which the first `vocabulary` rows are real tokens."""
-
-    weight: Tensor
-    bias: Tensor
-    vocabulary: int
-
-    def logits(self, transformed: Tensor) -> Tensor:
-        """[N, D] -> [N, V] fp32; rows added to a vocabulary for alignment are left out."""
-        return F.linear(transformed, self.weight[: self.vocabulary], self.bias[: self.vocabulary]).float()
-
-
 def chunked_terms(
     student: tuple[Tensor, Decoder],
-    teacher: tuple[Tensor, Decoder] | None,
+    teachers: TeacherHeads,
     labels: Tensor,
-    terms: Sequence[Term],
+    terms: Sequence[LogitTerm],
+    wanted: Sequence[Wanted | None],
     scales: Tensor,
     chunk_tokens: int,
 ) -> tuple[Tensor, Tensor]:
     """The logit terms of N tokens: (loss [] fp32 with gradient, sums [K] float64 without).
 
-    student, teacher: transformed states [N, D] and the decoder of each. labels [N] int64. scales [K, N] fp32: what one unit of term k at
-    token i adds to the loss (weight / divisor, or 0 where the term does not look). sums[k] is the sum of term k where its scale is not 0.
+    student: transformed states [N, D] and the decoder. labels [N] int64. wanted: what each term sees of the teachers. scales [K, N] fp32:
+    what one unit of term k at token i adds to the loss (weight / divisor, or 0 where the term does not look). sums[k] is the sum of term k
+    where its scale is not 0.
     """
     transformed, decoder = student
     loss, sums = _ChunkedTerms.apply(
-        transformed, decoder.weight, decoder.bias, decoder.vocabulary, teacher, labels, terms, scales, chunk_tokens
+        transformed, decoder.weight, decoder.bias, decoder.vocabulary, teachers, labels, terms, wanted, scales, chunk_tokens
     )
     return loss, sums
 
@@ -64,9 +54,10 @@ class _ChunkedTerms(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         vocabulary: int,
-        teacher: tuple[Tensor, Decoder] | None,
+        teachers: TeacherHeads,
         labels: Tensor,
-        terms: Sequence[Term],
+        terms: Sequence[LogitTerm],
+        wanted: Sequence[Wanted | None],
         scales: Tensor,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor]:
@@ -81,12 +72,12 @@ class _ChunkedTerms(torch.autograd.Function):
         for start in range(0, len(transformed), chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
             states = transformed[chunk]
-            teacher_logits = teacher[1].logits(teacher[0][chunk]) if teacher is not None else None
+            taught = teachers.logits(wanted, chunk)
             logits = decoder.logits(states).requires_grad_(any(ctx.needs_input_grad))
-            view = TokenView(Side(logits=logits), Side(logits=teacher_logits), labels[chunk])
             with torch.enable_grad():
                 share = torch.zeros((), dtype=torch.float32, device=states.device)
                 for k, term in enumerate(terms):
+                    view = LogitView(Side(logits=logits), Side(logits=taught[k]), labels[chunk])
                     values = torch.where(scales[k, chunk] > 0, term(view), 0.0)
                     share = share + (values * scales[k, chunk]).sum()
                     sums[k] += values.detach().double().sum()
@@ -94,7 +85,7 @@ class _ChunkedTerms(torch.autograd.Function):
             if not logits.requires_grad:
                 continue
             (gradient,) = torch.autograd.grad(share, logits)
-            del share, view, values, logits, teacher_logits
+            del share, view, values, logits, taught
             if bias_gradient is not None:
                 bias_gradient[:vocabulary] += gradient.sum(0)
             gradient = gradient.to(weight.dtype)
@@ -115,7 +106,7 @@ class _ChunkedTerms(torch.autograd.Function):
         scale = outputs[0]
         states, weight, bias = (None if g is None else g.mul_(scale.to(g.dtype)) for g in ctx.gradients)
         ctx.gradients = None
-        return states, weight, bias, None, None, None, None, None, None
+        return states, weight, bias, None, None, None, None, None, None, None
 
 
 class _Sum:

@@ -8,24 +8,22 @@
 Never runs a model folder's own code (trust_remote_code), never unpickles what safetensors can give.
 """
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 from transformers.activations import get_activation
-from transformers.utils import logging as hf_logging
 
 from kd.batch import Batch
 from kd.errors import KdError
-from kd.families import FAMILIES, LAYER_PARTS, Family
+from kd.families import LAYER_PARTS, Family, family_of
+from kd.model_config import one_line
+from kd.model_config import quiet_transformers as quiet_transformers
+from kd.model_config import read_config as read_config
 
 HOW_TO_ADAPT = "give it one first: `stillhouse train` with teacher: null, student.init: {path} and student.new_head: true"
 
@@ -43,25 +41,30 @@ class Encoder(nn.Module):
         super().__init__()
         self.hf = hf
         self.training = hf.training
-        self.family: Family = FAMILIES[hf.config.model_type]
+        self.family: Family = family_of(hf.config)
         names, config = self.family.config, hf.config
         self.layers = int(getattr(config, names.layers))
         self.width = int(getattr(config, names.width))
         self.heads = int(getattr(config, names.heads))
         self.vocabulary = int(config.vocab_size)
-        self.position_offset = config.pad_token_id + 1 if self.family.positions_follow_padding else 0
+        offset = self.family.position_offset
+        self.position_offset = int(config.pad_token_id) + 1 if offset is None else offset
         self.max_positions = int(config.max_position_embeddings) - self.position_offset
         """Positions a document may have (RoBERTa's table has pad_token_id + 1 rows more)."""
-        self._activation = get_activation(self.family.head_activation or getattr(config, names.activation))
+        self.packs = not getattr(config, "conv_kernel_size", 0)
+        """Whether documents side by side in a row stay apart; not where a convolution runs over the row (DeBERTa v2 xlarge)."""
+        self._activation = get_activation(self.family.head_activation or getattr(config, names.head_activation or names.activation))
 
     def forward(self, batch: Batch) -> Encoded:
         """The hidden states of a batch; the MLM head is not run."""
-        outputs = self.base(
-            input_ids=batch.input_ids,
-            attention_mask=self._attention(batch),
-            position_ids=batch.positions + self.position_offset,
-        )
-        return Encoded(last=outputs[0])
+        ids, positions = batch.input_ids, batch.positions + self.position_offset
+        if self.family.masks == "embeddings_apart":
+            return Encoded(last=self._embeddings_apart(batch, positions))
+        masks: Any = self._as_kernel_wants(batch.attention)
+        if self.family.masks == "by_layer_type":
+            near = (batch.positions[:, None, :, None] - batch.positions[:, None, None, :]).abs() <= self.hf.config.sliding_window
+            masks = {"full_attention": masks, "sliding_attention": self._as_kernel_wants(batch.attention & near)}
+        return Encoded(last=self.base(input_ids=ids, attention_mask=masks, position_ids=positions)[0])
 
     def transform(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., D]: the MLM head up to its decoder (dense, activation, LayerNorm)."""
@@ -80,7 +83,8 @@ class Encoder(nn.Module):
     @property
     def decoder_bias(self) -> nn.Parameter:
         """[V]"""
-        return cast(nn.Parameter, self.part(self.family.decoder).bias)
+        path = self.family.decoder_bias or f"{self.family.decoder}.bias"
+        return cast(nn.Parameter, self.hf.get_parameter(path))
 
     @property
     def tied(self) -> bool:
@@ -94,8 +98,9 @@ class Encoder(nn.Module):
 
     @property
     def layer_modules(self) -> list[nn.Module]:
-        """The transformer layers, first to last."""
-        return list(self.part(self.family.layers).children())
+        """The transformer layers, first to last; the same one over and over where the family shares them."""
+        modules = list(self.part(self.family.layers).children())
+        return modules * self.layers if self.family.shared_layers else modules
 
     def part(self, path: str) -> nn.Module:
         """The module at one of the family's paths."""
@@ -106,37 +111,51 @@ class Encoder(nn.Module):
         return cast(nn.Parameter, self.part(path).weight)
 
     def layer_part(self, layer: int, name: str) -> nn.Module:
-        """One of LAYER_PARTS of one layer."""
+        """One of LAYER_PARTS of one layer. KdError for a part that the family has fused with others."""
         assert name in LAYER_PARTS, name
-        return self.layer_modules[layer].get_submodule(getattr(self.family.layer, name))
+        path = getattr(self.family.layer, name)
+        if path is None:
+            raise KdError(f"{self.family.name}: expected a {name} of its own in each layer, got one matrix for query, key and value")
+        return self.layer_modules[layer].get_submodule(path)
 
-    def _attention(self, batch: Batch) -> Tensor:
+    def use_attention(self, kernel: str) -> None:
+        """Run this attention implementation from now on, or the one that the family's code has."""
+        self.hf.set_attn_implementation(kernel_for(self.family, kernel))
+
+    def checkpoint_activations(self, use_reentrant: bool) -> None:
+        """Compute activations again in the backward pass. KdError where the family's code cannot."""
+        if not self.hf.supports_gradient_checkpointing:
+            raise KdError(f"train.activation_checkpointing: expected a family whose code can, got {self.family.name}; set it to false")
+        self.hf.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+
+    def _embeddings_apart(self, batch: Batch, positions: Tensor) -> Tensor:
+        """[B, S, D] of a model whose embeddings take the padding [B, S] and whose layers take [B, S, S].
+
+        A convolution over the row has to know the padding, and then takes [B, S] alone: one document a row.
+        """
+        base, padding = cast(Any, self.base), batch.real.long()
+        embedded = base.embeddings(input_ids=batch.input_ids, position_ids=positions, mask=padding)
+        mask = batch.attention[:, 0].long() if self.packs else padding
+        return cast(Tensor, base.encoder(embedded, mask, output_hidden_states=False)[0])
+
+    def _as_kernel_wants(self, allowed: Tensor) -> Tensor:
         """[B, 1, S, S]: bool for the fused kernels; for eager attention, which adds its mask, 0 or the dtype's minimum."""
-        allowed = batch.attention
         if self.hf.config._attn_implementation != "eager":
             return allowed
         dtype = self.decoder_weight.dtype
         return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
-def read_config(path: str) -> PreTrainedConfig:
-    """The configuration of a model folder or hub name, proven usable as an encoder here.
+def kernel_for(family: Family, kernel: str) -> str:
+    """The attention implementation asked for, or the first that the family's code has."""
+    return kernel if kernel in family.kernels else family.kernels[0]
 
-    Raises KdError for a missing folder, one that holds no model, a family that is not in the table, a variant that
-    would be computed wrongly, and heads that do not divide the width.
-    """
-    folder = _is_folder(path)
-    if folder and not Path(path).is_dir():
-        raise KdError(f"{path}: expected a model folder, got nothing there; check the path")
-    if folder and not (Path(path) / "config.json").is_file():
-        raise KdError(f"{path}: expected a model folder with config.json, got none; point to a Hugging Face model folder")
-    try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        raise KdError(f"{path}: {_unreadable(path, folder, error)}") from error
-    _check_config(path, config)
-    return config
+
+def untrained(config: PreTrainedConfig, attention: str = "sdpa") -> Encoder:
+    """A model of this configuration with fresh weights, fp32, where torch's default device is."""
+    with quiet_transformers():
+        kernel = kernel_for(family_of(config), attention)
+        return Encoder(AutoModelForMaskedLM.from_config(config, dtype=torch.float32, attn_implementation=kernel))
 
 
 def load_mlm(path: str, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Encoder:
@@ -145,9 +164,13 @@ def load_mlm(path: str, dtype: torch.dtype = torch.float32, attention: str = "sd
     Raises KdError when the weights have no MLM head, lack or contradict what config.json describes, or cannot be read.
     """
     config = read_config(path)
-    family = FAMILIES[config.model_type]
+    family = family_of(config)
     names = _stored_names(path)
     if names and not _has_head(names, family):
+        other = next((name for name in names if name.startswith(("lm_predictions.", "cls.predictions."))), None)
+        if other and family.name == "deberta-v2":
+            legacy = str(other.startswith("cls.")).lower()
+            raise KdError(f"{path}: expected the head that config.json describes, got {other}; set legacy: {legacy} in config.json")
         raise KdError(_headless(path))
     encoder, missing = _load(path, config, dtype, attention)
     if any(name.startswith(f"{family.head_dense}.") for name in missing):
@@ -165,7 +188,7 @@ def with_new_head(path: str, seed: int, dtype: torch.dtype = torch.float32, atte
     Raises KdError when the folder already has a head (it would be thrown away), or lacks more than one.
     """
     config = read_config(path)
-    family = FAMILIES[config.model_type]
+    family = family_of(config)
     config.tie_word_embeddings = True
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -178,50 +201,12 @@ def with_new_head(path: str, seed: int, dtype: torch.dtype = torch.float32, atte
     return encoder
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no reports of transformers on stderr meanwhile: what matters in them is checked and raised here."""
-    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hub = logging.getLogger("huggingface_hub")
-    hub_level = hub.level
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    hub.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        hub.setLevel(hub_level)
-        hf_logging.set_verbosity(verbosity)
-        if bars:
-            hf_logging.enable_progress_bar()
-
-
-def _check_config(path: str, config: PreTrainedConfig) -> None:
-    """KdError unless the model is of a known family, in a variant that its transformers code computes, with sizes that divide."""
-    kind = config.model_type
-    if kind not in FAMILIES:
-        raise KdError(f"{path}: expected a model of a known family ({', '.join(FAMILIES)}), got {kind!r}; use one of those")
-    if getattr(config, "is_decoder", False):
-        raise KdError(f"{path}: expected an encoder, got is_decoder: true; set it to false in config.json")
-    positions = getattr(config, "position_embedding_type", None) or "absolute"
-    if positions != "absolute":
-        raise KdError(
-            f"{path}: expected absolute positions, got position_embedding_type: {positions}; "
-            "this version of transformers would ignore it and compute another model"
-        )
-    if FAMILIES[kind].positions_follow_padding and config.pad_token_id is None:
-        raise KdError(f"{path}: expected a pad_token_id, which positions start from, got null; set it in config.json")
-    names = FAMILIES[kind].config
-    width, heads = getattr(config, names.width), getattr(config, names.heads)
-    if heads < 1 or width % heads:
-        raise KdError(f"{path}: expected {names.heads} to divide {names.width} = {width}, got {heads} heads; correct config.json")
-
-
 def _load(path: str, config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> tuple[Encoder, list[str]]:
     """The model and the sorted names that its files lack.
 
     KdError for files that cannot be read or hold more layers than config.json says.
     """
+    family = family_of(config)
     config.output_hidden_states = False
     config.output_attentions = False
     try:
@@ -230,15 +215,17 @@ def _load(path: str, config: PreTrainedConfig, dtype: torch.dtype, attention: st
                 path,
                 config=config,
                 dtype=dtype,
-                attn_implementation=attention,
+                attn_implementation=kernel_for(family, attention),
                 trust_remote_code=False,
                 output_loading_info=True,
                 use_safetensors=None,
             )
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise KdError(f"{path}: expected weights that fit config.json, got {_one_line(error)}; fetch the model again") from error
-    layers = f"{FAMILIES[config.model_type].layers}."
-    extra = sorted(name for name in report["unexpected_keys"] if layers in f"{FAMILIES[config.model_type].base}.{name}")
+    except Exception as error:  # a dozen kinds from transformers, safetensors and torch's own reader of pickles
+        if "Weights only load failed" in str(error):
+            got = "a pickle with more in it than numbers, which was not run; ask for safetensors"
+            raise KdError(f"{path}: expected weights alone, got {got}") from None
+        raise KdError(f"{path}: expected weights that fit config.json, got {one_line(error)}; fetch the model again") from error
+    extra = sorted(name for name in report["unexpected_keys"] if f"{family.layers}." in f"{family.base}.{name}")
     if extra:
         raise KdError(f"{path}: expected the layers that config.json describes, got weights beyond them ({extra[0]}); correct config.json")
     return Encoder(model), sorted(report["missing_keys"])
@@ -253,23 +240,12 @@ def _stored_names(path: str) -> set[str]:
             with safe_open(file, framework="pt") as tensors:
                 names.update(tensors.keys())
         except (OSError, SafetensorError) as error:
-            raise KdError(f"{file}: expected a whole safetensors file, got {_one_line(error)}; fetch it again") from error
+            raise KdError(f"{file}: expected a whole safetensors file, got {one_line(error)}; fetch it again") from error
     return names
 
 
 def _has_head(names: set[str], family: Family) -> bool:
     return any(name.startswith(f"{family.head_dense}.") for name in names)
-
-
-def _is_folder(path: str) -> bool:
-    """Whether a user who wrote this meant a folder and not a name on the hub (`name` or `owner/name`)."""
-    return (
-        Path(path).exists()
-        or path.startswith(("/", ".", "~"))
-        or path.count("/") > 1
-        or path.endswith("/")
-        or Path(Path(path).parts[0] if path else ".").is_dir()
-    )
 
 
 def _headless(path: str) -> str:
@@ -281,17 +257,3 @@ def _incomplete(path: str, missing: list[str]) -> str:
         f"{path}: expected every weight that config.json describes, got none for {len(missing)} of them "
         f"({missing[0]} …); fetch the model again or correct config.json"
     )
-
-
-def _unreadable(path: str, folder: bool, error: Exception) -> str:
-    if isinstance(error, KeyError) or "model type" in str(error) or "model_type" in str(error):
-        return f"expected a model of a known family ({', '.join(FAMILIES)}), got another or none in config.json; use one of those"
-    if folder:
-        return f"expected a readable config.json, got {_one_line(error)}; fetch the model again"
-    return "expected a model folder or a name that the hub or its cache knows, got neither; check the path, or the network"
-
-
-def _one_line(error: Exception) -> str:
-    """A third party's message, on one line of bearable length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.rstrip(".;: ") if len(text) <= 200 else f"{text[:200]}…"

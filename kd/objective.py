@@ -1,58 +1,143 @@
 """From outputs to one number: the only place that masks, weights and sums terms.
 
-1. `selected` says which positions' logits are needed at all (masked ones only, unless a term looks at all).
-2. `counts` says how many tokens each term looks at; the engine sums them over the whole update, all ranks and micro-batches.
+1. `settled` fits the terms to two encoders (layers by number, sizes checked); `needs`, `student_states` and `teacher_states` say what is
+to be computed and kept at all, `selected` which positions' logits.
+2. `counts` says how many tokens (or documents) each term looks at; the engine sums them over the whole update, all ranks and micro-batches.
 3. Calling the objective gives the micro-batch's share of the loss, sum over terms of weight x sum over tokens / global count.
 
 Shares simply add up, so ranks, micro-batches and accumulation cannot change the loss (FIELD: mean of means).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kd import documents
 from kd.batch import Batch
+from kd.decoder import Decoder
 from kd.errors import KdError
-from kd.head import Decoder, chunked_terms
-from kd.terms import Side, Term, TokenView
+from kd.head import chunked_terms
+from kd.mixture import TeacherHeads, Wanted
+from kd.schedules import bounds, resolved, schedules
+from kd.states import LAST_HIDDEN, Shape, State
+from kd.terms import DocumentView, Layer, MapView, Term, TokenView
+from kd.terms.view import DocumentTerm, LogitTerm, MapTerm, Projecting, StatesTerm, TermSettings, TokenTerm
 
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What one model gives the objective: last hidden states [B, S, D]; transformed [N, D] at the selected positions; its decoder."""
+    """What one model gives the objective.
+
+    last_hidden [B, S, D]; transformed [N, D] at the selected positions and its decoder (None: no term asked for logits); states: what
+    terms asked for, [B, S, D].
+    """
 
     last_hidden: Tensor
-    transformed: Tensor
-    decoder: Decoder
+    transformed: Tensor | None = None
+    decoder: Decoder | None = None
+    states: Mapping[State, Tensor] = field(default_factory=dict)
+
+    def state(self, wanted: State) -> Tensor:
+        """One of the states [B, S, D]."""
+        return self.last_hidden if wanted == LAST_HIDDEN else self.states[wanted]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What several teachers give: outputs by the teacher's number, of those that some term asks; weights of all, summing to 1."""
+
+    outputs: Mapping[int, ModelOutputs]
+    weights: Sequence[float] = (1.0,)
 
 
 class Objective:
-    """A weighted sum of terms. Knows no model: shapes in, numbers out."""
+    """A weighted sum of terms. Knows no model: shapes in, numbers out. Only that of one update (`at`) can be called."""
 
-    def __init__(self, terms: list[Term], chunk_tokens: int) -> None:
-        if not any(term.weight > 0 for term in terms):
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        chunk_tokens: int,
+        student: Shape | None = None,
+        teachers: Sequence[Shape] = (),
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """names: of the terms, one each; None: from their kinds, numbered where a kind stands twice."""
+        computed = [number for number, term in enumerate(terms) if max(bounds(term.weight)) > 0]
+        if not computed:
             raise KdError("objective: expected at least one term with a weight above 0, got none; add a term or raise a weight")
-        self.terms = [term for term in terms if term.weight > 0]
+        given = numbered([terms[number].kind for number in computed]) if names is None else [names[number] for number in computed]
+        named = sorted(zip(given, [terms[number] for number in computed], strict=True), key=lambda one: isinstance(one[1], StatesTerm))
+        self.terms = [term for _, term in named]
+        """Logit terms first: the order of everything below."""
+        self.names = [name for name, _ in named]
+        self.on_logits = [term for term in self.terms if isinstance(term, LogitTerm)]
+        self.on_states = [term for term in self.terms if isinstance(term, StatesTerm)]
         self.chunk_tokens = chunk_tokens
-        self.on_logits = [term for term in self.terms if term.reads == "logits"]
-        self.on_hidden = [term for term in self.terms if term.reads == "last_hidden"]
+        self.student, self.teachers = student, tuple(teachers)
+
+    def settled(self, student: Shape, *teachers: Shape | None) -> "Objective":
+        """The same objective for these encoders. Raises KdError, one line, for a term that they cannot satisfy."""
+        known = [teacher for teacher in teachers if teacher is not None]
+        terms = [term.settled(student, known[term.teacher or 0] if known else None) for term in self.terms]
+        return Objective(terms, self.chunk_tokens, student, known, self.names)
+
+    def at(self, update: int, updates: int) -> "Objective":
+        """This objective in update 0 .. updates - 1: schedules are numbers, terms of weight 0 are gone, names are as before."""
+        terms = [resolved(term, update, updates) for term in self.terms]
+        return Objective(terms, self.chunk_tokens, self.student, self.teachers, self.names)
+
+    def scheduled(self, update: int, updates: int) -> dict[str, float]:
+        """The numbers that schedules have in update 0 .. updates - 1: {"weight/mlm": 0.5, "temperature/soft_targets": 2.0}."""
+        return {
+            f"{setting}/{name}": schedule.value(update, updates)
+            for name, term in zip(self.names, self.terms, strict=True)
+            for setting, schedule in schedules(term).items()
+        }
+
+    def learns_from(self, term: TermSettings, number: int) -> bool:
+        """Whether a term asks something of teacher `number`."""
+        return bool(term.asks) and (len(self.teachers) < 2 or term.teacher in (None, number))
+
+    def teacher_of(self, term: TermSettings) -> Shape | None:
+        """The shape of the one teacher of a term on states."""
+        return self.teachers[term.teacher or 0] if self.teachers else None
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the teacher has to offer."""
-        return frozenset().union(*(term.asks for term in self.terms))
+        """What its teachers have to offer: names of kd.teacher.OFFERS."""
+        return frozenset().union(*(self.needs_of(number) for number in range(max(1, len(self.teachers)))))
+
+    def needs_of(self, number: int) -> frozenset[str]:
+        """What teacher `number` has to offer."""
+        last = {LAST_HIDDEN, State("hidden", self.teachers[number].layers - 1 if self.teachers else -1)}
+        named = {"last_hidden" if state in last else state.part for state in self.teacher_states(number)}
+        return frozenset(named | {"logits" for term in self.on_logits if self.learns_from(term, number)})
 
     @property
-    def names(self) -> list[str]:
-        """One name a term, in the order of `sums`; a kind that stands twice is numbered."""
-        kinds = [term.kind for term in self.on_logits + self.on_hidden]
-        return [kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
+    def student_states(self) -> frozenset[State]:
+        """What is kept of the student's forward pass."""
+        return frozenset().union(*(term.student_states() for term in self.on_states))
+
+    def teacher_states(self, number: int = 0) -> frozenset[State]:
+        """What is kept of teacher `number`'s."""
+        return frozenset().union(*(term.teacher_states() for term in self.on_states if (term.teacher or 0) == number))
 
     @property
     def weights(self) -> list[float]:
         """The terms' weights, in the order of `names`."""
-        return [term.weight for term in self.on_logits + self.on_hidden]
+        return [term.weight for term in self.terms]
+
+    @property
+    def projections(self) -> dict[str, int]:
+        """The names of the learned maps from the student's width to a teacher's that the terms go through, and the latter."""
+        return {
+            _projection(name, own): shape.width
+            for name, term in self._named_states()
+            if isinstance(term, Projecting) and (shape := self.teacher_of(term)) is not None
+            for own in term.projections().values()
+        }
 
     def selected(self, batch: Batch) -> Tensor:
         """[B, S] bool: positions whose logits some term looks at."""
@@ -60,40 +145,123 @@ class Objective:
         return torch.stack(looks).any(0) if looks else torch.zeros_like(batch.real)
 
     def counts(self, batch: Batch) -> Tensor:
-        """[K] float64: tokens each term looks at, in the order of `names`."""
-        return torch.stack([_looks_at(term, batch).sum().double() for term in self.on_logits + self.on_hidden])
+        """[K] float64: tokens (or documents) each term looks at, in the order of `names`."""
+        return torch.stack([_looks_at(term, batch).sum().double() for term in self.terms])
 
-    def __call__(self, student: ModelOutputs, teacher: ModelOutputs | None, batch: Batch, divisors: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss share [] fp32 with gradient, sums [K] float64). divisors [K]: each term's global token count; 0 counts as 1."""
+    def __call__(
+        self,
+        student: ModelOutputs,
+        teacher: ModelOutputs | Ensemble | None,
+        batch: Batch,
+        divisors: Tensor,
+        projections: Mapping[str, nn.Module] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(loss share [] fp32 with gradient, sums [K] float64). divisors [K]: each term's global count; 0 counts as 1.
+
+        projections: by the names of `projections`.
+        """
+        ensemble = teacher if isinstance(teacher, Ensemble) else Ensemble({} if teacher is None else {0: teacher})
         divisors = divisors.clamp(min=1)
         loss = student.last_hidden.new_zeros((), dtype=torch.float32)
         sums = []
         if self.on_logits:
-            at = self.selected(batch)
-            scales = torch.stack(
-                [
-                    _looks_at(term, batch)[at].float() * (term.weight / divisor)
-                    for term, divisor in zip(self.on_logits, divisors.tolist(), strict=False)
-                ]
-            )
-            teaching = None if teacher is None else (teacher.transformed, teacher.decoder)
-            share, logit_sums = chunked_terms(
-                (student.transformed, student.decoder), teaching, batch.labels[at], self.on_logits, scales, self.chunk_tokens
-            )
+            share, logit_sums = self._logit_terms(student, ensemble, batch, divisors[: len(self.on_logits)])
             loss = loss + share
             sums.append(logit_sums)
-        for term, divisor in zip(self.on_hidden, divisors[len(self.on_logits) :].tolist(), strict=True):
-            at = _looks_at(term, batch)
-            view = TokenView(
-                Side(last_hidden=student.last_hidden[at]),
-                Side(last_hidden=None if teacher is None else teacher.last_hidden[at]),
-                batch.labels[at],
-            )
-            total = term(view).sum()
+        for (name, term), divisor in zip(self._named_states(), divisors[len(self.on_logits) :].tolist(), strict=True):
+            own = ensemble.outputs[term.teacher or 0]
+            total = self._values(name, term, student, own, batch, projections or {}).sum()
             loss = loss + total * (term.weight / divisor)
             sums.append(total.detach().double().reshape(1))
         return loss, torch.cat(sums)
 
+    def _logit_terms(self, student: ModelOutputs, ensemble: Ensemble, batch: Batch, divisors: Tensor) -> tuple[Tensor, Tensor]:
+        assert student.transformed is not None
+        assert student.decoder is not None
+        at = self.selected(batch)
+        scales = [
+            _looks_at(term, batch)[at].float() * (term.weight / divisor)
+            for term, divisor in zip(self.on_logits, divisors.tolist(), strict=True)
+        ]
+        heads = {
+            number: (outputs.transformed, outputs.decoder)
+            for number, outputs in ensemble.outputs.items()
+            if outputs.transformed is not None and outputs.decoder is not None
+        }
+        return chunked_terms(
+            (student.transformed, student.decoder),
+            TeacherHeads(heads, ensemble.weights),
+            batch.labels[at],
+            self.on_logits,
+            [_wanted(term, len(ensemble.weights)) for term in self.on_logits],
+            torch.stack(scales),
+            self.chunk_tokens,
+        )
 
-def _looks_at(term: Term, batch: Batch) -> Tensor:
+    def _values(
+        self, name: str, term: StatesTerm, student: ModelOutputs, teacher: ModelOutputs, batch: Batch, projections: Mapping[str, nn.Module]
+    ) -> Tensor:
+        """A term's numbers [n] fp32, where it looks."""
+        at = _looks_at(term, batch)
+        if isinstance(term, MapTerm):
+            assert self.student is not None
+            learned_from = self.teacher_of(term)
+            assert learned_from is not None
+            own, others = self.student.heads, learned_from.heads
+            layers = tuple(
+                (
+                    Layer({part: student.state(State(part, pair.student)) for part in term.parts}, own),
+                    tuple(Layer({part: teacher.state(State(part, layer)) for part in term.parts}, others) for layer in pair.teacher),
+                )
+                for pair in term.pairs
+            )
+            return term(MapView(batch.segments, layers))[at]
+
+        def picked(states: Tensor) -> Tensor:
+            return documents.pooled(states, batch.segments, term.pooling) if isinstance(term, DocumentTerm) else states[at]
+
+        assert isinstance(term, Projecting)
+        (part,), through = term.parts, term.projections()
+        pairs = []
+        for pair in term.pairs:
+            mine = picked(student.state(State(part, pair.student)))
+            if through:
+                projection = projections[_projection(name, through[pair.student])]
+                mine = projection(mine.to(next(projection.parameters()).dtype)).to(mine.dtype)
+            theirs = [picked(teacher.state(State(part, layer))) for layer in pair.teacher]
+            pairs.append((mine, theirs[0] if len(theirs) == 1 else torch.stack([one.float() for one in theirs]).mean(0)))
+        if isinstance(term, DocumentTerm):
+            return term(DocumentView(tuple(pairs), documents.groups(batch.segments, term.group_rows)))[at]
+        return term(TokenView(tuple(pairs)))
+
+    def _named_states(self) -> list[tuple[str, StatesTerm]]:
+        return list(zip(self.names[len(self.on_logits) :], self.on_states, strict=True))
+
+
+def _wanted(term: Term, teachers: int) -> Wanted | None:
+    """The teachers' logits that a term sees; None: no teacher's."""
+    if "logits" not in term.asks:
+        return None
+    if teachers == 1:
+        return Wanted(0)
+    return Wanted(term.teacher) if term.teacher is not None else Wanted(None, getattr(term, "temperature", 1.0))
+
+
+def numbered(kinds: Sequence[str]) -> list[str]:
+    """Kinds as names: one that stands twice is numbered."""
+    return [kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
+
+
+def _projection(name: str, own: str) -> str:
+    """A learned map's name: the term's, and which of its own."""
+    return f"{name}_{own}" if own == "shared" else f"{name}_layer_{own}"
+
+
+def _looks_at(term: TermSettings, batch: Batch) -> Tensor:
+    """Where a term looks: [B, S] bool of positions, or [M] bool of documents."""
+    if isinstance(term, DocumentTerm):
+        return documents.with_partners(documents.groups(batch.segments, term.group_rows), term.partners)
+    assert isinstance(term, LogitTerm | TokenTerm | MapTerm)
+    if term.positions == "first":
+        return documents.first_tokens(batch.segments)
     return batch.predicted if term.positions == "masked" else batch.real

@@ -4,101 +4,27 @@
 """
 
 import copy
-from typing import Annotated, Literal
+from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
-from transformers import AutoModelForMaskedLM, DistilBertConfig, PreTrainedConfig
+from transformers import DistilBertConfig, PreTrainedConfig
 
+from kd.batch import Batch
 from kd.errors import KdError
 from kd.families import FAMILIES, LAYER_PARTS
-from kd.models import Encoder, load_mlm, with_new_head
-
-DISTILBERT_LAYERS = (0, 2, 4, 7, 9, 11)  # Sanh et al. 2019, their extract script, for a teacher of 12
-Policy = Literal["every_other", "distilbert", "first", "last", "spread"]
-
-
-class StudentSettings(BaseModel):
-    """Where a student comes from and what of it trains."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    init: str = "teacher"
-    """"teacher": from the teacher's layers, as the next fields say; else a model folder or hub name, taken as it is."""
-    layers: Policy | list[int] = "every_other"
-    """Which teacher layers become the student's, first to last: a policy or an ascending list (0 is the first)."""
-    count: Annotated[int, Field(gt=0)] | None = None
-    """How many of them, for a policy; default half of the teacher's, rounded down."""
-    architecture: Literal["same", "distilbert"] = "distilbert"
-    """The teacher's own architecture, or DistilBERT's (no token types)."""
-    copy_head: bool = True
-    """Also copy the MLM head's transform and LayerNorm; the decoder with its bias always is."""
-    fold_token_type: bool = True
-    """Add the teacher's token-type row 0 to the position table where the student has no token types."""
-    freeze_positions: bool = False
-    trainable: Literal["all", "head"] = "all"
-    """head: the MLM head's transform, LayerNorm and bias alone (embeddings tied to it stay frozen)."""
-    new_head: bool = False
-    """The folder of `init` has no MLM head: make one."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """For hidden states and attention alike; None keeps the model's own."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "StudentSettings":
-        if self.new_head and self.init == "teacher":
-            raise ValueError("new_head: expected init to be a model folder without a head, got init: teacher; set init")
-        if isinstance(self.layers, list):
-            if not self.layers:
-                raise ValueError("layers: expected at least one layer, got []; name some, or a policy")
-            if any(low >= high for low, high in zip(self.layers, self.layers[1:], strict=False)) or self.layers[0] < 0:
-                raise ValueError(f"layers: expected an ascending list of different layers from 0, got {self.layers}; sort it")
-            if self.count not in (None, len(self.layers)):
-                raise ValueError(f"count: expected {len(self.layers)}, the list's length, got {self.count}; leave it out")
-        if self.layers == "distilbert" and self.count not in (None, len(DISTILBERT_LAYERS)):
-            raise ValueError(f"count: expected {len(DISTILBERT_LAYERS)} with layers: distilbert, got {self.count}")
-        return self
+from kd.fit import can_fit
+from kd.models import Encoder, load_mlm, untrained, with_new_head
+from kd.shapes import PRESETS, Shape, narrowed, shape_of
+from kd.student_settings import StudentSettings as StudentSettings
+from kd.student_settings import chosen_layers as chosen_layers
+from kd.width import narrow
 
 
-def chosen_layers(settings: StudentSettings, teacher_layers: int) -> tuple[int, ...]:
-    """The teacher's layers that become the student's, ascending.
-
-    every_other: floor(i x L / count), so 0, 2, 4 … for half of them; first, last: a run of count;
-    spread: first and last included, evenly between; distilbert: (0, 2, 4, 7, 9, 11), for 12 layers only.
-    Raises KdError where the teacher has not got them.
-    """
-    if isinstance(settings.layers, list):
-        if settings.layers[-1] >= teacher_layers:
-            raise KdError(
-                f"student.layers: expected layers from 0 to {teacher_layers - 1}, the teacher's last, "
-                f"got {settings.layers[-1]}; correct the list"
-            )
-        return tuple(settings.layers)
-    if settings.layers == "distilbert":
-        if teacher_layers != 12:
-            raise KdError(
-                f"student.layers: expected a teacher of 12 layers for policy distilbert, got {teacher_layers}; "
-                "use spread, which is the same for 12 and works for any number"
-            )
-        return DISTILBERT_LAYERS
-    count = settings.count or max(1, teacher_layers // 2)
-    if count > teacher_layers:
-        raise KdError(f"student.count: expected at most {teacher_layers}, the teacher's layers, got {count}; lower it")
-    if settings.layers == "first":
-        return tuple(range(count))
-    if settings.layers == "last":
-        return tuple(range(teacher_layers - count, teacher_layers))
-    if settings.layers == "every_other":
-        return tuple(i * teacher_layers // count for i in range(count))
-    if count < 2:
-        raise KdError("student.count: expected at least 2 for policy spread (first and last), got 1; use first or last")
-    # i x (L - 1) / (count - 1), rounded half up, in integers
-    return tuple((2 * i * (teacher_layers - 1) + count - 1) // (2 * (count - 1)) for i in range(count))
-
-
-def make_student(settings: StudentSettings, teacher: Encoder | None, seed: int) -> Encoder:
+def make_student(settings: StudentSettings, teacher: Encoder | None, seed: int, sample: Sequence[Batch] = ()) -> Encoder:
     """The student, fp32 on the CPU in train mode; deterministic in seed. The teacher is read, never changed, and shares no weight with it.
 
+    sample: text of the corpus, for a student that is made smaller by what the teacher does on it (settings.needs_sample).
     Raises KdError when the teacher is missing or too short, or when the architecture asked for cannot represent it.
     """
     if settings.init != "teacher":
@@ -106,39 +32,62 @@ def make_student(settings: StudentSettings, teacher: Encoder | None, seed: int) 
     elif teacher is None:
         raise KdError("student.init: expected a teacher to take layers from, got teacher: null; name a model folder instead")
     else:
-        student = _from_teacher(settings, teacher, seed)
+        student = _from_teacher(settings, teacher, seed, sample)
     if settings.dropout is not None:
         _set_dropout(student, settings.dropout)
     _set_trainable(student, settings)
     return student.train()
 
 
-def _from_teacher(settings: StudentSettings, teacher: Encoder, seed: int) -> Encoder:
-    layers = chosen_layers(settings, teacher.layers)
+def _from_teacher(settings: StudentSettings, teacher: Encoder, seed: int, sample: Sequence[Batch]) -> Encoder:
+    layers, shape = chosen_layers(settings, teacher.layers), _shape(settings, teacher)
     same = settings.architecture == "same" or teacher.family.name == "distilbert"
-    config = _same_config(teacher, len(layers)) if same else _distilbert_config(teacher, len(layers))
+    config = _same_config(teacher, layers) if same else _distilbert_config(teacher, len(layers))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = Encoder(AutoModelForMaskedLM.from_config(config, attn_implementation=teacher.hf.config._attn_implementation))
+        student = untrained(config, teacher.hf.config._attn_implementation)
     with torch.no_grad():
         if same:
             _copy_names(teacher, student, layers, settings.copy_head)
         else:
             _copy_parts(teacher, student, layers, settings)
+    method = settings.shrink
+    if method is None and shape != shape_of(student):
+        method = "projection" if can_fit(student) else "activation"
+    if method is not None:
+        student = narrow(teacher, layers, student, shape, method, sample, seed, settings.copy_head)
     return student
 
 
-def _same_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
+def _shape(settings: StudentSettings, teacher: Encoder) -> Shape:
+    """What is asked of the student's size. KdError where the teacher cannot give it."""
+    asked = PRESETS[settings.shape][1] if settings.shape is not None else None
+    if asked is not None:
+        return narrowed(teacher, asked.width, asked.heads, asked.inner)
+    return narrowed(teacher, settings.width, settings.heads, settings.inner)
+
+
+def _same_config(teacher: Encoder, layers: tuple[int, ...]) -> PreTrainedConfig:
+    """The teacher's configuration with these of its layers. KdError where its first layer, unlike the others, is not among them."""
+    if teacher.family.first_layer_special and layers[0] != 0:
+        raise KdError(
+            f"student.layers: expected layer 0 among the layers of {teacher.family.name}, whose first layer has no attention norm, "
+            f"got {list(layers)}; use every_other, first, spread, or a list that starts with 0"
+        )
     config = copy.deepcopy(teacher.hf.config)
     config.dtype = torch.float32
-    setattr(config, teacher.family.config.layers, layers)
+    if teacher.family.masks == "by_layer_type":
+        config.layer_types = [config.layer_types[layer] for layer in layers]
+    setattr(config, teacher.family.config.layers, len(layers))
     return config
 
 
 def _distilbert_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
     """DistilBERT in the teacher's sizes. KdError for what its code fixes and the teacher has otherwise."""
     names, config = teacher.family.config, teacher.hf.config
-    eps = teacher.family.norm_eps or config.layer_norm_eps
+    if not teacher.family.like_bert:
+        raise KdError(f"student.architecture: expected a teacher whose layers distilbert can hold, got {teacher.family.name}; use same")
+    eps = teacher.family.norm_eps or getattr(config, names.norm_eps)
     fixed = FAMILIES["distilbert"].norm_eps
     if eps != fixed:
         raise KdError(
@@ -171,13 +120,16 @@ def _distilbert_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
 
 
 def _copy_names(teacher: Encoder, student: Encoder, layers: tuple[int, ...], copy_head: bool) -> None:
-    """Every weight by its name, layers renumbered: complete for any family, whatever else its layers hold."""
+    """Every weight by its name, layers renumbered: complete for any family, whatever else its layers hold.
+
+    Of layers that are passes through the same weights, only the number matters.
+    """
     family, source = teacher.family, teacher.hf.state_dict()
     head = (f"{family.head_dense}.", f"{family.head_norm}.")
     for name, weight in student.hf.state_dict().items():
         if name.startswith(head) and not copy_head:
             continue
-        if name.startswith(f"{family.layers}."):
+        if name.startswith(f"{family.layers}.") and not family.shared_layers:
             number, rest = name.removeprefix(f"{family.layers}.").split(".", 1)
             name = f"{family.layers}.{layers[int(number)]}.{rest}"
         weight.copy_(source[name])
@@ -195,6 +147,8 @@ def _copy_parts(teacher: Encoder, student: Encoder, layers: tuple[int, ...], set
     for position, layer in enumerate(layers):
         for name in LAYER_PARTS:
             _copy(student.layer_part(position, name), teacher.layer_part(layer, name))
+    assert theirs.position_embeddings is not None, theirs.name  # like_bert
+    assert ours.position_embeddings is not None, ours.name
     positions = teacher.weight(theirs.position_embeddings)[teacher.position_offset :].float()
     if settings.fold_token_type and theirs.token_type_embeddings is not None:
         positions = positions + teacher.weight(theirs.token_type_embeddings)[0].float()
@@ -207,11 +161,14 @@ def _copy(target: nn.Module, source: nn.Module) -> None:
 
 def _set_dropout(student: Encoder, rate: float) -> None:
     names = student.family.config
-    for name in (names.dropout, names.attention_dropout):
+    for name in (names.dropout, names.attention_dropout, *names.more_dropouts):
         setattr(student.hf.config, name, rate)
     for module in student.hf.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
+        elif isinstance(getattr(module, "attention_dropout", None), float):  # ModernBERT keeps the number, and no module where it is 0
+            module.attention_dropout = rate
+            module.out_drop = nn.Dropout(rate)
 
 
 def _set_trainable(student: Encoder, settings: StudentSettings) -> None:
@@ -223,4 +180,6 @@ def _set_trainable(student: Encoder, settings: StudentSettings) -> None:
         student.decoder_bias.requires_grad_(True)
         student.decoder_weight.requires_grad_(not student.tied)
     if settings.freeze_positions:
+        if family.position_embeddings is None:
+            raise KdError(f"student.freeze_positions: expected a table of positions, got none in {family.name}; leave it out")
         student.part(family.position_embeddings).requires_grad_(False)

@@ -28,9 +28,11 @@ from transformers import PreTrainedConfig
 
 from kd import distributed
 from kd.batch import IGNORED, Batch
+from kd.capture import INSIDE, capture
 from kd.errors import KdError
-from kd.families import FAMILIES
+from kd.families import family_of
 from kd.models import Encoder, load_mlm, read_config
+from kd.states import Shape, State
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -47,11 +49,17 @@ class TeacherSettings(BaseModel):
     """None: the run's."""
 
 
+OFFERS = frozenset({"logits", "last_hidden", "embeddings", "hidden", "queries", "keys", "values"})
+
+
 class TeacherOutputs(NamedTuple):
-    """last: [B, S, D] hidden states of the last layer; transformed: [N, D], the head's transform at the selected positions."""
+    """last: [B, S, D] hidden states of the last layer; transformed: [N, D], the head's transform at the selected positions; states: what
+    was asked for.
+    """
 
     last: Tensor
     transformed: Tensor
+    states: dict[State, Tensor]
 
 
 class FrozenEncoder(nn.Module):
@@ -62,28 +70,31 @@ class FrozenEncoder(nn.Module):
         self.encoder = encoder
         self.requires_grad_(False).eval()
 
-    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
         """selected [B, S] bool; N = how many are True, in row order."""
-        last = self.encoder(batch).last
-        return TeacherOutputs(last, self.encoder.transform(last[selected]))
+        last, states = capture(self.encoder, batch, wanted)
+        return TeacherOutputs(last, self.encoder.transform(last[selected]), states)
 
 
 class Teacher(ABC):
     """Outputs of a frozen encoder. offers: what an objective may need of it."""
 
-    offers: frozenset[str] = frozenset({"logits", "last_hidden"})
+    offers: frozenset[str] = OFFERS
 
     def __init__(self, module: FrozenEncoder) -> None:
         self.module = module
         self.vocabulary = module.encoder.vocabulary
         self.width = module.encoder.width
         self.layers = module.encoder.layers
+        self.shape = Shape.of(module.encoder)
 
-    def __call__(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
-        """What the teacher makes of this rank's batch. Collective; the same twice, whoever called .train() in between."""
+    def __call__(self, batch: Batch, selected: Tensor, wanted: frozenset[State] = frozenset()) -> TeacherOutputs:
+        """What the teacher makes of this rank's batch; wanted: the states to keep. Collective; the same twice, whoever called .train() in
+        between.
+        """
         self.module.eval()
         with torch.no_grad():
-            return self.forward(batch, selected)
+            return self.forward(batch, selected, wanted)
 
     @property
     def bytes_per_rank(self) -> int:
@@ -97,7 +108,7 @@ class Teacher(ABC):
         return sum(held.values())
 
     @abstractmethod
-    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
         """The outputs; called in eval mode and without gradients."""
 
     @abstractmethod
@@ -108,9 +119,9 @@ class Teacher(ABC):
 class ReplicatedTeacher(Teacher):
     """The whole teacher on every rank."""
 
-    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
         """See Teacher."""
-        return self.module(batch, selected)
+        return self.module(batch, selected, wanted)
 
     @contextmanager
     def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -130,10 +141,10 @@ class Zero3Teacher(Teacher):
             deepspeed.zero.Init(module=module, config_dict_or_path=config, dtype=dtype)
             self.engine, *_ = deepspeed.initialize(model=module, config=config)
 
-    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
         """See Teacher."""
         with distributed.quiet():  # its hooks warn once that they cannot look into a Batch; without gradients they need not
-            return self.engine(batch, selected)
+            return self.engine(batch, selected, wanted)
 
     @contextmanager
     def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -179,11 +190,14 @@ class TensorParallelTeacher(Teacher):
             )
         _sum_by_the_process_group()
 
-    def forward(self, batch: Batch, selected: Tensor) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
         """See Teacher."""
         together, mine = gather_batches(batch)
-        last = self.module.encoder(together).last[mine]
-        return TeacherOutputs(last, self.module.encoder.transform(last[selected]))
+        everyone, kept = capture(self.module.encoder, together, wanted)
+        last = everyone[mine]
+        # sorted: every rank gathers them in the same order
+        states = {state: (gather_heads(kept.pop(state)) if state.part in INSIDE else kept.pop(state))[mine] for state in sorted(wanted)}
+        return TeacherOutputs(last, self.module.encoder.transform(last[selected]), states)
 
     @contextmanager
     def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -209,6 +223,13 @@ def gather_batches(batch: Batch) -> tuple[Batch, tuple[slice, slice]]:
     start = dist.get_rank() * most_rows
     together = Batch(input_ids, torch.full_like(input_ids, IGNORED), positions, segments, torch.zeros_like(input_ids[:, 0]))
     return together, (slice(start, start + rows), slice(0, columns))
+
+
+def gather_heads(states: Tensor) -> Tensor:
+    """Each rank's heads [B, S, D / ranks] -> all of them [B, S, D], in rank order, which is the heads'. Collective."""
+    parts = [torch.empty_like(states, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, states.contiguous())
+    return torch.cat(parts, dim=-1)
 
 
 def _sum_by_the_process_group() -> None:
@@ -243,7 +264,12 @@ def make_teacher(settings: TeacherSettings, precision: str, device: torch.device
 
 
 def _check_divides(path: str, config: PreTrainedConfig) -> None:
-    ranks, names = distributed.world_size(), FAMILIES[config.model_type].config
+    ranks, family = distributed.world_size(), family_of(config)
+    if family.scores == "own" or family.shared_layers:
+        raise KdError(
+            f"teacher.mode: expected a family whose heads tensor_parallel can split, got {family.name} ({path}); use zero3 or replicated"
+        )
+    names = family.config
     for name in (names.heads, names.inner):
         if getattr(config, name) % ranks:
             raise KdError(

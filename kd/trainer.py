@@ -1,15 +1,16 @@
 """One update after the other: teacher, student, objective, engine. Knows no file, no reporter and no signal; `launcher` drives it.
 
 An update, on every rank:
+0. if it is the first of a phase: another objective, another choice of what trains, an engine of its own;
 1. counts: how many tokens each term looks at in the whole update, over all ranks and micro-batches;
 2. for each micro-batch: teacher outputs, then the student's share of the loss and its gradients;
 3. one clipped step, skipped on all ranks if a gradient is not finite;
 4. the terms' sums over all ranks, as one report.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,23 @@ from transformers import AutoModelForMaskedLM
 
 from kd import checkpoint, distributed
 from kd.batch import Batch
-from kd.checkpoint import Checkpoint, Progress
+from kd.capture import capture
+from kd.checkpoint import Checkpoint, Progress, State
+from kd.decoder import Decoder
 from kd.engine import StudentEngine
 from kd.errors import KdError
-from kd.head import Decoder
 from kd.models import Encoder
-from kd.objective import ModelOutputs, Objective
-from kd.schedules import OptimizerSettings, learning_rate
+from kd.objective import Ensemble, ModelOutputs, Objective
+from kd.phases import Phase, check_layers, phase_at
+from kd.projections import make_projections
 from kd.settings import TrainSettings
-from kd.teacher import Teacher
+from kd.states import Shape
+from kd.teachers import Teachers, settled
 from kd.whereabouts import Whereabouts
+
+STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
+
+STUDENT = "student."  # how the student's own parameters begin in a checkpoint; the others are projections
 
 
 @dataclass(frozen=True)
@@ -43,23 +51,33 @@ class UpdateReport:
     applied: bool
     tokens: int
     predicted: int
+    phase: str = ""
+    """Its phase; empty where the run has none."""
+    scheduled: dict[str, float] = field(default_factory=dict)
+    """What the terms' schedules gave: {"weight/mlm": 0.5}."""
+    cause: str = ""
+    """Why an update was not applied."""
 
 
 class Lesson(nn.Module):
-    """The student and its objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K])."""
+    """The student, projections and objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K]).
 
-    def __init__(self, student: Encoder, objective: Objective, vocabulary: int) -> None:
+    The objective is first that of a phase, then that of one update after the other.
+    """
+
+    def __init__(self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1) -> None:
         super().__init__()
         self.student = student
+        self.projections = make_projections(objective, seed)
         self.objective = objective
         self.vocabulary = vocabulary
 
-    def forward(self, batch: Batch, teacher: ModelOutputs | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, teacher: Ensemble | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """One micro-batch. divisors [K]: the update's global token count of each term."""
-        last = self.student(batch).last
+        last, states = capture(self.student, batch, self.objective.student_states)
         transformed = self.student.transform(last[self.objective.selected(batch)])
         decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
-        return self.objective(ModelOutputs(last, transformed, decoder), teacher, batch, divisors)
+        return self.objective(ModelOutputs(last, transformed, decoder, states), teacher, batch, divisors, dict(self.projections))
 
 
 class Trainer:
@@ -68,58 +86,52 @@ class Trainer:
     def __init__(
         self,
         student: Encoder,
-        teacher: Teacher | None,
-        objective: Objective,
+        teachers: Teachers,
+        phases: Sequence[Phase],
         *,
         vocabulary: int,
         train: TrainSettings,
-        optimizer: OptimizerSettings,
-        updates: int,
         precision: str,
         here: Whereabouts | None = None,
     ) -> None:
-        missing = objective.needs - (teacher.offers if teacher is not None else frozenset())
-        if missing:
-            raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
-        self.student = student
-        self.teacher = teacher
-        self.objective = objective
+        self.device = distributed.device()
+        self.teachers = teachers
+        self.phases = phases
+        self.objectives = [self._objective(phase, Shape.of(student), train.chunk(self.device.type)) for phase in phases]
+        check_layers(phases, student)
         self.vocabulary = vocabulary
         self.settings = train
-        self.optimizer = optimizer
-        self.updates = updates
-        self.device = distributed.device()
+        self.precision = precision
         self.here = here or Whereabouts()
         self.done = 0
         """Finished updates, skipped ones included."""
         self.skipped = 0
-        self.bad_in_a_row = 0
         self.tokens = 0
-        if train.activation_checkpointing:
-            student.hf.gradient_checkpointing_enable({"use_reentrant": train.zero_stage == 3})
-        student.train()
-        self.engine = StudentEngine(Lesson(student, objective, vocabulary), train, optimizer, precision, self.here)
-
-    @property
-    def steps(self) -> int:
-        """Updates that moved the weights: AdamW's own count."""
-        return self.done - self.skipped
+        self.steps = 0
+        """AdamW's own count: updates that moved the weights since its state was last fresh."""
+        self.may_train = frozenset(name for name, weight in student.named_parameters() if weight.requires_grad)
+        self._begin(phases[0], student, {})
 
     def update(self, batches: Sequence[Batch]) -> UpdateReport:
         """Learn from this rank's micro-batches of the next update. Collective."""
         self.here.enter("counting")
-        rate = learning_rate(self.optimizer, self.done, self.updates)
+        phase = phase_at(self.phases, self.done)
+        if phase is not self.phase:
+            self._cross(phase)
+        within = (self.done - phase.first, phase.updates)
+        objective = self.lesson.objective = self.objective.at(*within)
+        rate = phase.learning_rate(self.done)
         self.engine.set_learning_rate(rate)
         batches = [batch.to(self.device) for batch in batches]
         seen = torch.stack([torch.stack([batch.real.sum(), batch.predicted.sum()]) for batch in batches]).sum(0).double()
-        counts = torch.stack([self.objective.counts(batch) for batch in batches]).sum(0)
+        counts = torch.stack([objective.counts(batch) for batch in batches]).sum(0)
         totals = distributed.sum_over_ranks(torch.cat([counts, seen]))
         divisors = totals[: len(counts)]
         sums = torch.zeros_like(divisors)
         for batch in batches:
             self.here.enter("teacher")
             self._seed_dropout(batch)
-            with self._teach(batch) as taught:
+            with self.teachers.teach(self.done, batch, objective, self.vocabulary) as taught:
                 sums += self.engine.micro_step(batch, taught, divisors)
         norm, applied = self.engine.finish_update()
         means = (distributed.sum_over_ranks(sums) / divisors.clamp(min=1)).tolist()
@@ -127,29 +139,34 @@ class Trainer:
         self.done += 1
         self.tokens += tokens
         self.skipped += not applied
-        self.bad_in_a_row = 0 if applied else self.bad_in_a_row + 1
-        loss = sum(weight * mean for weight, mean in zip(self.objective.weights, means, strict=True))
-        names = self.objective.names
-        return UpdateReport(self.done, loss, dict(zip(names, means, strict=True)), norm, rate, applied, tokens, predicted)
+        self.steps += applied
+        loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
+        terms = dict(zip(objective.names, means, strict=True))
+        scheduled = self.objective.scheduled(*within)
+        cause = "" if applied else self._cause(batches, terms)
+        return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause)
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
         """The student as it is now, whole and by itself, for evaluation and export. Collective; every rank gets one."""
-        with torch.random.fork_rng(devices=[]):
-            copy = Encoder(AutoModelForMaskedLM.from_config(self.student.hf.config, dtype=dtype))
+        copy = self._blank(dtype)
         own = dict(copy.named_parameters())
         with torch.no_grad():
             for name, weight, _ in self.engine.full_state():
-                own[name.removeprefix("student.")].copy_(weight)
+                if name.startswith(STUDENT):
+                    own[name.removeprefix(STUDENT)].copy_(weight)
         return copy.to(self.device).eval()
 
-    def save(self, folder: Path, facts: dict[str, Any]) -> str | None:
-        """Write a checkpoint; None, or why it could not be written. Collective: all ranks get the same answer."""
-        progress = Progress(self.done, self.skipped, self.tokens, facts)
+    def save(self, folder: Path, facts: dict[str, Any], write: Callable[[Path, Progress, State], Any] = checkpoint.write) -> str | None:
+        """Write a checkpoint; None, or why it could not be written. Collective: all ranks get the same answer.
+
+        write: what rank 0 does with the state; it may return before the bytes are written.
+        """
+        progress = Progress(self.done, self.skipped, self.tokens, facts | {STEPS: self.steps})
         state = self.engine.full_state()
         failed = ""
         if distributed.rank() == 0:
             try:
-                checkpoint.write(folder, progress, state)
+                write(folder, progress, state)
             except OSError as error:
                 failed = str(error) or repr(error)
         for _ in state:  # the other ranks take part in gathering
@@ -160,19 +177,98 @@ class Trainer:
         """Go on from a checkpoint. Collective. The student must have been given its weights before this trainer was made."""
         weights, moments = saved.load()
         self.done, self.skipped, self.tokens = saved.progress.done, saved.progress.skipped, saved.progress.tokens
+        self.steps = saved.progress.facts.get(STEPS, self.done - self.skipped)
+        phase = phase_at(self.phases, self.done)
+        if phase is self.phase:
+            self.engine.set_weights({name: weight for name, weight in weights.items() if not name.startswith(STUDENT)})
+        else:
+            self._rebuild(phase, weights)
+        self._take(weights, moments, crossing=phase_at(self.phases, max(0, self.done - 1)) is not phase)
+
+    def _objective(self, phase: Phase, student: Shape, chunk_tokens: int) -> Objective:
+        """A phase's objective for this student and these teachers. KdError where it cannot be."""
+        objective = settled(Objective(phase.terms, chunk_tokens), student, self.teachers.shapes, self.teachers.combine)
+        missing = objective.needs - self.teachers.offers
+        if missing:
+            raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
+        return objective
+
+    def _begin(self, phase: Phase, student: Encoder, before: Mapping[str, Tensor]) -> None:
+        """An engine for a phase, around a student in fp32 on the CPU. before: weights of earlier phases, for projections that go on."""
+        if self.settings.activation_checkpointing:
+            student.checkpoint_activations(use_reentrant=self.settings.zero_stage == 3)
+        self.phase = phase
+        self.objective = self.objectives[self.phases.index(phase)]
+        self.student = student.train()
+        self.lesson = Lesson(student, self.objective, self.vocabulary, self.settings.seed)
+        with torch.no_grad():
+            for name, parameter in self.lesson.named_parameters():
+                own = name.removeprefix(STUDENT)
+                parameter.requires_grad_((own in self.may_train or own == name) and phase.trainable(student, own))
+                if own == name and name in before and before[name].shape == parameter.shape:
+                    parameter.copy_(before[name])
+        if not any(parameter.requires_grad for parameter in self.lesson.parameters()):
+            raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
+        self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision, self.here)
+
+    def _cross(self, phase: Phase) -> None:
+        """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""
+        weights: dict[str, Tensor] = {}
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, weight, kept in self.engine.full_state():
+            weights[name] = weight.detach().to("cpu", copy=True)
+            moments[name] = {key: value.detach().to("cpu", copy=True) for key, value in kept.items()}
+        self._rebuild(phase, weights)
+        self._take(weights, moments, crossing=True)
+
+    def _rebuild(self, phase: Phase, weights: dict[str, Tensor]) -> None:
+        """Another phase's engine, around a new student of these weights."""
+        self.engine.close()
+        student = self._blank(torch.float32)
+        with torch.no_grad():
+            for name, parameter in student.named_parameters():
+                parameter.copy_(weights[f"{STUDENT}{name}"])
+        self._begin(phase, student, weights)
+
+    def _take(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]], crossing: bool) -> None:
+        """Give the engine full state; crossing: the state is that of the phase before."""
+        if crossing and self.phase.fresh:
+            moments, self.steps = {}, 0
         self.engine.load_full_state(weights, moments, self.steps)
+
+    def _blank(self, dtype: torch.dtype) -> Encoder:
+        """A student of the same shape on the CPU, with any weights."""
+        with torch.random.fork_rng(devices=[]):
+            return Encoder(AutoModelForMaskedLM.from_config(self.student.hf.config, dtype=dtype))
+
+    def roll_back(self, saved: Checkpoint) -> None:
+        """Take a checkpoint's weights, moments and count of steps again; the updates since then count as skipped ones. Collective."""
+        done, tokens = self.done, self.tokens
+        self.engine.set_weights(saved.load()[0])
+        self.load(saved)
+        self.done, self.tokens = done, tokens
+        self.skipped = saved.progress.skipped + done - saved.progress.done
+
+    def _cause(self, batches: Sequence[Batch], terms: dict[str, float]) -> str:
+        """Why an update was not finite: the teacher, a term, or the gradient alone. Collective; asks the teacher again."""
+        broken = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for batch in batches:
+            with self.teachers.teach(self.done - 1, batch, self.lesson.objective, self.vocabulary) as taught:
+                for given in taught.outputs.values() if taught is not None else ():
+                    states = [given.last_hidden, *given.states.values()] + ([given.transformed] if given.transformed is not None else [])
+                    head = [given.decoder.weight, given.decoder.bias] if given.decoder is not None else []
+                    broken += torch.tensor([_broken(states), _broken(head)], dtype=torch.float64, device=self.device)
+        in_states, in_head = distributed.sum_over_ranks(broken).tolist()
+        if in_states or in_head:
+            return f"the teacher's {'hidden states' if in_states else 'head'} not finite"
+        wrong = [name for name, mean in terms.items() if not math.isfinite(mean)]
+        return f"loss of {', '.join(wrong)} not finite" if wrong else "gradient not finite"
 
     def _seed_dropout(self, batch: Batch) -> None:
         """Dropout is a function of (seed, update, first slot): a checkpoint needs no random state."""
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + batch.update * 0xBF58476D1CE4E5B9 + batch.first_slot * 0x94D049BB133111EB) % 2**63
         torch.manual_seed(key)
 
-    @contextmanager
-    def _teach(self, batch: Batch) -> Iterator[ModelOutputs | None]:
-        """The teacher's outputs for a batch; a sharded decoder is whole only while inside."""
-        if self.teacher is None:
-            yield None
-            return
-        outputs = self.teacher(batch, self.objective.selected(batch))
-        with self.teacher.decoder() as (weight, bias):
-            yield ModelOutputs(outputs.last, outputs.transformed, Decoder(weight, bias, self.vocabulary))
+
+def _broken(tensors: Iterable[Tensor]) -> bool:
+    return not all(torch.isfinite(tensor).all() for tensor in tensors)

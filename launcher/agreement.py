@@ -53,7 +53,8 @@ def identity(config: RunConfig) -> dict[str, str]:
     facts |= {"python": platform.python_version(), "code": _digest_of_code()}
     facts |= {key: json.dumps(value) for key, value in configuration.flat(configuration.public(config)).items()}
     facts["content of data.shards"] = Manifest.load(Location.of(config.data.shards, config.data.cache_folder)).fingerprint[:12]
-    for name, place in (("teacher.model", config.teacher.model if config.teacher else ""), ("student.init", config.student.init)):
+    models = {f"teacher {name}".rstrip(): member.model for name, member in config.members.items()} | {"student.init": config.student.init}
+    for name, place in models.items():
         if Path(place).is_dir():
             facts[f"content of {name}"] = _digest_of_model(Path(place))
     return facts

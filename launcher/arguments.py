@@ -31,6 +31,15 @@ BUILD_EXAMPLE = """examples:
   stillhouse shards build --out shards/wiki --tokenizer bert-base-uncased --kind dataset --name 20231101.en wikimedia/wikipedia
   stillhouse shards build --out shards/logs --tokenizer ./my_model --column body --drop-duplicates logs/*.jsonl.gz
 """
+VOCABULARY_EXAMPLE = """example:
+  stillhouse vocabulary prune bert-base-uncased --shards shards/mine --size 8000 --out pruned
+  stillhouse train --config laptop teacher.model=pruned/model data.shards=pruned/shards
+"""
+DOCTOR_EXAMPLE = """examples:
+  stillhouse doctor --folder runs --shards shards/mine   this machine: software, ranks, disks, network
+  srun --ntasks=2 stillhouse doctor                      the same on compute nodes
+  stillhouse doctor runs/laptop                          a run: its health, why it stopped, what to do
+"""
 REPLAY_EXAMPLE = """example:
   stillhouse wandb-replay runs/laptop --project my-project
 """
@@ -110,6 +119,17 @@ def parser() -> argparse.ArgumentParser:
 
     shards = verbs.add_parser("shards", help="build, verify and describe tokenised shards", epilog=SHARDS_EXAMPLE, formatter_class=raw)
     _add_shards(shards)
+    _add_vocabulary(
+        verbs.add_parser("vocabulary", help="a model and its shards with fewer pieces", epilog=VOCABULARY_EXAMPLE, formatter_class=raw)
+    )
+    doctor = verbs.add_parser(
+        "doctor", help="what a run would meet on this machine, or how a run is", epilog=DOCTOR_EXAMPLE, formatter_class=raw
+    )
+    doctor.add_argument("run", nargs="?", default=None, metavar="RUN", help="a run folder; without it: this machine")
+    doctor.add_argument("--folder", default="runs", metavar="FOLDER", help="where runs will be kept: its disk is tried (runs)")
+    doctor.add_argument("--shards", default=None, metavar="FOLDER", help="shards that will be read")
+    doctor.add_argument("--clear-locks", action="store_true", help="remove compile locks that a killed build left")
+    doctor.add_argument("--json", action="store_true", help="answer as JSON")
     replay = verbs.add_parser(
         "wandb-replay",
         help="one clean W&B run, rebuilt from a run folder's metrics.jsonl",
@@ -127,6 +147,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     """What a run is told on the command line."""
     parser.add_argument("--config", required=True, metavar="YAML", help="a configuration file, or the name of one in configs/")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's, as train.updates=100")
+    parser.add_argument("--scale", default=None, metavar="NAME", help="the same run in small: demo, on what `stillhouse demo` left")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and what it needs, and stop")
     parser.add_argument("--resume", action="store_true", help="fail unless there is a checkpoint to continue from")
     parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)  # deepspeed's launcher passes it
@@ -134,6 +155,27 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-folder", default=None, metavar="FOLDER", help="where copies of remote shards are kept (needed for a URL)")
+
+
+def _add_vocabulary(parser: argparse.ArgumentParser) -> None:
+    """The one verb of `stillhouse vocabulary`."""
+    verbs = parser.add_subparsers(dest="vocabulary_verb", metavar="VERB", required=True)
+    pruning = verbs.add_parser(
+        "prune",
+        help="keep the pieces that a corpus uses most",
+        epilog=VOCABULARY_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    pruning.add_argument("model", metavar="MODEL", help="a model folder or hub name, with its masked-LM head and tokenizer")
+    pruning.add_argument(
+        "--shards", required=True, metavar="FOLDER", help="shards of its tokenizer: their counts decide, and they are re-mapped"
+    )
+    pruning.add_argument(
+        "--size", type=at_least(1), required=True, metavar="N", help="entries to keep, special tokens and characters included"
+    )
+    pruning.add_argument("--out", required=True, metavar="FOLDER", help="where model/ and shards/ go")
+    pruning.add_argument("--no-shards", action="store_true", help="the model alone")
+    _add_cache(pruning)
 
 
 def _add_shards(parser: argparse.ArgumentParser) -> None:

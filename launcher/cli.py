@@ -9,9 +9,11 @@ from launcher.run import guarded
 
 MODULES = {
     "demo": "launcher.demo",
+    "doctor": "launcher.doctor",
     "train": "launcher.run",
     "evaluate": "launcher.scores",
     "shards": "launcher.shards",
+    "vocabulary": "launcher.vocabulary",
     "wandb-replay": "launcher.replay",
 }
 

@@ -2,7 +2,7 @@
 
 1. `load` reads the file (safely, bounded, duplicate keys are errors), applies key=value overrides and validates, types included.
 2. What pydantic finds becomes one line a mistake (launcher/mistakes.py).
-3. What only the whole can know (a term that asks of a teacher there is not) is checked here; nothing is changed after loading.
+3. What only the whole can know is checked by the model (launcher/run_config.py); nothing is changed after loading.
 4. `dump` and `public` give it back, without the credentials that a URL may hold: for every eye and every file.
 """
 
@@ -11,103 +11,32 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from data_shards.stream import StreamSettings
-from kd.schedules import OptimizerSettings
-from kd.settings import CheckpointSettings, TrainSettings
-from kd.student import StudentSettings
-from kd.teacher import TeacherSettings
-from kd.terms import Term
 from launcher import mistakes
 from launcher.credentials import redacted
 from launcher.errors import LaunchError
-from launcher.reporters import ReportSettings
+from launcher.run_config import RunConfig as RunConfig
+from launcher.run_config import Text as Text
 
 PACKAGED = Path(__file__).parents[1] / "configs"
-STRICT = ConfigDict(frozen=True, extra="forbid")
 MAX_BYTES = 1 << 20  # of a file
 MAX_VALUES, MAX_DEPTH = 10_000, 20  # of what it says, aliases unfolded
 SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
-Text = Annotated[str, Field(min_length=1)]
+NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
 
-class RunSettings(BaseModel):
-    """What the run is called and where everything about it is kept."""
-
-    model_config = STRICT
-
-    folder: Text
-    name: Text | None = None
-    """Shown in W&B and the model card; default: the folder's last part."""
-
-
-class DataSettings(StreamSettings):
-    """A shard folder or URL, and how it becomes rows."""
-
-    shards: Text
-
-    @property
-    def stream(self) -> StreamSettings:
-        """The stream's own part."""
-        return StreamSettings(**self.model_dump(exclude={"shards"}))
-
-
-class EvaluateSettings(BaseModel):
-    """Held-out scores during and after a run."""
-
-    model_config = STRICT
-
-    every_updates: Annotated[int, Field(gt=0)] | None = 500
-    windows: Annotated[int, Field(gt=0)] | None = 1024
-    """How many held-out windows during the run; null: all of them."""
-    batch: Annotated[int, Field(gt=0)] = 32
-
-
-class RunConfig(BaseModel):
-    """Everything that decides a run."""
-
-    model_config = STRICT
-
-    run: RunSettings
-    data: DataSettings
-    student: StudentSettings = StudentSettings()
-    teacher: TeacherSettings | None = None
-    """null: no teacher; the objective's terms must then all be the student's own (a masked-language-model pretrainer)."""
-    objective: Annotated[list[Term], Field(min_length=1)]
-    train: TrainSettings
-    optimizer: OptimizerSettings = OptimizerSettings()
-    checkpoint: CheckpointSettings = CheckpointSettings()
-    evaluate: EvaluateSettings = EvaluateSettings()
-    report: ReportSettings = ReportSettings()
-
-    @model_validator(mode="after")
-    def _rooms_agree(self) -> "RunConfig":
-        if not any(term.weight > 0 for term in self.objective):
-            raise ValueError("objective: expected at least one term with a weight above 0, got none; raise one")
-        asking = sorted(term.kind for term in self.objective if term.weight > 0 and term.asks)
-        if asking and self.teacher is None:
-            raise ValueError(f"teacher: expected a teacher for {', '.join(asking)}, got null; name one, or drop the term")
-        if self.teacher is None and self.student.init == "teacher":
-            raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
-        return self
-
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return self.run.name or Path(self.run.folder).absolute().name
-
-
-def load(path: str, overrides: list[str] | None = None) -> RunConfig:
+def load(path: str, overrides: list[str] | None = None, scale: str | None = None) -> RunConfig:
     """The run that a YAML file and key=value overrides describe. `path` may be the bare name of a packaged configuration (demo).
 
+    scale: the name of a file in configs/scales, laid over the file, and below what the file itself has under `scales` for it.
     Raises LaunchError, one line a mistake.
     """
     where, text = _read(path)
-    values = _parse(where, text)
+    values = _scaled(_parse(where, text), scale, where)
     given = [_apply(values, override) for override in overrides or []]
     return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where)
 
@@ -128,10 +57,10 @@ def dump(config: RunConfig) -> str:
 
 
 def differences(before: RunConfig, after: RunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
-    """One line a setting that differs: `train.clip: 5.0 -> 1.0`. `ignoring`: dotted prefixes left out."""
+    """One line a setting that differs: `train.clip: 5.0 -> 1.0`. `ignoring`: dotted prefixes left out, places in lists not counted."""
     old, new = flat(public(before)), flat(public(after))
     keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
-    kept = [key for key in keys if not any(key == prefix or key.startswith(prefix + ".") for prefix in ignoring)]
+    kept = [key for key in keys if not any(f"{NUMBER.sub('', key)}.".startswith(f"{prefix}.") for prefix in ignoring)]
     return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in kept]
 
 
@@ -206,6 +135,27 @@ def _parse(where: str, text: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise LaunchError(f"{where}: expected keys and values, got {'nothing' if values is None else type(values).__name__}; see configs/")
     return values
+
+
+def _scaled(values: dict[str, Any], scale: str | None, where: str) -> dict[str, Any]:
+    """A file's values at a scale; at its own where that is None."""
+    own = values.pop("scales", None) or {}
+    if not isinstance(own, dict) or not all(isinstance(over, dict) for over in own.values()):
+        raise LaunchError(f"{where}: scales: expected settings for each scale by its name, got {_shown({'': own}, '')}; see configs/")
+    if scale is None:
+        return values
+    known = sorted(file.stem for file in (PACKAGED / "scales").glob("*.yaml"))
+    if scale not in known:
+        raise LaunchError(f"--scale: expected {' or '.join(known)}, got {scale}; correct it")
+    path = PACKAGED / "scales" / f"{scale}.yaml"
+    return _over(_over(values, _parse(f"configs/scales/{path.name}", path.read_text(encoding="utf-8"))), own.get(scale, {}))
+
+
+def _over(below: Any, above: Any) -> Any:
+    """Settings with others laid over them, key by key; lists and plain values are replaced."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: _over(below.get(key), value) for key, value in above.items()}
 
 
 def _apply(values: dict[str, Any], override: str) -> str:

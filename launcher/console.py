@@ -37,7 +37,7 @@ def sentence(values: Mapping[str, Any]) -> str:
         "skipped_updates": lambda v: f"{v} skipped" if v else "",
     }
     parts = [show(values[key]) for key, show in known.items() if values.get(key) is not None]
-    return "  ".join(part for part in (update + total, loss, *parts) if part)
+    return "  ".join(part for part in (update + total, values.get("phase", ""), loss, *parts) if part)
 
 
 def duration(seconds: float) -> str:
@@ -91,7 +91,7 @@ class Screen:
             self._bar = Progress(BarColumn(bar_width=24), text, console=self.console, auto_refresh=False)
             self._task = self._bar.add_task(self._name, total=values["updates"], facts="")
             self._bar.start()
-        facts = f"loss {_number(values.get('loss'))}"
+        facts = "  ".join(part for part in (values.get("phase", ""), f"loss {_number(values.get('loss'))}") if part)
         if values.get("tokens_per_second") is not None:
             facts += f"  {values['tokens_per_second']:,.0f} tokens/s"
         if values.get("seconds_left") is not None:

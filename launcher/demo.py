@@ -149,14 +149,14 @@ class Demo:
     def _score(self) -> None:
         models = {
             "teacher": str(self.teacher),
-            "student as initialised": str(self.initial),
-            "baseline, no teacher": str(self.folder / "baseline" / "student"),
-            "distilled student": str(self.folder / "student"),
+            "as initialised": str(self.initial),
+            "without teacher": str(self.folder / "baseline" / "student"),
+            "distilled": str(self.folder / "student"),
         }
         config = configuration.load("demo")
         settings = StreamSettings(**config.data.stream.model_dump() | {"seed": self.seed})
         rows = scores.score(list(models.values()), str(self.shards), models["teacher"], settings)
-        runs = {"teacher": "teacher", "baseline, no teacher": "baseline", "distilled student": "."}
+        runs = {"teacher": "teacher", "without teacher": "baseline", "distilled": "."}
         for row, (name, path) in zip(rows, models.items(), strict=True):
             assert row["model"] == path
             row |= {"name": name, "path": str(Path(path).resolve())}

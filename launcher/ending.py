@@ -1,6 +1,7 @@
 """What a finished run leaves for others: the student as a Hugging Face folder, and report.json."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,24 @@ from kd import distributed
 from kd.evaluate import MlmScores
 from kd.export import model_sizes, save_student
 from kd.models import Encoder
+from kd.phases import Phase
 from launcher import wiring
 from launcher.config import RunConfig
 from launcher.run_folder import RunFolder, write_atomically
 
 
 def write_student(
-    config: RunConfig, folder: RunFolder, student: Encoder, scores: MlmScores | None, facts: dict[str, int], seconds: float, precision: str
+    config: RunConfig,
+    folder: RunFolder,
+    student: Encoder,
+    scores: MlmScores | None,
+    facts: dict[str, int],
+    seconds: float,
+    precision: str,
+    phases: Sequence[Phase],
 ) -> None:
     """Write both. facts: updates, skipped_updates and tokens of the run; seconds: how long it took."""
-    teacher = config.teacher.model if config.teacher is not None else None
+    teachers = [member.model for member in config.members.values()]
     sizes = model_sizes(student)
     report: dict[str, Any] = {
         "name": config.name,
@@ -29,11 +38,12 @@ def write_student(
         "precision": precision,
         "parameters": sizes.parameters,
         "bytes": sizes.bytes,
-        "teacher": str(Path(teacher).resolve()) if teacher is not None and Path(teacher).exists() else teacher,
+        "teacher": ", ".join(str(Path(model).resolve()) if Path(model).exists() else model for model in teachers) or None,
         "student": str(folder.student.resolve()),
         "heldout": asdict(scores) if scores is not None else None,
     }
     training = {key: report[key] for key in ("teacher", "updates", "tokens", "precision", "heldout")}
-    training |= {"layers": config.student.layers, "objective": [term.model_dump(mode="json") for term in config.objective]}
+    training |= {"layers": config.student.layers}
+    training |= {f"objective {phase.name}".rstrip(): [term.model_dump(mode="json") for term in phase.terms] for phase in phases}
     save_student(student, folder.student, training=training, tokenizer_folder=wiring.tokenizer_folder(config))
     write_atomically(folder.report, json.dumps(report, indent=1) + "\n")

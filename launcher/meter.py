@@ -21,6 +21,8 @@ class Meter:
         self.tokens = 0
         """Since `started`, which a checkpoint does not keep: for the rate alone."""
         self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        """How many updates each sum is of: a term whose weight is 0 for a while is not computed meanwhile."""
         self.paused_seconds = 0.0
         self.started = time.perf_counter()
 
@@ -29,9 +31,10 @@ class Meter:
         self.updates += 1
         self.tokens += report.tokens
         if report.applied:
-            values = {"loss": report.loss, "gradient_norm": report.gradient_norm, "applied": 1.0}
+            values = {"loss": report.loss, "gradient_norm": report.gradient_norm}
             for name, value in (values | {f"loss/{term}": mean for term, mean in report.terms.items()}).items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
+                self.counts[name] = self.counts.get(name, 0) + 1
 
     def pause(self, seconds: float) -> None:
         """Time that was spent on something other than learning: evaluation, saving."""
@@ -40,8 +43,7 @@ class Meter:
     def take(self, waited_seconds: float) -> dict[str, Any]:
         """Means since the last line, and start over. tokens_per_second and data_wait_share count learning time alone."""
         seconds = max(time.perf_counter() - self.started - self.paused_seconds, 1e-9)
-        applied = self.sums.pop("applied", 0.0)
-        means = {name: total / applied for name, total in self.sums.items()}
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
         values = {
             **means,
             "tokens_per_second": self.tokens / seconds,
@@ -53,13 +55,13 @@ class Meter:
 
     def as_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"sums": self.sums}
+        return {"sums": self.sums, "counts": self.counts}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Meter":
         """The inverse of as_dict; the clock starts anew."""
         meter = cls()
-        meter.sums = dict(values["sums"])
+        meter.sums, meter.counts = dict(values["sums"]), dict(values["counts"])
         return meter
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from kd.schedules import Ramp, Schedulable, Steps
 
 SHOWN = 60  # characters of a wrong value
 WORDS = {
@@ -80,7 +83,7 @@ def _place(mistake: Any, values: Any) -> str:
         elif mistake["type"] != "missing" or number + 1 < len(mistake["loc"]):
             continue
         parts.append(str(part))
-    return ".".join([*parts, "kind"] if mistake["type"].startswith("union_tag") else parts)
+    return ".".join([*parts, mistake["ctx"]["discriminator"].strip("'")] if mistake["type"].startswith("union_tag") else parts)
 
 
 def _meant(place: str, location: tuple[int | str, ...], root: type[BaseModel]) -> str:
@@ -101,10 +104,11 @@ def _known(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
     for part in location[:-1]:
         fields = [model.model_fields[part] for model in models if isinstance(part, str) and part in model.model_fields]
         if fields:
-            models = [inner for field in fields for inner in _models(field.annotation)]
+            models = [inner for field in fields for inner in _models(field.annotation) or _schedules(field)]
         elif isinstance(part, str):  # the tag of a union's member
-            models = [model for model in models if "kind" in model.model_fields and model.model_fields["kind"].default == part]
-    return list(dict.fromkeys(name for model in models for name in model.model_fields))
+            tagged = [model for model in models if any(part in get_args(field.annotation) for field in model.model_fields.values())]
+            models = tagged or models
+    return list(dict.fromkeys(field.alias or name for model in models for name, field in model.model_fields.items()))
 
 
 def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -114,6 +118,11 @@ def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         if not any(inner is list for inner in (field.annotation, getattr(field.annotation, "__origin__", None))):
             for inner in _models(field.annotation):
                 yield from _paths(inner, f"{prefix}{name}.")
+
+
+def _schedules(field: FieldInfo) -> list[type[BaseModel]]:
+    """The models of a number's schedules, where it may have one."""
+    return [Ramp, Steps] if any(isinstance(mark, Schedulable) for mark in field.metadata) else []
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -81,6 +81,12 @@ def owned(folder: Path) -> Iterator[Ownership]:
         ownership.release()
 
 
+def owner_of(folder: Path) -> str | None:
+    """Who runs in a folder now, in words; None where nobody does."""
+    owner = _owner(folder / "lock")
+    return _words(owner) if owner is not None and _lives(owner, folder / "lock") else None
+
+
 def _myself() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),

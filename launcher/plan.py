@@ -17,21 +17,26 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from transformers import AutoModelForMaskedLM
 
+from data_shards.location import Location
 from data_shards.manifest import Manifest
 from data_shards.stream import Stream
 from kd import distributed
 from kd.engine import effective_stage
 from kd.export import model_sizes
-from kd.models import Encoder, quiet_transformers, read_config
+from kd.models import Encoder, quiet_transformers, read_config, untrained
+from kd.objective import Objective
 from kd.settings import CheckpointSettings
+from kd.states import Shape
 from kd.student import StudentSettings, make_student
 from kd.teacher import TeacherSettings
+from kd.teachers import settled
 from launcher import wiring
 from launcher.config import RunConfig
 from launcher.console import size
 from launcher.errors import LaunchError
+from launcher.plan_phases import PhasePlan, phase_rows, plan_phases
+from launcher.tokenizers_agree import check_tokenizers
 
 BYTES = {"fp32": 4, "bf16": 2}
 CHECKPOINTS = "checkpoints"
@@ -86,10 +91,13 @@ class Plan:
     student_layers: int
     student_parameters: int
     student_trainable: int
+    """At most, over the phases."""
+    phases: tuple[PhasePlan, ...]
+    """A run without phases is one, without a name."""
     memory: StudentMemory
-    teacher: TeacherPlan | None
+    teachers: tuple[TeacherPlan, ...]
     logits_bytes: int
-    """The largest chunk of logits that exists at once: the student's, and the teacher's if there is one."""
+    """The largest chunk of logits that exists at once: the student's, and those of its teachers."""
     checkpoint_bytes: int
     disk_needed: int
     """Checkpoints that are kept, the one that is being written, and the exported student; what the folder already holds is taken off."""
@@ -112,14 +120,19 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     updates = wiring.updates_of(config, stream)
     precision = wiring.precision_of(config)
     stage = effective_stage(train.zero_stage, precision)
-    teacher = meta_model(config.teacher.model) if config.teacher is not None else None
-    student = meta_student(config.student, teacher)
-    for name, encoder in (("teacher", teacher), ("student", student)):
-        if encoder is not None:
-            wiring.check_fits(name, encoder, manifest, config.data.window_tokens)
+    teachers = {place: meta_model(member.model) for place, member in config.members.items()}
+    student = meta_student(config.student, next(iter(teachers.values()), None))
+    for name, encoder in [*teachers.items(), ("student", student)]:
+        wiring.check_fits(name, encoder, manifest, config.data.stream)
+    if len(teachers) > 1:
+        location = Location.of(config.data.shards, config.data.cache_folder)
+        check_tokenizers({place: member.model for place, member in config.members.items()}, location, manifest)
+    check_objective(config, updates, student, list(teachers.values()))
     sizes = model_sizes(student)
-    frozen = sizes.parameters - sizes.trainable
-    checkpoint = 12 * sizes.trainable + 4 * frozen  # fp32 weights, and two fp32 moments of those that train
+    tokens_per_update = stream.tokens_per_epoch / stream.windows_per_epoch * train.global_batch
+    phases = plan_phases(config.phases_of(updates), student, tokens_per_update)
+    trainable = max(phase.trainable for phase in phases)
+    checkpoint = 4 * sizes.parameters + 8 * trainable  # fp32 weights, and two fp32 moments of those that train
     needed, free = disk(Path(config.run.folder), checkpoint, 4 * sizes.parameters, config.checkpoint)
     windows = updates * train.global_batch
     epochs = windows / stream.windows_per_epoch
@@ -129,7 +142,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         micro_batch=train.micro_batch,
         micro_batches=micro_batches,
         windows_per_update=train.global_batch,
-        tokens_per_update=stream.tokens_per_epoch / stream.windows_per_epoch * train.global_batch,
+        tokens_per_update=tokens_per_update,
         updates=updates,
         warmup_updates=config.optimizer.warmup_updates(updates),
         windows=windows,
@@ -141,10 +154,11 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         zero_stage=stage,
         student_layers=student.layers,
         student_parameters=sizes.parameters,
-        student_trainable=sizes.trainable,
-        memory=student_memory(sizes.parameters, sizes.trainable, stage, precision, world),
-        teacher=_teacher_plan(config.teacher, teacher, precision, world) if config.teacher is not None and teacher is not None else None,
-        logits_bytes=4 * chunk * (student.vocabulary + (teacher.vocabulary if teacher is not None else 0)),
+        student_trainable=trainable,
+        phases=tuple(phases),
+        memory=student_memory(sizes.parameters, trainable, stage, precision, world),
+        teachers=tuple(_teacher_plan(config.members[place], teacher, precision, world) for place, teacher in teachers.items()),
+        logits_bytes=4 * chunk * manifest.vocabulary_size * (1 + _teacher_chunks(config)),
         checkpoint_bytes=checkpoint,
         disk_needed=needed,
         disk_free=free,
@@ -156,8 +170,8 @@ def meta_model(path: str, new_head: bool = False) -> Encoder:
     config = read_config(path)
     if new_head:
         config.tie_word_embeddings = True
-    with torch.device("meta"), quiet_transformers():
-        return Encoder(AutoModelForMaskedLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa"))
+    with torch.device("meta"):
+        return untrained(config)
 
 
 def meta_student(settings: StudentSettings, teacher: Encoder | None) -> Encoder:
@@ -182,6 +196,15 @@ def student_memory(parameters: int, trainable: int, stage: int, precision: str, 
         masters=_share(masters, world if stage >= 1 else 1),
         moments=_share(8 * trainable, world if stage >= 1 else 1),
     )
+
+
+def check_objective(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> None:
+    """KdError for a term of some phase that the student and its teachers cannot satisfy."""
+    shapes = [Shape.of(teacher) for teacher in teachers]
+    for phase in config.phases_of(updates):
+        named = [{"layer_map": "uniform"} if getattr(term, "layer_map", None) == "cka" else {} for term in phase.terms]
+        terms = [term.model_copy(update=update) for term, update in zip(phase.terms, named, strict=True)]
+        settled(Objective(terms, chunk_tokens=1), Shape.of(student), shapes, config.combine)
 
 
 def disk(folder: Path, checkpoint: int, export: int, settings: CheckpointSettings) -> tuple[int, int]:
@@ -211,20 +234,23 @@ def show(plan: Plan, console: Console | None = None) -> None:
 
 def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     """The plan in words, a line at a time."""
-    forward = f"{plan.ranks} ranks x {plan.micro_batches} micro-batches x {plan.micro_batch} windows"
+    ranks = "1 rank" if plan.ranks == 1 else f"{plan.ranks} ranks"
+    forward = f"{ranks} x {plan.micro_batches} micro-batches x {plan.micro_batch} windows"
     yield "an update", f"{forward} = {plan.windows_per_update:,} windows, {plan.tokens_per_update:,.0f} tokens"
     yield "the run", f"{plan.updates:,} updates ({plan.warmup_updates:,} of warm-up), {plan.windows:,} windows, {plan.tokens:,} tokens"
+    yield from phase_rows(plan.phases)
     yield (
         "the corpus",
         f"{plan.windows_per_epoch:,} windows, read {plan.epochs:.3g} times; {plan.heldout_windows:,} held-out windows scored",
     )
     trains = "" if plan.student_trainable == plan.student_parameters else f", {plan.student_trainable:,} of them trained"
     yield "student", f"{plan.student_layers} layers, {plan.student_parameters:,} parameters{trains}"
-    if plan.teacher is None:
+    if not plan.teachers:
         yield "teacher", "none"
-    else:
-        yield "teacher", f"{plan.teacher.parameters:,} parameters, {size(plan.teacher.bytes)}, {plan.teacher.mode}"
-        yield "a rank holds: teacher", size(plan.teacher.bytes_per_rank)
+    for number, teacher in enumerate(plan.teachers):
+        which = f"teacher {number}" if len(plan.teachers) > 1 else "teacher"
+        yield which, f"{teacher.parameters:,} parameters, {size(teacher.bytes)}, {teacher.mode}"
+        yield f"a rank holds: {which}", size(teacher.bytes_per_rank)
     kinds = f"weights {size(plan.memory.weights)}, gradients {size(plan.memory.gradients)}"
     masters = f"masters {size(plan.memory.masters)}, moments {size(plan.memory.moments)}"
     yield "a rank holds: student", f"{size(plan.memory.total)} in {plan.precision}, ZeRO-{plan.zero_stage} ({kinds}, {masters})"
@@ -238,6 +264,14 @@ def _teacher_plan(settings: TeacherSettings, teacher: Encoder, precision: str, w
     parameters = model_sizes(teacher).parameters
     held = sum(_held(settings.mode, teacher, name, weight, world) for name, weight in teacher.hf.named_parameters())
     return TeacherPlan(parameters, each * parameters, settings.mode, each * held)
+
+
+def _teacher_chunks(config: RunConfig) -> int:
+    """How many chunks of teacher logits exist at once (kd.mixture): one teacher's; of several one's, it softened, and what terms see."""
+    if len(config.members) < 2 or config.combine == "random":
+        return min(1, len(config.members))
+    seen = {(term.teacher, str(getattr(term, "temperature", None))) for term in config.terms.values() if "logits" in term.asks}
+    return 2 + len(seen)
 
 
 def _held(mode: str, teacher: Encoder, name: str, weight: nn.Parameter, world: int) -> int:

@@ -20,5 +20,5 @@ def run(arguments: argparse.Namespace) -> int:
     settings = ReportSettings(wandb=arguments.mode, project=arguments.project, entity=arguments.entity)
     values = config.model_dump(mode="json")
     run_id = reporters.replay(folder, settings, name=config.name, config=values, run_id=secrets.token_hex(4))
-    print(f"replayed {folder} as W&B run {run_id} ({arguments.mode})")
+    print(f"replayed {folder} as W&B run {run_id}")
     return 0

@@ -4,6 +4,7 @@ Works alike under deepspeed, torchrun, srun (RANK, WORLD_SIZE, LOCAL_RANK, MASTE
 """
 
 import argparse
+import errno
 import os
 import platform
 import sys
@@ -18,8 +19,11 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings are C+
 from data_shards.errors import DataError
 from kd.errors import KdError
 from launcher.arguments import TRAIN_EXAMPLE, Parser, add_train
+from launcher.credentials import redacted
 from launcher.errors import LaunchError
 from launcher.signals import Exit
+
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)  # a disk's troubles, not a program's
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher import plan  # noqa: PLC0415
 
     rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
-    config = configuration.load(arguments.config, arguments.settings)
+    config = configuration.load(arguments.config, arguments.settings, arguments.scale)
     made = plan.make_plan(config, world)
     if arguments.dry_run:
         if rank == 0:
@@ -48,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     network.choose_interface()
     preflight.prepare_extensions(lambda text: print(text, flush=True))
-    from launcher import train  # noqa: PLC0415
+    from launcher import lifetime  # noqa: PLC0415
 
-    return train.main(config, resume=arguments.resume)
+    return lifetime.main(config, resume=arguments.resume)
 
 
 def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
@@ -58,6 +62,7 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
 
     Rank 0 says it, and the first rank of every other host, because a folder may be missing there alone.
     """
+    os.umask(os.umask(0) | 0o002)  # what a run will read again is never writable for everyone
     try:
         return int(action(arguments))
     except (LaunchError, KdError, DataError) as error:
@@ -65,9 +70,14 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
         own = getattr(error, "every_rank_speaks", False)
         if rank == "0" or os.environ.get("LOCAL_RANK") == "0" or own:
             who = "" if rank == "0" and not own else f"rank {rank} on {platform.node()}: "
-            text = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in str(error))  # no terminal codes
-            print(f"stillhouse: {who}{text}", file=sys.stderr, flush=True)
+            plain = (letter if letter.isprintable() or letter == "\n" else "?" for letter in redacted(str(error)))  # no terminal codes
+            print(f"stillhouse: {who}{''.join(plain)}", file=sys.stderr, flush=True)
         return int(getattr(error, "code", Exit.BAD_INPUT))
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        print(f"stillhouse: {redacted(str(error))}; see that the disk is there and has room, and start again", file=sys.stderr, flush=True)
+        return int(Exit.FAILED)
     except KeyboardInterrupt:
         print("stillhouse: stopped", file=sys.stderr, flush=True)
         return 130

@@ -33,7 +33,10 @@ FREE_TO_CHANGE = (
     "evaluate",
     "data.shards",  # also where they lie: the cursor has their fingerprint, and refuses others
     "data.cache_folder",
+    "data.on_corrupt",  # nothing, as long as no shard is damaged
+    "data.max_skipped_shards",
     "teacher.mode",
+    "teachers.models.mode",
     "train.micro_batch",
     "train.zero_stage",
     "train.attention",
@@ -42,6 +45,8 @@ FREE_TO_CHANGE = (
     "train.loader_workers",
     "train.prefetch_updates",
     "train.max_bad_updates",
+    "train.spike_factor",  # nothing, as long as all goes well
+    "train.roll_backs",
     "train.timeout_seconds",
 )
 """Settings that cannot change what is learned, beyond rounding: a run may be continued with others."""

@@ -93,5 +93,5 @@ def _share(value: float | None) -> str:
 
 def _load(role: str, path: str, manifest: Manifest, settings: StreamSettings) -> Encoder:
     encoder = load_mlm(path)
-    check_fits(role, encoder, manifest, settings.window_tokens)
+    check_fits(role, encoder, manifest, settings)
     return encoder.to(distributed.device())

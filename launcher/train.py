@@ -1,6 +1,6 @@
 """A run from start to report: the loop around kd's trainer. Numbers come up here; nothing is called back.
 
-1. Open the run folder, find the newest good checkpoint, build the parts.
+1. Stand where the checkpoint stands (launcher/lifetime.py has opened the folder and built the parts).
 2. Update after update: take a batch, learn, report; evaluate, save and stop when due.
 3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json.
 
@@ -15,76 +15,27 @@ from typing import Any
 import torch
 
 from data_shards.stream import Cursor
-from kd import checkpoint, distributed
+from kd import distributed
 from kd.batch import Batch
 from kd.checkpoint import Checkpoint
+from kd.errors import KdError
 from kd.evaluate import MlmScores, evaluate_mlm
 from kd.models import Encoder
+from kd.saving import Written
 from kd.trainer import UpdateReport
-from kd.whereabouts import Whereabouts
 from launcher import config as configuration
-from launcher import wiring
-from launcher.agreement import agree
 from launcher.config import RunConfig
 from launcher.ending import write_student
 from launcher.errors import Agreed
 from launcher.feed import Feed, heldout_batches
 from launcher.meter import Meter, peak_memory_gb
-from launcher.opening import meet, newest_checkpoint, open_folder
-from launcher.reporters import Reporters, trim
+from launcher.recovery import Recovery
+from launcher.reporters import Reporters
 from launcher.run_folder import RunFolder, tell_progress
+from launcher.saving import Saving
 from launcher.signals import Exit, StopFlag
 from launcher.stragglers import gather, straggler
-from launcher.watch import say_aloud, watching
 from launcher.wiring import Parts
-
-
-def main(config: RunConfig, resume: bool = False) -> int:
-    """Run or continue a configuration on this rank; the exit code (see launcher.signals.Exit).
-
-    A run folder that already holds this configuration is continued; resume insists that there is something to continue.
-    """
-    stop = StopFlag.install()
-    here = Whereabouts()
-    meet(config.train.timeout_seconds)
-    try:
-        with watching(here, config.train.timeout_seconds, say_aloud):
-            agree(config)
-            return _run(config, resume, stop, here)
-    finally:
-        distributed.stop()
-
-
-def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> int:
-    """What main promises, between the meeting of the ranks and their parting."""
-    with open_folder(config) as folder:
-        if folder.report.exists() and folder.student.exists():
-            if distributed.rank() == 0:
-                print(f"already done: student in {folder.student}, scores in {folder.report}", flush=True)
-            return int(Exit.DONE)
-        saved = newest_checkpoint(folder)
-        if resume and saved is None:
-            raise Agreed(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
-        here.enter("building the models")
-        parts = wiring.build(config, saved, here)
-        reporters, dropped = None, 0
-        if distributed.rank() == 0:
-            dropped = trim(folder.metrics, parts.trainer.done)
-            reporters = Reporters(
-                config.report, folder.folder, name=config.name, config=configuration.public(config), run_id=folder.wandb_id
-            )
-        run = Run(config, folder, parts, reporters, stop)
-        run.begin(saved, dropped)
-        code = Exit.FAILED
-        try:
-            code = run.go()
-        finally:
-            run.feed.close()
-            if reporters is not None:
-                reporters.close(int(code))
-        here.enter("parting")
-        distributed.barrier()
-        return int(code)
 
 
 class Run:
@@ -99,10 +50,11 @@ class Run:
         self.reporters = reporters
         self.stop = stop
         self.meter = Meter()
+        self.run_id = folder.wandb_id if distributed.rank() == 0 else None
         self.scores: MlmScores | None = None
         self.best = float("inf")
-        self.saved_at = time.monotonic()
-        self.saved_update = -1
+        self.saving = Saving(folder.checkpoints, config.checkpoint)
+        self.recovery = Recovery(config, folder, parts.trainer, self.event)
         self.started = time.monotonic()
         self.elapsed_before = 0.0
         self.hosts = distributed.texts(socket.gethostname())
@@ -121,7 +73,9 @@ class Run:
             self.meter = Meter.from_dict(facts["meter"])
             self.best = facts["best"] if facts["best"] is not None else float("inf")
             self.elapsed_before = facts["elapsed_seconds"]
-            self.saved_update = self.trainer.done
+            self.saving.saved = self.trainer.done
+            if "recovery" in facts:
+                self.recovery.restore(facts["recovery"])
         rank, world = distributed.rank(), distributed.world_size()
         self.feed = Feed(self.parts.stream, self.config.train, rank=rank, world=world, update=self.trainer.done, windows=windows)
         if self.reporters is not None:
@@ -138,28 +92,22 @@ class Run:
             self.here.begin(self.trainer.done + 1, "data")
             batches = self.feed.take()
             report = self.trainer.update(batches)
+            self.announce()
             self.meter.add(report)
-            if not report.applied:
-                windows = sorted(int(w) for batch in batches for w in batch.windows)
-                self.event(
-                    "skipped_update", f"update {report.update}: loss or gradient not finite, weights left as they were; windows {windows}"
-                )
-                if self.trainer.bad_in_a_row >= self.config.train.max_bad_updates:
-                    self.event(
-                        "stopped",
-                        f"{self.trainer.bad_in_a_row} updates in a row were not finite; lower the learning rate, or look at those windows",
-                    )
-                    return Exit.NOT_FINITE
+            if self.recovery.is_hopeless(report, self._windows(), self.settle):
+                return Exit.NOT_FINITE
             last = report.update == self.parts.updates
             self.here.enter("reporting")
-            if report.update % self.config.report.every_updates == 0 or last:
+            border = report.update == self.trainer.phase.end  # no line is about two phases
+            if report.update % self.config.report.every_updates == 0 or border or last:
                 self.report_line(report)
             if self._due(self.config.evaluate.every_updates, report.update) or last:
                 self.evaluate(last)
             self.here.enter("agreeing")
             asked, minutes = self._agree()
-            if last or asked or minutes or self._due(self.config.checkpoint.every_updates, report.update) or self._is_best():
-                saved = self.save()
+            due = minutes or self.recovery.rolled_back or self._due(self.config.checkpoint.every_updates, report.update)
+            if last or asked or due or self._is_best():
+                saved = self.save(wait=last or asked)
                 if asked and not last:
                     if not saved:
                         return Exit.FAILED
@@ -167,8 +115,23 @@ class Run:
                     return Exit.SAVED_AFTER_SIGNAL
                 if last and not saved:
                     return Exit.FAILED
-        self.finish()
+        failed = ""
+        try:
+            self.finish()
+        except (OSError, KdError) as error:  # rank 0 alone writes
+            failed = str(error)
+        failed = distributed.from_rank_zero(failed)
+        if failed:
+            self.event("export_failed", f"student not written ({failed}); the last checkpoint is whole: start again to export it")
+            return Exit.FAILED
         return Exit.DONE
+
+    def announce(self) -> None:
+        """Say that a phase began with this update."""
+        phases, phase = self.trainer.phases, self.trainer.phase
+        if phase.name and self.trainer.done == phase.first + 1:
+            number = f"{phases.index(phase) + 1} of {len(phases)}"
+            self.event("phase", f"phase {number}, {phase.name}: updates {phase.first + 1:,} to {phase.end:,}")
 
     def report_line(self, report: UpdateReport) -> None:
         """The train line: means since the last one."""
@@ -181,10 +144,14 @@ class Run:
             "tokens_total": round(self.trainer.tokens / report.update * updates),
             "epoch": self.feed.windows / self.parts.stream.windows_per_epoch,
             "learning_rate": report.learning_rate,
+            **report.scheduled,
             "seconds_left": (updates - report.update) * values["seconds_per_update"],
             "memory_gb": peak_memory_gb(),
             "skipped_updates": self.trainer.skipped,
         }
+        if report.phase:
+            values["phase"] = report.phase
+        values |= self.recovery.counts()
         del values["seconds_per_update"]
         self.line("train", values)
         self._report_straggler()
@@ -212,30 +179,29 @@ class Run:
         )
         self.meter.pause(time.perf_counter() - started)
 
-    def save(self) -> bool:
-        """Write a checkpoint and prune; False if it could not be written (said, and the last good one kept)."""
+    def save(self, wait: bool) -> bool:
+        """Write a checkpoint, or begin to; False if it could not be written (said, and the last good one kept)."""
         started = time.perf_counter()
-        if self.trainer.done == self.saved_update:
-            return True
         self.here.enter("saving")
-        failed = self.trainer.save(self.folder.checkpoints, self._facts())
-        self.saved_at = time.monotonic()
-        took = time.perf_counter() - started
-        if failed is not None:
-            self.event(
-                "checkpoint_failed", f"checkpoint after update {self.trainer.done} not written ({failed}); the last good one is kept"
-            )
-        else:
-            self.saved_update = self.trainer.done
-            if distributed.rank() == 0:
-                tell_progress(self.trainer.done)
-                checkpoint.prune(self.folder.checkpoints, self.config.checkpoint.keep_last, self.config.checkpoint.keep_best)
-            self.event("checkpoint", f"checkpoint after update {self.trainer.done} written in {took:.1f} s")
+        ended = self.saving.begin(self.trainer, self._facts(), wait)
+        self.note(ended)
         if self.scores is not None:
             self.best = min(self.best, self.scores.loss)
         self.scores = None if self.trainer.done < self.parts.updates else self.scores
         self.meter.pause(time.perf_counter() - started)
-        return failed is None
+        return self.saving.saved == self.trainer.done
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written, and say how it ended. Collective."""
+        self.note(self.saving.settle())
+
+    def note(self, ended: list[Written]) -> None:
+        """Say how checkpoints ended."""
+        for written in ended:
+            if not written.error and distributed.rank() == 0:
+                tell_progress(written.update)
+            event, message, numbers = self.saving.sentence(written)
+            self.event(event, message, **numbers)
 
     def finish(self) -> None:
         """The student as a Hugging Face folder, and report.json."""
@@ -246,7 +212,7 @@ class Run:
         if distributed.rank() != 0:
             return
         facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}
-        write_student(self.config, self.folder, student, self.scores, facts, self._elapsed(), self.parts.precision)
+        write_student(self.config, self.folder, student, self.scores, facts, self._elapsed(), self.parts.precision, self.trainer.phases)
         self.event("finished", f"student in {self.folder.student}")
 
     def line(self, kind: str, values: dict[str, Any]) -> None:
@@ -254,9 +220,9 @@ class Run:
         if self.reporters is not None:
             self.reporters.line({"kind": kind, "update": self.trainer.done, **values})
 
-    def event(self, event: str, message: str) -> None:
+    def event(self, event: str, message: str, **more: Any) -> None:
         """Something that happened, from rank 0."""
-        self.line("event", {"event": event, "message": message})
+        self.line("event", {"event": event, "message": message, **more})
 
     def _scores(self, student: Encoder, windows: int | None) -> MlmScores:
         assert self.parts.heldout is not None
@@ -270,6 +236,11 @@ class Run:
             self.here.touch()
             yield batch
 
+    def _windows(self) -> list[int]:
+        """Of the update that was taken last, over all ranks."""
+        windows: list[int] = self.parts.stream.slots(self.feed.windows - self.config.train.global_batch)[0].tolist()
+        return windows
+
     def _facts(self) -> dict[str, Any]:
         return {
             "cursor": self.parts.stream.cursor(self.feed.windows).as_dict(),
@@ -277,7 +248,8 @@ class Run:
             "best": None if self.best == float("inf") else self.best,
             "heldout_loss": self.scores.loss if self.scores is not None else None,
             "elapsed_seconds": self._elapsed(),
-            "run_id": self.folder.wandb_id if distributed.rank() == 0 else None,
+            "recovery": self.recovery.as_dict(),
+            "run_id": self.run_id,
             "config": configuration.public(self.config),
         }
 
@@ -285,15 +257,24 @@ class Run:
         return self.elapsed_before + time.monotonic() - self.started
 
     def _agree(self) -> tuple[bool, bool]:
-        """(someone was asked to stop, the clock says save): the same on every rank. Raises where another run has the folder now."""
-        minutes = self.config.checkpoint.every_minutes
-        due = minutes is not None and distributed.rank() == 0 and time.monotonic() - self.saved_at >= 60 * minutes
+        """(someone was asked to stop, the clock says save): the same on every rank. Also: a checkpoint has ended, a shard is missing.
+
+        Raises where another run has the folder now.
+        """
+        missing = self.feed.missing.keys() - self.recovery.skipped_shards.keys()
+        due = distributed.rank() == 0 and self.saving.is_due
         other = self.folder.ownership.taken_over if self.folder.ownership is not None else None
-        flags = [self.stop.requested is not None, due, other is not None]
-        asked, save, lost = distributed.sum_over_ranks(torch.tensor(flags, dtype=torch.float32, device=distributed.device())).tolist()
+        flags = [self.stop.requested is not None, due, self.saving.poll(), bool(missing), other is not None]
+        asked, save, settled, skipped, lost = distributed.sum_over_ranks(
+            torch.tensor(flags, dtype=torch.float32, device=distributed.device())
+        ).tolist()
         if lost:
             who = distributed.from_rank_zero(other or "")
             raise Agreed(f"run.folder: expected {self.folder.folder} to stay this run's, got another run in it ({who}); this one ends")
+        if settled:
+            self.note(self.saving.settled())
+        if skipped:
+            self.recovery.pass_over({name: self.feed.missing[name] for name in sorted(missing)})
         return asked > 0, save > 0
 
     def _is_best(self) -> bool:

@@ -8,18 +8,20 @@ import torch
 
 from data_shards.location import Location, write_durably
 from data_shards.manifest import TOKENIZER, Manifest
-from data_shards.stream import Stream
+from data_shards.stream import Stream, StreamSettings
 from kd import distributed
+from kd.batch import Batch
 from kd.checkpoint import Checkpoint
 from kd.models import Encoder, load_mlm
-from kd.objective import Objective
 from kd.student import make_student
-from kd.teacher import make_teacher
-from kd.trainer import Trainer
+from kd.teachers import make_teachers
+from kd.trainer import STUDENT, Trainer
 from kd.whereabouts import Whereabouts
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
+from launcher.feed import sample_batches
 
+SAMPLE_BATCH = 16  # windows at a time
 SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further
 
 
@@ -42,7 +44,7 @@ def precision_of(config: RunConfig) -> str:
 
 
 def attention_of(config: RunConfig, precision: str) -> str:
-    """sdpa or eager: what `auto` means on this machine (measured: tests/benchmarks/bench_attention.py)."""
+    """sdpa or eager: what `auto` means on this machine (figures: ARCHITECTURE.md, Decisions)."""
     if config.train.attention != "auto":
         return config.train.attention
     slow_fused_backward = distributed.device().type == "cpu" and precision == "bf16" and config.data.window_tokens <= 256
@@ -66,30 +68,30 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
     """Streams, student, teacher and trainer; the trainer stands where the checkpoint, if any, left it. Collective."""
     manifest = Manifest.load(config.data.shards)
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
-    heldout = Stream(config.data.shards, "heldout", config.data.stream, 1) if manifest.entries("heldout") else None
+    whole = config.data.stream.model_copy(update={"on_corrupt": "stop"})  # scores of other windows would not compare
+    heldout = Stream(config.data.shards, "heldout", whole, 1) if manifest.entries("heldout") else None
     precision = precision_of(config)
-    teacher = load_mlm(config.teacher.model) if config.teacher is not None else None
-    student = make_student(config.student, teacher, config.train.seed)
+    teacher = load_mlm(first.model) if (first := next(iter(config.members.values()), None)) is not None else None
+    student = make_student(config.student, teacher, config.train.seed, sample_of(config))
     for name, encoder in (("teacher", teacher), ("student", student)):
         if encoder is not None:
-            check_fits(name, encoder, manifest, config.data.window_tokens)
-    student.hf.set_attn_implementation(attention_of(config, precision))
+            check_fits(name, encoder, manifest, config.data.stream)
+    student.use_attention(attention_of(config, precision))
     if checkpoint is not None:
         weights, _ = checkpoint.load()
         own = dict(student.named_parameters())
         with torch.no_grad():
             for name, weight in weights.items():
-                own[name.removeprefix("student.")].copy_(weight)
+                if name.startswith(STUDENT):
+                    own[name.removeprefix(STUDENT)].copy_(weight)
     del teacher
     updates = updates_of(config, stream)
     trainer = Trainer(
         student,
-        make_teacher(config.teacher, precision, distributed.device()) if config.teacher is not None else None,
-        Objective(config.objective, config.train.chunk(distributed.device().type)),
+        make_teachers(list(config.members.values()), config.combine, config.train.seed, precision, distributed.device()),
+        config.phases_of(updates),
         vocabulary=manifest.vocabulary_size,
         train=config.train,
-        optimizer=config.optimizer,
-        updates=updates,
         precision=precision,
         here=here,
     )
@@ -98,16 +100,30 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
     return Parts(trainer, stream, heldout, updates, precision)
 
 
-def check_fits(name: str, encoder: Encoder, manifest: Manifest, window_tokens: int) -> None:
-    """A model and a corpus belong together: vocabulary and window length."""
+def sample_of(config: RunConfig) -> list[Batch]:
+    """Text for a student that is made smaller by what the teacher does on it."""
+    if not config.student.needs_sample:
+        return []
+    few = min(config.train.global_batch, SAMPLE_BATCH)
+    return sample_batches(Stream(config.data.shards, "train", config.data.stream, few), config.student.sample_tokens)
+
+
+def check_fits(name: str, encoder: Encoder, manifest: Manifest, stream: StreamSettings) -> None:
+    """A model and a corpus belong together: vocabulary, window length, and documents side by side."""
     if not manifest.vocabulary_size <= encoder.vocabulary <= manifest.vocabulary_size + SPARE_ROWS:
         raise LaunchError(
             f"{name}: expected a vocabulary of {manifest.vocabulary_size}, the shards', got {encoder.vocabulary}; "
             f"build shards with the {name}'s own tokenizer"
         )
-    if window_tokens > encoder.max_positions:
+    if stream.window_tokens > encoder.max_positions:
         raise LaunchError(
-            f"data.window_tokens: expected at most {encoder.max_positions}, the {name}'s positions, got {window_tokens}; shorten them"
+            f"data.window_tokens: expected at most {encoder.max_positions}, the {name}'s positions, "
+            f"got {stream.window_tokens}; shorten them"
+        )
+    if not encoder.packs and stream.packing == "windows" and not stream.attend_across_documents:
+        raise LaunchError(
+            f"data.packing: expected documents for the {name}, whose convolution reads across the documents of a window, got windows; "
+            "set data.packing: documents"
         )
 
 

@@ -7,10 +7,52 @@ from typing import Annotated
 
 from pydantic import Field
 
-from kd.terms.hidden import HiddenCosine
-from kd.terms.logits import MaskedLM, SoftTargets
-from kd.terms.view import Side, TokenView
+from kd.terms.attention import AttentionKL, AttentionMSE, Relations
+from kd.terms.examples import Contrastive, RelationalAngle, RelationalDistance, Similarity
+from kd.terms.hidden import EmbeddingMSE, HiddenCosine, HiddenMSE, Hints, Patient
+from kd.terms.logits import LogitMSE, MaskedLM, SoftTargets
+from kd.terms.view import DocumentView, Layer, LogitView, MapView, Side, TokenView
 
-Term = Annotated[SoftTargets | MaskedLM | HiddenCosine, Field(discriminator="kind")]
+Term = Annotated[
+    SoftTargets
+    | MaskedLM
+    | LogitMSE
+    | HiddenCosine
+    | HiddenMSE
+    | EmbeddingMSE
+    | Hints
+    | Patient
+    | AttentionKL
+    | AttentionMSE
+    | Relations
+    | Similarity
+    | RelationalDistance
+    | RelationalAngle
+    | Contrastive,
+    Field(discriminator="kind"),
+]
 
-__all__ = ["HiddenCosine", "MaskedLM", "Side", "SoftTargets", "Term", "TokenView"]
+__all__ = [
+    "AttentionKL",
+    "AttentionMSE",
+    "Contrastive",
+    "DocumentView",
+    "EmbeddingMSE",
+    "HiddenCosine",
+    "HiddenMSE",
+    "Hints",
+    "Layer",
+    "LogitMSE",
+    "LogitView",
+    "MapView",
+    "MaskedLM",
+    "Patient",
+    "RelationalAngle",
+    "RelationalDistance",
+    "Relations",
+    "Side",
+    "Similarity",
+    "SoftTargets",
+    "Term",
+    "TokenView",
+]

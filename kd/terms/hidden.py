@@ -1,26 +1,114 @@
-"""Terms on hidden states."""
+"""Terms on hidden states of matched layers; a sum over pairs, as the papers write it.
 
-from typing import ClassVar, Literal
+Memory: the hidden states kept of both models, B x S x D a layer, and a few more of that size while a pair is compared.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd.terms.view import TermSettings, TokenView
+from kd.errors import KdError
+from kd.layer_map import LayerMap, LayerPair
+from kd.states import Part, Shape
+from kd.terms.view import Mapped, Projection, TokenTerm, TokenView
 
 
-class HiddenCosine(TermSettings):
-    """1 - cos(student, teacher) between last hidden states, 0 .. 2.
+class HiddenCosine(TokenTerm, Mapped):
+    """1 - cos(student, teacher) between hidden states, 0 .. 2.
 
-    DistilBERT (Sanh et al. 2019, arXiv:1910.01108, section 2): torch's CosineEmbeddingLoss with target 1, over tokens that are not padding.
+    DistilBERT (Sanh et al. 2019, arXiv:1910.01108, section 2): torch's CosineEmbeddingLoss with target 1, of the last layers, over tokens
+    that are not padding.
     """
 
-    reads: ClassVar[Literal["last_hidden"]] = "last_hidden"
-    asks: ClassVar[frozenset[str]] = frozenset({"last_hidden"})
-
     kind: Literal["cosine"] = "cosine"
+    layer_map: LayerMap = "final"
 
     def __call__(self, view: TokenView) -> Tensor:
-        """last hidden states [N, D] of both -> [N] fp32."""
-        assert view.student.last_hidden is not None
-        assert view.teacher.last_hidden is not None
-        return 1.0 - F.cosine_similarity(view.student.last_hidden.float(), view.teacher.last_hidden.float(), dim=-1)
+        """pairs [N, D] -> [N] fp32."""
+        return _sum(1.0 - F.cosine_similarity(student.float(), teacher.float(), dim=-1) for student, teacher in view.pairs)
+
+
+class Hints(TokenTerm, Mapped):
+    """1/2 ||teacher - r(student)||^2, r a learned linear regressor for each pair.
+
+    FitNets (Romero et al. 2015, arXiv:1412.6550, equation 3): one hint layer, usually a middle one, in a phase before soft targets. The
+    paper's regressor is convolutional, for images; for vectors that is W s + b. D / 2 times the mean squared error.
+    """
+
+    kind: Literal["hints"] = "hints"
+    projection: Projection = "each"
+
+    def check(self, student: Shape, teacher: Shape) -> None:
+        """See StatesTerm."""
+        if self.projection == "none":
+            raise KdError(f"{self.where}.projection: expected each or shared, for a hint has a regressor, got none; or use hidden_mse")
+
+    def __call__(self, view: TokenView) -> Tensor:
+        """pairs [N, D] -> [N] fp32."""
+        return _sum(0.5 * (teacher.float() - student.float()).square().sum(-1) for student, teacher in view.pairs)
+
+
+class Patient(TokenTerm, Mapped):
+    """|| student / |student| - teacher / |teacher| ||^2, 0 .. 4 a pair.
+
+    PKD (Sun et al. 2019, arXiv:1908.09355, equation 7): of [CLS], the first token of each document, the student's last layer left out.
+    layer_map: skip (PKD-Skip) or pkd_last (PKD-Last).
+    """
+
+    kind: Literal["pkd"] = "pkd"
+    layer_map: LayerMap = "skip"
+    positions: Literal["all", "masked", "first"] = "first"
+
+    def __call__(self, view: TokenView) -> Tensor:
+        """pairs [N, D] -> [N] fp32."""
+        return _sum((_unit(student) - _unit(teacher)).square().sum(-1) for student, teacher in view.pairs)
+
+
+class HiddenMSE(TokenTerm, Mapped):
+    """Mean over D of (student - teacher)^2 of hidden states.
+
+    TinyBERT (Jiao et al. 2020, arXiv:1909.10351, equation 8: H^S W_h against H^T) with projection: shared; MobileBERT's feature map
+    transfer (Sun et al. 2020, arXiv:2004.02984, section 3.4) with layer_map: first.
+    """
+
+    kind: Literal["hidden_mse"] = "hidden_mse"
+
+    def __call__(self, view: TokenView) -> Tensor:
+        """pairs [N, D] -> [N] fp32."""
+        return _sum((student.float() - teacher.float()).square().mean(-1) for student, teacher in view.pairs)
+
+
+class EmbeddingMSE(TokenTerm):
+    """Mean over D of (student - teacher)^2 of what the embeddings give to the first layer.
+
+    TinyBERT (Jiao et al. 2020, arXiv:1909.10351, equation 9: E^S W_e against E^T), with projection: shared where widths differ.
+    """
+
+    kind: Literal["embedding_mse"] = "embedding_mse"
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See StatesTerm."""
+        return ("embeddings",)
+
+    @property
+    def pairs(self) -> list[LayerPair]:
+        """The embeddings alone."""
+        return [LayerPair(student=0, teacher=[0])]
+
+    def __call__(self, view: TokenView) -> Tensor:
+        """pairs [N, D] -> [N] fp32."""
+        return _sum((student.float() - teacher.float()).square().mean(-1) for student, teacher in view.pairs)
+
+
+def _sum(values: Iterable[Tensor]) -> Tensor:
+    """The sum over pairs, [N] fp32."""
+    first, *others = values
+    return sum(others, start=first)
+
+
+def _unit(states: Tensor) -> Tensor:
+    """[N, D] -> [N, D] fp32 of length 1."""
+    return F.normalize(states.float(), dim=-1)

@@ -1,48 +1,118 @@
-"""Terms on the vocabulary's logits. Each returns one fp32 number per token, summed over the vocabulary, never averaged over it."""
+"""Terms on the vocabulary's logits. Each returns one fp32 number per token, summed over the vocabulary, never averaged over it.
+
+Memory: two to six times chunk_tokens x V in fp32 (kd.head), whatever the batch.
+"""
 
 from typing import Annotated, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from kd.terms.view import Positions, TermSettings, TokenView
+from kd.schedules import Schedulable, bounds
+from kd.terms.view import LogitTerm, LogitView
+
+Divergence = Literal["forward", "reverse", "symmetric", "jensen_shannon"]
 
 
-class SoftTargets(TermSettings):
-    """T^2 KL(softmax(teacher / T) || softmax(student / T)), nats.
+class SoftTargets(LogitTerm):
+    """alpha CE(student, label) + (1 - alpha) T^2 D(p, q), nats, with p = softmax(teacher / T), q = softmax(student / T).
 
-    Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2: the T^2 keeps the gradient's scale when T changes.
-    DistilBERT (Sanh et al. 2019, arXiv:1910.01108) takes T = 2 over all tokens that are not padding.
+    Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2: the T^2 keeps the gradient's scale when T changes; the student's own
+    cross-entropy is at temperature 1. DistilBERT (Sanh et al. 2019, arXiv:1910.01108) takes T = 2, alpha = 0, over all tokens that are not
+    padding.
+
+    divergence D: forward KL(p || q), Hinton's; reverse KL(q || p) (MiniLLM, Gu et al. 2023, arXiv:2306.08543, section 2); symmetric
+    (KL(p || q) + KL(q || p)) / 2; jensen_shannon (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2 (Lin 1991).
+    top_k: of the teacher only its k most likely tokens are known, and what they leave as one more outcome, the tail: KL over k + 1
+    outcomes, so that no mass is lost (truncating and renormalising would teach too sure a distribution).
     """
 
-    reads: ClassVar[Literal["logits"]] = "logits"
-    asks: ClassVar[frozenset[str]] = frozenset({"logits"})
+    mixes: ClassVar[bool] = True
 
     kind: Literal["soft_targets"] = "soft_targets"
-    temperature: Annotated[float, Field(gt=0)] = 2.0
+    temperature: Annotated[float, Field(gt=0), Schedulable()] = 2.0
+    divergence: Divergence = "forward"
+    alpha: Annotated[float, Field(ge=0, le=1), Schedulable()] = 0.0
+    top_k: Annotated[int, Field(gt=0)] | None = None
 
-    def __call__(self, view: TokenView) -> Tensor:
-        """logits [N, V] of both -> [N] fp32."""
+    @model_validator(mode="after")
+    def _labels_where_alpha(self) -> "SoftTargets":
+        if max(bounds(self.alpha)) > 0 and self.positions == "all":
+            raise ValueError("positions: expected masked with alpha above 0, for labels stand there alone, got all; set masked, or add mlm")
+        return self
+
+    def __call__(self, view: LogitView) -> Tensor:
+        """logits [N, V] of both, labels [N] -> [N] fp32."""
         assert view.student.logits is not None
         assert view.teacher.logits is not None
-        student = F.log_softmax(view.student.logits.float() / self.temperature, dim=-1)
-        teacher = F.log_softmax(view.teacher.logits.float() / self.temperature, dim=-1)
-        return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * self.temperature**2
+        student, teacher = view.student.logits.float(), view.teacher.logits.float()
+        own = F.log_softmax(student / self.temperature, dim=-1)
+        target = F.log_softmax(teacher / self.temperature, dim=-1)
+        if self.top_k is not None and self.top_k < target.shape[-1]:
+            target, tokens = target.topk(self.top_k, dim=-1)
+            own, target = with_tail(own.gather(-1, tokens)), with_tail(target)
+        soft = divergence(own, target, self.divergence) * self.temperature**2
+        if self.alpha == 0:
+            return soft
+        return self.alpha * F.cross_entropy(student, view.labels, reduction="none", ignore_index=-100) + (1 - self.alpha) * soft
 
 
-class MaskedLM(TermSettings):
+class MaskedLM(LogitTerm):
     """Cross-entropy of the true token, nats, at predicted positions only (0 elsewhere).
 
     Devlin et al. 2018, arXiv:1810.04805, section 3.1.
     """
 
-    reads: ClassVar[Literal["logits"]] = "logits"
-
     kind: Literal["mlm"] = "mlm"
-    positions: Positions = "masked"
+    positions: Literal["all", "masked"] = "masked"
 
-    def __call__(self, view: TokenView) -> Tensor:
+    @property
+    def asks(self) -> frozenset[str]:
+        """Nothing: no teacher is needed."""
+        return frozenset()
+
+    def __call__(self, view: LogitView) -> Tensor:
         """student logits [N, V], labels [N] -> [N] fp32."""
         assert view.student.logits is not None
         return F.cross_entropy(view.student.logits.float(), view.labels, reduction="none", ignore_index=-100)
+
+
+class LogitMSE(LogitTerm):
+    """1/2 ||student - teacher||^2 over the logits of a token.
+
+    Ba, Caruana 2014, arXiv:1312.6184, equation 1. A sum over the vocabulary: a logit's gradient is its own difference, whatever V is.
+    """
+
+    kind: Literal["logit_mse"] = "logit_mse"
+
+    def __call__(self, view: LogitView) -> Tensor:
+        """logits [N, V] of both -> [N] fp32."""
+        assert view.student.logits is not None
+        assert view.teacher.logits is not None
+        return 0.5 * (view.student.logits.float() - view.teacher.logits.float()).square().sum(-1)
+
+
+def divergence(student: Tensor, teacher: Tensor, kind: Divergence) -> Tensor:
+    """log-probabilities [N, V] of both -> [N] nats."""
+    if kind == "forward":
+        return _kl(teacher, student)
+    if kind == "reverse":
+        return _kl(student, teacher)
+    if kind == "symmetric":
+        return 0.5 * (_kl(teacher, student) + _kl(student, teacher))
+    middle = torch.logaddexp(student, teacher) - torch.log(torch.tensor(2.0))
+    return 0.5 * (_kl(teacher, middle) + _kl(student, middle))
+
+
+def with_tail(log_probs: Tensor) -> Tensor:
+    """log-probabilities [N, k] of some tokens -> [N, k + 1], the last one of all others together."""
+    # 1 - sum, by expm1 where the sum is near 1; never below what fp32 can tell from nothing
+    rest = -torch.expm1(torch.logsumexp(log_probs, dim=-1, keepdim=True))
+    return torch.cat([log_probs, rest.clamp(min=1e-7).log()], dim=-1)
+
+
+def _kl(one: Tensor, other: Tensor) -> Tensor:
+    """KL(one || other) of log-probabilities [N, V] -> [N] nats."""
+    return F.kl_div(other, one, reduction="none", log_target=True).sum(-1)

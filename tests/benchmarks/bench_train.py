@@ -38,12 +38,12 @@ from data_shards.build import BuildSettings, build
 from data_shards.sources import SourceSettings
 from data_shards.stream import Stream, StreamSettings
 from kd import distributed
-from kd.models import load_mlm
-from kd.objective import Objective
+from kd.models import load_mlm, quiet_transformers
+from kd.phases import phases_of
 from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
 from kd.student import StudentSettings, make_student
-from kd.teacher import TeacherSettings, make_teacher
+from kd.teachers import MemberSettings, make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
 from kd.trainer import Trainer
 from launcher.extensions import extensions_folder, prepare_extensions
@@ -66,7 +66,8 @@ def prepare(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=512, **special).save_pretrained(folder / "teacher")
     torch.manual_seed(SEED)
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": TEACHER_LAYERS, "num_attention_heads": 12, "intermediate_size": 4 * WIDTH}
-    BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, **sizes)).save_pretrained(folder / "teacher")
+    with quiet_transformers():
+        BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, **sizes)).save_pretrained(folder / "teacher")
     draw = random.Random(SEED)
     documents = (" ".join(f"w{int(draw.paretovariate(0.6)) % 30000}" for _ in range(draw.randint(20, 300))) for _ in range(6000))
     (folder / "texts.txt").write_text("\n".join(documents))
@@ -103,12 +104,10 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
     if way in ("trainer", "all", "two"):
         trainer = Trainer(
             student,
-            make_teacher(TeacherSettings(model=teacher_path), precision, distributed.device()),
-            Objective(terms, train.chunk(distributed.device().type)),
+            make_teachers([MemberSettings(model=teacher_path)], "mean", SEED, precision, distributed.device()),
+            phases_of([], terms, optimizer, updates + warmup),
             vocabulary=VOCABULARY,
             train=train,
-            optimizer=optimizer,
-            updates=updates + warmup,
             precision=precision,
         )
         step = trainer.update
@@ -149,7 +148,7 @@ class BareLoop:
         self.masters = [p.detach().clone().float() for p in self.parameters] if dtype != torch.float32 else self.parameters
         decay = [p for p in self.masters if p.dim() >= 2], [p for p in self.masters if p.dim() < 2]
         groups = [{"params": decay[0], "weight_decay": optimizer.weight_decay}, {"params": decay[1], "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon)
+        self.optimizer = torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.epsilon, fused=True)
 
     def update(self, batches: list[Any]) -> float:
         """One update; its loss."""
@@ -207,7 +206,7 @@ def in_processes(way: str, folder: Path, updates: int, warmup: int) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2, help="how often each way is taken in turn (2)")
-    parser.add_argument("--updates", type=int, default=5, help="timed updates (5)")
+    parser.add_argument("--updates", type=int, default=3, help="timed updates (3)")
     parser.add_argument("--warmup", type=int, default=1, help="updates before the clock (1)")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

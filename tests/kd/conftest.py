@@ -4,13 +4,14 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
     BertConfig,
     BertForMaskedLM,
     DistilBertConfig,
@@ -79,10 +80,55 @@ def roberta_model(seed: int = 1, layers: int = 4, **overrides: object) -> PreTra
     return visible(RobertaForMaskedLM(RobertaConfig(**(sizes | overrides))), seed)
 
 
+def other_model(model_type: str, **own: object) -> Callable[..., PreTrainedModel]:
+    """A tiny model of one of the other families: BERT's sizes, what the family's released models have otherwise, and overrides."""
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "num_attention_heads": HEADS,
+        "intermediate_size": 2 * WIDTH,
+        "max_position_embeddings": MAX_POSITIONS,
+        "pad_token_id": 0,
+    }
+
+    def make(seed: int = 1, layers: int = 4, **overrides: object) -> PreTrainedModel:
+        config = AutoConfig.for_model(model_type, **(sizes | {"num_hidden_layers": layers} | own | overrides))
+        with quiet_transformers():
+            return visible(AutoModelForMaskedLM.from_config(config), seed)
+
+    return make
+
+
+_AFTER_PADDING = {"pad_token_id": 1, "max_position_embeddings": MAX_POSITIONS + 2, "layer_norm_eps": 1e-5}
+_SMALL_IDS = {"cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}
+_RELATIVE = {
+    "relative_attention": True,
+    "position_buckets": 8,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+}
+
 MODELS: dict[str, Callable[..., PreTrainedModel]] = {
     "bert": bert_model,
     "distilbert": distilbert_model,
     "roberta": roberta_model,
+    "xlm-roberta": other_model("xlm-roberta", **_AFTER_PADDING, type_vocab_size=1),
+    "camembert": other_model("camembert", **_AFTER_PADDING, type_vocab_size=1),
+    "electra": other_model("electra", embedding_size=16),
+    "electra of one width": other_model("electra", embedding_size=WIDTH),
+    "mpnet": other_model("mpnet", **_AFTER_PADDING),
+    "deberta-v2": other_model("deberta-v2", **_RELATIVE),
+    "deberta-v3": other_model("deberta-v2", **_RELATIVE, legacy=False),
+    "deberta of its own keys": other_model("deberta-v2", **(_RELATIVE | {"share_att_key": False, "type_vocab_size": 2}), legacy=False),
+    "deberta with positions": other_model("deberta-v2", **(_RELATIVE | {"position_biased_input": True})),
+    "deberta with a convolution": other_model("deberta-v2", **_RELATIVE, conv_kernel_size=3, conv_act="gelu"),
+    "modernbert": other_model("modernbert", **_SMALL_IDS, local_attention=6, attention_dropout=0.1),
+    "modernbert with biases": other_model(
+        "modernbert", **_SMALL_IDS, norm_bias=True, mlp_bias=True, attention_bias=True, classifier_bias=True
+    ),
+    "albert": other_model("albert", embedding_size=16),
 }
 
 
@@ -146,24 +192,20 @@ def tiny_batch() -> Batch:
 
 
 @pytest.fixture
-def run_ranks(tmp_path: Path) -> Callable[..., str]:
-    """run_ranks(ranks, script, *arguments): the script on so many processes of one gloo group; their output, if all end well.
-
-    Compiled extensions are kept in one folder between tests: DeepSpeed builds one at its first start (half a minute).
-    """
+def run_ranks(tmp_path: Path, compiled: str) -> Callable[..., str]:
+    """run_ranks(ranks, script, *arguments): the script on so many processes of one gloo group; their output, if all end well."""
 
     def run(ranks: int, script: Path, *arguments: object, timeout_seconds: float = 240.0) -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        extensions = Path(tempfile.gettempdir()) / f"stillhouse-test-extensions-{os.getuid()}"
         shared = {
             "WORLD_SIZE": str(ranks),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(Path(__file__).parents[2]),
-            "TORCH_EXTENSIONS_DIR": os.environ.get("TORCH_EXTENSIONS_DIR", str(extensions)),
+            "TORCH_EXTENSIONS_DIR": compiled,
         }
         processes, outputs = [], [tmp_path / f"output-{rank}.log" for rank in range(ranks)]
         for rank, output in enumerate(outputs):

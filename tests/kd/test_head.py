@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd.head import Decoder, chunked_terms
+from kd.decoder import Decoder
+from kd.head import chunked_terms
+from kd.mixture import TeacherHeads, Wanted
 from kd.terms import MaskedLM, SoftTargets
 
 TOKENS, WIDTH, VOCABULARY, PADDED = 13, 8, 29, 32
@@ -51,8 +53,9 @@ def plain(values: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], list[float]]
 def chunked(values: dict[str, Tensor], chunk: int, trainable: str = "zwb") -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     leaves = {name: values[name].clone().requires_grad_(name in trainable) for name in ("z", "w", "b")}
     student = (leaves["z"], Decoder(leaves["w"], leaves["b"], VOCABULARY))
-    teacher = (values["tz"], Decoder(values["tw"], values["tb"], VOCABULARY))
-    loss, sums = chunked_terms(student, teacher, values["labels"], TERMS, values["scales"], chunk)
+    teachers = TeacherHeads({0: (values["tz"], Decoder(values["tw"], values["tb"], VOCABULARY))})
+    wanted = [Wanted(0) if term.asks else None for term in TERMS]
+    loss, sums = chunked_terms(student, teachers, values["labels"], TERMS, wanted, values["scales"], chunk)
     if trainable:
         (3 * loss).backward()
     return loss.detach(), sums, {name: leaf.grad for name, leaf in leaves.items()}

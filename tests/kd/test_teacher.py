@@ -28,7 +28,7 @@ def test_a_replicated_teacher_gives_what_its_encoder_gives(make_model, saved, ti
     with teacher.decoder() as (weight, bias):
         torch.testing.assert_close(outputs.transformed @ weight.T + bias, encoder.logits(last[tiny_batch.predicted]))
     assert (teacher.vocabulary, teacher.width, teacher.layers) == (120, 32, 4)
-    assert teacher.offers == {"logits", "last_hidden"}
+    assert teacher.offers == {"logits", "last_hidden", "embeddings", "hidden", "queries", "keys", "values"}
 
 
 def test_two_passes_are_identical_even_after_someone_called_train(make_model, saved, tiny_batch):

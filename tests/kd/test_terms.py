@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from kd.terms import HiddenCosine, MaskedLM, Side, SoftTargets, Term, TokenView
+from kd.terms import HiddenCosine, LogitView, MaskedLM, Side, SoftTargets, Term, TokenView
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((GOLDEN_FOLDER / "terms.json").read_text())
@@ -26,12 +26,12 @@ def formulas() -> ModuleType:
     return module
 
 
-def on_logits(student: Tensor, teacher: Tensor | None = TEACHER, labels: Tensor = LABELS) -> TokenView:
-    return TokenView(Side(logits=student), Side(logits=teacher), labels)
+def on_logits(student: Tensor, teacher: Tensor | None = TEACHER, labels: Tensor = LABELS) -> LogitView:
+    return LogitView(Side(logits=student), Side(logits=teacher), labels)
 
 
 def on_hidden(student: Tensor, teacher: Tensor) -> TokenView:
-    return TokenView(Side(last_hidden=student), Side(last_hidden=teacher), LABELS)
+    return TokenView(((student, teacher),))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 20.0])

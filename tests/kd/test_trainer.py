@@ -13,9 +13,10 @@ from trainer_on_ranks import CLIP, COLUMNS, OPTIMIZER, ROWS, UPDATES, row
 from kd.batch import IGNORED
 from kd.errors import KdError
 from kd.models import Encoder, load_mlm, quiet_transformers
-from kd.objective import Objective
+from kd.phases import phases_of
 from kd.schedules import OptimizerSettings, learning_rate
 from kd.settings import TrainSettings
+from kd.teachers import Teachers
 from kd.terms import SoftTargets
 from kd.trainer import Trainer
 
@@ -84,6 +85,7 @@ def test_every_stage_precision_micro_batch_and_number_of_ranks_does_what_plain_t
             assert seen["rates"] == [0.001, 0.002, 0.002, 0.001]
             assert seen["tokens"] == [ROWS * COLUMNS - sum(slot % 5 for slot in range(ROWS))] * UPDATES
             assert seen["bit_identical"], where
+            assert seen["rolled_back"], where
             assert seen["snapshot"], where
             if exact:
                 for key, total in weights.items():
@@ -94,12 +96,10 @@ def test_an_objective_that_needs_a_teacher_is_refused_without_one(tiny_distilber
     with pytest.raises(KdError, match="expected a teacher that offers logits"):
         Trainer(
             tiny_distilbert,
-            None,
-            Objective([SoftTargets()], 8),
+            Teachers([]),
+            phases_of([], [SoftTargets()], OptimizerSettings(), 1),
             vocabulary=120,
             train=TrainSettings(global_batch=2, micro_batch=2, updates=1),
-            optimizer=OptimizerSettings(),
-            updates=1,
             precision="fp32",
         )
 

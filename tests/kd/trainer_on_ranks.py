@@ -14,10 +14,10 @@ import torch
 from kd import checkpoint, distributed
 from kd.batch import IGNORED, Batch
 from kd.models import Encoder, load_mlm
-from kd.objective import Objective
+from kd.phases import phases_of
 from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
-from kd.teacher import TeacherSettings, make_teacher
+from kd.teachers import MemberSettings, make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
 from kd.trainer import Trainer
 
@@ -57,15 +57,14 @@ def make(teacher: str, student: Encoder, mode: str, stage: int, precision: str, 
         precision=precision,
         clip=CLIP,
         activation_checkpointing=checkpointing,
+        chunk_tokens=50,
     )
     return Trainer(
         student,
-        make_teacher(TeacherSettings(model=teacher, mode=mode), precision, distributed.device()),
-        Objective([SoftTargets(weight=5), MaskedLM(weight=2), HiddenCosine()], chunk_tokens=50),
+        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, distributed.device()),
+        phases_of([], [SoftTargets(weight=5), MaskedLM(weight=2), HiddenCosine()], OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=settings,
-        optimizer=OPTIMIZER,
-        updates=UPDATES,
         precision=precision,
     )
 
@@ -100,7 +99,14 @@ def main() -> None:
         resumed = make(teacher, again, "zero3" if stage == 3 else "replicated", stage, precision, micro_batch)
         resumed.load(saved)
         continued = [resumed.update(batches(update, micro_batch)) for update in range(2, UPDATES)]
+        trainer.roll_back(saved)
+        counted = (trainer.done, trainer.skipped, trainer.tokens) == (UPDATES, UPDATES - 2, sum(line.tokens for line in lines))
+        back = all(torch.equal(w, kept[k]) for k, w in weights(trainer).items())
+        trainer.done, trainer.skipped = 2, 0  # only to take the same updates again
+        trainer.tokens = sum(line.tokens for line in lines[:2])
+        again = [trainer.update(batches(update, micro_batch)) for update in range(2, UPDATES)]
         report[name] = {
+            "rolled_back": counted and back and again == lines[2:] and all(torch.equal(w, after[k]) for k, w in weights(trainer).items()),
             "losses": [line.loss for line in lines],
             "norms": [line.gradient_norm for line in lines],
             "rates": [line.learning_rate for line in lines],
@@ -116,13 +122,14 @@ def main() -> None:
         trainer = make(teacher, load_mlm(folder), "replicated", stage, precision, 2)
         trainer.update(batches(0, 2))
         before = weights(trainer)
-        poison = next(p for p in trainer.teacher.module.parameters() if p.dim() == 1)
+        poison = next(p for p in trainer.teachers.members[0].module.parameters() if p.dim() == 1)
         kept = poison.data.clone()
         poison.data.fill_(float("nan"))
         bad = trainer.update(batches(1, 2))
         poison.data.copy_(kept)
         good = trainer.update(batches(2, 2))
         report[f"{stage}-{precision}-nan"] = {
+            "named": bad.cause.startswith("the teacher's") and not good.cause,
             "skipped": not bad.applied,
             "untouched": bad.update == 2 and trainer.skipped == 1,
             "went_on": good.applied and all(torch.isfinite(w).all().item() for w in weights(trainer).values()),

@@ -18,7 +18,19 @@ from launcher.errors import LaunchError
 from launcher.run import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ["", "demo", "train", "evaluate", "shards", "shards build", "shards verify", "shards info", "wandb-replay"]
+VERBS = [
+    "",
+    "demo",
+    "train",
+    "evaluate",
+    "shards",
+    "shards build",
+    "shards verify",
+    "shards info",
+    "vocabulary",
+    "vocabulary prune",
+    "wandb-replay",
+]
 HEAVY = ("torch", "transformers", "deepspeed", "datasets", "pydantic", "numpy", "rich", "yaml", "wandb")
 ALL_HELP = f"""
 import contextlib, io, json, sys

@@ -168,9 +168,11 @@ def test_differences_are_one_line_a_setting(tmp_path: Path):
         "objective.0.weight: 1.0 -> 2.0",
         "train.clip: 5.0 -> 1.0",
         "optimizer.schedule: linear -> cosine",
-        "objective.1.weight: absent -> 1.0",
-        "objective.1.positions: absent -> all",
         "objective.1.kind: absent -> cosine",
+        "objective.1.weight: absent -> 1.0",
+        "objective.1.layer_map: absent -> final",
+        "objective.1.projection: absent -> none",
+        "objective.1.positions: absent -> all",
     ]
     assert differences(before, before) == []
 
@@ -294,10 +296,15 @@ def test_the_documents_have_every_setting_with_its_default_and_whether_it_may_ch
     assert [key for key, _, mark in rows if mark] == free
 
 
+def plain(values: dict) -> dict:
+    return json.loads(json.dumps(values))
+
+
 def test_the_documents_have_every_term_with_its_defaults():
     text = (ROOT / "docs" / "configuration.md").read_text()
     for term in get_args(get_args(Term)[0]):
         (row,) = re.findall(rf"^\| `{term.model_fields['kind'].default}` \| ([^|]+) \|", text, re.M)
-        own = {name: str(field.default) for name, field in term.model_fields.items() if name not in ("kind", "weight")}
+        defaults = {name: field.default for name, field in term.model_fields.items() if name not in ("kind", "weight", "teacher")}
+        own = {name: yaml.dump(value, default_flow_style=True).removesuffix("...\n").strip() for name, value in plain(defaults).items()}
         assert dict(re.findall(r"`(\w+)` \(`([^`]+)`\)", row)) == own
         assert term.model_fields["weight"].default == 1.0

@@ -46,3 +46,7 @@ def test_an_event_is_its_name_and_message_and_says_nothing_twice():
 def test_skipped_updates_show_only_when_there_are_some():
     assert "skipped" not in sentence({"kind": "train", "update": 1, "loss": 1.0, "skipped_updates": 0})
     assert "3 skipped" in sentence({"kind": "train", "update": 1, "loss": None, "skipped_updates": 3})
+
+
+def test_a_line_names_its_phase():
+    assert sentence({"kind": "train", "update": 3, "updates": 9, "phase": "hints", "loss": 1.0}) == "update 3/9  hints  loss 1.000"

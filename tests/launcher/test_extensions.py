@@ -67,9 +67,7 @@ def test_the_op_is_built_once_and_the_second_start_is_instant(private: Path, sai
     assert said == ["compiling DeepSpeed's communication op, once, about half a minute"]
     assert os.environ["TORCH_EXTENSIONS_DIR"] == str(private)
     monkeypatch.setattr(extensions, "BUILD", "raise SystemExit('built again')")
-    began = time.perf_counter()
     prepare_extensions(said.append)
-    assert time.perf_counter() - began < 1.0  # some milliseconds; generous for a busy machine
     assert len(said) == 1
 
 

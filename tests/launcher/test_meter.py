@@ -134,3 +134,13 @@ def test_a_rate_after_a_checkpoint_counts_only_what_was_done_since(clock: list[f
 def test_peak_memory_is_that_of_a_process_with_torch():
     """More than torch's own 100 MB, less than a machine."""
     assert 0.1 < peak_memory_gb() < 500
+
+
+def test_a_term_that_was_not_computed_in_every_update_has_the_mean_over_those_in_which_it_was():
+    meter = Meter()
+    meter.add(report(1, 1.0, mlm=1.0))
+    meter.add(report(2, 2.0, mlm=2.0, cosine=0.5))
+    meter = Meter.from_dict(json.loads(json.dumps(meter.as_dict())))
+    meter.add(report(3, 3.0, mlm=3.0, cosine=0.25))
+    values = meter.take(0.0)
+    assert (values["loss/mlm"], values["loss/cosine"], values["loss"]) == (2.0, 0.375, 2.0)

@@ -158,12 +158,15 @@ def test_what_cannot_change_the_result_may_change(folder: Path, override: str):
 
 
 def test_what_may_change_are_settings_that_exist(folder: Path):
-    known = config.public(configured(folder))
-    for setting in FREE_TO_CHANGE:
-        values = known
-        for part in setting.split("."):
-            assert part in values, setting
-            values = values[part]
+    teachers = "teachers={models: [{model: models/x}, {model: models/y}]}"
+    for known in (config.public(configured(folder)), config.public(configured(folder, "teacher=null", teachers, "objective.2.teacher=0"))):
+        for setting in FREE_TO_CHANGE:
+            values = known
+            for part in setting.split("."):
+                values = values[0] if isinstance(values, list) else values
+                if values is not None:  # one teacher, or several
+                    assert part in values, setting
+                    values = values[part]
 
 
 def test_a_folder_that_was_moved_is_the_same_run(folder: Path):

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from data_shards.manifest import Manifest
-from data_shards.stream import Stream
+from data_shards.stream import Stream, StreamSettings
 from kd import distributed
 from kd.errors import KdError
 from kd.models import load_mlm
+from kd.student import make_student
 from launcher import wiring
 from launcher.errors import LaunchError
-from launcher.wiring import attention_of, build, check_fits, precision_of, tokenizer_folder, updates_of
+from launcher.feed import sample_batches
+from launcher.plan import make_plan
+from launcher.wiring import attention_of, build, check_fits, precision_of, sample_of, tokenizer_folder, updates_of
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -26,14 +29,14 @@ class Silent(SimpleHTTPRequestHandler):
 @pytest.mark.parametrize("surplus", [0, 1, 256])
 def test_a_vocabulary_as_large_as_the_shards_or_padded_to_a_round_number_fits(save_model, corpus, tmp_path: Path, surplus: int):
     save_model(tmp_path, corpus.vocabulary + surplus)
-    check_fits("teacher", load_mlm(str(tmp_path)), Manifest.load(corpus.shards), window_tokens=32)
+    check_fits("teacher", load_mlm(str(tmp_path)), Manifest.load(corpus.shards), StreamSettings(window_tokens=32))
 
 
 @pytest.mark.parametrize("surplus", [-1, -50, 257, 5000])
 def test_a_vocabulary_of_another_tokenizer_is_refused(save_model, corpus, tmp_path: Path, surplus: int):
     save_model(tmp_path, corpus.vocabulary + surplus)
     with pytest.raises(LaunchError) as caught:
-        check_fits("teacher", load_mlm(str(tmp_path)), Manifest.load(corpus.shards), window_tokens=32)
+        check_fits("teacher", load_mlm(str(tmp_path)), Manifest.load(corpus.shards), StreamSettings(window_tokens=32))
     assert str(caught.value) == (
         f"teacher: expected a vocabulary of {corpus.vocabulary}, the shards', got {corpus.vocabulary + surplus}; "
         "build shards with the teacher's own tokenizer"
@@ -42,9 +45,18 @@ def test_a_vocabulary_of_another_tokenizer_is_refused(save_model, corpus, tmp_pa
 
 def test_windows_may_be_as_long_as_the_positions_and_no_longer(corpus):
     encoder, manifest = load_mlm(str(corpus.model)), Manifest.load(corpus.shards)
-    check_fits("student", encoder, manifest, window_tokens=48)
+    check_fits("student", encoder, manifest, StreamSettings(window_tokens=48))
     with pytest.raises(LaunchError, match=r"data\.window_tokens: expected at most 48, the student's positions, got 49; shorten them"):
-        check_fits("student", encoder, manifest, window_tokens=49)
+        check_fits("student", encoder, manifest, StreamSettings(window_tokens=49))
+
+
+def test_a_model_with_a_convolution_over_the_row_asks_for_one_document_a_row(corpus):
+    encoder, manifest = load_mlm(str(corpus.model)), Manifest.load(corpus.shards)
+    encoder.packs = False
+    with pytest.raises(LaunchError, match=r"data\.packing: expected documents for the teacher, whose convolution .* got windows; set data"):
+        check_fits("teacher", encoder, manifest, StreamSettings(window_tokens=32))
+    check_fits("teacher", encoder, manifest, StreamSettings(window_tokens=32, packing="documents"))
+    check_fits("teacher", encoder, manifest, StreamSettings(window_tokens=32, attend_across_documents=True))
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_built(save_model, make_config, corpus, tmp_path: Path):
@@ -132,3 +144,23 @@ def test_the_tokenizer_of_remote_shards_is_copied_beside_them(make_config, corpu
 
 def test_the_spare_rows_are_those_of_the_documentation():
     assert wiring.SPARE_ROWS == 256
+
+
+@pytest.mark.parametrize("shrink", ["projection", "activation"])
+def test_a_narrower_student_is_made_on_the_runs_own_text(make_config, shrink: str):
+    narrower = ("student.width=24", "student.architecture=same", "objective=[{kind: soft_targets}]")
+    config = make_config(f"student.shrink={shrink}", "student.sample_tokens=600", *narrower)
+    teacher = load_mlm(config.teacher.model)
+    student, again = (make_student(config.student, teacher, 1, sample_of(config)) for _ in range(2))
+    assert (student.width, student.heads, student.layers) == (24, 4, 2)
+    assert make_plan(config, world=1).student_parameters == sum(weight.numel() for weight in student.parameters())
+    assert all(torch.equal(one, two) for one, two in zip(student.parameters(), again.parameters(), strict=True))
+
+
+def test_a_sample_is_as_large_as_asked_and_begins_where_the_run_begins(corpus):
+    stream = Stream(corpus.shards, "train", StreamSettings(window_tokens=32), 4)
+    batches = sample_batches(stream, 500)
+    real = sum(int(batch.real.sum()) for batch in batches)
+    assert 500 <= real < 500 + 4 * 32
+    assert batches[0].windows.tolist() == stream.slots(0)[0].tolist()
+    assert sum(len(batch.windows) for batch in sample_batches(stream, 10**9)) >= stream.windows_per_epoch

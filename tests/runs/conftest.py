@@ -15,8 +15,6 @@ from fork_server import Forked, ForkServer
 from run_lines import free_port, train_lines
 from school import School, make_school
 
-from launcher.extensions import extensions_folder, prepare_extensions
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -65,22 +63,19 @@ class Started:
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
+def fork_server(compiled: str) -> Iterator[ForkServer]:
     """Ranks without the seconds that importing takes, for the tests that start many."""
-    prepare_extensions()
     server = ForkServer()
     yield server
     server.close()
 
 
 @pytest.fixture
-def start(school: School, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> Callable[..., Started]:
+def start(school: School, tmp_path: Path, compiled: str, fork_server: ForkServer) -> Callable[..., Started]:
     """start(folder, *settings, ranks=1, config="tiny", limit=None): launcher/run.py on so many ranks, as torchrun or srun would.
 
     limit: called in each process before it starts (preexec_fn). roots: ranks that run another copy of the project.
     """
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
-    prepare_extensions()
     started: list[Started] = []
 
     def begin(

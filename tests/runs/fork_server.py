@@ -70,7 +70,7 @@ class Forked:
 
 def serve() -> None:
     """Answer until the input ends."""
-    from launcher import preflight, run, train, wiring  # noqa: F401, PLC0415
+    from launcher import lifetime, preflight, run  # noqa: F401, PLC0415
 
     for line in sys.stdin:
         request = json.loads(line)

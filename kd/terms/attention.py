@@ -1,0 +1,110 @@
+"""Terms on attention maps and on relations of queries, keys and values; a sum over pairs of layers, a mean over heads.
+
+All are made from what the query, key and value projections gave, block by block (kd.maps): dropout on attention is not in them, and the
+models keep their fused kernels. Memory: B x S x D for each of queries, keys and values of each layer in use, and a few blocks of at least
+one [S, S] in fp32.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from kd.errors import KdError
+from kd.layer_map import LayerMap
+from kd.maps import distributions_kl, distributions_mse, scores_mse
+from kd.states import Part, Shape
+from kd.terms.view import MapTerm, MapView
+
+RelationName = Literal["qq", "kk", "vv", "qk", "kq", "qv", "vq", "kv", "vk"]
+LETTERS: dict[str, Part] = {"q": "queries", "k": "keys", "v": "values"}
+
+
+class AttentionTerm(MapTerm):
+    """A term on the attention maps that the models themselves compute."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See StatesTerm."""
+        return ("queries", "keys")
+
+    def check(self, student: Shape, teacher: Shape) -> None:
+        """See StatesTerm."""
+        if student.heads != teacher.heads:
+            raise KdError(
+                f"{self.where}: expected a student of the teacher's {teacher.heads} attention heads, got {student.heads}; "
+                "use relations, whose number of heads is free"
+            )
+        for name, shape in (("student", student), ("teacher", teacher)):
+            if not shape.dot_product_scores:
+                raise KdError(
+                    f"{self.where}: expected a {name} whose attention scores are Q K^T / sqrt(d) alone, got {shape.family}, "
+                    "which adds positions to them; use relations"
+                )
+
+
+class AttentionKL(AttentionTerm):
+    """KL(teacher || student) of attention distributions, nats.
+
+    MiniLM (Wang et al. 2020, arXiv:2002.10957, equation 6) with layer_map: final; MobileBERT's attention transfer (Sun et al. 2020,
+    arXiv:2004.02984, section 3.4) with layer_map: first, all layers at once or one layer a phase by pairs.
+    """
+
+    kind: Literal["attention_kl"] = "attention_kl"
+
+    def __call__(self, view: MapView) -> Tensor:
+        """queries, keys [B, S, D] -> [B, S] fp32."""
+        return view.compare("queries", "keys", distributions_kl)
+
+
+class AttentionMSE(AttentionTerm):
+    """Mean over a document's positions of the squared difference of attention.
+
+    of: scores, before the softmax (TinyBERT, Jiao et al. 2020, arXiv:1909.10351, equation 7), or distributions, after it.
+    The mean is over the positions that may be looked at; what is masked does not count.
+    """
+
+    kind: Literal["attention_mse"] = "attention_mse"
+    of: Literal["scores", "distributions"] = "scores"
+
+    def __call__(self, view: MapView) -> Tensor:
+        """queries, keys [B, S, D] -> [B, S] fp32."""
+        return view.compare("queries", "keys", scores_mse if self.of == "scores" else distributions_mse)
+
+
+class Relations(MapTerm):
+    """KL(teacher || student) of relations softmax(A_a B_a^T / sqrt(d_a)), A and B two of queries, keys and values cut into `heads` heads
+    a; a sum over relations.
+
+    MiniLM v2 (Wang et al. 2021, arXiv:2012.15828, section 3.1): qq, kk, vv, any number of heads that divides both widths, so that student
+    width and heads are free; layer_map: the student's last layer and a chosen one of the teacher. MiniLM v1's value relation
+    (arXiv:2002.10957, equations 7-9): relations [vv], heads null, which is each model's own.
+    """
+
+    kind: Literal["relations"] = "relations"
+    relations: Annotated[tuple[RelationName, ...], Field(min_length=1)] = ("qq", "kk", "vv")
+    heads: Annotated[int, Field(gt=0)] | None = None
+    layer_map: LayerMap = "final"
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See StatesTerm."""
+        return tuple(part for letter, part in LETTERS.items() if any(letter in relation for relation in self.relations))
+
+    def check(self, student: Shape, teacher: Shape) -> None:
+        """See StatesTerm."""
+        if self.heads is None and student.heads != teacher.heads:
+            raise KdError(
+                f"{self.where}.heads: expected a number where student and teacher have different heads, "
+                f"{student.heads} and {teacher.heads}, got null; choose one that divides both widths"
+            )
+        for name, shape in (("student", student), ("teacher", teacher)):
+            if self.heads is not None and shape.width % self.heads:
+                raise KdError(
+                    f"{self.where}.heads: expected a number that divides the {name}'s width {shape.width}, got {self.heads}; choose another"
+                )
+
+    def __call__(self, view: MapView) -> Tensor:
+        """queries, keys, values [B, S, D] -> [B, S] fp32."""
+        first, *others = (view.compare(LETTERS[a], LETTERS[b], distributions_kl, self.heads) for a, b in self.relations)
+        return sum(others, start=first)

@@ -1,0 +1,57 @@
+"""The phases of a run as arithmetic: for launcher/plan.py, before any weight is loaded."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kd.models import Encoder
+from kd.phases import Phase, check_layers
+from launcher.errors import LaunchError
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase of a run: its updates from 1, what it will see, and how many of the student's weights train."""
+
+    name: str
+    first: int
+    last: int
+    tokens: int
+    trainable: int
+    objective: str
+    learning_rate: float
+    """The peak of its own course; that of the run's where it has none."""
+    optimizer_state: str
+
+
+def plan_phases(phases: Sequence[Phase], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:
+    """What the phases will be. KdError for one that names a layer too many, LaunchError for one in which nothing trains."""
+    check_layers(phases, student)
+    weights = [(name, weight.numel()) for name, weight in student.named_parameters() if weight.requires_grad]
+    plans = [
+        PhasePlan(
+            name=phase.name,
+            first=phase.first + 1,
+            last=phase.end,
+            tokens=round(phase.updates * tokens_per_update),
+            trainable=sum(count for name, count in weights if phase.trainable(student, name)),
+            objective=", ".join(term.kind for term in phase.terms),
+            learning_rate=phase.optimizer.learning_rate,
+            optimizer_state="fresh" if phase.fresh else "continue",
+        )
+        for phase in phases
+    ]
+    for number, (plan, phase) in enumerate(zip(plans, phases, strict=True)):
+        if not plan.trainable and phase.name and "projections" not in phase.trains:
+            raise LaunchError(
+                f"phases.{number}.trains: expected something that trains in phase {phase.name}, got nothing; name another part"
+            )
+    return plans
+
+
+def phase_rows(plans: Sequence[PhasePlan]) -> Iterator[tuple[str, str]]:
+    """The plans in words, a line each; none for a run without phases."""
+    for number, plan in enumerate(plans, start=1):
+        if plan.name:
+            state = "" if number == 1 else f", optimizer state: {plan.optimizer_state}"
+            what = f"{plan.objective}; {plan.trainable:,} parameters train, learning rate {plan.learning_rate:.3g}{state}"
+            yield f"phase {number}: {plan.name}", f"updates {plan.first:,} to {plan.last:,}, {plan.tokens:,} tokens: {what}"
