@@ -21,7 +21,7 @@ from data_shards.windows import Windows
 from kd import checkpoint, distributed
 from kd.trainer import Trainer
 from launcher import config as configuration
-from launcher import saving
+from launcher import lifetime, saving
 from launcher.errors import LaunchError
 from launcher.extensions import prepare_extensions
 from launcher.signals import StopFlag
