@@ -46,15 +46,17 @@ limit=${STILLHOUSE_STARTS:-3}
 no_progress() { echo "job $SLURM_JOB_ID: $1 starts in a row came no further than update $(progress); not started again, see above and $STILLHOUSE_LOGS"; }
 if [ "$starts" -gt "$limit" ]; then no_progress "$limit"; exit 1; fi
 
-# Ranks. What was asked for with --ntasks… is what there is. Otherwise each node is asked: nodes may differ in GPUs and cores.
+# Ranks. What was asked for with --ntasks… is what there is. Otherwise a rank for each GPU that the job was given: nodes may differ.
 if [ -z "${SLURM_NTASKS:-}" ]; then
-  # shellcheck disable=SC2016  # expands on each node
-  found=$(srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c '
-    gpus=${CUDA_VISIBLE_DEVICES:-${ROCR_VISIBLE_DEVICES:-}}; gpus=${gpus//[^,]/}
-    [ -n "${CUDA_VISIBLE_DEVICES:-}${ROCR_VISIBLE_DEVICES:-}" ] && gpus=$((${#gpus} + 1)) || gpus=0
-    echo "$SLURM_NODEID $SLURMD_NODENAME $gpus"' | sort -n)
+  declare -A gpus=()
+  while read -r nodes gres; do
+    for node in $(scontrol show hostnames "$nodes"); do gpus[$node]=$gres; done
+  done < <(scontrol show job -d -o "$SLURM_JOB_ID" | grep -oE ' Nodes=[^ ]+ CPU_IDs=[^ ]+ Mem=[^ ]+ GRES=[^ ]*' |
+    sed -nE 's/.* Nodes=([^ ]+).*GRES=.*gpu:([^(,]*:)?([0-9]+).*/\1 \3/p; t; s/.*//')
   export SLURM_HOSTFILE="$STILLHOUSE_LOGS/hosts-$STILLHOUSE_START"
-  while read -r _ node gpus; do for ((n = 0; n < (gpus > 0 ? gpus : 1); n++)); do echo "$node"; done; done <<<"$found" >"$SLURM_HOSTFILE"
+  for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+    for ((n = 0; n < (${gpus[$node]:-0} > 0 ? ${gpus[$node]} : 1); n++)); do echo "$node"; done
+  done >"$SLURM_HOSTFILE"
   SLURM_NTASKS=$(wc -l <"$SLURM_HOSTFILE")
   layout="--ntasks=$SLURM_NTASKS --distribution=arbitrary --overcommit"
   unset SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE
