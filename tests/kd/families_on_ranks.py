@@ -18,6 +18,7 @@ from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
 from kd.student import StudentSettings, make_student
 from kd.teacher import TeacherSettings, make_teacher
+from kd.teachers import MemberSettings, make_teachers
 from kd.terms.hidden import HiddenCosine
 from kd.terms.logits import MaskedLM, SoftTargets
 from kd.trainer import Trainer
@@ -52,11 +53,11 @@ def error(folder: str, batch: Batch) -> float:
 def losses(folder: str, stage: int, batch: Batch) -> list[float]:
     """Of a student of half the layers and its teacher, both shared out at stage 3."""
     student = make_student(StudentSettings(architecture="same", dropout=0.0), load_mlm(folder), 1)
-    teacher = TeacherSettings(model=folder, mode="zero3" if stage == 3 else "replicated")
+    teacher = MemberSettings(model=folder, mode="zero3" if stage == 3 else "replicated")
     optimizer = OptimizerSettings(learning_rate=3e-3, warmup=0)
     trainer = Trainer(
         student,
-        make_teacher(teacher, "fp32", distributed.device()),
+        make_teachers([teacher], "mean", 1, "fp32", distributed.device()),
         phases_of([], [SoftTargets(), MaskedLM(), HiddenCosine()], optimizer, UPDATES),
         vocabulary=student.vocabulary,
         train=TrainSettings(global_batch=4, micro_batch=2, updates=UPDATES, zero_stage=stage, precision="fp32", chunk_tokens=7),
