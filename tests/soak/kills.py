@@ -96,7 +96,7 @@ class Soak:
         """The other rank was killed: this one says so and leaves; one that still waits for the first meeting is ended."""
         end = time.monotonic() + 60
         while rank.poll() is None and time.monotonic() < end:
-            if not log.stat().st_size and time.monotonic() > end - 45:
+            if not (log.exists() and log.stat().st_size) and time.monotonic() > end - 45:
                 rank.kill()
                 rank.wait(60)
                 self.counts["survivors that had not met the other yet"] += 1
