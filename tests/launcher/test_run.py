@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import config, preflight
+from launcher import config, lifetime, preflight
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.run import guarded, run
