@@ -28,6 +28,7 @@ from kd import distributed
 from kd.errors import KdError
 from kd.whereabouts import Place, Whereabouts
 from launcher.console import size
+from launcher.credentials import redacted
 from launcher.errors import Agreed, LaunchError, OutOfMemory, RankLost
 
 BEAT_SECONDS = 1.0
@@ -237,7 +238,7 @@ def is_lost_connection(error: BaseException) -> bool:
 
 def say_aloud(text: str) -> None:
     """A line to stderr, with who says it."""
-    print(f"stillhouse: rank {distributed.rank()} on {socket.gethostname()}: {text}", file=sys.stderr, flush=True)
+    print(f"stillhouse: rank {distributed.rank()} on {socket.gethostname()}: {redacted(text)}", file=sys.stderr, flush=True)
 
 
 def _post(data: bytes) -> Post:
