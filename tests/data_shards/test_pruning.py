@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_shards import build as build_module
+from data_shards import remap as remap_module
 from data_shards.build import BuildSettings, build
 from data_shards.errors import DataError
 from data_shards.info import info
@@ -260,3 +261,13 @@ def test_a_saved_pruned_tokenizer_is_read_by_transformers_alone(pruned):
     again = AutoTokenizer.from_pretrained(pruned[0])
     assert len(again.get_vocab()) == len(pruned[1])
     assert again.is_fast
+
+
+def test_a_target_that_failed_half_way_is_gone(whole, pruned, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(remap_module, "finish", full)
+    with pytest.raises(DataError, match=r"expected to write the shards there, got .*No space left"):
+        remap_shards(whole[2], tmp_path / "target", load_tokenizer(str(pruned[0])), pruned[1])
+    assert not (tmp_path / "target").exists()
