@@ -42,7 +42,8 @@ def _texts(count: int, seed: int) -> list[str]:
         words = rng.choices(lexicon, weights, k=rng.randint(2, 40))
         words = [word.capitalize() if rng.random() < 0.1 else word + rng.choice(["", "", "", ",", ".", "'s", "-", " 17"]) for word in words]
         if number % 9 == 0:
-            words.insert(1, rng.choice(["☃", "sno☃w", "☃☃ki", "x" * 120, "<mask>"]))
+            words.insert(1, rng.choice(["☃", "x" * 120, "<mask>"]))
+            words.insert(1, rng.choice(["☃", "<mask>"]).join(rng.choices(lexicon, k=2)))  # unknown, or added, in the middle of a word
         documents.append(" ".join(words))
     return documents
 
