@@ -103,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
     _add_cache(evaluate)
     evaluate.add_argument("--teacher", default=None, metavar="MODEL", help="also: retention, agreement and KL to this one")
     evaluate.add_argument("--window-tokens", type=at_least(4), default=128, metavar="N", help="positions per window (128)")
+    evaluate.add_argument(
+        "--packing", default="windows", choices=("windows", "documents"), help="several documents in a row (windows), or one piece of one"
+    )
     evaluate.add_argument("--windows", type=at_least(1), default=None, metavar="N", help="how many held-out windows (all)")
     evaluate.add_argument("--batch", type=at_least(1), default=32, metavar="N", help="windows at a time (32)")
     evaluate.add_argument("--mask-rate", type=share, default=0.15, metavar="SHARE", help="share of tokens predicted (0.15)")

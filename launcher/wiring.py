@@ -121,7 +121,7 @@ def check_fits(name: str, encoder: Encoder, manifest: Manifest, stream: StreamSe
     if not encoder.packs and stream.packing == "windows" and not stream.attend_across_documents:
         raise LaunchError(
             f"data.packing: expected documents for the {name}, whose convolution reads across the documents of a window, got windows; "
-            "set data.packing: documents"
+            "set data.packing: documents (evaluate: --packing documents)"
         )
 
 
