@@ -152,6 +152,11 @@ class StudentEngine:
     def close(self) -> None:
         """Let go of the module: hooks and buffers. Nothing else may be called afterwards."""
         self.engine.destroy()
+        self.inner.state.clear()
+        if hasattr(self.optimizer, "parameter_offload"):  # ZeRO-3: autograd's hooks hold it, unseen by the garbage collector
+            for parameter in self.module.parameters():
+                parameter.__dict__.clear()
+            vars(self.optimizer).clear()
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Give the module's own copies of some parameters, by name, these values (not the masters: see load_full_state). Collective."""
