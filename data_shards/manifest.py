@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from data_shards.errors import DataError
 from data_shards.location import Location
 
 MANIFEST = "manifest.json"
+DIGEST = "digest"  # of the manifest itself; a manifest without one, as another program may write it, is taken at its word
 JOURNAL = ".journal.json"
 TOKENIZER = "tokenizer"  # the folder that holds the corpus's own
 FORMAT: Literal["stillhouse-shards-1"] = "stillhouse-shards-1"
@@ -87,13 +89,23 @@ class Manifest(BaseModel):
             got = "a build that has not finished; run the same build again to finish it" if unfinished else "none; build the shards first"
             raise DataError(f"{where}: expected the manifest of a shard folder, got {got}")
         try:
-            return cls.model_validate_json(location.read(MANIFEST))
+            content = location.read(MANIFEST)
+            digest = None
+            with suppress(ValueError, RecursionError):  # what is not JSON is for pydantic to describe
+                values = json.loads(content)
+                if isinstance(values, dict) and DIGEST in values:
+                    digest = values.pop(DIGEST)
+                    content = json.dumps(values).encode()
+            manifest = cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
             at = ".".join(str(part) for part in first["loc"]) or "the file"
             raise DataError(
                 f"{where}: expected a manifest of format {FORMAT}, got {first['msg']} at {at}; build the shards again with this version"
             ) from None
+        if digest is not None and digest != canonical_sha256(manifest.model_dump(mode="json")):
+            raise DataError(f"{where}: expected the {DIGEST} of what it says, got another; bring the file back, or build the shards again")
+        return manifest
 
     @property
     def fingerprint(self) -> str:
@@ -121,7 +133,11 @@ class Manifest(BaseModel):
         entry = self.sidecars.get(name)
         if entry is None:
             raise DataError(f"{location.where(name)}: expected an entry in the manifest, got none; build the shards again")
-        content = location.path(name, entry.bytes, entry.sha256).read_bytes()
+        path = location.path(name, entry.bytes, entry.sha256)
+        if path.stat().st_size != entry.bytes:
+            got = f"{path.stat().st_size}; bring the file back, or build the shards again"
+            raise DataError(f"{location.where(name)}: expected {entry.bytes} bytes, got {got}")
+        content = path.read_bytes()
         if location.is_remote and hashlib.sha256(content).hexdigest() != entry.sha256:
             content = location.path(name, entry.bytes, entry.sha256, anew=True).read_bytes()
         if hashlib.sha256(content).hexdigest() != entry.sha256:
@@ -130,8 +146,10 @@ class Manifest(BaseModel):
         return content
 
     def content(self) -> bytes:
-        """The bytes of manifest.json."""
-        return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        """The bytes of manifest.json, with a digest of what it says: no flipped bit is believed."""
+        values = self.model_dump(mode="json")
+        values[DIGEST] = canonical_sha256(values)
+        return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def canonical_sha256(value: object) -> str:

@@ -5,10 +5,9 @@ rounds up to the same multiple of bin_width; every global batch comes from one b
 All of it follows from lengths-SPLIT.npy; memory is some 12 bytes a document and 10 bytes a piece.
 """
 
-import io
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,10 @@ from data_shards.errors import DataError
 from data_shards.location import Location
 from data_shards.manifest import Manifest
 from data_shards.order import SHARDS, WINDOWS
-from data_shards.rows import Rows, framed
+from data_shards.rows import Rows, emptied, framed
+from data_shards.shard import LENGTHS
 from data_shards.shelf import Shelf, offsets
+from data_shards.tar_members import npy_array
 from data_shards.windows import MIN_WINDOW_TOKENS
 
 
@@ -30,16 +31,12 @@ def lengths_name(split: str) -> str:
 
 def read_lengths(location: Location, manifest: Manifest, split: str) -> NDArray[np.uint32]:
     """Tokens of each document of a split. Raises DataError when the file does not keep the manifest's promise."""
-    where = location.where(lengths_name(split))
+    content = manifest.sidecar(location, lengths_name(split))
     try:
-        lengths: NDArray[Any] = np.lib.format.read_array(io.BytesIO(manifest.sidecar(location, lengths_name(split))), allow_pickle=False)
+        return npy_array(content, LENGTHS, manifest.documents(split))
     except ValueError as error:
+        where = location.where(lengths_name(split))
         raise DataError(f"{where}: expected the lengths of {split}, got {error}; build the shards again") from None
-    if lengths.shape != (manifest.documents(split),) or lengths.dtype != np.uint32:
-        raise DataError(
-            f"{where}: expected {manifest.documents(split)} uint32 lengths, got {lengths.dtype} {lengths.shape}; build the shards again"
-        )
-    return lengths
 
 
 class Pieces:
@@ -54,13 +51,14 @@ class Pieces:
         verify: bool = True,
         bin_width: int = 32,
         open_shards: int = 64,
+        on_corrupt: Literal["stop", "skip"] = "stop",
     ) -> None:
         if window_tokens < MIN_WINDOW_TOKENS:
             raise DataError(f"window_tokens: expected at least {MIN_WINDOW_TOKENS}, got {window_tokens}; raise it")
         location = Location.of(folder, cache_dir)
         self.manifest = Manifest.load(location)
         self.window_tokens = window_tokens
-        self._shelf = Shelf(location, self.manifest, split, open_shards, verify)
+        self._shelf = Shelf(location, self.manifest, split, open_shards, verify, on_corrupt)
         self._piece_tokens = window_tokens - 2
         self._lengths = read_lengths(location, self.manifest, split)
         self._first_document = offsets([entry.documents for entry in self._shelf.entries])
@@ -90,12 +88,19 @@ class Pieces:
         content = np.zeros((len(ids), int(self.widths[ids].max()) - 2), np.int32)
         columns = np.arange(content.shape[1])
         shards = np.searchsorted(self._first_document, documents, side="right") - 1
+        lost = np.zeros(len(ids), np.bool_)
+        missing: dict[str, str] = {}
         for number in np.unique(shards):
             rows = np.flatnonzero(shards == number)
-            shard = self._shelf.shard(int(number))
+            shard = self._shelf.shard_or_fault(int(number))
+            if isinstance(shard, str):
+                lost[rows] = True
+                missing[self._shelf.entries[number].name] = shard
+                continue
             starts = shard.starts[documents[rows] - self._first_document[number]] + begins[rows]
             content[rows] = shard.tokens(np.minimum(starts[:, None] + columns, shard.entry.tokens - 1))
-        return framed(content, sizes, None, self.manifest.cls_id, self.manifest.sep_id, self.manifest.pad_id)
+        framing = (self.manifest.cls_id, self.manifest.sep_id, self.manifest.pad_id)
+        return emptied(framed(content, sizes, None, *framing), lost, missing, self.manifest.pad_id)
 
 
 class PieceOrder:

@@ -1,6 +1,7 @@
 """Rows: token ids as a model reads them, before anything is hidden."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ class Rows:
     """B rows of S positions, all int32 [B, S].
 
     segments: 0 is padding, 1.. numbers the documents of a row. positions restart with each segment and are 0 in padding.
+    missing: shards that were passed over -> why; their rows are padding alone.
     """
 
     input_ids: NDArray[np.int32]
     segments: NDArray[np.int32]
     positions: NDArray[np.int32]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def framed(
@@ -40,3 +43,13 @@ def framed(
     segments = np.where(real, np.cumsum(starts, axis=1), 0).astype(np.int32)
     opened_at = np.maximum.accumulate(np.where(starts, columns, 0), axis=1)
     return Rows(ids, segments, np.where(real, columns - opened_at, 0).astype(np.int32))
+
+
+def emptied(rows: Rows, lost: NDArray[np.bool_], missing: Mapping[str, str], pad_id: int) -> Rows:
+    """The same rows, those that are `lost` [B] made padding alone."""
+    if not lost.any():
+        return rows
+    gone = lost[:, None]
+    return Rows(
+        np.where(gone, np.int32(pad_id), rows.input_ids), np.where(gone, 0, rows.segments), np.where(gone, 0, rows.positions), missing
+    )

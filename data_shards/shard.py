@@ -5,7 +5,7 @@ A shard is a sequence of blocks, a block a run of whole documents: their ids wit
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.errors import DataError
+from data_shards.errors import DamagedFile
 from data_shards.location import Location, sha256_of
 from data_shards.manifest import ShardEntry
 from data_shards.tar_members import BrokenTar, Bytes, Member, members, npy_payload
 
 LENGTHS = np.dtype("<u4")
+MOST_JSON = 4096  # bytes that describe a block
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,13 @@ def blocks(tar: Bytes, dtype: np.dtype[Any]) -> Iterator[Block]:
 def _block(tar: Bytes, found: dict[str, Member], dtype: np.dtype[Any]) -> Block:
     head, key = found["json"], found["json"].key
     try:
+        if head.stop - head.start > MOST_JSON:
+            raise ValueError(f"{head.stop - head.start} bytes")
         facts = json.loads(tar[head.start : head.stop].tobytes())
         documents, tokens, crc32, lengths_crc32 = (int(facts[name]) for name in ("documents", "tokens", "crc32", "lengths_crc32"))
         if documents < 0 or tokens < 0:
             raise ValueError("a negative count")
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise BrokenTar(f"{key}.json that is not a block's ({' '.join(str(error).split())})") from None
     lengths_at = npy_payload(tar, found["lengths.npy"], LENGTHS, documents)
     tokens_at = npy_payload(tar, found["tokens.npy"], dtype, tokens)
@@ -103,30 +106,34 @@ class Shard:
     ) -> "Shard":
         """The shard that a manifest's entry names; `verify` reads it whole and compares its sha256.
 
-        Raises DataError naming shard and key when the shard is missing, shortened or altered.
+        Raises DamagedFile naming shard and key when the shard is missing, shortened or altered, DataError when it cannot be reached.
         """
         location = Location.of(folder, cache_dir)
-        path = location.path(entry.name, entry.bytes, entry.sha256)
-        if location.is_remote and verify and sha256_of(path) != entry.sha256:
-            path = location.path(entry.name, entry.bytes, entry.sha256, anew=True)
-        try:
-            tar: Bytes = np.memmap(path, np.uint8, "r")
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path}: expected a shard of {entry.bytes} bytes, got {error}; bring it back, or build the shards again"
-            ) from None
         ids = np.dtype(dtype).newbyteorder("<")
+        try:
+            path = location.path(entry.name, entry.bytes, entry.sha256)
+            if location.is_remote and verify and sha256_of(path) != entry.sha256:
+                path = location.path(entry.name, entry.bytes, entry.sha256, anew=True)
+        except DamagedFile as fault:
+            if fault.copy is None:
+                raise
+            raise DamagedFile(damage(_mapped(fault.copy, entry), ids, entry, location.where(entry.name))) from None
+        except OSError as error:
+            raise DamagedFile(f"{path}: expected a shard that can be read, got {error.strerror}; bring it back") from None
+        tar = _mapped(path, entry)
         if len(tar) != entry.bytes or (verify and sha256_of(path) != entry.sha256):
-            raise DataError(damage(tar, ids, entry, str(path)))
+            raise DamagedFile(damage(tar, ids, entry, str(path)))
         try:
             found = tuple(blocks(tar, ids))
         except BrokenTar:
-            raise DataError(damage(tar, ids, entry, str(path))) from None
+            raise DamagedFile(damage(tar, ids, entry, str(path))) from None
+        if _stranger(found, entry) is not None:
+            raise DamagedFile(damage(tar, ids, entry, str(path)))
         lengths = np.concatenate([np.zeros(0, LENGTHS), *(tar[b.lengths_at : b.lengths_at + b.documents * 4].view(LENGTHS) for b in found)])
         starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         if (len(lengths), int(starts[-1])) != (entry.documents, entry.tokens):
             promised = f"{entry.documents} documents and {entry.tokens} tokens"
-            raise DataError(f"{path}: expected {promised}, got {len(lengths)} and {starts[-1]}; build the shards again")
+            raise DamagedFile(f"{path}: expected {promised}, got {len(lengths)} and {starts[-1]}; build the shards again")
         block_starts = np.concatenate([[0], np.cumsum([b.tokens for b in found], dtype=np.int64)])[:-1]
         shifts = np.array([b.tokens_at // ids.itemsize for b in found], np.int64) - block_starts
         words = tar[: len(tar) - len(tar) % ids.itemsize].view(ids)
@@ -155,6 +162,8 @@ def damage(tar: Bytes, dtype: np.dtype[Any], entry: ShardEntry, where: str) -> s
             fault = block.fault(tar, dtype)
             if fault:
                 return f"{where}, key {block.key}: expected the tokens that were written, got {fault}; {advice}"
+            if _stranger((block,), entry):
+                return f"{where}, key {block.key}: expected keys of shard {_number(entry)}, got another shard's file; {advice}"
             last = block.key
     except BrokenTar as broken:
         size = f" ({len(tar)} bytes of {entry.bytes})" if len(tar) != entry.bytes else ""
@@ -162,3 +171,22 @@ def damage(tar: Bytes, dtype: np.dtype[Any], entry: ShardEntry, where: str) -> s
     if len(tar) != entry.bytes:
         return f"{where}: expected {entry.bytes} bytes, got {len(tar)}; the last whole key is {last}; {advice}"
     return f"{where}: expected sha256 {entry.sha256[:12]}…, got other bytes between the blocks, though each block is whole; {advice}"
+
+
+def _mapped(path: Path, entry: ShardEntry) -> Bytes:
+    """The bytes of a file. Raises DamagedFile when there is nothing to map."""
+    try:
+        return np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError) as error:
+        line = f"{path}: expected a shard of {entry.bytes} bytes, got {error}; bring it back, or build the shards again"
+        raise DamagedFile(line) from None
+
+
+def _number(entry: ShardEntry) -> str:
+    """The shard's number, which its keys begin with."""
+    return entry.name.removesuffix(".tar").rpartition("-")[2]
+
+
+def _stranger(found: Sequence[Block], entry: ShardEntry) -> str | None:
+    """The first key that is not of this shard, if there is one."""
+    return next((block.key for block in found if block.key.partition("-")[0] != _number(entry)), None)

@@ -4,7 +4,7 @@ Ranks, micro-batches, loader threads and interruptions only cut the same global 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,6 +42,10 @@ class StreamSettings(BaseModel):
     """For packing documents: row lengths are rounded up to a multiple of this."""
     cache_folder: str | None = None
     """Where copies of remote shards are kept."""
+    on_corrupt: Literal["stop", "skip"] = "stop"
+    """What a shard that is missing, cut short or altered does. skip: its rows are padding alone, every other row stays where it is."""
+    max_skipped_shards: Annotated[int, Field(ge=0)] = 1
+    """How many may be skipped before the run stops."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Cursor:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Cursor":
         """The inverse of as_dict. Raises DataError on anything else."""
+        if not isinstance(values, Mapping):
+            raise DataError(f"cursor: expected windows and fingerprint, got {type(values).__name__}; the checkpoint is of another version")
         windows, fingerprint = values.get("windows"), values.get("fingerprint")
         if set(values) != {"windows", "fingerprint"} or type(windows) is not int or windows < 0 or not isinstance(fingerprint, str):
             raise DataError(f"cursor: expected windows and fingerprint, got {dict(values)}; the checkpoint is of another version")
@@ -69,6 +75,7 @@ class StreamBatch:
 
     input_ids, labels, segments, positions: int32 [B, S]; labels are -100 where nothing is predicted; segment 0 is padding.
     windows, visits: int64 [B], the rows' ids and how often each was served before. first_slot: the first row's place in the global batch.
+    missing: shards that were passed over -> why; their rows are padding alone.
     """
 
     input_ids: NDArray[np.int32]
@@ -78,6 +85,7 @@ class StreamBatch:
     windows: NDArray[np.int64]
     visits: NDArray[np.int64]
     first_slot: int
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 class Stream:
@@ -91,16 +99,16 @@ class Stream:
             raise DataError(f"global_batch: expected at least 1, got {global_batch}; raise it")
         location = Location.of(folder, settings.cache_folder)
         where = f"{location.root} ({split})"
-        open_shards = settings.lanes + 2
+        opening: dict[str, Any] = {"verify": verify, "open_shards": settings.lanes + 2, "on_corrupt": settings.on_corrupt}
         self._rows: Windows | Pieces
         self._order: Order | PieceOrder
         if settings.packing == "windows":
             across = settings.attend_across_documents
-            windows = Windows(location, split, settings.window_tokens, verify=verify, across_documents=across, open_shards=open_shards)
+            windows = Windows(location, split, settings.window_tokens, across_documents=across, **opening)
             self._rows = windows
             self._order = Order(windows.shard_windows, settings.lanes, settings.seed)
         else:
-            pieces = Pieces(location, split, settings.window_tokens, verify=verify, bin_width=settings.bin_width, open_shards=open_shards)
+            pieces = Pieces(location, split, settings.window_tokens, bin_width=settings.bin_width, **opening)
             self._rows = pieces
             self._order = PieceOrder(pieces.widths, pieces.shard_windows, global_batch, settings.seed)
         if self._rows.count < global_batch:
@@ -112,7 +120,7 @@ class Stream:
         self.vocabulary = Vocabulary.load(location, self.manifest)
         self.global_batch = global_batch
         self._masker = Masker(settings.masking, self.vocabulary, settings.seed)
-        decisive = settings.model_dump(mode="json", exclude={"cache_folder"})
+        decisive = settings.model_dump(mode="json", exclude={"cache_folder", "on_corrupt", "max_skipped_shards"})
         if settings.packing == "documents":  # there the order depends on it
             decisive["global_batch"] = global_batch
         self.fingerprint = canonical_sha256([self.manifest.fingerprint, split, decisive])
@@ -180,4 +188,4 @@ class Stream:
     def _masked(self, windows: NDArray[np.int64], visits: NDArray[np.int64], first_slot: int) -> StreamBatch:
         rows = self._rows.read(windows)
         input_ids, labels = self._masker.apply(rows, windows, visits)
-        return StreamBatch(input_ids, labels, rows.segments, rows.positions, windows, visits, first_slot)
+        return StreamBatch(input_ids, labels, rows.segments, rows.positions, windows, visits, first_slot, rows.missing)

@@ -79,6 +79,14 @@ def npy_header(count: int, dtype: np.dtype[Any]) -> bytes:
     return head.getvalue()
 
 
+def npy_array(content: bytes, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """The `count` numbers of a whole .npy file. Raises ValueError when it holds anything else; see npy_payload for why so strictly."""
+    header = npy_header(count, dtype)
+    if not content.startswith(header) or len(content) != len(header) + count * dtype.itemsize:
+        raise ValueError(f"a file that does not hold {count} numbers of {dtype} in one dimension")
+    return np.frombuffer(content, dtype, offset=len(header)).copy()
+
+
 def npy_payload(tar: Bytes, member: Member, dtype: np.dtype[Any], count: int) -> int:
     """The byte of the tar at which the `count` numbers of an .npy member begin. Raises BrokenTar when it holds anything else.
 

@@ -35,7 +35,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise DataError(f"tokenizer {name}: expected a folder with tokenizer.json, got no folder; correct the path")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(Path(name).expanduser()) if name.startswith("~") else name)
+        tokenizer = AutoTokenizer.from_pretrained(str(Path(name).expanduser()) if name.startswith("~") else name, trust_remote_code=False)
     except Exception as error:  # transformers and its hub raise a dozen types for "there is none"
         raise DataError(
             f"tokenizer {name}: expected a folder or hub name of a tokenizer, got {one_line(error)[:200]}; correct the name"

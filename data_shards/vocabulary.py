@@ -2,7 +2,9 @@
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +12,10 @@ from numpy.typing import NDArray
 from data_shards.errors import DataError
 from data_shards.location import Location
 from data_shards.manifest import Manifest
+from data_shards.tar_members import npy_array, npy_header
 
 VOCABULARY = "vocabulary.npz"
+ARRAYS = {"counts": np.dtype("<u8"), "is_special": np.dtype("?"), "is_continuation": np.dtype("?")}
 
 
 @dataclass(frozen=True)
@@ -31,23 +35,28 @@ class Vocabulary:
     def load(cls, location: Location, manifest: Manifest) -> "Vocabulary":
         """The vocabulary of a shard folder. Raises DataError when the file does not keep the manifest's promise."""
         where = location.where(VOCABULARY)
-        arrays = manifest.sidecar(location, VOCABULARY)
-        try:
-            with np.load(io.BytesIO(arrays), allow_pickle=False) as file:
-                counts, is_special, is_continuation = (file[name] for name in ("counts", "is_special", "is_continuation"))
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"{where}: expected counts, is_special and is_continuation, got {error}; build the shards again") from None
         size = manifest.vocabulary_size
-        if any(array.shape != (size,) for array in (counts, is_special, is_continuation)):
-            raise DataError(f"{where}: expected one entry for each of {size} ids, got {counts.shape}; build the shards again")
-        return cls(counts.astype(np.uint64), is_special.astype(np.bool_), is_continuation.astype(np.bool_), manifest.mask_id)
+        try:
+            with zipfile.ZipFile(io.BytesIO(manifest.sidecar(location, VOCABULARY))) as archive:
+                arrays = {name: _member(archive, f"{name}.npy", dtype, size) for name, dtype in ARRAYS.items()}
+        except (KeyError, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+            found = " ".join(str(error).split())
+            raise DataError(f"{where}: expected counts, is_special and is_continuation, got {found}; build the shards again") from None
+        return cls(**arrays, mask_id=manifest.mask_id)
 
     def content(self) -> bytes:
         """The bytes of vocabulary.npz: the same for the same arrays, whenever they are written."""
         target = io.BytesIO()
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in ("counts", "is_special", "is_continuation"):
+            for name in ARRAYS:
                 array = io.BytesIO()
                 np.lib.format.write_array(array, getattr(self, name), version=(1, 0), allow_pickle=False)
                 archive.writestr(zipfile.ZipInfo(f"{name}.npy"), array.getvalue())
         return target.getvalue()
+
+
+def _member(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+    """One array of an .npz, never more of it than it may hold."""
+    most = len(npy_header(size, dtype)) + size * dtype.itemsize
+    with archive.open(name) as file:
+        return npy_array(file.read(most + 1), dtype, size)

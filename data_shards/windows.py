@@ -5,6 +5,7 @@ a shard's last window can hold padding, and how many windows there are is known 
 """
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from data_shards.errors import DataError
 from data_shards.location import Location
 from data_shards.manifest import Manifest
-from data_shards.rows import Rows, framed
+from data_shards.rows import Rows, emptied, framed
 from data_shards.shard import Shard
 from data_shards.shelf import Shelf, offsets
 
@@ -31,6 +32,7 @@ class Windows:
         verify: bool = True,
         across_documents: bool = False,
         open_shards: int = 64,
+        on_corrupt: Literal["stop", "skip"] = "stop",
     ) -> None:
         if window_tokens < MIN_WINDOW_TOKENS:
             raise DataError(f"window_tokens: expected at least {MIN_WINDOW_TOKENS}, got {window_tokens}; raise it")
@@ -38,7 +40,7 @@ class Windows:
         self.manifest = Manifest.load(location)
         self.window_tokens = window_tokens
         self._across_documents = across_documents
-        self._shelf = Shelf(location, self.manifest, split, open_shards, verify)
+        self._shelf = Shelf(location, self.manifest, split, open_shards, verify, on_corrupt)
         contents = [entry.tokens + 2 * (entry.documents - 1) for entry in self._shelf.entries]
         self.shard_windows = [-(-content // (window_tokens - 2)) for content in contents]
         self._first = offsets(self.shard_windows)
@@ -58,11 +60,19 @@ class Windows:
         sizes = np.zeros(len(ids), np.int64)
         opens = np.zeros(content.shape, np.bool_)
         shards = np.searchsorted(self._first, ids, side="right") - 1
+        lost = np.zeros(len(ids), np.bool_)
+        missing: dict[str, str] = {}
         for shard in np.unique(shards):
             rows = np.flatnonzero(shards == shard)
-            self._fill(self._shelf.shard(int(shard)), ids[rows] - self._first[shard], rows, content, sizes, opens)
+            opened = self._shelf.shard_or_fault(int(shard))
+            if isinstance(opened, str):
+                lost[rows] = True
+                missing[self._shelf.entries[shard].name] = opened
+            else:
+                self._fill(opened, ids[rows] - self._first[shard], rows, content, sizes, opens)
         manifest = self.manifest
-        return framed(content, sizes, None if self._across_documents else opens, manifest.cls_id, manifest.sep_id, manifest.pad_id)
+        framing = (manifest.cls_id, manifest.sep_id, manifest.pad_id)
+        return emptied(framed(content, sizes, None if self._across_documents else opens, *framing), lost, missing, manifest.pad_id)
 
     def _fill(
         self,

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or absent: full fp32 state by parameter name, the same for any number of ranks and any ZeRO stage.
 
 `FOLDER/update-00001234/` holds weights.safetensors, moments.safetensors and state.json (progress, cursor, scores, size and sha256 of the
-others, and a digest of itself). It is written under a temporary name, synced, renamed, then named in `FOLDER/latest`. Nothing is pickled,
-nothing read runs code.
+others, and a digest of itself). It is written under a temporary name, synced, read back and compared, renamed, then named in
+`FOLDER/latest`. Nothing is pickled, nothing read runs code.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -43,6 +44,11 @@ class Checkpoint:
     progress: Progress
     files: dict[str, dict[str, Any]]
 
+    @property
+    def bytes(self) -> int:
+        """Size of weights and moments."""
+        return sum(int(written["bytes"]) for written in self.files.values())
+
     def verify(self) -> None:
         """Raise KdError unless every file has the size and sha256 it was written with."""
         for name, written in self.files.items():
@@ -59,7 +65,7 @@ class Checkpoint:
         try:
             weights = load_file(self.folder / WEIGHTS)
             flat = load_file(self.folder / MOMENTS)
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise KdError(f"{self.folder}: expected readable safetensors, got {error}; the checkpoint is not usable") from error
         moments: dict[str, dict[str, Tensor]] = {}
         for name, value in flat.items():
@@ -68,21 +74,43 @@ class Checkpoint:
         return weights, moments
 
 
-def write(folder: Path, progress: Progress, state: Iterable[tuple[str, Tensor, dict[str, Tensor]]]) -> Path:
-    """Write one checkpoint (on one rank only) and return its folder. An OSError leaves nothing behind and what was there untouched."""
-    weights: dict[str, Tensor] = {}
-    moments: dict[str, Tensor] = {}
+State = Iterable[tuple[str, Tensor, dict[str, Tensor]]]
+"""(name, fp32 weight, moments) of one parameter after the other."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Copies of a whole state in this host's memory: what goes on training cannot change them."""
+
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+
+
+def hold(state: State) -> Held:
+    """Copy a state to the host."""
+    held = Held({}, {})
     for name, weight, kept in state:
-        weights[name] = weight.detach().to("cpu", copy=True).contiguous()
-        moments |= {f"{key}/{name}": value.detach().to("cpu", copy=True).contiguous() for key, value in kept.items()}
+        held.weights[name] = weight.detach().to("cpu", copy=True).contiguous()
+        held.moments.update({f"{key}/{name}": value.detach().to("cpu", copy=True).contiguous() for key, value in kept.items()})
+    return held
+
+
+def write(folder: Path, progress: Progress, state: State) -> Path:
+    """Write one checkpoint (on one rank only) and return its folder. See `store`."""
+    return store(folder, progress, hold(state))
+
+
+def store(folder: Path, progress: Progress, held: Held) -> Path:
+    """Write one checkpoint and return its folder: it has its name only when it has been read back as it was meant.
+
+    An OSError leaves nothing behind and what was there untouched.
+    """
     final = folder / f"update-{progress.done:08d}"
     temporary = folder / f"{TEMPORARY}{final.name}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        _save(weights, temporary / WEIGHTS)
-        _save(moments, temporary / MOMENTS)
-        files = {name: {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)} for name in (WEIGHTS, MOMENTS)}
+        files = {name: _save(tensors, temporary / name) for name, tensors in ((WEIGHTS, held.weights), (MOMENTS, held.moments))}
         body = {
             "format": FORMAT,
             "done": progress.done,
@@ -107,10 +135,12 @@ def write(folder: Path, progress: Progress, state: Iterable[tuple[str, Tensor, d
     return final
 
 
-def newest_good(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and one line for each newer one that was passed over."""
+def newest_good(folder: Path, before: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint (of an update below `before`) that verifies, and one line for each newer one that was passed over."""
     passed_over = []
     for candidate in sorted(folder.glob("update-*"), reverse=True):
+        if before is not None and candidate.name >= f"update-{before:08d}":
+            continue
         try:
             checkpoint = read(candidate)
             checkpoint.verify()
@@ -132,8 +162,10 @@ def read(folder: Path) -> Checkpoint:
         if digest != _digest(body):
             raise KdError(f"{path}: expected digest {digest[:12]}…, got another; the checkpoint is not usable")
         progress = Progress(int(body["done"]), int(body["skipped"]), int(body["tokens"]), dict(body["facts"]))
-        files = {str(name): dict(written) for name, written in body["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        files = {
+            name: {"bytes": int(body["files"][name]["bytes"]), "sha256": str(body["files"][name]["sha256"])} for name in (WEIGHTS, MOMENTS)
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise KdError(
             f"{path}: expected a checkpoint's state, got {type(error).__name__}: {error}; the checkpoint is not usable"
         ) from error
@@ -161,12 +193,26 @@ def prune(folder: Path, keep_last: int, keep_best: int) -> list[Path]:
     return removed
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def _save(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
+    """Write tensors durably: size and sha256 of the file, which has been read back and holds them bit by bit."""
     try:
         save_file(tensors, path)
+        path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors gives 0600; the folder has the user's umask
+        _sync(path)
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the disk
+        with safe_open(path, "pt") as back:
+            different = next((name for name, tensor in tensors.items() if not _same(back.get_tensor(name), tensor)), None)
     except SafetensorError as error:  # safetensors hides the OSError of a full disk in its own class
         raise OSError(f"{path}: {error}") from error
-    _sync(path)
+    if different is not None:
+        raise OSError(f"{path}: read back other numbers for {different} than were written")
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Bit by bit, NaN included."""
+    return one.shape == other.shape and torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
 
 
 def _write_synced(path: Path, text: str) -> None:

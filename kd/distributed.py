@@ -18,6 +18,8 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
+from kd import rendezvous
+
 
 def start(timeout_seconds: float = 600.0) -> None:
     """Join the process group (idempotent). A world of one uses a private file instead of a port, so that two runs never collide."""
@@ -33,6 +35,10 @@ def start(timeout_seconds: float = 600.0) -> None:
     if world_size() == 1 and "MASTER_PORT" not in os.environ:
         dist.init_process_group(accelerator.communication_backend_name(), store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         os.environ["MASTER_PORT"] = "0"
+    store = rendezvous.store(rank(), world_size(), timeout)
+    if store is not None:
+        backend = accelerator.communication_backend_name()
+        dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout)
     with quiet():
         deepspeed.init_distributed(
             dist_backend=accelerator.communication_backend_name(), auto_mpi_discovery=False, verbose=False, timeout=timeout
@@ -98,6 +104,20 @@ def from_rank_zero(text: str) -> str:
     if len(data):
         dist.broadcast(data, src=0)
     return bytes(data.tolist()).decode()
+
+
+def texts(text: str) -> list[str]:
+    """Every rank's text, in the order of ranks, on every rank. Collective."""
+    if world_size() == 1:
+        return [text]
+    lengths = [0] * world_size()
+    lengths[rank()] = len(text.encode())
+    lengths = [int(n) for n in sum_over_ranks(torch.tensor(lengths, device=device())).tolist()]
+    data = torch.zeros(sum(lengths), dtype=torch.int32, device=device())
+    first = sum(lengths[: rank()])
+    data[first : first + lengths[rank()]] = torch.tensor(list(text.encode()), dtype=torch.int32, device=device())
+    whole = bytes(sum_over_ranks(data).tolist())
+    return [whole[sum(lengths[:r]) : sum(lengths[: r + 1])].decode() for r in range(world_size())]
 
 
 @contextmanager

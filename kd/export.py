@@ -69,6 +69,7 @@ def save_student(encoder: Encoder, folder: Path, *, training: Mapping[str, Any],
             shutil.copyfile(file, partial / file.name)
         (partial / "README.md").write_text(model_card(encoder, training), encoding="utf-8")
         for file in partial.iterdir():
+            file.chmod(partial.stat().st_mode & 0o666)  # safetensors gives 0600; the folder has the user's umask
             _sync(file)
         if folder.exists():
             folder.rename(earlier)

@@ -73,21 +73,24 @@ class _Fit:
     def run(self, kept: Kept, with_head: bool) -> None:
         """Every place in its turn."""
         self.onto = self._principal(self.student.width) if kept.stream is None else torch.eye(self.wide.width)[kept.stream]
-        self._embeddings()
+        states = self._embeddings()
         smaller = (self.student.width // self.student.heads) / (self.wide.width // self.wide.heads)
         for layer in self.layers:
-            self._read("query", layer, kept.query_key[layer], scale=smaller**0.5)
-            self._read("key", layer, kept.query_key[layer], given=self.last)
-            self._read("value", layer, kept.value[layer], given=self.last)
+            back = regression(states, self.seen["query", layer])
+            self._read("query", layer, kept.query_key[layer], back, scale=smaller**0.5)
+            self._read("key", layer, kept.query_key[layer], back)
+            self._read("value", layer, kept.value[layer], back)
             self._write("attention_output", layer)
-            self._norm(self.student.layer_part(layer, "attention_norm"), self.seen["feed_forward_up", layer])
-            self._read("feed_forward_up", layer, kept.inner[layer])
+            states = self._norm(self.student.layer_part(layer, "attention_norm"), self.seen["feed_forward_up", layer])
+            self._read("feed_forward_up", layer, kept.inner[layer], regression(states, self.seen["feed_forward_up", layer]))
             self._write("feed_forward_down", layer)
             after = self.seen["head", 0] if layer == self.layers[-1] else self.seen["query", layer + 1]
-            self._norm(self.student.layer_part(layer, "feed_forward_norm"), after)
+            states = self._norm(self.student.layer_part(layer, "feed_forward_norm"), after)
         if with_head:
-            self._head(kept.stream)
-            self._decoder_bias()
+            self._head(kept.stream, states)
+            left = self.student.transform(states).mean(0)
+            mean = self.wide.decoder_weight @ self.seen["z", 0].mean(0) - self.student.decoder_weight @ left
+            self.student.decoder_bias.add_(mean)
 
     def _principal(self, width: int) -> Tensor:
         """[W, D]: orthonormal rows that keep most of the variance of the stream at all its places, and of the head's output.
@@ -106,22 +109,22 @@ class _Fit:
         length = mirror.square().sum().clamp(min=1e-300)
         return (basis - 2 * (basis @ mirror)[:, None] * mirror / length).T.float()
 
-    def _embeddings(self) -> None:
+    def _embeddings(self) -> Tensor:
+        """[N, W]: what the first layer then reads."""
         family, wide, student = self.wide.family, self.wide, self.student
         if family.embedding_projection is not None:
             source, target = wide.part(family.embedding_projection), student.part(family.embedding_projection)
             _set(target, self.onto @ _weight(source), self.onto @ _bias(source))
-            return
+            return self._inputs(student.layer_part(0, "query"))
         for path in (family.word_embeddings, family.position_embeddings, family.token_type_embeddings, family.decoder):
             if path is not None:
                 student.weight(path).copy_(wide.weight(path) @ self.onto.T)
-        self._norm(student.part(family.embedding_norm), self.seen["query", 0])
+        return self._norm(student.part(family.embedding_norm), self.seen["query", 0])
 
-    def _read(self, part: str, layer: int, rows: Tensor, scale: float = 1.0, given: tuple[Tensor, Tensor] | None = None) -> None:
-        """A matrix that reads the stream; given: the regression of an earlier one at the same place."""
+    def _read(self, part: str, layer: int, rows: Tensor, back: tuple[Tensor, Tensor], scale: float = 1.0) -> None:
+        """A matrix that reads the stream; back: the regression of the wide stream on the narrow one there."""
         target, source = self.student.layer_part(layer, part), self.wide.layer_part(layer, part)
-        self.last = given or regression(self._inputs(target), self.seen[part, layer])
-        matrix, offset = self.last
+        matrix, offset = back
         _set(target, _weight(source)[rows] @ matrix * scale, (_bias(source)[rows] + _weight(source)[rows] @ offset) * scale)
 
     def _write(self, part: str, layer: int) -> None:
@@ -130,14 +133,16 @@ class _Fit:
         matrix, offset = regression(self._inputs(target), self.seen[part, layer])
         _set(target, self.onto @ (_weight(source) @ matrix), self.onto @ (_bias(source) + _weight(source) @ offset))
 
-    def _norm(self, norm: nn.Module, wide_states: Tensor) -> None:
-        """Scale and shift of a LayerNorm, channel by channel."""
-        _fit_norm(norm, self._inputs(norm), wide_states @ self.onto.T)
+    def _norm(self, norm: nn.Module, wide_states: Tensor) -> Tensor:
+        """Scale and shift of a LayerNorm, channel by channel; [N, W], what it then gives."""
+        inputs = self._inputs(norm)
+        _fit_norm(norm, inputs, wide_states @ self.onto.T)
+        return norm(inputs)
 
-    def _head(self, stream: Tensor | None) -> None:
+    def _head(self, stream: Tensor | None, states: Tensor) -> None:
+        """The head's transform. states [N, W]: what it reads."""
         family, wide, student = self.wide.family, self.wide, self.student
         dense, source = student.part(family.head_dense), wide.part(family.head_dense)
-        states = self._inputs(dense)
         matrix, offset = regression(states, self.seen["head", 0])
         weight, bias = _weight(source) @ matrix, _bias(source) + _weight(source) @ offset
         wanted = self.seen["z", 0]
@@ -156,12 +161,6 @@ class _Fit:
             errors.append((self._head_error(norm, states, wanted), _copies(dense, norm)))
             for module, weights in zip((dense, norm), min(errors, key=lambda pair: pair[0])[1], strict=True):
                 module.load_state_dict(weights)
-
-    def _decoder_bias(self) -> None:
-        """Take up what the logits lose on the average."""
-        wide, student = self.wide, self.student
-        ours = student.transform(self._inputs(student.part(self.wide.family.head_dense))).mean(0)
-        student.decoder_bias.add_(wide.decoder_weight @ self.seen["z", 0].mean(0) - student.decoder_weight @ ours)
 
     def _head_error(self, norm: nn.Module, states: Tensor, wanted: Tensor) -> float:
         """Fit the head's norm, and say how far its output then is from the one wanted."""

@@ -220,7 +220,10 @@ def _load(path: str, config: PreTrainedConfig, dtype: torch.dtype, attention: st
                 output_loading_info=True,
                 use_safetensors=None,
             )
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+    except Exception as error:  # a dozen kinds from transformers, safetensors and torch's own reader of pickles
+        if "Weights only load failed" in str(error):
+            got = "a pickle with more in it than numbers, which was not run; ask for safetensors"
+            raise KdError(f"{path}: expected weights alone, got {got}") from None
         raise KdError(f"{path}: expected weights that fit config.json, got {one_line(error)}; fetch the model again") from error
     extra = sorted(name for name in report["unexpected_keys"] if f"{family.layers}." in f"{family.base}.{name}")
     if extra:

@@ -33,7 +33,11 @@ class TrainSettings(BaseModel):
     loader_workers: Annotated[int, Field(ge=0)] = 1
     prefetch_updates: Positive = 2
     max_bad_updates: Positive = 10
-    """Non-finite updates in a row that are skipped before the run stops."""
+    """Non-finite updates in a row that are skipped before the run goes back or stops."""
+    spike_factor: Annotated[float, Field(gt=1)] | None = None
+    """A loss above so many times the median of the last 64 is a spike: counted, and a reason to go back. null: none is."""
+    roll_backs: Annotated[int, Field(ge=0)] = 0
+    """How often the run may go back to the weights of its last good checkpoint; the updates since then are not learned from."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
 
     @model_validator(mode="after")
@@ -74,3 +78,5 @@ class CheckpointSettings(BaseModel):
     keep_last: Positive = 2
     keep_best: Annotated[int, Field(ge=0)] = 1
     """How many of the checkpoints with the lowest held-out loss to keep besides."""
+    asynchronous: bool = False
+    """Train on while the bytes are written. Costs 12 bytes a parameter of host memory meanwhile, on rank 0."""

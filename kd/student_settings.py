@@ -33,7 +33,7 @@ class StudentSettings(BaseModel):
     shrink: Method | None = None
     """How the teacher's weights become fewer (kd/width.py). None: layers are copied as they are; where the student is narrower,
     projection, or activation for a family that cannot be projected."""
-    sample_tokens: Positive = 4096
+    sample_tokens: Positive = 8192
     """Positions of the corpus that activation and projection look at."""
     architecture: Literal["same", "distilbert"] = "distilbert"
     """The teacher's own architecture, or DistilBERT's (no token types)."""

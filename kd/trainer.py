@@ -9,7 +9,8 @@ An update, on every rank:
 """
 
 import gc
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import AutoModelForMaskedLM
 from kd import checkpoint, distributed
 from kd.batch import Batch
 from kd.capture import capture
-from kd.checkpoint import Checkpoint, Progress
+from kd.checkpoint import Checkpoint, Progress, State
 from kd.decoder import Decoder
 from kd.engine import StudentEngine
 from kd.errors import KdError
@@ -54,6 +55,8 @@ class UpdateReport:
     """Its phase; empty where the run has none."""
     scheduled: dict[str, float] = field(default_factory=dict)
     """What the terms' schedules gave: {"weight/mlm": 0.5}."""
+    cause: str = ""
+    """Why an update was not applied."""
 
 
 class Lesson(nn.Module):
@@ -101,7 +104,6 @@ class Trainer:
         self.done = 0
         """Finished updates, skipped ones included."""
         self.skipped = 0
-        self.bad_in_a_row = 0
         self.tokens = 0
         self.steps = 0
         """AdamW's own count: updates that moved the weights since its state was last fresh."""
@@ -134,11 +136,11 @@ class Trainer:
         self.tokens += tokens
         self.skipped += not applied
         self.steps += applied
-        self.bad_in_a_row = 0 if applied else self.bad_in_a_row + 1
         loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
         terms = dict(zip(objective.names, means, strict=True))
         scheduled = self.objective.scheduled(*within)
-        return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled)
+        cause = "" if applied else self._cause(batches, terms)
+        return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause)
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
         """The student as it is now, whole and by itself, for evaluation and export. Collective; every rank gets one."""
@@ -150,14 +152,17 @@ class Trainer:
                     own[name.removeprefix(STUDENT)].copy_(weight)
         return copy.to(self.device).eval()
 
-    def save(self, folder: Path, facts: dict[str, Any]) -> str | None:
-        """Write a checkpoint; None, or why it could not be written. Collective: all ranks get the same answer."""
+    def save(self, folder: Path, facts: dict[str, Any], write: Callable[[Path, Progress, State], Any] = checkpoint.write) -> str | None:
+        """Write a checkpoint; None, or why it could not be written. Collective: all ranks get the same answer.
+
+        write: what rank 0 does with the state; it may return before the bytes are written.
+        """
         progress = Progress(self.done, self.skipped, self.tokens, facts | {STEPS: self.steps})
         state = self.engine.full_state()
         failed = ""
         if distributed.rank() == 0:
             try:
-                checkpoint.write(folder, progress, state)
+                write(folder, progress, state)
             except OSError as error:
                 failed = str(error) or repr(error)
         for _ in state:  # the other ranks take part in gathering
@@ -234,7 +239,34 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             return Encoder(AutoModelForMaskedLM.from_config(self.student.hf.config, dtype=dtype))
 
+    def roll_back(self, saved: Checkpoint) -> None:
+        """Take a checkpoint's weights, moments and count of steps again; the updates since then count as skipped ones. Collective."""
+        done, tokens = self.done, self.tokens
+        self.engine.set_weights(saved.load()[0])
+        self.load(saved)
+        self.done, self.tokens = done, tokens
+        self.skipped = saved.progress.skipped + done - saved.progress.done
+
+    def _cause(self, batches: Sequence[Batch], terms: dict[str, float]) -> str:
+        """Why an update was not finite: the teacher, a term, or the gradient alone. Collective; asks the teacher again."""
+        broken = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for batch in batches:
+            with self.teachers.teach(self.done - 1, batch, self.lesson.objective, self.vocabulary) as taught:
+                for given in taught.outputs.values() if taught is not None else ():
+                    states = [given.last_hidden, *given.states.values()] + ([given.transformed] if given.transformed is not None else [])
+                    head = [given.decoder.weight, given.decoder.bias] if given.decoder is not None else []
+                    broken += torch.tensor([_broken(states), _broken(head)], dtype=torch.float64, device=self.device)
+        in_states, in_head = distributed.sum_over_ranks(broken).tolist()
+        if in_states or in_head:
+            return f"the teacher's {'hidden states' if in_states else 'head'} not finite"
+        wrong = [name for name, mean in terms.items() if not math.isfinite(mean)]
+        return f"loss of {', '.join(wrong)} not finite" if wrong else "gradient not finite"
+
     def _seed_dropout(self, batch: Batch) -> None:
         """Dropout is a function of (seed, update, first slot): a checkpoint needs no random state."""
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + batch.update * 0xBF58476D1CE4E5B9 + batch.first_slot * 0x94D049BB133111EB) % 2**63
         torch.manual_seed(key)
+
+
+def _broken(tensors: Iterable[Tensor]) -> bool:
+    return not all(torch.isfinite(tensor).all() for tensor in tensors)

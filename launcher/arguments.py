@@ -35,6 +35,11 @@ VOCABULARY_EXAMPLE = """example:
   stillhouse vocabulary prune bert-base-uncased --shards shards/mine --size 8000 --out pruned
   stillhouse train --config laptop teacher.model=pruned/model data.shards=pruned/shards
 """
+DOCTOR_EXAMPLE = """examples:
+  stillhouse doctor --folder runs --shards shards/mine   this machine: software, ranks, disks, network
+  srun --ntasks=2 stillhouse doctor                      the same on compute nodes
+  stillhouse doctor runs/laptop                          a run: its health, why it stopped, what to do
+"""
 REPLAY_EXAMPLE = """example:
   stillhouse wandb-replay runs/laptop --project my-project
 """
@@ -109,6 +114,14 @@ def parser() -> argparse.ArgumentParser:
     _add_vocabulary(
         verbs.add_parser("vocabulary", help="a model and its shards with fewer pieces", epilog=VOCABULARY_EXAMPLE, formatter_class=raw)
     )
+    doctor = verbs.add_parser(
+        "doctor", help="what a run would meet on this machine, or how a run is", epilog=DOCTOR_EXAMPLE, formatter_class=raw
+    )
+    doctor.add_argument("run", nargs="?", default=None, metavar="RUN", help="a run folder; without it: this machine")
+    doctor.add_argument("--folder", default="runs", metavar="FOLDER", help="where runs will be kept: its disk is tried (runs)")
+    doctor.add_argument("--shards", default=None, metavar="FOLDER", help="shards that will be read")
+    doctor.add_argument("--clear-locks", action="store_true", help="remove compile locks that a killed build left")
+    doctor.add_argument("--json", action="store_true", help="answer as JSON")
     replay = verbs.add_parser(
         "wandb-replay",
         help="one clean W&B run, rebuilt from a run folder's metrics.jsonl",

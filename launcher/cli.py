@@ -9,6 +9,7 @@ from launcher.run import guarded
 
 MODULES = {
     "demo": "launcher.demo",
+    "doctor": "launcher.doctor",
     "train": "launcher.run",
     "evaluate": "launcher.scores",
     "shards": "launcher.shards",

@@ -66,14 +66,14 @@ def prepare_extensions(say: Callable[[str], None] = print) -> None:
     os.environ[VARIABLE] = str(folder)
     _find_ninja()
     lock = folder / OP / "lock"
-    if _is_ready(folder) and not lock.exists():
+    if is_ready(folder) and not lock.exists():
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         guard = FileLock(folder / ".building", timeout=WAIT_SECONDS)
         with guard:
             _settle_lock(folder, lock, private, say)
-            if not _is_ready(folder):
+            if not is_ready(folder):
                 _build(folder, say)
     except Timeout:
         raise LaunchError(
@@ -87,12 +87,12 @@ def _settle_lock(folder: Path, lock: Path, private: bool, say: Callable[[str], N
     """Wait for a lock that somebody holds; deal with one that nobody does."""
     began = time.monotonic()
     told = False
-    while lock.exists() and (holder := _holder(lock)) is not None:
+    while lock.exists() and (at_work := holder(lock)) is not None:
         if not told and time.monotonic() > began + 2.0:  # another run that only loads what is ready is faster
-            say(f"waiting for process {holder}, which is compiling DeepSpeed's communication op")
+            say(f"waiting for process {at_work}, which is compiling DeepSpeed's communication op")
             told = True
         if time.monotonic() > began + WAIT_SECONDS:
-            raise LaunchError(f"{lock}: expected process {holder} to finish compiling, got no end; stop it and start again")
+            raise LaunchError(f"{lock}: expected process {at_work} to finish compiling, got no end; stop it and start again")
         time.sleep(0.2)
     if not lock.exists():
         return
@@ -102,7 +102,7 @@ def _settle_lock(folder: Path, lock: Path, private: bool, say: Callable[[str], N
             f"remove it if nothing else compiles there: rm {lock}"
         )
     say(f"{lock}: removed a lock that a killed process left")
-    if _is_ready(folder):
+    if is_ready(folder):
         lock.unlink(missing_ok=True)
         return
     # The killed process's compiler may still be writing: it keeps the folder it is in, and the new build gets another.
@@ -142,7 +142,7 @@ def _find_ninja() -> None:
         os.environ["PATH"] = os.pathsep.join([str(beside), os.environ.get("PATH", os.defpath)])
 
 
-def _is_ready(folder: Path) -> bool:
+def is_ready(folder: Path) -> bool:
     """Whether the op was built here and its library is still there (no library: a platform without the op)."""
     try:
         library = (folder / READY).read_text(encoding="utf-8").strip()
@@ -151,7 +151,7 @@ def _is_ready(folder: Path) -> bool:
     return not library or Path(library).exists()
 
 
-def _holder(lock: Path) -> int | None:
+def holder(lock: Path) -> int | None:
     """The process of this host that has the lock open, if there is one that this user can see."""
     wanted = os.path.realpath(lock)
     for process in psutil.process_iter():

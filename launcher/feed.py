@@ -33,19 +33,22 @@ class Feed:
         self.windows = windows
         """Consumed so far: the cursor. Counts what `take` handed out, never what was fetched ahead."""
         self.waited_seconds = 0.0
+        self.missing: dict[str, str] = {}
+        """Shards that were passed over in what `take` handed out -> why."""
         self._next = (update, windows)
         self._threads = ThreadPoolExecutor(max(1, train.loader_workers), thread_name_prefix="feed") if train.loader_workers else None
-        self._ahead: deque[Future[list[Batch]]] = deque()
+        self._ahead: deque[Future[tuple[list[Batch], dict[str, str]]]] = deque()
 
     def take(self) -> list[Batch]:
         """The next update's micro-batches of this rank."""
         started = time.perf_counter()
         if self._threads is None:
-            batches = self._fetch(*self._advance())
+            batches, missing = self._fetch(*self._advance())
         else:
             while len(self._ahead) < self.train.prefetch_updates:
                 self._ahead.append(self._threads.submit(self._fetch, *self._advance()))
-            batches = self._ahead.popleft().result()
+            batches, missing = self._ahead.popleft().result()
+        self.missing |= missing
         self.waited_seconds += time.perf_counter() - started
         self.windows += self.train.global_batch
         return batches
@@ -60,10 +63,11 @@ class Feed:
         self._next = (update + 1, windows + self.train.global_batch)
         return update, windows
 
-    def _fetch(self, update: int, windows: int) -> list[Batch]:
+    def _fetch(self, update: int, windows: int) -> tuple[list[Batch], dict[str, str]]:
         size = self.train.micro_batch
-        count = self.train.micro_batches(self.world)
-        return [to_batch(self.stream.batch(windows, self.rank, self.world, size, index), update) for index in range(count)]
+        rows = [self.stream.batch(windows, self.rank, self.world, size, index) for index in range(self.train.micro_batches(self.world))]
+        missing = {name: why for part in rows for name, why in part.missing.items()}
+        return [to_batch(part, update) for part in rows], missing
 
 
 def sample_batches(stream: Stream, tokens: int) -> list[Batch]:

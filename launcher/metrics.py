@@ -48,7 +48,7 @@ class AppendedFile:
 
     def _open(self) -> int:
         """A process killed while it wrote leaves half a line, which the next would grow into: cut off here."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         end = os.fstat(descriptor).st_size
         while end and os.pread(descriptor, 1, end - 1) != b"\n":
             end -= 1
@@ -73,7 +73,7 @@ def read(metrics: Path) -> list[dict[str, Any]]:
             value = json.loads(line)
             if not isinstance(value, dict) or "kind" not in value or not isinstance(value.get("update"), int):
                 raise ValueError("no kind or no update")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):  # no newline after it: torn
                 break
             raise LaunchError(f"{metrics}: line {number}: expected a report line, got {error}; repair or remove the line") from None

@@ -49,14 +49,14 @@ def agreed(action: Callable[[], Any]) -> Any:
     return result
 
 
-def newest_checkpoint(folder: RunFolder) -> Checkpoint | None:
-    """The newest checkpoint that verifies, the same on every rank; rank 0 says what it passed over."""
+def newest_checkpoint(folder: RunFolder, before: int | None = None) -> Checkpoint | None:
+    """The newest checkpoint that verifies, the same on every rank; rank 0 says what it passed over. before: of an update below it."""
 
     def find() -> str:
-        found, passed_over = checkpoint.newest_good(folder.checkpoints)
+        found, passed_over = checkpoint.newest_good(folder.checkpoints, before)
         for line in passed_over:
             print(f"passed over: {line}", flush=True)
-        if found is None and passed_over:
+        if found is None and passed_over and before is None:
             raise LaunchError(
                 f"{folder.checkpoints}: expected a usable checkpoint, got {len(passed_over)} damaged; restore one, or use another folder"
             )

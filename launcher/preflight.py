@@ -31,6 +31,7 @@ PACKAGES = {
     "pyarrow": ">=26",
     "psutil": ">=7",
     "filelock": ">=4",
+    "matplotlib": ">=3.11,<4",
 }
 """Versions that are known to work: pyproject.toml's, repeated here for a clone that was never installed (a test compares them)."""
 

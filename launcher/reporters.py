@@ -9,6 +9,7 @@ Nothing here may stop or slow a run: a full disk or a silent server costs one se
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from launcher.console import Screen, sentence
+from launcher.credentials import redacted
 from launcher.errors import LaunchError
 from launcher.metrics import METRICS, AppendedFile, json_line, read, replace, trim
 
@@ -67,6 +69,7 @@ class Reporters:
 
     def line(self, values: Mapping[str, Any]) -> None:
         """Report one line: kind train, heldout or event, update, and what docs/metrics.md lists for the kind."""
+        values = redacted(dict(values))  # an event may quote an error that quotes a URL
         self._append(self._metrics, json_line(values))
         self._append(self._log, f"{_now()}  {sentence(values)}\n")
         with self._never_fatal("the console"):
@@ -153,7 +156,8 @@ class WandB:
     @staticmethod
     def _start(wandb: Any, mode: str, given: dict[str, Any]) -> Any:
         # Offline there is no server to ask about an earlier part; W&B would only say so.
-        run = wandb.init(mode=mode, resume="allow" if mode == "online" else None, **given)
+        with _arguments_without_secrets():
+            run = wandb.init(mode=mode, resume="allow" if mode == "online" else None, **given)
         for axis in AXES:
             run.define_metric(axis, hidden=True)
         for kind in KINDS:
@@ -219,6 +223,17 @@ def replay(folder: Path, settings: ReportSettings, *, name: str, config: Mapping
         run.log(values)
     run.finish(0)
     return run_id
+
+
+@contextmanager
+def _arguments_without_secrets() -> Iterator[None]:
+    """W&B records the command line, in which a URL may hold a password."""
+    kept = sys.argv
+    sys.argv = redacted(kept)
+    try:
+        yield
+    finally:
+        sys.argv = kept
 
 
 def _finite(value: Any) -> bool:

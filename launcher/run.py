@@ -4,6 +4,7 @@ Works alike under deepspeed, torchrun, srun (RANK, WORLD_SIZE, LOCAL_RANK, MASTE
 """
 
 import argparse
+import errno
 import os
 import platform
 import sys
@@ -16,8 +17,11 @@ if __package__ in (None, ""):  # started as a script: its folder is on the path,
 from data_shards.errors import DataError
 from kd.errors import KdError
 from launcher.arguments import TRAIN_EXAMPLE, Parser, add_train
+from launcher.credentials import redacted
 from launcher.errors import LaunchError
 from launcher.signals import Exit
+
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)  # a disk's troubles, not a program's
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,15 +57,23 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
 
     Rank 0 says it, and the first rank of every other host, because a folder may be missing there alone.
     """
+    os.umask(os.umask(0) | 0o002)  # what a run will read again is never writable for everyone
     try:
         return int(action(arguments))
     except (LaunchError, KdError, DataError) as error:
         rank = os.environ.get("RANK", "0")
         if rank == "0" or os.environ.get("LOCAL_RANK") == "0":
             who = "" if rank == "0" else f"rank {rank} on {platform.node()}: "
-            text = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in str(error))  # no terminal codes
+            text = "".join(
+                letter if letter.isprintable() or letter == "\n" else "?" for letter in redacted(str(error))
+            )  # no terminal codes
             print(f"stillhouse: {who}{text}", file=sys.stderr, flush=True)
         return int(Exit.BAD_INPUT)
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        print(f"stillhouse: {redacted(str(error))}; see that the disk is there and has room, and start again", file=sys.stderr, flush=True)
+        return int(Exit.FAILED)
     except KeyboardInterrupt:
         print("stillhouse: stopped", file=sys.stderr, flush=True)
         return 130

@@ -33,6 +33,8 @@ FREE_TO_CHANGE = (
     "evaluate",
     "data.shards",  # also where they lie: the cursor has their fingerprint, and refuses others
     "data.cache_folder",
+    "data.on_corrupt",  # nothing, as long as no shard is damaged
+    "data.max_skipped_shards",
     "teacher.mode",
     "teachers.models.mode",
     "train.micro_batch",
@@ -43,6 +45,8 @@ FREE_TO_CHANGE = (
     "train.loader_workers",
     "train.prefetch_updates",
     "train.max_bad_updates",
+    "train.spike_factor",  # nothing, as long as all goes well
+    "train.roll_backs",
     "train.timeout_seconds",
 )
 """Settings that cannot change what is learned, beyond rounding: a run may be continued with others."""
@@ -168,6 +172,14 @@ def _owned(folder: Path) -> Iterator[None]:
     finally:
         if _owner(lock) == mine:
             lock.unlink(missing_ok=True)
+
+
+def owner_of(run: RunFolder) -> str | None:
+    """Who runs in a folder now, in words; None where nobody does."""
+    owner = _owner(run.folder / "lock")
+    if owner is None or not _lives(owner):
+        return None
+    return f"host {owner.get('host')}, pid {owner.get('pid')}" + (f", job {owner['job']}" if owner.get("job") else "")
 
 
 def _owner(lock: Path) -> dict[str, Any] | None:

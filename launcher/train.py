@@ -16,11 +16,13 @@ from typing import Any
 import torch
 
 from data_shards.stream import Cursor
-from kd import checkpoint, distributed
+from kd import distributed
 from kd.checkpoint import Checkpoint
+from kd.errors import KdError
 from kd.evaluate import MlmScores, evaluate_mlm
 from kd.export import model_sizes, save_student
 from kd.models import Encoder
+from kd.saving import Written
 from kd.trainer import UpdateReport
 from launcher import config as configuration
 from launcher import wiring
@@ -29,8 +31,10 @@ from launcher.errors import LaunchError
 from launcher.feed import Feed, heldout_batches
 from launcher.meter import Meter, peak_memory_gb
 from launcher.opening import newest_checkpoint, open_folder
+from launcher.recovery import Recovery
 from launcher.reporters import Reporters, trim
 from launcher.run_folder import RunFolder, write_atomically
+from launcher.saving import Saving
 from launcher.signals import Exit, StopFlag
 from launcher.wiring import Parts
 
@@ -65,6 +69,7 @@ def main(config: RunConfig, resume: bool = False) -> int:
                 code = run.go()
             finally:
                 run.feed.close()
+                run.saving.close()
                 if reporters is not None:
                     reporters.close(int(code))
             distributed.barrier()
@@ -84,10 +89,11 @@ class Run:
         self.reporters = reporters
         self.stop = stop
         self.meter = Meter()
+        self.run_id = folder.wandb_id if distributed.rank() == 0 else None
         self.scores: MlmScores | None = None
         self.best = float("inf")
-        self.saved_at = time.monotonic()
-        self.saved_update = -1
+        self.saving = Saving(folder.checkpoints, config.checkpoint)
+        self.recovery = Recovery(config, folder, parts.trainer, self.event)
         self.started = time.monotonic()
         self.elapsed_before = 0.0
         self.feed: Feed
@@ -103,7 +109,9 @@ class Run:
             self.meter = Meter.from_dict(facts["meter"])
             self.best = facts["best"] if facts["best"] is not None else float("inf")
             self.elapsed_before = facts["elapsed_seconds"]
-            self.saved_update = self.trainer.done
+            self.saving.saved = self.trainer.done
+            if "recovery" in facts:
+                self.recovery.restore(facts["recovery"])
         rank, world = distributed.rank(), distributed.world_size()
         self.feed = Feed(self.parts.stream, self.config.train, rank=rank, world=world, update=self.trainer.done, windows=windows)
         if self.reporters is not None:
@@ -121,17 +129,8 @@ class Run:
             report = self.trainer.update(batches)
             self.announce()
             self.meter.add(report)
-            if not report.applied:
-                windows = sorted(int(w) for batch in batches for w in batch.windows)
-                self.event(
-                    "skipped_update", f"update {report.update}: loss or gradient not finite, weights left as they were; windows {windows}"
-                )
-                if self.trainer.bad_in_a_row >= self.config.train.max_bad_updates:
-                    self.event(
-                        "stopped",
-                        f"{self.trainer.bad_in_a_row} updates in a row were not finite; lower the learning rate, or look at those windows",
-                    )
-                    return Exit.NOT_FINITE
+            if self.recovery.is_hopeless(report, self._windows(), self.settle):
+                return Exit.NOT_FINITE
             last = report.update == self.parts.updates
             border = report.update == self.trainer.phase.end  # no line is about two phases
             if report.update % self.config.report.every_updates == 0 or border or last:
@@ -139,8 +138,9 @@ class Run:
             if self._due(self.config.evaluate.every_updates, report.update) or last:
                 self.evaluate(last)
             asked, minutes = self._agree()
-            if last or asked or minutes or self._due(self.config.checkpoint.every_updates, report.update) or self._is_best():
-                saved = self.save()
+            due = minutes or self.recovery.rolled_back or self._due(self.config.checkpoint.every_updates, report.update)
+            if last or asked or due or self._is_best():
+                saved = self.save(wait=last or asked)
                 if asked and not last:
                     if not saved:
                         return Exit.FAILED
@@ -148,7 +148,15 @@ class Run:
                     return Exit.SAVED_AFTER_SIGNAL
                 if last and not saved:
                     return Exit.FAILED
-        self.finish()
+        failed = ""
+        try:
+            self.finish()
+        except (OSError, KdError) as error:  # rank 0 alone writes
+            failed = str(error)
+        failed = distributed.from_rank_zero(failed)
+        if failed:
+            self.event("export_failed", f"student not written ({failed}); the last checkpoint is whole: start again to export it")
+            return Exit.FAILED
         return Exit.DONE
 
     def announce(self) -> None:
@@ -176,6 +184,7 @@ class Run:
         }
         if report.phase:
             values["phase"] = report.phase
+        values |= self.recovery.counts()
         del values["seconds_per_update"]
         self.line("train", values)
 
@@ -193,28 +202,26 @@ class Run:
         )
         self.meter.pause(time.perf_counter() - started)
 
-    def save(self) -> bool:
-        """Write a checkpoint and prune; False if it could not be written (said, and the last good one kept)."""
+    def save(self, wait: bool) -> bool:
+        """Write a checkpoint, or begin to; False if it could not be written (said, and the last good one kept)."""
         started = time.perf_counter()
-        if self.trainer.done == self.saved_update:
-            return True
-        failed = self.trainer.save(self.folder.checkpoints, self._facts())
-        self.saved_at = time.monotonic()
-        took = time.perf_counter() - started
-        if failed is not None:
-            self.event(
-                "checkpoint_failed", f"checkpoint after update {self.trainer.done} not written ({failed}); the last good one is kept"
-            )
-        else:
-            self.saved_update = self.trainer.done
-            if distributed.rank() == 0:
-                checkpoint.prune(self.folder.checkpoints, self.config.checkpoint.keep_last, self.config.checkpoint.keep_best)
-            self.event("checkpoint", f"checkpoint after update {self.trainer.done} written in {took:.1f} s")
+        ended = self.saving.begin(self.trainer, self._facts(), wait)
+        self.note(ended)
         if self.scores is not None:
             self.best = min(self.best, self.scores.loss)
         self.scores = None if self.trainer.done < self.parts.updates else self.scores
         self.meter.pause(time.perf_counter() - started)
-        return failed is None
+        return self.saving.saved == self.trainer.done
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written, and say how it ended. Collective."""
+        self.note(self.saving.settle())
+
+    def note(self, ended: list[Written]) -> None:
+        """Say how checkpoints ended."""
+        for written in ended:
+            event, message, numbers = self.saving.sentence(written)
+            self.event(event, message, **numbers)
 
     def finish(self) -> None:
         """The student as a Hugging Face folder, and report.json."""
@@ -254,15 +261,20 @@ class Run:
         if self.reporters is not None:
             self.reporters.line({"kind": kind, "update": self.trainer.done, **values})
 
-    def event(self, event: str, message: str) -> None:
+    def event(self, event: str, message: str, **more: Any) -> None:
         """Something that happened, from rank 0."""
-        self.line("event", {"event": event, "message": message})
+        self.line("event", {"event": event, "message": message, **more})
 
     def _scores(self, student: Encoder, windows: int | None) -> MlmScores:
         assert self.parts.heldout is not None
         rank, world = distributed.rank(), distributed.world_size()
         batches = heldout_batches(self.parts.heldout, self.config.evaluate.batch, windows, rank=rank, world=world)
         return evaluate_mlm(student, batches, vocabulary=self.trainer.vocabulary, over_ranks=distributed.sum_over_ranks)
+
+    def _windows(self) -> list[int]:
+        """Of the update that was taken last, over all ranks."""
+        windows: list[int] = self.parts.stream.slots(self.feed.windows - self.config.train.global_batch)[0].tolist()
+        return windows
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -271,7 +283,8 @@ class Run:
             "best": None if self.best == float("inf") else self.best,
             "heldout_loss": self.scores.loss if self.scores is not None else None,
             "elapsed_seconds": self._elapsed(),
-            "run_id": self.folder.wandb_id if distributed.rank() == 0 else None,
+            "recovery": self.recovery.as_dict(),
+            "run_id": self.run_id,
             "config": configuration.public(self.config),
         }
 
@@ -279,11 +292,17 @@ class Run:
         return self.elapsed_before + time.monotonic() - self.started
 
     def _agree(self) -> tuple[bool, bool]:
-        """(someone was asked to stop, the clock says save): the same on every rank."""
-        minutes = self.config.checkpoint.every_minutes
-        due = minutes is not None and distributed.rank() == 0 and time.monotonic() - self.saved_at >= 60 * minutes
-        flags = torch.tensor([self.stop.requested is not None, due], dtype=torch.float32, device=distributed.device())
-        asked, save = distributed.sum_over_ranks(flags).tolist()
+        """(someone was asked to stop, the clock says save): the same on every rank. Also: a checkpoint has ended, a shard is missing."""
+        missing = self.feed.missing.keys() - self.recovery.skipped_shards.keys()
+        due = distributed.rank() == 0 and self.saving.is_due
+        flags = [self.stop.requested is not None, due, self.saving.poll(), bool(missing)]
+        asked, save, settled, skipped = distributed.sum_over_ranks(
+            torch.tensor(flags, dtype=torch.float32, device=distributed.device())
+        ).tolist()
+        if settled:
+            self.note(self.saving.settled())
+        if skipped:
+            self.recovery.pass_over({name: self.feed.missing[name] for name in sorted(missing)})
         return asked > 0, save > 0
 
     def _is_best(self) -> bool:

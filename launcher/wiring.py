@@ -67,7 +67,8 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
     """Streams, student, teacher and trainer; the trainer stands where the checkpoint, if any, left it. Collective."""
     manifest = Manifest.load(config.data.shards)
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
-    heldout = Stream(config.data.shards, "heldout", config.data.stream, 1) if manifest.entries("heldout") else None
+    whole = config.data.stream.model_copy(update={"on_corrupt": "stop"})  # scores of other windows would not compare
+    heldout = Stream(config.data.shards, "heldout", whole, 1) if manifest.entries("heldout") else None
     precision = precision_of(config)
     teacher = load_mlm(first.model) if (first := next(iter(config.members.values()), None)) is not None else None
     student = make_student(config.student, teacher, config.train.seed, sample_of(config))

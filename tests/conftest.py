@@ -4,12 +4,14 @@ import os
 
 import pytest
 
-from launcher.extensions import extensions_folder, prepare_extensions
+from launcher.extensions import VARIABLE, extensions_folder, prepare_extensions
 
 
 @pytest.fixture(scope="session")
 def compiled() -> str:
-    """The folder with DeepSpeed's communication op, compiled once for all tests; their child processes find it by TORCH_EXTENSIONS_DIR."""
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions_folder())
-    prepare_extensions()
-    return os.environ["TORCH_EXTENSIONS_DIR"]
+    """The folder with DeepSpeed's communication op, compiled once for all tests: TORCH_EXTENSIONS_DIR of child processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, os.environ.get(VARIABLE, ""))  # restored afterwards: other tests look at what a run does without it
+        folder = str(extensions_folder())
+        prepare_extensions()
+    return folder

@@ -100,7 +100,7 @@ def test_a_copy_that_was_altered_is_fetched_anew(server, tmp_path):
 def test_a_server_that_keeps_failing_is_one_line(server, tmp_path):
     address, handler = server
     handler.failures = 99
-    with pytest.raises(DataError, match=r"manifest\.json: expected a readable file, got .* in 5 attempts; check the network") as error:
+    with pytest.raises(DataError, match=r"manifest\.json: expected a readable file, got .* in 8 attempts; check the network") as error:
         Manifest.load(address)
     assert "\n" not in str(error.value)
 

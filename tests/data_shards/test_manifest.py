@@ -60,6 +60,19 @@ def test_a_manifest_that_is_not_one_names_the_first_fault(folder, change, line):
     assert "\n" not in str(error.value)
 
 
+def test_a_value_that_changed_since_it_was_written_is_noticed_by_the_digest(folder):
+    path = folder / "manifest.json"
+    content = path.read_text()
+    assert '"pad_id": 0' in content
+    path.write_text(content.replace('"pad_id": 0', '"pad_id": 1'))
+    with pytest.raises(DataError, match="expected the digest of what it says, got another; bring the file back"):
+        Manifest.load(folder)
+    values = json.loads(content)
+    del values["digest"]
+    path.write_text(json.dumps(values))
+    assert Manifest.load(folder).pad_id == 0, "one without a digest is taken at its word"
+
+
 def test_bytes_that_are_no_json_are_one_line(folder):
     (folder / "manifest.json").write_bytes(b"\xff\x00{")
     with pytest.raises(DataError, match="expected a manifest of format stillhouse-shards-1, got"):

@@ -10,7 +10,7 @@ def test_a_row_is_framed_and_padded():
     assert rows.input_ids.tolist() == [[2, 7, 8, 9, 3], [2, 5, 3, 0, 0]]
     assert rows.segments.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     assert rows.positions.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 0, 0]]
-    assert {array.dtype for array in vars(rows).values()} == {np.dtype(np.int32)}
+    assert {array.dtype for array in (rows.input_ids, rows.segments, rows.positions)} == {np.dtype(np.int32)}
 
 
 def test_an_opening_inside_starts_a_segment_but_one_in_the_first_column_does_not():

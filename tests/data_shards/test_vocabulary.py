@@ -35,8 +35,8 @@ def test_other_arrays_are_one_line(tmp_path, make_shards):
     np.savez(pickled, counts=np.array([{}], object), is_special=np.zeros(3, bool), is_continuation=np.zeros(3, bool))
     np.savez(partial, counts=np.zeros(700, np.uint64))
     for content, line in (
-        (short.getvalue(), r"expected one entry for each of 700 ids, got \(3,\)"),
-        (pickled.getvalue(), "Object arrays cannot be loaded"),
+        (short.getvalue(), "got a file that does not hold 700 numbers of uint64 in one dimension"),
+        (pickled.getvalue(), "got a file that does not hold 700 numbers of uint64"),
         (partial.getvalue(), "is_special"),
         (b"not a zip", "expected counts, is_special and is_continuation, got"),
     ):

@@ -1,4 +1,5 @@
-"""One rank of tests/kd/test_families.py: how far a ZeRO-3 teacher of each model folder is from the encoder itself, as JSON.
+"""One rank of tests/kd/test_families.py: of each model folder, how far its ZeRO-3 teacher is from the encoder itself, and the losses of a
+student of it that trains under ZeRO-1 and ZeRO-3, as JSON.
 
 Usage: families_on_ranks.py RESULTS_FOLDER MODEL_FOLDER…   (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
 """
@@ -12,7 +13,17 @@ import torch
 from kd import distributed
 from kd.batch import IGNORED, Batch
 from kd.models import load_mlm
+from kd.phases import phases_of
+from kd.schedules import OptimizerSettings
+from kd.settings import TrainSettings
+from kd.student import StudentSettings, make_student
 from kd.teacher import TeacherSettings, make_teacher
+from kd.teachers import MemberSettings, make_teachers
+from kd.terms.hidden import HiddenCosine
+from kd.terms.logits import MaskedLM, SoftTargets
+from kd.trainer import Trainer
+
+UPDATES = 3
 
 
 def own_batch(rank: int) -> Batch:
@@ -20,7 +31,8 @@ def own_batch(rank: int) -> Batch:
     ids = torch.randint(5, 120, (2, 20), generator=torch.Generator().manual_seed(rank))
     segments = torch.tensor([1] * 9 + [2] * 8 + [0] * 3).expand(2, 20).clone()
     positions = torch.cat([torch.arange(9), torch.arange(11)]).expand(2, 20).clone()
-    return Batch(ids, torch.full_like(ids, IGNORED), positions, segments, torch.arange(2))
+    labels = ids.where(ids % 4 == 0, torch.tensor(IGNORED))
+    return Batch(ids, labels, positions, segments, torch.arange(2))
 
 
 def error(folder: str, batch: Batch) -> float:
@@ -38,11 +50,30 @@ def error(folder: str, batch: Batch) -> float:
     return max((outputs.last - hidden)[batch.real].abs().max().item(), (logits - expected).abs().max().item())
 
 
+def losses(folder: str, stage: int, batch: Batch) -> list[float]:
+    """Of a student of half the layers and its teacher, both shared out at stage 3."""
+    student = make_student(StudentSettings(architecture="same", dropout=0.0), load_mlm(folder), 1)
+    teacher = MemberSettings(model=folder, mode="zero3" if stage == 3 else "replicated")
+    optimizer = OptimizerSettings(learning_rate=3e-3, warmup=0)
+    trainer = Trainer(
+        student,
+        make_teachers([teacher], "mean", 1, "fp32", distributed.device()),
+        phases_of([], [SoftTargets(), MaskedLM(), HiddenCosine()], optimizer, UPDATES),
+        vocabulary=student.vocabulary,
+        train=TrainSettings(global_batch=4, micro_batch=2, updates=UPDATES, zero_stage=stage, precision="fp32", chunk_tokens=7),
+        precision="fp32",
+    )
+    return [trainer.update([batch]).loss for _ in range(UPDATES)]
+
+
 def main(results: Path, folders: list[str]) -> None:
     torch.set_num_threads(1)
     distributed.start()
     batch = own_batch(distributed.rank())
-    (results / f"rank-{distributed.rank()}.json").write_text(json.dumps({folder: error(folder, batch) for folder in folders}))
+    report = {
+        folder: {"error": error(folder, batch), "zero1": losses(folder, 1, batch), "zero3": losses(folder, 3, batch)} for folder in folders
+    }
+    (results / f"rank-{distributed.rank()}.json").write_text(json.dumps(report))
     distributed.stop()
 
 

@@ -85,6 +85,7 @@ def test_every_stage_precision_micro_batch_and_number_of_ranks_does_what_plain_t
             assert seen["rates"] == [0.001, 0.002, 0.002, 0.001]
             assert seen["tokens"] == [ROWS * COLUMNS - sum(slot % 5 for slot in range(ROWS))] * UPDATES
             assert seen["bit_identical"], where
+            assert seen["rolled_back"], where
             assert seen["snapshot"], where
             if exact:
                 for key, total in weights.items():

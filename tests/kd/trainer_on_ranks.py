@@ -99,7 +99,14 @@ def main() -> None:
         resumed = make(teacher, again, "zero3" if stage == 3 else "replicated", stage, precision, micro_batch)
         resumed.load(saved)
         continued = [resumed.update(batches(update, micro_batch)) for update in range(2, UPDATES)]
+        trainer.roll_back(saved)
+        counted = (trainer.done, trainer.skipped, trainer.tokens) == (UPDATES, UPDATES - 2, sum(line.tokens for line in lines))
+        back = all(torch.equal(w, kept[k]) for k, w in weights(trainer).items())
+        trainer.done, trainer.skipped = 2, 0  # only to take the same updates again
+        trainer.tokens = sum(line.tokens for line in lines[:2])
+        again = [trainer.update(batches(update, micro_batch)) for update in range(2, UPDATES)]
         report[name] = {
+            "rolled_back": counted and back and again == lines[2:] and all(torch.equal(w, after[k]) for k, w in weights(trainer).items()),
             "losses": [line.loss for line in lines],
             "norms": [line.gradient_norm for line in lines],
             "rates": [line.learning_rate for line in lines],
@@ -122,6 +129,7 @@ def main() -> None:
         poison.data.copy_(kept)
         good = trainer.update(batches(2, 2))
         report[f"{stage}-{precision}-nan"] = {
+            "named": bad.cause.startswith("the teacher's") and not good.cause,
             "skipped": not bad.applied,
             "untouched": bad.update == 2 and trainer.skipped == 1,
             "went_on": good.applied and all(torch.isfinite(w).all().item() for w in weights(trainer).values()),

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import os
 import subprocess
 import sys
 from collections import namedtuple
@@ -172,7 +173,8 @@ def test_memory_of_a_student_is_what_the_engine_holds(compiled):
         "    count = sum(p.numel() for p in model.parameters())\n"
         "    print('held', count, StudentEngine(model, train, OptimizerSettings(), precision).bytes_per_rank)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True, timeout=250)
+    environment = os.environ | {"TORCH_EXTENSIONS_DIR": compiled}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=250)
     lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("held")]
     assert len(lines) == len(cases)
     for (stage, precision), (parameters, held) in zip(cases, lines, strict=True):

@@ -39,7 +39,7 @@ def asked(make_config: Callable[..., RunConfig], tmp_path: Path) -> Callable[...
     path = tmp_path / "tiny.yaml"
     path.write_text(config.dump(make_config()))
     return lambda **more: argparse.Namespace(
-        **({"config": str(path), "settings": ["train.updates=3"], "dry_run": False, "resume": False} | more)
+        **({"config": str(path), "settings": ["train.updates=3"], "scale": None, "dry_run": False, "resume": False} | more)
     )
 
 

@@ -148,7 +148,8 @@ def test_the_spare_rows_are_those_of_the_documentation():
 
 @pytest.mark.parametrize("shrink", ["projection", "activation"])
 def test_a_narrower_student_is_made_on_the_runs_own_text(make_config, shrink: str):
-    config = make_config("student.width=24", f"student.shrink={shrink}", "student.sample_tokens=600", "student.architecture=same")
+    narrower = ("student.width=24", "student.architecture=same", "objective=[{kind: soft_targets}]")
+    config = make_config(f"student.shrink={shrink}", "student.sample_tokens=600", *narrower)
     teacher = load_mlm(config.teacher.model)
     student, again = (make_student(config.student, teacher, 1, sample_of(config)) for _ in range(2))
     assert (student.width, student.heads, student.layers) == (24, 4, 2)

@@ -124,7 +124,7 @@ def start(school: School, tmp_path: Path, compiled: str) -> Callable[..., Starte
         port = free_port()
         for rank in range(ranks):
             log = tmp_path / f"{folder.name}-{len(started)}-{rank}.log"
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "NO_COLOR": "1"}
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "NO_COLOR": "1", "TORCH_EXTENSIONS_DIR": compiled}
             if ranks > 1:
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

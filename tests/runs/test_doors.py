@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,23 +115,26 @@ def test_a_run_without_a_teacher_adapts_a_new_head_and_its_student_teaches(start
 
 def test_an_offline_wandb_run_continues_its_curve_under_one_id(start, tmp_path):
     folder = tmp_path / "watched"
-    watched = (*SETTINGS, "train.updates=40", "report.wandb=offline")
+    watched = (*SETTINGS, "train.updates=200", "report.wandb=offline")
     first = start(folder, *watched, "checkpoint.every_updates=null", "checkpoint.every_minutes=0.0001")
     first.wait_for_update(4)
+    while not list(folder.glob("wandb/offline-run-*/run-*.wandb")):  # W&B's own process writes it when it comes to it
+        assert first.processes[0].poll() is None, first.output
+        time.sleep(0.01)
     first.kill()
     assert list((folder / "checkpoints").glob("update-*")), "the clock alone said save"
-    second = start(folder, *watched, "checkpoint.every_updates=20")
+    second = start(folder, *watched, "checkpoint.every_updates=100")
     assert second.wait() == [0], second.output
     files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
     run_id = (folder / "wandb_id").read_text().strip()
     assert {file.stem for file in files} == {f"run-{run_id}"}
     assert len(files) == 2
     truth = {line["update"]: line["loss"] for line in train_lines(folder)}
-    assert list(truth) == list(range(1, 41))
+    assert list(truth) == list(range(1, 201))
     read = run([sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(files[1])], tmp_path)
     rows = [record["history"]["item"] for record in map(json.loads, read.stdout.splitlines()) if record["type"] == "history"]
     curve = {row["update"]: row["train/loss"] for row in rows if "train/loss" in row}
-    assert max(curve) == 40
+    assert max(curve) == 200
     assert curve == {update: truth[update] for update in curve}
 
 

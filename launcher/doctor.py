@@ -1,0 +1,47 @@
+"""`stillhouse doctor`: what a run would meet on this machine, tried out; `stillhouse doctor RUN`: how a run is."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from launcher import bandwidth, health, machine, storage, surroundings
+from launcher.findings import Finding, report, seen
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look, print, and leave with 1 if anything is bad."""
+    if arguments.run is not None:
+        return report(list(health.health(Path(arguments.run))), arguments.json)
+    with Console(stderr=True).status("looking around") as status:
+        findings: list[Finding] = []
+        for subject, look in checks(arguments).items():
+            status.update(f"looking at {subject}")
+            findings += seen(subject, look)
+    if bandwidth.place().get("RANK", "0") != "0":
+        return 0  # rank 0 speaks for all
+    return report(findings, arguments.json)
+
+
+def checks(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterable[Finding]]]:
+    """Everything there is to look at, in order."""
+    looks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "software": machine.software,
+        "compiler": machine.compiler,
+        "processor": machine.processor,
+        "memory": machine.memory,
+        "GPUs": machine.accelerators,
+        "DeepSpeed's op": machine.compiled_op,
+        "compile locks": partial(machine.locks, arguments.clear_locks),
+        "ranks": surroundings.ranks,
+        "names": surroundings.names,
+        "disk": partial(storage.run_storage, Path(arguments.folder)),
+        "Slurm": surroundings.slurm,
+        "W&B": surroundings.wandb,
+        "model hub": surroundings.hub,
+    }
+    if arguments.shards is not None:
+        looks["data"] = partial(storage.data_storage, arguments.shards)
+    return looks
