@@ -1,8 +1,8 @@
 """The plan against figures worked out by hand, and against what the models and engines then really hold."""
 
 import io
-import shutil
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
