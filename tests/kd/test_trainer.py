@@ -71,7 +71,7 @@ def test_every_stage_precision_micro_batch_and_number_of_ranks_does_what_plain_t
         result = tmp_path / f"ranks-{ranks}.json"
         run_ranks(ranks, SCRIPT, result, teacher, student, tmp_path / f"checkpoints-{ranks}")
         report = json.loads(result.read_text())
-        assert len(report) == 4 * 2 * 2 + 2 + 8
+        assert len(report) == 4 * 3 + 2 + 5
         for name, seen in report.items():
             where = f"{ranks} ranks, {name}"
             if name.endswith("nan"):

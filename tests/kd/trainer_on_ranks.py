@@ -77,7 +77,8 @@ def main() -> None:
     result, teacher, folder, checkpoints = sys.argv[1:]
     distributed.start()
     report = {}
-    for stage, precision, micro_batch in product((0, 1, 2, 3), ("fp32", "bf16"), (1, ROWS // distributed.world_size())):
+    whole = ROWS // distributed.world_size()
+    for stage, (precision, micro_batch) in product((0, 1, 2, 3), (("fp32", 1), ("fp32", whole), ("bf16", whole))):
         name = f"{stage}-{precision}-{micro_batch}"
         trainer = make(teacher, load_mlm(folder), "zero3" if stage == 3 else "replicated", stage, precision, micro_batch)
         lines = []
@@ -118,7 +119,7 @@ def main() -> None:
     for stage in (1, 3):
         trainer = make(teacher, load_mlm(folder), "replicated", stage, "fp32", 2, checkpointing=True)
         report[f"{stage}-checkpointing"] = {"losses": [trainer.update(batches(update, 2)).loss for update in range(UPDATES)]}
-    for stage, precision in product((0, 1, 2, 3), ("fp32", "bf16")):
+    for stage, precision in ((0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "fp32"), (3, "bf16")):
         trainer = make(teacher, load_mlm(folder), "replicated", stage, precision, 2)
         trainer.update(batches(0, 2))
         before = weights(trainer)
