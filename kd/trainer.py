@@ -8,6 +8,7 @@ An update, on every rank:
 4. the terms' sums over all ranks, as one report.
 """
 
+import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -218,11 +219,13 @@ class Trainer:
 
     def _rebuild(self, phase: Phase, weights: dict[str, Tensor]) -> None:
         """Another phase's engine, around a new student of these weights."""
-        self.engine.close()
         student = self._blank(torch.float32)
         with torch.no_grad():
             for name, parameter in student.named_parameters():
                 parameter.copy_(weights[f"{STUDENT}{name}"])
+        self.engine.close()
+        del self.engine, self.lesson, self.student
+        gc.collect()  # an engine and its module hold each other: free them before the next ones are made
         self._begin(phase, student, weights)
 
     def _take(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]], crossing: bool) -> None:
