@@ -33,6 +33,7 @@ from kd.projections import make_projections
 from kd.settings import TrainSettings
 from kd.states import Shape
 from kd.teachers import Teachers, settled
+from kd.whereabouts import Whereabouts
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
 
@@ -92,6 +93,7 @@ class Trainer:
         vocabulary: int,
         train: TrainSettings,
         precision: str,
+        here: Whereabouts | None = None,
     ) -> None:
         self.device = distributed.device()
         self.teachers = teachers
@@ -101,6 +103,7 @@ class Trainer:
         self.vocabulary = vocabulary
         self.settings = train
         self.precision = precision
+        self.here = here or Whereabouts()
         self.done = 0
         """Finished updates, skipped ones included."""
         self.skipped = 0
@@ -112,6 +115,7 @@ class Trainer:
 
     def update(self, batches: Sequence[Batch]) -> UpdateReport:
         """Learn from this rank's micro-batches of the next update. Collective."""
+        self.here.enter("counting")
         phase = phase_at(self.phases, self.done)
         if phase is not self.phase:
             self._cross(phase)
@@ -126,6 +130,7 @@ class Trainer:
         divisors = totals[: len(counts)]
         sums = torch.zeros_like(divisors)
         for batch in batches:
+            self.here.enter("teacher")
             self._seed_dropout(batch)
             with self.teachers.teach(self.done, batch, objective, self.vocabulary) as taught:
                 sums += self.engine.micro_step(batch, taught, divisors)
@@ -205,7 +210,7 @@ class Trainer:
                     parameter.copy_(before[name])
         if not any(parameter.requires_grad for parameter in self.lesson.parameters()):
             raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
-        self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision)
+        self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision, self.here)
 
     def _cross(self, phase: Phase) -> None:
         """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""

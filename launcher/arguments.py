@@ -63,6 +63,14 @@ def at_least(lowest: int) -> Callable[[str], int]:
     return number
 
 
+def _part(text: str) -> tuple[int, int]:
+    """`3/8` -> (2, 8): the number of a part, from 0, and how many there are."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, got {text}")
+    return int(number) - 1, int(count)
+
+
 def share(text: str) -> float:
     """A number between 0 and 1, neither included."""
     try:
@@ -194,6 +202,12 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     making.add_argument("--shard-tokens", type=int, default=None, metavar="N", help="tokens per shard")
     making.add_argument("--max-documents", type=int, default=None, metavar="N", help="stop after so many documents")
     making.add_argument("--seed", type=int, default=1, help="decides which documents are held out")
+    making.add_argument(
+        "--part", type=_part, default=None, metavar="K/N", help="only tokenise part K (from 1) of N, on many machines at once"
+    )
+    making.add_argument(
+        "--seal", type=at_least(1), default=None, metavar="N", help="make the shards of N finished parts: those of one build"
+    )
     making.add_argument(
         "--processes", type=at_least(1), default=None, metavar="N", help="tokenising processes (all cores); never changes the result"
     )
