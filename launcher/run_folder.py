@@ -78,7 +78,7 @@ class RunFolder:
             raise LaunchError(f"run.folder: expected a folder that can be written, got {error}; choose another") from None
         if not os.access(run.folder, os.W_OK):
             raise LaunchError(f"run.folder: expected permission to write {run.folder}, got none; choose another, or change its mode")
-        with _owned(run.folder):
+        with owned(run.folder):
             try:
                 run._settle(config)
             except OSError as error:
@@ -142,8 +142,14 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a live run owns the folder."""
+    owner = _owner(folder / "lock")
+    return owner is not None and _lives(owner)
+
+
 @contextmanager
-def _owned(folder: Path) -> Iterator[None]:
+def owned(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: host, pid and start of the owner. A dead owner's lock is taken over."""
     lock = folder / "lock"
     mine = {
