@@ -27,7 +27,7 @@ COMPARE_EXAMPLE = """examples:
   stillhouse compare configs/compare/*.yaml --budget time --jobs 2
 """
 CHAIN_EXAMPLE = """example:
-  stillhouse chain configs/chain.yaml data.shards=shards/mine teacher.model=bert-base-uncased
+  stillhouse chain configs/chains/assistants.yaml data.shards=shards/mine teacher.model=bert-base-uncased
 """
 SHARDS_EXAMPLE = """examples:
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt

@@ -1,4 +1,4 @@
-"""`stillhouse chain configs/chain.yaml`: runs of which each teaches the next, down to a student too small for the first teacher.
+"""`stillhouse chain FILE`: runs of which each teaches the next, down to a student too small for the first teacher.
 
 Teacher assistants: Mirzadeh et al. 2020, arXiv:1902.03393. Each link is an ordinary run in a folder of its own; its teacher is the student
 that the link before it exported. A chain that was stopped goes on at the link it was in. At the end all students are scored beside the
@@ -56,10 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
     """The chain, or what of it is not done yet."""
     files = [word for word in arguments.words if "=" not in word]
     if len(files) != 1:
-        raise LaunchError(f"stillhouse chain: expected one chain file, got {len(files)}; name one, as configs/chain.yaml")
+        raise LaunchError(f"stillhouse chain: expected one chain file, got {len(files)}; name one, as configs/chains/assistants.yaml")
     (file,) = files
     words = [word for word in arguments.words if word != file]
-    chain = configuration.load_as(Chain, file, ".")
+    chain = configuration.load_as(Chain, file, "chains")
     root = Path(arguments.folder) / Path(file).stem
     links = plan(chain, file, root, words)
     check(links, file)

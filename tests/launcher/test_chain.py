@@ -35,7 +35,7 @@ def test_each_links_teacher_is_the_student_of_the_one_before(made, corpus, tmp_p
 
 def test_the_packaged_chain_halves_any_teacher_twice(corpus, tmp_path: Path):
     words = [f"data.shards={corpus.shards}", f"teacher.model={corpus.model}", "data.window_tokens=32"]
-    links = plan(configuration.load_as(Chain, "chain", "."), "chain", tmp_path, words)
+    links = plan(configuration.load_as(Chain, "assistants", "chains"), "chain", tmp_path, words)
     assert len(links) == 2
     check(links, "chain")
 
@@ -70,4 +70,4 @@ def test_a_base_without_a_teacher_is_one_line(made, corpus, tmp_path: Path):
 
 def test_unknown_keys_of_a_chain_file_are_one_line(write_yaml):
     with pytest.raises(LaunchError, match="lnks: unknown key; did you mean links"):
-        configuration.load_as(chain.Chain, write_yaml("base: tiny\nlinks: {a: []}\nlnks: {}"), ".")
+        configuration.load_as(chain.Chain, write_yaml("base: tiny\nlinks: {a: []}\nlnks: {}"), "chains")

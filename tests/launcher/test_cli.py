@@ -168,7 +168,7 @@ def test_numbers_of_the_command_line_are_numbers():
         ("compare train.clip=1", "stillhouse compare: expected a comparison file, got none; name one"),
         ("compare layers data.shards=/nowhere", "/nowhere: expected a folder of shards, got no folder"),
         ("chain train.clip=1", "stillhouse chain: expected one chain file, got 0; name one"),
-        ("chain chain data.shards=/nowhere", "/nowhere: expected a folder of shards, got no folder"),
+        ("chain assistants data.shards=/nowhere", "/nowhere: expected a folder of shards, got no folder"),
         ("wandb-replay /nowhere/r", "/nowhere/r: expected a run folder with config.yaml, got none"),
     ],
 )
