@@ -135,6 +135,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--budget", default="tokens", choices=("tokens", "time"), help="what every run gets the same of (tokens)")
     compare.add_argument("--amount", type=above_zero, metavar="N", help="tokens, or seconds of learning, of each run (the file's)")
     _add_runs(compare, "runs/compare", "where each file's comparison gets a folder of its name")
+    compare.add_argument("--report", action="store_true", help="report the runs that are done, and start nothing")
     compare.add_argument("--jobs", type=at_least(1), default=1, metavar="N", help="runs side by side (1)")
 
     chain = verbs.add_parser(

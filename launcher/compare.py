@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         comparing.check()
     code = 0
     for comparing in made:
-        ended = comparing.dry_run() if arguments.dry_run else comparing.go()
+        ended = comparing.dry_run() if arguments.dry_run else comparing.report_done() if arguments.report else comparing.go()
         if ended == Exit.SAVED_AFTER_SIGNAL:
             return ended
         code = code or ended
@@ -118,6 +118,17 @@ class Comparing:
             if self.rows:
                 self.report(self.found(scorer))
         return code
+
+    def report_done(self) -> int:
+        """Report what is done, and start nothing."""
+        scorer = Scorer(self.base, self.settings.windows)
+        for planned in self.plan():
+            if planned.job.done:
+                self.finished(planned, Exit.DONE, scorer)
+        if not self.rows:
+            raise LaunchError(f"{self.root}: expected at least one finished run to report, got none; start the comparison first")
+        self.report(self.found(scorer))
+        return Exit.DONE
 
     def finished(self, planned: PlannedRun, code: int, scorer: Scorer) -> None:
         """Score one run that has ended, and say how it went. Its checkpoints are no longer needed."""
