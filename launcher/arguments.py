@@ -21,6 +21,14 @@ DEMO_EXAMPLE = """example:
 EVALUATE_EXAMPLE = """example:
   stillhouse evaluate runs/demo/student runs/demo/baseline/student --shards runs/demo/shards --teacher runs/demo/teacher/student
 """
+COMPARE_EXAMPLE = """examples:
+  stillhouse compare configs/compare/layers.yaml --dry-run
+  stillhouse compare configs/compare/layers.yaml data.shards=shards/mine teacher.model=bert-base-uncased --budget tokens
+  stillhouse compare configs/compare/*.yaml --budget time --jobs 2
+"""
+CHAIN_EXAMPLE = """example:
+  stillhouse chain configs/chains/assistants.yaml data.shards=shards/mine teacher.model=bert-base-uncased
+"""
 SHARDS_EXAMPLE = """examples:
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
   stillhouse shards verify shards/mine
@@ -69,6 +77,17 @@ def _part(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, got {text}")
     return int(number) - 1, int(count)
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0, as 1e5."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
 
 
 def share(text: str) -> float:
@@ -120,6 +139,22 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=at_least(0), default=1, help="of the masks")
     evaluate.add_argument("--json", default=None, metavar="FILE", help="also write the scores there")
 
+    compare = verbs.add_parser(
+        "compare", help="variants of a run at equal tokens or time, over seeds", epilog=COMPARE_EXAMPLE, formatter_class=raw
+    )
+    compare.add_argument("words", nargs="+", metavar="FILE | key=value", help="comparison files; settings for all their runs")
+    compare.add_argument("--budget", default="tokens", choices=("tokens", "time"), help="what every run gets the same of (tokens)")
+    compare.add_argument("--amount", type=above_zero, metavar="N", help="tokens, or seconds of learning, of each run (the file's)")
+    _add_runs(compare, "runs/compare", "where each file's comparison gets a folder of its name")
+    compare.add_argument("--report", action="store_true", help="report the runs that are done, and start nothing")
+    compare.add_argument("--jobs", type=at_least(1), default=1, metavar="N", help="runs side by side (1)")
+
+    chain = verbs.add_parser(
+        "chain", help="runs of which each teaches the next: teacher assistants", epilog=CHAIN_EXAMPLE, formatter_class=raw
+    )
+    chain.add_argument("words", nargs="+", metavar="FILE | key=value", help="a chain file; settings for all its runs")
+    _add_runs(chain, "runs/chain", "where everything goes")
+
     shards = verbs.add_parser("shards", help="build, verify and describe tokenised shards", epilog=SHARDS_EXAMPLE, formatter_class=raw)
     _add_shards(shards)
     _add_vocabulary(
@@ -154,6 +189,13 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and what it needs, and stop")
     parser.add_argument("--resume", action="store_true", help="fail unless there is a checkpoint to continue from")
     parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)  # deepspeed's launcher passes it
+
+
+def _add_runs(parser: argparse.ArgumentParser, folder: str, what: str) -> None:
+    """What the verbs that start several runs have in common."""
+    parser.add_argument("--folder", default=folder, help=f"{what} ({folder})")
+    parser.add_argument("--ranks", type=at_least(1), default=1, metavar="N", help="processes of each run (1)")
+    parser.add_argument("--dry-run", action="store_true", help="print the runs and what they need, and stop")
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,8 @@ MODULES = {
     "doctor": "launcher.doctor",
     "train": "launcher.run",
     "evaluate": "launcher.scores",
+    "compare": "launcher.compare",
+    "chain": "launcher.chain",
     "shards": "launcher.shards",
     "vocabulary": "launcher.vocabulary",
     "wandb-replay": "launcher.replay",

@@ -51,8 +51,8 @@ def attention_of(config: RunConfig, precision: str) -> str:
     return "eager" if slow_fused_backward else "sdpa"
 
 
-def updates_of(config: RunConfig, stream: Stream) -> int:
-    """How many updates the run has, whichever way its length is given."""
+def updates_of(config: RunConfig, stream: Stream | None) -> int:
+    """How many updates the run has, whichever way its length is given; a length in epochs needs the stream."""
     train = config.train
     if train.updates is not None:
         return train.updates
@@ -60,6 +60,7 @@ def updates_of(config: RunConfig, stream: Stream) -> int:
         windows = train.tokens / config.data.window_tokens
     else:
         assert train.epochs is not None
+        assert stream is not None
         windows = train.epochs * stream.windows_per_epoch
     return max(1, math.ceil(windows / train.global_batch))
 
