@@ -11,6 +11,7 @@ MODULES = {
     "demo": "launcher.demo",
     "train": "launcher.run",
     "evaluate": "launcher.scores",
+    "layers": "launcher.layers",
     "shards": "launcher.shards",
     "vocabulary": "launcher.vocabulary",
     "wandb-replay": "launcher.replay",

@@ -27,6 +27,7 @@ from launcher import wiring
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.feed import Feed, heldout_batches
+from launcher.layer_maps import as_facts, described
 from launcher.meter import Meter, peak_memory_gb
 from launcher.opening import newest_checkpoint, open_folder
 from launcher.reporters import Reporters, trim
@@ -110,6 +111,8 @@ class Run:
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
+                if self.parts.maps:
+                    self.event("layer_map", f"cka: {described(self.parts.maps)}")
             else:
                 again = f"; {dropped} later lines are dropped and written again" if dropped else ""
                 self.event("resumed", f"going on after update {self.trainer.done} of {self.parts.updates}, {where}{again}")
@@ -271,6 +274,7 @@ class Run:
             "best": None if self.best == float("inf") else self.best,
             "heldout_loss": self.scores.loss if self.scores is not None else None,
             "elapsed_seconds": self._elapsed(),
+            "layer_maps": as_facts(self.parts.maps),
             "run_id": self.folder.wandb_id if distributed.rank() == 0 else None,
             "config": configuration.public(self.config),
         }
