@@ -25,6 +25,7 @@ VERBS = [
     "evaluate",
     "compare",
     "chain",
+    "layers",
     "shards",
     "shards build",
     "shards verify",
