@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv demo test check bench clean
+.PHONY: help .venv demo test check bench soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ check: .venv ## format, lint, types, the import rule, fast tests
 
 bench: .venv ## speed and memory against bare loops, as JSON
 	$(BIN)/python tests/benchmarks/bench_train.py
+
+soak: .venv ## a run killed 100 times, against one left alone (SEED=7 KILLS=100)
+	$(BIN)/python tests/soak/kills.py --kills $(or $(KILLS),100) --seed $(or $(SEED),7)
 
 clean: ## remove the environment and every cache here; runs/ and shards/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

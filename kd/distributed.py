@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store
 
 from kd import rendezvous
 
@@ -118,6 +119,15 @@ def texts(text: str) -> list[str]:
     data[first : first + lengths[rank()]] = torch.tensor(list(text.encode()), dtype=torch.int32, device=device())
     whole = bytes(sum_over_ranks(data).tolist())
     return [whole[sum(lengths[:r]) : sum(lengths[: r + 1])].decode() for r in range(world_size())]
+
+
+def board(timeout_seconds: float) -> dist.Store | None:
+    """A connection of its own to the store that the ranks met at, for another thread; None in a world of one."""
+    if world_size() == 1:
+        return None
+    store: dist.Store = _get_default_store().clone()  # type: ignore[attr-defined]
+    store.set_timeout(timedelta(seconds=timeout_seconds))
+    return store
 
 
 @contextmanager

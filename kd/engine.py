@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from kd import distributed
 from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
+from kd.whereabouts import Whereabouts
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NO_CLIPPING = 1e30  # a clip that never bites: DeepSpeed then still computes the norm and skips a non-finite update
@@ -33,7 +34,10 @@ NO_CLIPPING = 1e30  # a clip that never bites: DeepSpeed then still computes the
 class StudentEngine:
     """A module and its AdamW under DeepSpeed. The module's forward returns (loss share, sums)."""
 
-    def __init__(self, module: nn.Module, train: TrainSettings, optimizer: OptimizerSettings, precision: str) -> None:
+    def __init__(
+        self, module: nn.Module, train: TrainSettings, optimizer: OptimizerSettings, precision: str, here: Whereabouts | None = None
+    ) -> None:
+        self.here = here or Whereabouts()
         self.world = distributed.world_size()
         self.micro_batches = train.micro_batches(self.world)
         self.by_hand = precision == "fp32" and train.zero_stage == 0  # the one case where DeepSpeed neither checks nor skips
@@ -82,7 +86,9 @@ class StudentEngine:
 
     def micro_step(self, *inputs: Any) -> Tensor:
         """Forward and backward of one micro-batch: the terms' sums [K] float64 over this rank's tokens."""
+        self.here.enter("forward")
         loss, sums = self.engine(*inputs)
+        self.here.enter("backward")
         self.engine.backward(loss * self.world, scale_wrt_gas=False)
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()
@@ -93,6 +99,7 @@ class StudentEngine:
 
         An update whose gradients hold NaN or infinity is skipped on every rank alike.
         """
+        self.here.enter("step")
         if self.by_hand:
             parameters = [p for p in self.module.parameters() if p.requires_grad]
             for parameter in parameters:  # what no term reaches: ZeRO's flat gradients have zeros there, and AdamW decays it

@@ -15,7 +15,7 @@ from kd.errors import KdError
 from kd.families import FAMILIES, LAYER_PARTS
 from kd.fit import can_fit
 from kd.models import Encoder, load_mlm, untrained, with_new_head
-from kd.shapes import PRESETS, Shape, narrowed, shape_of
+from kd.shapes import PRESETS, Dimensions, dimensions_of, narrowed
 from kd.student_settings import StudentSettings as StudentSettings
 from kd.student_settings import chosen_layers as chosen_layers
 from kd.width import narrow
@@ -52,14 +52,14 @@ def _from_teacher(settings: StudentSettings, teacher: Encoder, seed: int, sample
         else:
             _copy_parts(teacher, student, layers, settings)
     method = settings.shrink
-    if method is None and shape != shape_of(student):
+    if method is None and shape != dimensions_of(student):
         method = "projection" if can_fit(student) else "activation"
     if method is not None:
         student = narrow(teacher, layers, student, shape, method, sample, seed, settings.copy_head)
     return student
 
 
-def _shape(settings: StudentSettings, teacher: Encoder) -> Shape:
+def _shape(settings: StudentSettings, teacher: Encoder) -> Dimensions:
     """What is asked of the student's size. KdError where the teacher cannot give it."""
     asked = PRESETS[settings.shape][1] if settings.shape is not None else None
     if asked is not None:

@@ -10,7 +10,7 @@ An update, on every rank:
 
 import gc
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from kd.projections import make_projections
 from kd.settings import TrainSettings
 from kd.states import Shape
 from kd.teachers import Teachers, settled
+from kd.whereabouts import Whereabouts
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
 
@@ -92,6 +93,7 @@ class Trainer:
         vocabulary: int,
         train: TrainSettings,
         precision: str,
+        here: Whereabouts | None = None,
     ) -> None:
         self.device = distributed.device()
         self.teachers = teachers
@@ -101,6 +103,7 @@ class Trainer:
         self.vocabulary = vocabulary
         self.settings = train
         self.precision = precision
+        self.here = here or Whereabouts()
         self.done = 0
         """Finished updates, skipped ones included."""
         self.skipped = 0
@@ -112,6 +115,7 @@ class Trainer:
 
     def update(self, batches: Sequence[Batch]) -> UpdateReport:
         """Learn from this rank's micro-batches of the next update. Collective."""
+        self.here.enter("counting")
         phase = phase_at(self.phases, self.done)
         if phase is not self.phase:
             self._cross(phase)
@@ -126,6 +130,7 @@ class Trainer:
         divisors = totals[: len(counts)]
         sums = torch.zeros_like(divisors)
         for batch in batches:
+            self.here.enter("teacher")
             self._seed_dropout(batch)
             with self.teachers.teach(self.done, batch, objective, self.vocabulary) as taught:
                 sums += self.engine.micro_step(batch, taught, divisors)
@@ -139,7 +144,7 @@ class Trainer:
         loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
         terms = dict(zip(objective.names, means, strict=True))
         scheduled = self.objective.scheduled(*within)
-        cause = "" if applied else self._cause(batches, terms)
+        cause = "" if applied else self._cause(batches, objective, terms)
         return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause)
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
@@ -205,7 +210,7 @@ class Trainer:
                     parameter.copy_(before[name])
         if not any(parameter.requires_grad for parameter in self.lesson.parameters()):
             raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
-        self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision)
+        self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision, self.here)
 
     def _cross(self, phase: Phase) -> None:
         """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""
@@ -247,18 +252,20 @@ class Trainer:
         self.done, self.tokens = done, tokens
         self.skipped = saved.progress.skipped + done - saved.progress.done
 
-    def _cause(self, batches: Sequence[Batch], terms: dict[str, float]) -> str:
-        """Why an update was not finite: the teacher, a term, or the gradient alone. Collective; asks the teacher again."""
-        broken = torch.zeros(2, dtype=torch.float64, device=self.device)
+    def _cause(self, batches: Sequence[Batch], objective: Objective, terms: dict[str, float]) -> str:
+        """Why the update before `done` was not finite: a teacher, a term, or the gradient alone. Collective; asks the teachers again."""
+        broken = torch.zeros(2 * max(1, len(self.teachers.members)), dtype=torch.float64, device=self.device)
         for batch in batches:
-            with self.teachers.teach(self.done - 1, batch, self.lesson.objective, self.vocabulary) as taught:
-                for given in taught.outputs.values() if taught is not None else ():
-                    states = [given.last_hidden, *given.states.values()] + ([given.transformed] if given.transformed is not None else [])
-                    head = [given.decoder.weight, given.decoder.bias] if given.decoder is not None else []
-                    broken += torch.tensor([_broken(states), _broken(head)], dtype=torch.float64, device=self.device)
-        in_states, in_head = distributed.sum_over_ranks(broken).tolist()
-        if in_states or in_head:
-            return f"the teacher's {'hidden states' if in_states else 'head'} not finite"
+            with self.teachers.teach(self.done - 1, batch, objective, self.vocabulary) as taught:
+                for number, given in (taught.outputs if taught is not None else {}).items():
+                    head = (None, None) if given.decoder is None else (given.decoder.weight, given.decoder.bias)
+                    broken[2 * number] += _broken(given.last_hidden, given.transformed, *given.states.values())
+                    broken[2 * number + 1] += _broken(*head)
+        found = [index for index, count in enumerate(distributed.sum_over_ranks(broken).tolist()) if count]
+        if found:
+            guilty = self.teachers.present(self.done - 1)[found[0] // 2]
+            which = "the teacher's" if len(self.teachers.members) == 1 else f"teacher {list(self.teachers.members).index(guilty)}'s"
+            return f"{which} {'head' if found[0] % 2 else 'hidden states'} not finite"
         wrong = [name for name, mean in terms.items() if not math.isfinite(mean)]
         return f"loss of {', '.join(wrong)} not finite" if wrong else "gradient not finite"
 
@@ -268,5 +275,5 @@ class Trainer:
         torch.manual_seed(key)
 
 
-def _broken(tensors: Iterable[Tensor]) -> bool:
-    return not all(torch.isfinite(tensor).all() for tensor in tensors)
+def _broken(*tensors: Tensor | None) -> bool:
+    return not all(torch.isfinite(tensor).all() for tensor in tensors if tensor is not None)

@@ -63,6 +63,14 @@ def at_least(lowest: int) -> Callable[[str], int]:
     return number
 
 
+def _part(text: str) -> tuple[int, int]:
+    """`3/8` -> (2, 8): the number of a part, from 0, and how many there are."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, got {text}")
+    return int(number) - 1, int(count)
+
+
 def share(text: str) -> float:
     """A number between 0 and 1, neither included."""
     try:
@@ -103,6 +111,9 @@ def parser() -> argparse.ArgumentParser:
     _add_cache(evaluate)
     evaluate.add_argument("--teacher", default=None, metavar="MODEL", help="also: retention, agreement and KL to this one")
     evaluate.add_argument("--window-tokens", type=at_least(4), default=128, metavar="N", help="positions per window (128)")
+    evaluate.add_argument(
+        "--packing", default="windows", choices=("windows", "documents"), help="several documents in a row (windows), or one piece of one"
+    )
     evaluate.add_argument("--windows", type=at_least(1), default=None, metavar="N", help="how many held-out windows (all)")
     evaluate.add_argument("--batch", type=at_least(1), default=32, metavar="N", help="windows at a time (32)")
     evaluate.add_argument("--mask-rate", type=share, default=0.15, metavar="SHARE", help="share of tokens predicted (0.15)")
@@ -191,6 +202,12 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     making.add_argument("--shard-tokens", type=int, default=None, metavar="N", help="tokens per shard")
     making.add_argument("--max-documents", type=int, default=None, metavar="N", help="stop after so many documents")
     making.add_argument("--seed", type=int, default=1, help="decides which documents are held out")
+    making.add_argument(
+        "--part", type=_part, default=None, metavar="K/N", help="only tokenise part K (from 1) of N, on many machines at once"
+    )
+    making.add_argument(
+        "--seal", type=at_least(1), default=None, metavar="N", help="make the shards of N finished parts: those of one build"
+    )
     making.add_argument(
         "--processes", type=at_least(1), default=None, metavar="N", help="tokenising processes (all cores); never changes the result"
     )

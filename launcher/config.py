@@ -58,7 +58,7 @@ def dump(config: RunConfig) -> str:
 
 def differences(before: RunConfig, after: RunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
     """One line a setting that differs: `train.clip: 5.0 -> 1.0`. `ignoring`: dotted prefixes left out, places in lists not counted."""
-    old, new = _flat(public(before)), _flat(public(after))
+    old, new = flat(public(before)), flat(public(after))
     keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     kept = [key for key in keys if not any(f"{NUMBER.sub('', key)}.".startswith(f"{prefix}.") for prefix in ignoring)]
     return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in kept]
@@ -226,11 +226,12 @@ def _shown(flat: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted names; a list of settings by number."""
     if isinstance(values, dict):
         pairs = list(values.items())
     elif isinstance(values, list) and any(isinstance(v, dict) for v in values):
         pairs = [(str(i), v) for i, v in enumerate(values)]
     else:
         return {prefix: values}
-    return {k: v for key, value in pairs for k, v in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {k: v for key, value in pairs for k, v in flat(value, f"{prefix}.{key}" if prefix else str(key)).items()}

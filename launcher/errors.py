@@ -3,3 +3,32 @@
 
 class LaunchError(Exception):
     """A user's mistake or a machine's limit that launcher found; the message is the one line to print."""
+
+    code = 2
+    """What the process leaves with (see launcher.signals.Exit)."""
+    every_rank_speaks = False
+    """Whether each rank has its own to say; else the first of each host speaks for all."""
+
+
+class OutOfMemory(LaunchError):
+    """An allocation failed on this rank."""
+
+    code = 4
+    every_rank_speaks = True
+
+
+class RankLost(LaunchError):
+    """Another rank has died, hangs, or cannot be reached; starting again goes on from the last checkpoint."""
+
+    code = 76
+    every_rank_speaks = True
+
+
+class Agreed(LaunchError):
+    """Every rank raises this one with the same words at the same time: none has to be told."""
+
+
+class NotMet(LaunchError):
+    """The ranks did not find each other."""
+
+    code = 1

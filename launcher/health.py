@@ -22,7 +22,8 @@ from launcher.console import size
 from launcher.errors import LaunchError
 from launcher.findings import Finding, bad, good, warning
 from launcher.metrics import read
-from launcher.run_folder import RunFolder, owner_of
+from launcher.ownership import owner_of
+from launcher.run_folder import RunFolder
 
 ENDS = ("started", "resumed", "stopped", "finished", "export_failed")
 LATE_SECONDS = 1800.0
@@ -39,7 +40,7 @@ def health(path: Path) -> Iterator[Finding]:
         yield good("configuration", f"{config.name}: readable")
     except (LaunchError, OSError, ValueError) as error:
         yield bad("configuration", str(error).splitlines()[0], "bring config.yaml back")
-    owner = owner_of(run)
+    owner = owner_of(run.folder)
     lines: list[dict[str, Any]] = []
     try:
         lines = read(run.metrics) if run.metrics.exists() else []

@@ -3,6 +3,7 @@
 Rank 0 alone looks and writes; what it finds wrong is raised on every rank with the same words, so that none is left waiting.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,20 @@ from kd import checkpoint, distributed
 from kd.checkpoint import Checkpoint
 from kd.errors import KdError
 from launcher.config import RunConfig
-from launcher.errors import LaunchError
+from launcher.errors import Agreed, LaunchError, NotMet
 from launcher.run_folder import RunFolder
+
+
+def meet(timeout_seconds: float) -> None:
+    """Join the other ranks. Raises NotMet when not all of them come."""
+    try:
+        distributed.start(timeout_seconds)
+    except RuntimeError as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise NotMet(
+            f"{place}: expected {distributed.world_size()} ranks to meet there within {timeout_seconds:.0f} s, got "
+            f"{' '.join(str(error).split())[:200]}; see that each was started, and that rank 0's host lets them in"
+        ) from None
 
 
 @contextmanager
@@ -45,7 +58,7 @@ def agreed(action: Callable[[], Any]) -> Any:
             failed = str(error)
     failed = distributed.from_rank_zero(failed)
     if failed:
-        raise LaunchError(failed)
+        raise Agreed(failed)
     return result
 
 

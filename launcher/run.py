@@ -14,6 +14,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings are C++ stacks; what a lost rank means is said in one line
+
 from data_shards.errors import DataError
 from kd.errors import KdError
 from launcher.arguments import TRAIN_EXAMPLE, Parser, add_train
@@ -46,10 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
         meeting = world > 1 or os.environ.get("MASTER_PORT", "0") != "0"  # 0: what kd.distributed leaves behind in a world of one
         if meeting and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # torchrun itself listens there
             preflight.check_port(os.environ.get("MASTER_ADDR", "127.0.0.1"), _number("MASTER_PORT", 0))
-    preflight.prepare_extensions(lambda text: print(text, flush=True))
-    from launcher import train  # noqa: PLC0415
+    from launcher import network  # noqa: PLC0415
 
-    return train.main(config, resume=arguments.resume)
+    network.choose_interface()
+    preflight.prepare_extensions(lambda text: print(text, flush=True))
+    from launcher import lifetime  # noqa: PLC0415
+
+    return lifetime.main(config, resume=arguments.resume)
 
 
 def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
@@ -62,13 +67,12 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
         return int(action(arguments))
     except (LaunchError, KdError, DataError) as error:
         rank = os.environ.get("RANK", "0")
-        if rank == "0" or os.environ.get("LOCAL_RANK") == "0":
-            who = "" if rank == "0" else f"rank {rank} on {platform.node()}: "
-            text = "".join(
-                letter if letter.isprintable() or letter == "\n" else "?" for letter in redacted(str(error))
-            )  # no terminal codes
-            print(f"stillhouse: {who}{text}", file=sys.stderr, flush=True)
-        return int(Exit.BAD_INPUT)
+        own = getattr(error, "every_rank_speaks", False)
+        if rank == "0" or os.environ.get("LOCAL_RANK") == "0" or own:
+            who = "" if rank == "0" and not own else f"rank {rank} on {platform.node()}: "
+            plain = (letter if letter.isprintable() or letter == "\n" else "?" for letter in redacted(str(error)))  # no terminal codes
+            print(f"stillhouse: {who}{''.join(plain)}", file=sys.stderr, flush=True)
+        return int(getattr(error, "code", Exit.BAD_INPUT))
     except OSError as error:
         if error.errno not in STORAGE:
             raise

@@ -13,18 +13,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 
 from launcher import config as configuration
 from launcher.config import RunConfig
 from launcher.credentials import redacted
 from launcher.errors import LaunchError
+from launcher.ownership import Ownership, owned
 
 FREE_TO_CHANGE = (
     "run",  # a folder that was moved is the same run
@@ -50,7 +50,6 @@ FREE_TO_CHANGE = (
     "train.timeout_seconds",
 )
 """Settings that cannot change what is learned, beyond rounding: a run may be continued with others."""
-OPENING_SECONDS = 10.0
 PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers", "webdataset", "datasets", "tokenizers", "safetensors", "numpy", "wandb")
 
 
@@ -63,6 +62,8 @@ class RunFolder:
         self.metrics = folder / "metrics.jsonl"
         self.student = folder / "student"
         self.report = folder / "report.json"
+        self.ownership: Ownership | None = None
+        """On the rank that writes: what says whether the folder is still this run's."""
 
     @classmethod
     @contextmanager
@@ -78,7 +79,7 @@ class RunFolder:
             raise LaunchError(f"run.folder: expected a folder that can be written, got {error}; choose another") from None
         if not os.access(run.folder, os.W_OK):
             raise LaunchError(f"run.folder: expected permission to write {run.folder}, got none; choose another, or change its mode")
-        with _owned(run.folder):
+        with owned(run.folder) as run.ownership:
             try:
                 run._settle(config)
             except OSError as error:
@@ -125,8 +126,16 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "commit": _commit(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def tell_progress(updates: int) -> None:
+    """Leave the number of updates that the newest checkpoint has where a batch script asks for it, to know whether starting again helps."""
+    place = os.environ.get("STILLHOUSE_PROGRESS")
+    if place:
+        with suppress(OSError):
+            write_atomically(Path(place), f"{updates}\n")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -142,69 +151,8 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: host, pid and start of the owner. A dead owner's lock is taken over."""
-    lock = folder / "lock"
-    mine = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-        "job": os.environ.get("SLURM_JOB_ID"),
-    }
-    try:
-        with FileLock(folder / ".opening", timeout=OPENING_SECONDS):  # of two that find a dead owner, one at a time looks and takes over
-            owner = _owner(lock)
-            if owner is not None and _lives(owner):
-                job = f", job {owner['job']}" if owner.get("job") else ""
-                elsewhere = "" if owner.get("host") == mine["host"] else f" (if that one is surely gone: rm {lock})"
-                raise LaunchError(
-                    f"run.folder: expected {folder} to be free, got a run that is still going (host {owner.get('host')}, "
-                    f"pid {owner.get('pid')}{job}); wait for it, or use another folder{elsewhere}"
-                )
-            write_atomically(lock, json.dumps(mine) + "\n")
-    except Timeout:
-        raise LaunchError(f"run.folder: expected to open {folder}, got another process that is opening it; try again") from None
-    except OSError as error:
-        raise LaunchError(f"run.folder: expected to write {lock}, got {error.strerror or error}; choose another") from None
-    try:
-        yield
-    finally:
-        if _owner(lock) == mine:
-            lock.unlink(missing_ok=True)
-
-
-def owner_of(run: RunFolder) -> str | None:
-    """Who runs in a folder now, in words; None where nobody does."""
-    owner = _owner(run.folder / "lock")
-    if owner is None or not _lives(owner):
-        return None
-    return f"host {owner.get('host')}, pid {owner.get('pid')}" + (f", job {owner['job']}" if owner.get("job") else "")
-
-
-def _owner(lock: Path) -> dict[str, Any] | None:
-    """Who the lock names, if anybody."""
-    try:
-        owner = json.loads(lock.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return owner if isinstance(owner, dict) else None
-
-
-def _lives(owner: dict[str, Any]) -> bool:
-    """Whether the owner may still be running: surely not if it was on this host and its process is gone, or is another by now."""
-    if owner.get("host") != socket.gethostname():
-        return owner.get("job") is None or owner.get("job") != os.environ.get("SLURM_JOB_ID")  # a requeued job keeps its number
-    try:
-        process = psutil.Process(int(owner["pid"]))
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(owner["started"])) < 1.0
-    except psutil.AccessDenied:
-        return True
-    except (psutil.Error, KeyError, TypeError, ValueError):
-        return False
-
-
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The version of an installed package; None where there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

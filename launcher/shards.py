@@ -12,7 +12,10 @@ from rich.table import Table
 
 from data_shards.build import BuildSettings, build
 from data_shards.info import Info, info
+from data_shards.manifest import Manifest
+from data_shards.parts import build_part
 from data_shards.progress import BuildProgress
+from data_shards.seal import seal
 from data_shards.sources import SourceSettings
 from data_shards.verify import verify
 from launcher.errors import LaunchError
@@ -24,8 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def build_with_progress(settings: BuildSettings, folder: Path, processes: int | None, console: Console) -> None:
-    """Build with a bar on a terminal, or a line every now and then elsewhere."""
+def build_with_progress(
+    settings: BuildSettings, folder: Path, processes: int | None, console: Console, part: tuple[int, int] | None = None
+) -> None:
+    """Build with a bar on a terminal; part: only that one of so many (see data_shards.parts)."""
     columns = (TextColumn("tokenising"), BarColumn(), TextColumn("{task.fields[words]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, words="")
@@ -34,7 +39,17 @@ def build_with_progress(settings: BuildSettings, folder: Path, processes: int | 
             words = f"{progress.documents:,} documents, {progress.tokens:,} tokens, {progress.tokens_per_second:,.0f} tokens/s"
             bar.update(task, completed=progress.bytes_read, total=progress.bytes_total, words=words)
 
-        manifest = build(settings, folder, processes, show)
+        if part is not None:
+            build_part(settings, folder, *part, processes=processes, progress=show)
+        else:
+            manifest = build(settings, folder, processes, show)
+    if part is not None:
+        console.print(f"part {part[0] + 1} of {part[1]} is ready in {folder}; seal when all are", soft_wrap=True)
+    else:
+        _print_built(manifest, folder, console)
+
+
+def _print_built(manifest: Manifest, folder: Path, console: Console) -> None:
     made = manifest.built_from
     dropped = f"{made.empty} empty, {made.duplicate} duplicate, {made.invalid} invalid dropped or repaired"
     for split in ("train", "heldout"):
@@ -63,7 +78,10 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
         first = error.errors()[0]
         name = "--" + str(first["loc"][-1] if first["loc"] else "sources").replace("_", "-")
         raise LaunchError(f"{name}: {first['msg']}, got {first['input']!r}; see stillhouse shards build --help") from None
-    build_with_progress(settings, Path(arguments.out), arguments.processes, console)
+    if arguments.seal is not None:
+        _print_built(seal(settings, arguments.out, arguments.seal), Path(arguments.out), console)
+    else:
+        build_with_progress(settings, Path(arguments.out), arguments.processes, console, arguments.part)
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> None:

@@ -16,8 +16,11 @@ class Exit(IntEnum):
     BAD_INPUT = 2
     NOT_FINITE = 3
     """Too many updates in a row had a loss or gradient that is not finite."""
+    OUT_OF_MEMORY = 4
     SAVED_AFTER_SIGNAL = 75
     """Stopped by a signal after saving: starting again continues (EX_TEMPFAIL; the batch script requeues on it)."""
+    RANK_LOST = 76
+    """Another rank died, hangs, or cannot be reached; starting again continues from the last checkpoint."""
 
 
 class StopFlag:

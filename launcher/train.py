@@ -1,81 +1,41 @@
 """A run from start to report: the loop around kd's trainer. Numbers come up here; nothing is called back.
 
-1. Open the run folder, find the newest good checkpoint, build the parts.
+1. Stand where the checkpoint stands (launcher/lifetime.py has opened the folder and built the parts).
 2. Update after update: take a batch, learn, report; evaluate, save and stop when due.
 3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json.
 
 Every rank runs this same loop; rank 0 alone writes. What ranks must agree on (stop, save) they agree on once an update.
 """
 
-import json
+import socket
 import time
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from data_shards.stream import Cursor
 from kd import distributed
+from kd.batch import Batch
 from kd.checkpoint import Checkpoint
 from kd.errors import KdError
 from kd.evaluate import MlmScores, evaluate_mlm
-from kd.export import model_sizes, save_student
 from kd.models import Encoder
 from kd.saving import Written
 from kd.trainer import UpdateReport
 from launcher import config as configuration
-from launcher import wiring
 from launcher.config import RunConfig
-from launcher.errors import LaunchError
+from launcher.ending import write_student
+from launcher.errors import Agreed
 from launcher.feed import Feed, heldout_batches
 from launcher.meter import Meter, peak_memory_gb
-from launcher.opening import newest_checkpoint, open_folder
 from launcher.recovery import Recovery
-from launcher.reporters import Reporters, trim
-from launcher.run_folder import RunFolder, write_atomically
+from launcher.reporters import Reporters
+from launcher.run_folder import RunFolder, tell_progress
 from launcher.saving import Saving
 from launcher.signals import Exit, StopFlag
+from launcher.stragglers import gather, straggler
 from launcher.wiring import Parts
-
-
-def main(config: RunConfig, resume: bool = False) -> int:
-    """Run or continue a configuration on this rank; the exit code (see launcher.signals.Exit).
-
-    A run folder that already holds this configuration is continued; resume insists that there is something to continue.
-    """
-    stop = StopFlag.install()
-    distributed.start(config.train.timeout_seconds)
-    try:
-        with open_folder(config) as folder:
-            if folder.report.exists() and folder.student.exists():
-                if distributed.rank() == 0:
-                    print(f"already done: student in {folder.student}, scores in {folder.report}", flush=True)
-                return int(Exit.DONE)
-            saved = newest_checkpoint(folder)
-            if resume and saved is None:
-                raise LaunchError(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
-            parts = wiring.build(config, saved)
-            reporters, dropped = None, 0
-            if distributed.rank() == 0:
-                dropped = trim(folder.metrics, parts.trainer.done)
-                reporters = Reporters(
-                    config.report, folder.folder, name=config.name, config=configuration.public(config), run_id=folder.wandb_id
-                )
-            run = Run(config, folder, parts, reporters, stop)
-            run.begin(saved, dropped)
-            code = Exit.FAILED
-            try:
-                code = run.go()
-            finally:
-                run.feed.close()
-                run.saving.close()
-                if reporters is not None:
-                    reporters.close(int(code))
-            distributed.barrier()
-            return int(code)
-    finally:
-        distributed.stop()
 
 
 class Run:
@@ -86,6 +46,7 @@ class Run:
         self.folder = folder
         self.parts = parts
         self.trainer = parts.trainer
+        self.here = parts.trainer.here
         self.reporters = reporters
         self.stop = stop
         self.meter = Meter()
@@ -96,6 +57,9 @@ class Run:
         self.recovery = Recovery(config, folder, parts.trainer, self.event)
         self.started = time.monotonic()
         self.elapsed_before = 0.0
+        self.hosts = distributed.texts(socket.gethostname())
+        self.straggler: int | None = None
+        """The rank that was last said to be much slower than the others."""
         self.feed: Feed
 
     def begin(self, saved: Checkpoint | None, dropped: int) -> None:
@@ -125,6 +89,7 @@ class Run:
     def go(self) -> Exit:
         """Update until done, stopped or hopeless."""
         while self.trainer.done < self.parts.updates:
+            self.here.begin(self.trainer.done + 1, "data")
             batches = self.feed.take()
             report = self.trainer.update(batches)
             self.announce()
@@ -132,11 +97,13 @@ class Run:
             if self.recovery.is_hopeless(report, self._windows(), self.settle):
                 return Exit.NOT_FINITE
             last = report.update == self.parts.updates
+            self.here.enter("reporting")
             border = report.update == self.trainer.phase.end  # no line is about two phases
             if report.update % self.config.report.every_updates == 0 or border or last:
                 self.report_line(report)
             if self._due(self.config.evaluate.every_updates, report.update) or last:
                 self.evaluate(last)
+            self.here.enter("agreeing")
             asked, minutes = self._agree()
             due = minutes or self.recovery.rolled_back or self._due(self.config.checkpoint.every_updates, report.update)
             if last or asked or due or self._is_best():
@@ -187,11 +154,21 @@ class Run:
         values |= self.recovery.counts()
         del values["seconds_per_update"]
         self.line("train", values)
+        self._report_straggler()
+
+    def _report_straggler(self) -> None:
+        """Name the rank that the others wait for, once for as long as it is the same one. Collective."""
+        found = straggler(gather(self.here.take_busy()))
+        rank = found.rank if found is not None else None
+        if found is not None and rank != self.straggler:
+            self.event("straggler", found.sentence(self.hosts))
+        self.straggler = rank
 
     def evaluate(self, everything: bool) -> None:
         """Held-out scores of the student as it is; all windows at the end, the configured number in between."""
         if self.parts.heldout is None:
             return
+        self.here.enter("evaluation")
         started = time.perf_counter()
         dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
         student = self.trainer.snapshot(torch.float32 if everything else dtype)
@@ -205,6 +182,7 @@ class Run:
     def save(self, wait: bool) -> bool:
         """Write a checkpoint, or begin to; False if it could not be written (said, and the last good one kept)."""
         started = time.perf_counter()
+        self.here.enter("saving")
         ended = self.saving.begin(self.trainer, self._facts(), wait)
         self.note(ended)
         if self.scores is not None:
@@ -220,40 +198,21 @@ class Run:
     def note(self, ended: list[Written]) -> None:
         """Say how checkpoints ended."""
         for written in ended:
+            if not written.error and distributed.rank() == 0:
+                tell_progress(written.update)
             event, message, numbers = self.saving.sentence(written)
             self.event(event, message, **numbers)
 
     def finish(self) -> None:
         """The student as a Hugging Face folder, and report.json."""
+        self.here.enter("exporting")
         student = self.trainer.snapshot()
         if self.scores is None and self.parts.heldout is not None:  # continued after the last checkpoint, before the report
             self.scores = self._scores(student, None)
         if distributed.rank() != 0:
             return
-        teachers = [member.model for member in self.config.members.values()]
-        sizes = model_sizes(student)
-        report: dict[str, Any] = {
-            "name": self.config.name,
-            "updates": self.trainer.done,
-            "skipped_updates": self.trainer.skipped,
-            "tokens": self.trainer.tokens,
-            "elapsed_seconds": round(self._elapsed(), 1),
-            "tokens_per_second": round(self.trainer.tokens / max(self._elapsed(), 1e-9), 1),
-            "ranks": distributed.world_size(),
-            "precision": self.parts.precision,
-            "parameters": sizes.parameters,
-            "bytes": sizes.bytes,
-            "teacher": ", ".join(str(Path(model).resolve()) if Path(model).exists() else model for model in teachers) or None,
-            "student": str(self.folder.student.resolve()),
-            "heldout": asdict(self.scores) if self.scores is not None else None,
-        }
-        training = {k: report[k] for k in ("teacher", "updates", "tokens", "precision")} | {"heldout": report["heldout"]}
-        training |= {"layers": self.config.student.layers}
-        training |= {
-            f"objective {phase.name}".rstrip(): [term.model_dump(mode="json") for term in phase.terms] for phase in self.trainer.phases
-        }
-        save_student(student, self.folder.student, training=training, tokenizer_folder=wiring.tokenizer_folder(self.config))
-        write_atomically(self.folder.report, json.dumps(report, indent=1) + "\n")
+        facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}
+        write_student(self.config, self.folder, student, self.scores, facts, self._elapsed(), self.parts.precision, self.trainer.phases)
         self.event("finished", f"student in {self.folder.student}")
 
     def line(self, kind: str, values: dict[str, Any]) -> None:
@@ -269,7 +228,13 @@ class Run:
         assert self.parts.heldout is not None
         rank, world = distributed.rank(), distributed.world_size()
         batches = heldout_batches(self.parts.heldout, self.config.evaluate.batch, windows, rank=rank, world=world)
-        return evaluate_mlm(student, batches, vocabulary=self.trainer.vocabulary, over_ranks=distributed.sum_over_ranks)
+        return evaluate_mlm(student, self._touched(batches), vocabulary=self.trainer.vocabulary, over_ranks=distributed.sum_over_ranks)
+
+    def _touched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; each is a sign of life."""
+        for batch in batches:
+            self.here.touch()
+            yield batch
 
     def _windows(self) -> list[int]:
         """Of the update that was taken last, over all ranks."""
@@ -292,13 +257,20 @@ class Run:
         return self.elapsed_before + time.monotonic() - self.started
 
     def _agree(self) -> tuple[bool, bool]:
-        """(someone was asked to stop, the clock says save): the same on every rank. Also: a checkpoint has ended, a shard is missing."""
+        """(someone was asked to stop, the clock says save): the same on every rank. Also: a checkpoint has ended, a shard is missing.
+
+        Raises where another run has the folder now.
+        """
         missing = self.feed.missing.keys() - self.recovery.skipped_shards.keys()
         due = distributed.rank() == 0 and self.saving.is_due
-        flags = [self.stop.requested is not None, due, self.saving.poll(), bool(missing)]
-        asked, save, settled, skipped = distributed.sum_over_ranks(
+        other = self.folder.ownership.taken_over if self.folder.ownership is not None else None
+        flags = [self.stop.requested is not None, due, self.saving.poll(), bool(missing), other is not None]
+        asked, save, settled, skipped, lost = distributed.sum_over_ranks(
             torch.tensor(flags, dtype=torch.float32, device=distributed.device())
         ).tolist()
+        if lost:
+            who = distributed.from_rank_zero(other or "")
+            raise Agreed(f"run.folder: expected {self.folder.folder} to stay this run's, got another run in it ({who}); this one ends")
         if settled:
             self.note(self.saving.settled())
         if skipped:

@@ -16,6 +16,7 @@ from kd.models import Encoder, load_mlm
 from kd.student import make_student
 from kd.teachers import make_teachers
 from kd.trainer import STUDENT, Trainer
+from kd.whereabouts import Whereabouts
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.feed import sample_batches
@@ -63,7 +64,7 @@ def updates_of(config: RunConfig, stream: Stream) -> int:
     return max(1, math.ceil(windows / train.global_batch))
 
 
-def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
+def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | None = None) -> Parts:
     """Streams, student, teacher and trainer; the trainer stands where the checkpoint, if any, left it. Collective."""
     manifest = Manifest.load(config.data.shards)
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
@@ -92,6 +93,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None) -> Parts:
         vocabulary=manifest.vocabulary_size,
         train=config.train,
         precision=precision,
+        here=here,
     )
     if checkpoint is not None:
         trainer.load(checkpoint)
@@ -121,7 +123,7 @@ def check_fits(name: str, encoder: Encoder, manifest: Manifest, stream: StreamSe
     if not encoder.packs and stream.packing == "windows" and not stream.attend_across_documents:
         raise LaunchError(
             f"data.packing: expected documents for the {name}, whose convolution reads across the documents of a window, got windows; "
-            "set data.packing: documents"
+            "set data.packing: documents (evaluate: --packing documents)"
         )
 
 

@@ -2,70 +2,113 @@
 # Distils on one node or many, one task a rank:
 #
 #   sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 slurm/distil_pretrain.sh --config configs/X.yaml key=value …
-#   slurm/distil_pretrain.sh --config configs/X.yaml key=value …     submits itself with the flags of slurm/cluster.sh
+#   slurm/distil_pretrain.sh [--test-only] --config configs/X.yaml key=value …     submits itself with the flags of slurm/cluster.sh
 #
 # Everything after the script's name goes to the trainer. What differs between clusters is in slurm/cluster.sh (see cluster.sh.example);
-# the environment overrides it, and sbatch's flags override both. The job's exit code is the trainer's own.
-#SBATCH --job-name=stillhouse --nodes=1 --ntasks-per-node=1
+# the environment overrides it, and sbatch's flags override both. Without --ntasks… there is one rank a GPU, or one a node without GPUs.
+# The job's exit code is the trainer's own. docs/cluster.md tells the rest.
+#SBATCH --job-name=stillhouse
 #SBATCH --output=%x-%j.out --open-mode=append
 #SBATCH --requeue --signal=B:USR2@300
 set -euo pipefail
-
-die() { echo "distil_pretrain.sh: $*" >&2; exit 2; }
+name=distil_pretrain.sh
 
 # In a job, $0 is Slurm's own copy: ask Slurm where the script came from.
 script=$0
 if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
   script=$(scontrol show job -o "$SLURM_JOB_ID" | sed -n 's/.* Command=\([^ ]*\).*/\1/p')
 fi
-root=${STILLHOUSE_ROOT:-$(cd "$(dirname "$script")/.." && pwd)}
-[ -f "$root/launcher/run.py" ] || die "expected the repository at $root, got no launcher/run.py; set STILLHOUSE_ROOT"
-
-cluster=${STILLHOUSE_CLUSTER:-$root/slurm/cluster.sh}
-# shellcheck source=/dev/null
-if [ -f "$cluster" ]; then set +u; source "$cluster"; set -u; fi
+scripts=$(cd "$(dirname "$script")" && pwd)
+root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
+source "$scripts/common.sh"
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then
-  command -v sbatch >/dev/null || die "expected Slurm's sbatch on PATH, got none; without Slurm: deepspeed launcher/run.py --config …"
-  # shellcheck disable=SC2086  # flags are words
-  exec sbatch ${SBATCH_FLAGS:-} "$root/slurm/distil_pretrain.sh" "$@"
+  if [ "${1:-}" = --test-only ]; then test=1; shift; fi
+  submit -- "$scripts/distil_pretrain.sh" "$@"
+  [ -n "${test:-}" ] || echo "Submitted batch job $job"
+  exit
 fi
 
-python=${STILLHOUSE_PYTHON:-$root/.venv/bin/python}
-if [ -z "${STILLHOUSE_PYTHON:-}" ] && [ ! -x "$python" ]; then python=$(command -v python || command -v python3) || die "no python on PATH"; fi
+# One folder a job: the other ranks' logs, how far the run has come, which rank failed first.
+task=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+export STILLHOUSE_LOGS="${STILLHOUSE_LOGS:-$PWD}/stillhouse-${task:-$SLURM_JOB_ID}"
+mkdir -p "$STILLHOUSE_LOGS"
+export STILLHOUSE_START=$((${SLURM_RESTART_COUNT:-0} + 1))
+export STILLHOUSE_CODE="$STILLHOUSE_LOGS/code-$STILLHOUSE_START"
+export STILLHOUSE_PROGRESS="$STILLHOUSE_LOGS/progress" # the trainer writes there how many updates its newest checkpoint has
+
+# A job that starts again and again without a newer checkpoint (a node that always dies, a signal that always comes too early) ends, and says so.
+progress() { cat "$STILLHOUSE_PROGRESS" 2>/dev/null || echo 0; }
+read -r before starts <<<"$(cat "$STILLHOUSE_LOGS/starts" 2>/dev/null || echo "-1 0")"
+[ "$(progress)" = "$before" ] && starts=$((starts + 1)) || starts=1
+echo "$(progress) $starts" >"$STILLHOUSE_LOGS/starts"
+limit=${STILLHOUSE_STARTS:-3}
+no_progress() { echo "job $SLURM_JOB_ID: $1 starts in a row came no further than update $(progress); not started again, see above and $STILLHOUSE_LOGS"; }
+if [ "$starts" -gt "$limit" ]; then no_progress "$limit"; exit 1; fi
+
+# Ranks. What was asked for with --ntasks… is what there is. Otherwise a rank for each GPU that the job was given: nodes may differ.
+if [ -z "${SLURM_NTASKS:-}" ]; then
+  declare -A gpus=()
+  while read -r nodes gres; do
+    for node in $(scontrol show hostnames "$nodes"); do gpus[$node]=$gres; done
+  done < <(scontrol show job -d -o "$SLURM_JOB_ID" | grep -oE ' Nodes=[^ ]+ CPU_IDs=[^ ]+ Mem=[^ ]+ GRES=[^ ]*' |
+    sed -nE 's/.* Nodes=([^ ]+).*GRES=.*gpu:([^(,]*:)?([0-9]+).*/\1 \3/p; t; s/.*//')
+  export SLURM_HOSTFILE="$STILLHOUSE_LOGS/hosts-$STILLHOUSE_START"
+  for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+    for ((n = 0; n < (${gpus[$node]:-0} > 0 ? ${gpus[$node]} : 1); n++)); do echo "$node"; done
+  done >"$SLURM_HOSTFILE"
+  SLURM_NTASKS=$(wc -l <"$SLURM_HOSTFILE")
+  layout="--ntasks=$SLURM_NTASKS --distribution=arbitrary --overcommit"
+  unset SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE
+else
+  layout=
+  export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun no longer inherits it from sbatch
+fi
+export WORLD_SIZE=$SLURM_NTASKS
 
 # The batch script runs on the job's first node, so a port that is free here is free where rank 0 listens.
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
+MASTER_ADDR=$(first_address)
 MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
-while (exec 3<>"/dev/tcp/127.0.0.1/$MASTER_PORT") 2>/dev/null; do MASTER_PORT=$((MASTER_PORT + 1)); done
+while (exec 3<>"/dev/tcp/127.0.0.1/$MASTER_PORT") 2>/dev/null || (exec 3<>"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do
+  MASTER_PORT=$((MASTER_PORT + 1))
+done
 export MASTER_ADDR MASTER_PORT
-export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun no longer inherits it from sbatch
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}
+
+# NCCL: the cause of a failure in the log, not only "unhandled error". How long ranks wait for each other is train.timeout_seconds alone;
+# torch's own monitor must not end a process before the trainer has said which rank is lost.
+export NCCL_DEBUG=${NCCL_DEBUG:-WARN} TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC=${TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC:-3600}
 
 # Compiled ops are private to this start of this job on this node, unless TORCH_EXTENSIONS_DIR is set: a job killed while it compiles leaves a
-# lock that the next one would meet.
-export STILLHOUSE_OPS="${STILLHOUSE_LOCAL:-${TMPDIR:-/tmp}}/stillhouse-ops-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
+# lock that the next one would meet. Copies of remote shards are the node's, and stay for the next job.
+local=${STILLHOUSE_LOCAL:-${TMPDIR:-/tmp}}
+export STILLHOUSE_OPS="$local/stillhouse-ops-$SLURM_JOB_ID-$STILLHOUSE_START"
+[ -z "${STILLHOUSE_LOCAL:-}" ] || [[ " $* " == *" data.cache_folder="* ]] || set -- "$@" "data.cache_folder=$local/stillhouse-shards-$(id -u)"
 # shellcheck disable=SC2016  # expands on each node
 clean() { # on the other nodes only while Slurm still starts steps: not after a scancel
   rm -rf "$STILLHOUSE_OPS"-*
-  timeout 30 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 \
-    bash -c 'rm -rf "$STILLHOUSE_OPS-$SLURM_NODEID"' >/dev/null 2>&1 || true
+  timeout 30 env -u SLURM_HOSTFILE srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
+    --cpus-per-task=1 bash -c 'rm -rf "$STILLHOUSE_OPS-$SLURM_NODEID"' >/dev/null 2>&1 || true
 }
 
-echo "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_NTASKS ranks on $SLURM_JOB_NODELIST, $MASTER_ADDR:$MASTER_PORT, $python"
+echo "job $SLURM_JOB_ID, start $STILLHOUSE_START: $SLURM_NTASKS ranks on $SLURM_JOB_NODELIST, $MASTER_ADDR:$MASTER_PORT, $python"
 
 # The first rank that fails ends the step: the others would wait for it in a collective. (The trainer lets all ranks meet before it leaves with 75.)
 # srun then reports the others' end by its own TERM, so the first code is written down. A signal reaches every process of a task: the shell
-# lets it pass and waits for the trainer's code.
-export STILLHOUSE_CODE="$PWD/.stillhouse-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}.code"
+# lets it pass and waits for the trainer's code. Rank 0 speaks in the job's own log, the others in theirs.
 # shellcheck disable=SC2016,SC2086  # the step expands its own variables; flags and prefix are words
-srun --kill-on-bad-exit=1 ${SRUN_FLAGS:-} bash -c '
-  export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID
+srun --kill-on-bad-exit=1 $layout ${SRUN_FLAGS:-} bash -c '
+  export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID
   export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$STILLHOUSE_OPS-$SLURM_NODEID}
+  here=${SLURM_TASKS_PER_NODE:-1}; here=${here%%[!0-9]*}; cores=$(nproc)
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-$((cores / here > 0 ? cores / here : 1))}}
+  if [ "$RANK" != 0 ]; then
+    exec >>"$STILLHOUSE_LOGS/rank-$RANK.log" 2>&1
+    echo "start $STILLHOUSE_START on $(hostname)"
+  fi
   trap : TERM INT USR1 USR2
   "$@"
   code=$?
-  [ $code = 0 ] || (set -o noclobber; echo $code >"$STILLHOUSE_CODE") 2>/dev/null
+  [ $code = 0 ] || (set -o noclobber; echo "$code $RANK $(hostname)" >"$STILLHOUSE_CODE") 2>/dev/null
   exit $code' task ${STEP_PREFIX:-} "$python" -u "$root/launcher/run.py" "$@" &
 step=$!
 
@@ -78,12 +121,23 @@ while :; do
   wait $step && code=0 || code=$?
   kill -0 $step 2>/dev/null || break
 done
-if [ -s "$STILLHOUSE_CODE" ]; then code=$(<"$STILLHOUSE_CODE"); rm "$STILLHOUSE_CODE"; fi
-echo "job $SLURM_JOB_ID: the trainer left with $code"
+who=
+if [ -s "$STILLHOUSE_CODE" ]; then
+  read -r code rank host <"$STILLHOUSE_CODE"
+  who=" (rank $rank on $host was the first)"
+fi
+if [ "$code" != 0 ] && [ "$code" != 75 ]; then # what the other ranks had to say
+  tail -q -n 20 "$STILLHOUSE_LOGS"/rank-*.log 2>/dev/null | grep '^stillhouse:' | sort -u | head -n 20 || true
+fi
+echo "job $SLURM_JOB_ID: the trainer left with $code$who"
 clean
 
 # 75: saved after a signal, to be continued. Never against a user's scancel, after which the job is no longer RUNNING.
-if [ "$code" = 75 ] && scontrol show job -o "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING '; then
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this shell meanwhile
+if [[ " ${STILLHOUSE_REQUEUE_ON:-75} " == *" $code "* ]] && scontrol show job -o "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING '; then
+  if [ "$(progress)" = "$(cut -d' ' -f1 "$STILLHOUSE_LOGS/starts")" ] && [ "$starts" -ge "$limit" ]; then
+    no_progress "$starts"
+  else
+    scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this shell meanwhile
+  fi
 fi
 exit "$code"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import config, preflight, train
+from launcher import config, lifetime, preflight
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.run import guarded, run
@@ -27,7 +27,7 @@ def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunCon
         calls.append((made, resume))
         return 75
 
-    monkeypatch.setattr(train, "main", main)
+    monkeypatch.setattr(lifetime, "main", main)
     monkeypatch.setattr(preflight, "prepare_extensions", lambda say: None)
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
     return calls

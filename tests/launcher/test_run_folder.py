@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher import config, run_folder
+from launcher import config, ownership, run_folder
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.run_folder import FREE_TO_CHANGE, RunFolder, environment, write_atomically
@@ -46,8 +46,7 @@ def refusal(made: RunConfig) -> str:
 
 def lock_of(folder: Path, **owner: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time(), "job": None}
-    (folder / "lock").write_text(json.dumps(mine | owner))
+    (folder / "lock").write_text(json.dumps(ownership._myself() | owner))
     return folder / "lock"
 
 
@@ -225,10 +224,12 @@ def test_of_many_that_find_a_dead_owner_one_gets_the_folder(folder: Path):
         {"pid": "x"},
         {"pid": -5},
         {"started": []},
-        {"host": "other", "job": "77"},  # the same job, requeued on another host
+        {"host": "other", "machine": "gone", "job": "77"},  # the same job, requeued on another host
+        {"host": "other", "machine": "gone", "job": "12"},  # nobody touches its lock any more
     ],
 )
 def test_a_dead_owner_is_recognised(folder: Path, monkeypatch: pytest.MonkeyPatch, owner: dict[str, object]):
+    monkeypatch.setattr(ownership, "BEAT_SECONDS", 0.01)
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     lock_of(folder, **owner)
     with RunFolder.open(configured(folder)):
@@ -236,26 +237,46 @@ def test_a_dead_owner_is_recognised(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", '{"host": 3}'])
-def test_a_lock_that_names_nobody_is_no_lock(folder: Path, text: str):
+def test_a_lock_that_names_nobody_is_no_lock(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setattr(ownership, "BEAT_SECONDS", 0.01)
     lock_of(folder).write_text(text)
-    if text == '{"host": 3}':
-        assert "still going (host 3, pid None)" in refusal(configured(folder))
-    else:
-        with RunFolder.open(configured(folder)):
-            pass
+    with RunFolder.open(configured(folder)):
+        pass
 
 
-def test_an_owner_on_another_host_may_live_and_the_line_says_how_to_overrule_it(folder: Path):
-    lock = lock_of(folder, host="other", pid=3, job="12")
+def test_an_owner_on_another_host_lives_as_long_as_it_touches_its_lock(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ownership, "BEAT_SECONDS", 0.02)
+    other = {"host": "other", "pid": 3, "job": "12", "machine": "elsewhere"}
+    lock = lock_of(folder, **other)
+    owner = ownership.Ownership(lock, json.loads(lock.read_text()))
     assert refusal(configured(folder)) == (
         f"run.folder: expected {folder} to be free, got a run that is still going (host other, pid 3, job 12); "
-        f"wait for it, or use another folder (if that one is surely gone: rm {lock})"
+        "wait for it, or use another folder"
     )
-
-
-def test_a_lock_that_was_taken_over_is_not_removed_by_its_former_owner(folder: Path):
+    owner._ended.set()  # killed: the lock stays, and is touched no more
+    time.sleep(0.1)
     with RunFolder.open(configured(folder)):
-        lock = lock_of(folder, host="other")
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+def test_neither_another_host_name_nor_another_time_of_day_makes_a_living_owner_dead(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    with RunFolder.open(configured(folder)):
+        monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: 3600.0)
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        assert "still going" in refusal(configured(folder))
+
+
+def test_a_lock_that_was_taken_over_is_not_removed_by_its_former_owner_who_learns_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ownership, "BEAT_SECONDS", 0.01)
+    with RunFolder.open(configured(folder)) as run:
+        assert run.ownership is not None
+        assert run.ownership.taken_over is None
+        lock = lock_of(folder, host="other", pid=5)
+        end = time.monotonic() + 10
+        while run.ownership.taken_over is None and time.monotonic() < end:
+            time.sleep(0.01)
+        assert run.ownership.taken_over == "host other, pid 5"
     assert lock.exists()
 
 

@@ -305,3 +305,16 @@ def test_a_terminal_sees_progress(corpus, tmp_path):
     with console.capture() as capture:
         build_with_progress(settings, tmp_path / "out", 1, console)
     assert "200 documents" in capture.get()
+
+
+def test_parts_are_built_and_sealed_by_the_same_verb(stillhouse, refused, building, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "texts.txt").write_text("".join(f"the {word} river\n" for word in "amber birch cedar dune ember fern".split()))  # noqa: SIM905
+    words = building(tmp_path / "texts.txt", "--heldout", 0)
+    assert stillhouse(*words, "--part", "2/2") == 0
+    assert "part 2 of 2 is ready" in capsys.readouterr().out
+    assert "got none of part 1 (1 in all); build them, then seal again" in refused(*words, "--seal", 2)
+    assert stillhouse(*words, "--part", "1/2") == 0
+    assert stillhouse(*words, "--seal", 2) == 0
+    assert "train: 6 documents" in capsys.readouterr().out
+    assert stillhouse("verify", tmp_path / "out") == 0
+    assert stillhouse(*words, "--part", "3/2") == 2

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from launcher.errors import LaunchError, OutOfMemory, RankLost
 from launcher.signals import CAUGHT, Exit, StopFlag
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITING = """
 import signal, sys, time
+from launcher.errors import LaunchError, OutOfMemory, RankLost
 from launcher.signals import StopFlag
 flag = StopFlag.install()
 print("ready", flush=True)
@@ -54,7 +56,9 @@ def asked(process: subprocess.Popen[str]) -> str:
 
 
 def test_the_exit_codes_are_different_and_known_to_the_batch_scripts():
-    assert {code.name: int(code) for code in Exit} == {"DONE": 0, "FAILED": 1, "BAD_INPUT": 2, "NOT_FINITE": 3, "SAVED_AFTER_SIGNAL": 75}
+    codes = {"DONE": 0, "FAILED": 1, "BAD_INPUT": 2, "NOT_FINITE": 3, "OUT_OF_MEMORY": 4, "SAVED_AFTER_SIGNAL": 75, "RANK_LOST": 76}
+    assert {code.name: int(code) for code in Exit} == codes
+    assert (LaunchError.code, OutOfMemory.code, RankLost.code) == (Exit.BAD_INPUT, Exit.OUT_OF_MEMORY, Exit.RANK_LOST)
     script = (ROOT / "slurm" / "distil_pretrain.sh").read_text(encoding="utf-8")
     assert "75" in script
 

@@ -1,6 +1,7 @@
 """A run that is killed, stopped, starved of disk or moved to other ranks, against one that was left alone."""
 
 import math
+import os
 import random
 import resource
 import shutil
@@ -54,17 +55,21 @@ def test_killed_three_times_at_random_updates_it_ends_bit_identical(start, tmp_p
     moments = sorted(draw.sample(range(1, 23), 3))
     print("killed when these updates were reported:", moments)
     folder = tmp_path / "killed"
-    for moment in moments:
+    for moment, victims in zip(moments, ([1], [0, 1], [0, 1]), strict=True):
         run = start(folder, *SETTINGS, ranks=2)
         run.wait_for_update(moment)
-        run.kill()
+        for victim in victims:
+            os.kill(run.processes[victim].pid, signal.SIGKILL)
+        codes = run.wait(60)
+        assert codes == [-9, -9] if len(victims) == 2 else codes in ([76, -9], [0, 0]), run.output
+        assert codes[0] != 76 or "lost rank 1 on " in run.output
     run = start(folder, *SETTINGS, ranks=2)
     assert run.wait() == [0, 0], run.output
     assert_same_run(folder, undisturbed)
     assert sum(line["event"] == "resumed" for line in lines(folder, "event")) >= 1
 
 
-@pytest.mark.parametrize(("ranks", "stage", "micro_batch"), [(1, 0, 8), (1, 3, 4)])
+@pytest.mark.parametrize(("ranks", "stage", "micro_batch"), [(1, 0, 8), (1, 3, 4), (4, 1, 2)])
 def test_on_other_ranks_and_another_stage_it_sees_the_same_windows_and_its_losses_agree(
     start, tmp_path, undisturbed, ranks, stage, micro_batch
 ):
@@ -91,6 +96,8 @@ def test_a_signal_saves_and_leaves_with_a_code_of_its_own_and_the_run_goes_on(st
         run = start(folder, *SETTINGS, ranks=2)
         run.wait_for_update(moment)
         run.signal(number)
+        if number == signal.SIGTERM:
+            run.signal(number)  # again: it goes on saving
         assert run.wait() == [75, 75], run.output
         stopped = lines(folder, "event")[-1]
         assert stopped["event"] == "stopped"
@@ -155,5 +162,7 @@ def test_updates_that_are_not_finite_are_skipped_named_and_end_the_run_with_the_
     skipped = [line for line in events if line["event"] == "skipped_update"]
     assert [line["update"] for line in skipped] == [1, 2, 3]
     assert "windows [" in skipped[0]["message"]
+    assert "the teacher's head not finite" in skipped[0]["message"]
+    assert len(set(skipped[0]["windows"])) == 8, "those of both ranks"
     assert events[-1]["event"] == "stopped"
     assert "3 updates in a row" in events[-1]["message"]

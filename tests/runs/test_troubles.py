@@ -21,7 +21,7 @@ from data_shards.windows import Windows
 from kd import checkpoint, distributed
 from kd.trainer import Trainer
 from launcher import config as configuration
-from launcher import saving, train
+from launcher import lifetime, saving
 from launcher.errors import LaunchError
 from launcher.extensions import prepare_extensions
 from launcher.signals import StopFlag
@@ -69,7 +69,7 @@ def run(school, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
                 return learn(self, batches)
 
             patch.setattr(Trainer, "update", update)
-            return train.main(configuration.load("tiny", [*own, *SETTINGS, *settings]))
+            return lifetime.main(configuration.load("tiny", [*own, *SETTINGS, *settings]))
 
     return start
 

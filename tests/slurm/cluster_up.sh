@@ -5,11 +5,17 @@
 # The hosts hang on a bridge inside ctl's network; the machine's own network, /etc and /run stay as they are.
 # FOLDER/bin holds the client commands; FOLDER/pids the processes, for cluster_down.sh.
 #
-# environment: NODES=2 CPUS=4 GPUS=0 (a node; devices are copies of /dev/null) SLURM_CONF_MORE PARTITION_MORE (lines and options added)
+# As on many machines, a host's own name stands for 127.0.1.1 on that host. There are two partitions: main, whose jobs are preempted with five
+# seconds of grace, and urgent, which preempts them.
+#
+# environment: NODES=3, and a word for each node (the last word for all that follow): CPUS="4" GPUS="0" (devices are copies of /dev/null)
 set -euo pipefail
 folder=$(mkdir -p "${1:?usage: cluster_up.sh FOLDER}" && cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
-NODES=${NODES:-2} CPUS=${CPUS:-4} GPUS=${GPUS:-0}
+NODES=${NODES:-3}
+read -ra cpus <<<"${CPUS:-4}"
+read -ra gpus <<<"${GPUS:-0}"
+of() { local -n all=$1; echo "${all[$(($2 < ${#all[@]} ? $2 : ${#all[@]} - 1))]}"; } # of LIST NUMBER: its word, or the last
 net=198.51.100 # reserved for documentation: never anybody's
 # shellcheck disable=SC2154
 trap 'code=$?; [ $code = 0 ] || { tail -n 5 "$folder"/log/* >&2 || true; "$here/cluster_down.sh" "$folder" || true; }' EXIT
@@ -26,19 +32,13 @@ for _ in $(seq 100); do [ -s "$folder/run/munged.pid" ] && break; sleep 0.05; do
 echo "munged $(cat "$folder/run/munged.pid")" >>"$folder/pids"
 
 # Configuration.
-gres=
 : >"$folder/etc/gres.conf"
-if [ "$GPUS" -gt 0 ]; then
-  for ((g = 0; g < GPUS; g++)); do
-    mknod "$folder/dev/gpu$g" c 1 3
-    echo "NodeName=node[1-$NODES] Name=gpu File=$folder/dev/gpu$g" >>"$folder/etc/gres.conf"
+for ((n = 1; n <= NODES; n++)); do
+  for ((g = 0; g < $(of gpus $((n - 1))); g++)); do
+    [ -e "$folder/dev/gpu$g" ] || mknod "$folder/dev/gpu$g" c 1 3
+    echo "NodeName=node$n Name=gpu File=$folder/dev/gpu$g" >>"$folder/etc/gres.conf"
   done
-  gres="Gres=gpu:$GPUS"
-fi
-{
-  printf '127.0.0.1 localhost\n%s.1 ctl\n' $net
-  for ((n = 1; n <= NODES; n++)); do echo "$net.$((10 + n)) node$n"; done
-} >"$folder/etc/hosts"
+done
 {
   cat <<CONF
 ClusterName=stillhouse
@@ -73,25 +73,27 @@ JobRequeue=1
 ReturnToService=2
 KillWait=5
 MinJobAge=3600
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SlurmdTimeout=10
 TCPTimeout=2
 MessageTimeout=10
 CompleteWait=0
 UnkillableStepTimeout=20
-${SLURM_CONF_MORE:-}
 CONF
   for ((n = 1; n <= NODES; n++)); do
     mkdir -p "$folder/spool/node$n"
-    echo "NodeName=node$n NodeHostname=node$n NodeAddr=$net.$((10 + n)) CPUs=$CPUS RealMemory=16000 $gres State=UNKNOWN"
+    echo "NodeName=node$n NodeHostname=node$n NodeAddr=$net.$((10 + n)) CPUs=$(of cpus $((n - 1))) RealMemory=16000 Gres=gpu:$(of gpus $((n - 1))) State=UNKNOWN"
   done
-  echo "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP ${PARTITION_MORE:-}"
+  echo "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5"
+  echo "PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF"
 } >"$folder/etc/slurm.conf"
 
 # The first process of a host: names it, waits for its cable, starts its daemon, reaps what the daemon's children leave behind.
 cat >"$folder/etc/host.sh" <<'HOST'
 folder=$1 name=$2 address=$3 device=$4; shift 4
 hostname "$name"
-mount --bind "$folder/etc/hosts" /etc/hosts
+mount --bind "$folder/etc/hosts-$name" /etc/hosts
 ip link set lo up
 for _ in $(seq 500); do ip link show "$device" >/dev/null 2>&1 && break; sleep 0.02; done
 ip addr add "$address/24" dev "$device" && ip link set "$device" up
@@ -99,27 +101,54 @@ SLURM_CONF=$folder/etc/slurm.conf "$@" &
 wait $!
 echo "$name: $1 left with $?"
 HOST
-host() { # host NAME ADDRESS DEVICE DAEMON…; sets $pid
-  env -i PATH="$PATH" HOME="${HOME:-/root}" LANG=C.UTF-8 \
-    setsid unshare --net --uts --mount --pid --fork --kill-child=SIGKILL --mount-proc \
-    bash "$folder/etc/host.sh" "$folder" "$@" </dev/null >>"$folder/log/hosts.log" 2>&1 &
-  pid=$!
-  echo "$1 $pid" >>"$folder/pids"
-  for _ in $(seq 500); do
-    [ "$(readlink /proc/$pid/ns/net)" != "$(readlink /proc/self/ns/net)" ] && return
-    sleep 0.02
-  done
-  return 1
-}
-host ctl $net.1 bridge slurmctld -D
-ctl=$pid
-nsenter -t "$ctl" -n ip link add bridge type bridge
-nsenter -t "$ctl" -n ip link set bridge up
-for ((n = 1; n <= NODES; n++)); do
-  host "node$n" $net.$((10 + n)) eth0 slurmd -D
-  nsenter -t "$ctl" -n ip link add "port$n" type veth peer name eth0 netns "$pid"
-  nsenter -t "$ctl" -n ip link set "port$n" master bridge up
+# bin/boot NAME ADDRESS DEVICE DAEMON…: a host, started or, after a crash, started again.
+cat >"$folder/bin/boot" <<'BOOT'
+#!/usr/bin/env bash
+set -euo pipefail
+folder=$(cd "$(dirname "$0")/.." && pwd)
+env -i PATH="$PATH" HOME="${HOME:-/root}" LANG=C.UTF-8 \
+  setsid unshare --net --uts --mount --pid --fork --kill-child=SIGKILL --mount-proc \
+  bash "$folder/etc/host.sh" "$folder" "$@" </dev/null >>"$folder/log/hosts.log" 2>&1 &
+pid=$!
+echo "$1 $pid" >>"$folder/pids"
+for _ in $(seq 500); do
+  [ "$(readlink /proc/$pid/ns/net)" != "$(readlink /proc/self/ns/net)" ] && break
+  sleep 0.02
 done
+if [ "$1" = ctl ]; then
+  nsenter -t $pid -n ip link add bridge type bridge
+  nsenter -t $pid -n ip link set bridge up
+else
+  ctl=$(sed -n 's/^ctl //p' "$folder/pids")
+  nsenter -t "$ctl" -n ip link add "port-$1" type veth peer name eth0 netns $pid
+  nsenter -t "$ctl" -n ip link set "port-$1" master bridge up
+fi
+BOOT
+chmod +x "$folder/bin/boot"
+hosts() { # what host NAME takes names for
+  echo "127.0.0.1 localhost"
+  [ "$1" = ctl ] && echo "$net.1 ctl" || echo "127.0.1.1 $1"
+  [ "$1" = ctl ] || echo "$net.1 ctl"
+  for ((h = 1; h <= NODES; h++)); do [ "$1" = "node$h" ] || echo "$net.$((10 + h)) node$h"; done
+}
+hosts ctl >"$folder/etc/hosts-ctl"
+"$folder/bin/boot" ctl $net.1 bridge slurmctld -D
+for ((n = 1; n <= NODES; n++)); do
+  hosts "node$n" >"$folder/etc/hosts-node$n"
+  "$folder/bin/boot" "node$n" "$net.$((10 + n))" eth0 slurmd -D
+done
+ctl=$(sed -n 's/^ctl //p' "$folder/pids")
+
+# bin/cable NODE up|down: its way to the others; bin/crash NODE: its power.
+cat >"$folder/bin/cable" <<CABLE
+#!/bin/bash
+exec nsenter -t $ctl -n ip link set "port-\$1" "\$2"
+CABLE
+cat >"$folder/bin/crash" <<CRASH
+#!/bin/bash
+kill -KILL "\$(awk -v name="\$1" '\$1 == name {pid = \$2} END {print pid}' "$folder/pids")"
+CRASH
+chmod +x "$folder/bin/cable" "$folder/bin/crash"
 
 # Client commands. They leave their own folder out of PATH: sbatch hands its environment to the job, which needs the real ones.
 for command in sbatch srun squeue sinfo scancel scontrol; do
@@ -132,8 +161,16 @@ CLIENT
   chmod +x "$folder/bin/$command"
 done
 
+# bin/on NODE command…: the command on that host.
+cat >"$folder/bin/on" <<ON
+#!/bin/bash
+host=\$(awk -v name="\$1" '\$1 == name {pid = \$2} END {print pid}' "$folder/pids"); shift
+SLURM_CONF=$folder/etc/slurm.conf exec nsenter -t "\$(pgrep -P "\$host" | head -n 1)" -n -u -m -p -- "\$@"
+ON
+chmod +x "$folder/bin/on"
+
 for _ in $(seq 300); do
-  [ "$("$folder/bin/sinfo" -h -o '%T %D' 2>/dev/null)" = "idle $NODES" ] && exit 0
+  [ "$("$folder/bin/sinfo" -p main -h -o '%T %D' 2>/dev/null)" = "idle $NODES" ] && exit 0
   sleep 0.1
 done
 echo "cluster_up.sh: expected $NODES idle nodes within 30 s, got: $("$folder/bin/sinfo" -N -h 2>&1)" >&2

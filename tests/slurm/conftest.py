@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stand_in import STAND_IN
 
 HERE = Path(__file__).resolve().parent
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "unshare", "nsenter", "ip")
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge iproute2"
+SHAPE = {"NODES": "3", "CPUS": "4 4 2", "GPUS": "0 2 1"}
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 
 
@@ -49,6 +51,14 @@ class Cluster:
         return facts
 
 
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    """A folder to submit from, with a trainer of its own."""
+    (tmp_path / "launcher").mkdir()
+    (tmp_path / "launcher" / "run.py").write_text(STAND_IN)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Cluster]:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -62,7 +72,15 @@ def slurm() -> Iterator[Cluster]:
     try:
         # A file and no pipe for its output: the daemons that stay would keep a pipe open.
         with (folder / "up.log").open("w+") as log:
-            up = subprocess.run([HERE / "cluster_up.sh", folder], stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=60, check=False)
+            up = subprocess.run(
+                [HERE / "cluster_up.sh", folder],
+                env=os.environ | SHAPE,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                timeout=60,
+                check=False,
+            )
             log.seek(0)
             assert up.returncode == 0, log.read()
         yield Cluster(folder)

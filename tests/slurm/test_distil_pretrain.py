@@ -1,71 +1,13 @@
-"""slurm/distil_pretrain.sh on a real Slurm of two hosts: the real trainer once, and the script's own promises with a stand-in."""
+"""slurm/distil_pretrain.sh on a real Slurm, with a stand-in for the trainer: ranks, exit codes, requeueing, the cluster file."""
 
-import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from stand_in import ROOT, SCRIPT, facts_of, submit, wait_for_ranks
 
-from data_shards.build import BuildSettings, build
-from data_shards.sources import SourceSettings
-from launcher.extensions import extensions_folder, prepare_extensions
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "slurm" / "distil_pretrain.sh"
 pytestmark = pytest.mark.slow
-
-SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-WORDS = [f"word{n}" for n in range(59)]
-
-STAND_IN = '''
-"""A trainer that writes down what it was given; told to, it leaves with a code or waits for USR2."""
-import json, os, signal, socket, sys, time
-from pathlib import Path
-
-words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-start = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCH_EXTENSIONS_DIR", "WRAPPED"]
-facts = {name: os.environ.get(name) for name in names} | {"argv": sys.argv[1:], "host": socket.gethostname()}
-if words.get("until") == "signal" and start == 0:
-    signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75))
-os.makedirs(facts["TORCH_EXTENSIONS_DIR"], exist_ok=True)
-place = Path(f"rank-{facts['RANK']}-{start}.json")
-place.with_suffix(".part").write_text(json.dumps(facts))
-place.with_suffix(".part").rename(place)
-if words.get("until") in ("signal", "cancel") and start == 0 or words.get("fails") not in (None, facts["RANK"]):
-    time.sleep(60)
-sys.exit(int(words.get("code", 0)))
-'''
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Path:
-    """A folder to submit from, with a trainer of its own."""
-    (tmp_path / "launcher").mkdir()
-    (tmp_path / "launcher" / "run.py").write_text(STAND_IN)
-    return tmp_path
-
-
-def submit(slurm: Any, folder: Path, *words: str, **environment: str) -> str:
-    """Two hosts, two ranks each; the job's number."""
-    own = {"STILLHOUSE_ROOT": str(folder), "STILLHOUSE_PYTHON": sys.executable} | environment
-    return slurm.submit("sbatch", "--nodes=2", "--ntasks-per-node=2", str(SCRIPT), "--config", "x.yaml", *words, cwd=folder, **own)
-
-
-def facts_of(folder: Path, start: int = 0) -> list[dict[str, Any]]:
-    return [json.loads((folder / f"rank-{rank}-{start}.json").read_text()) for rank in range(4)]
-
-
-def wait_for_ranks(folder: Path, timeout_seconds: float = 30) -> None:
-    end = time.monotonic() + timeout_seconds
-    while len(list(folder.glob("rank-*-0.json"))) < 4:
-        assert time.monotonic() < end, "\n".join(log.read_text() for log in folder.glob("*.out"))
-        time.sleep(0.1)
 
 
 def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path):
@@ -78,7 +20,9 @@ def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path)
         ("2", "0", "node2"),
         ("3", "1", "node2"),
     ]
-    assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks} == {("4", "node1", str(20000 + int(number)))}
+    assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks} == {
+        ("4", "198.51.100.11", str(20000 + int(number)))
+    }
     assert {tuple(rank["argv"]) for rank in ranks} == {("--config", "x.yaml", "run.name=two words", "a=[1, 2]")}
     folders = {Path(rank["TORCH_EXTENSIONS_DIR"]) for rank in ranks}
     assert len(folders) == 2, "compiled ops are a node's own"
@@ -120,47 +64,3 @@ def test_the_cluster_file_gives_flags_and_a_prefix_and_the_environment_overrides
     facts = slurm.wait(number)
     assert (facts["JobState"], facts["JobName"], facts["NumNodes"], facts["TimeLimit"]) == ("COMPLETED", "ours", "2", "00:09:00")
     assert {rank["WRAPPED"] for rank in facts_of(stand_in)} == {"yes"}
-
-
-@pytest.fixture
-def school(tmp_path: Path) -> Path:
-    """A folder with teacher/ (four random layers with their tokenizer) and shards/ (400 documents of 30 words)."""
-    torch.manual_seed(1)
-    vocabulary = {word: number for number, word in enumerate([*SPECIAL.values(), *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **SPECIAL).save_pretrained(tmp_path / "teacher")
-    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64}
-    BertForMaskedLM(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(tmp_path / "teacher")
-    documents = [" ".join(WORDS[(n * n + k * (n + 1)) % len(WORDS)] for k in range(30)) for n in range(400)]
-    (tmp_path / "text.txt").write_text("\n".join(documents))
-    source = SourceSettings(path=str(tmp_path / "text.txt"))
-    build(BuildSettings(sources=(source,), tokenizer=str(tmp_path / "teacher"), heldout=0.1), tmp_path / "shards", processes=1)
-    return tmp_path
-
-
-def test_two_hosts_distil_and_leave_a_checkpoint_and_metrics(slurm: Any, school: Path, monkeypatch: pytest.MonkeyPatch):
-    settings = [
-        f"run.folder={school / 'run'}",
-        f"data.shards={school / 'shards'}",
-        "data.window_tokens=32",
-        f"teacher.model={school / 'teacher'}",
-        "train.updates=3",
-        "train.global_batch=8",
-        "train.micro_batch=4",
-        "checkpoint.every_updates=2",
-        "report.every_updates=1",
-    ]
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
-    prepare_extensions()  # or each host would compile for a minute
-    environment = {"STILLHOUSE_PYTHON": sys.executable, "WANDB_MODE": "offline"}
-    words = ["--nodes=2", "--ntasks-per-node=1", str(SCRIPT), "--config", str(ROOT / "configs" / "tiny.yaml"), *settings]
-    number = slurm.submit("sbatch", *words, cwd=school, **environment)
-    facts = slurm.wait(number, timeout_seconds=240)
-    log = (school / f"stillhouse-{number}.out").read_text()
-    assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0"), log
-    assert "2 ranks on node[1-2]" in log
-    lines = [json.loads(line) for line in (school / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["update"] for line in lines if line["kind"] == "train"] == [1, 2, 3], lines
-    assert list((school / "run" / "checkpoints").glob("*/*.safetensors")), log
-    assert list((school / "run" / "student").glob("*.safetensors")), log

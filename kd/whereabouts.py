@@ -1,0 +1,64 @@
+"""Where a rank is in its run, for whoever watches from another thread: the update, the phase of it, and for how long.
+
+Every rank walks through the same phases of an update in the same order, so that of several ranks the one that others wait for stands
+at the lowest (update, step).
+"""
+
+import time
+from dataclasses import dataclass
+
+BUSY = ("data", "teacher", "forward")  # phases in which a rank works alone (but for sharded weights): how slow it is
+WAITING = ("counting", "backward", "step", "agreeing")  # phases that hold a collective
+
+
+@dataclass(frozen=True)
+class Place:
+    """A rank's place. update: the one under way, 1 for the first; step: how many phases of it were entered; seconds: since then."""
+
+    update: int
+    step: int
+    phase: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.phase} of update {self.update}" if self.update else self.phase
+
+
+class Whereabouts:
+    """One rank's own record. Written by the thread that trains, read by any."""
+
+    def __init__(self) -> None:
+        self._place = (0, 0, "starting", time.monotonic())
+        self.busy: dict[str, float] = {}
+        """Seconds in each phase since the last `take_busy`."""
+
+    @property
+    def now(self) -> Place:
+        update, step, phase, since = self._place
+        return Place(update, step, phase, time.monotonic() - since)
+
+    def begin(self, update: int, phase: str) -> None:
+        """A new update has begun, with this phase."""
+        self._count()
+        self._place = (update, 0, phase, time.monotonic())
+
+    def enter(self, phase: str) -> None:
+        """The next phase of the same update."""
+        self._count()
+        update, step, _, _ = self._place
+        self._place = (update, step + 1, phase, time.monotonic())
+
+    def touch(self) -> None:
+        """Still in the same phase, and alive: it is a long one, and part of it is done."""
+        self._count()
+        self._place = (*self._place[:3], time.monotonic())
+
+    def take_busy(self) -> dict[str, float]:
+        """Seconds in each phase that a rank works in alone, since the last time."""
+        taken = {phase: self.busy.get(phase, 0.0) for phase in BUSY}
+        self.busy = {}
+        return taken
+
+    def _count(self) -> None:
+        _, _, phase, since = self._place
+        self.busy[phase] = self.busy.get(phase, 0.0) + time.monotonic() - since

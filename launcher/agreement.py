@@ -1,0 +1,80 @@
+"""Whether all ranks run the same thing: code, packages, configuration, corpus and models, compared before anything is built.
+
+Ranks that differ would train on, with wrong losses and no word; here they leave with the difference.
+"""
+
+import hashlib
+import json
+import platform
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_shards.location import Location
+from data_shards.manifest import Manifest
+from kd import distributed
+from launcher import config as configuration
+from launcher.config import RunConfig
+from launcher.errors import Agreed
+from launcher.run_folder import PACKAGES, version
+
+ROOMS = ("kd", "data_shards", "launcher")
+HEAD_BYTES = 1 << 20  # of a model file: its header and first weights, beside its size
+MAX_LINES = 12
+
+
+def agree(config: RunConfig) -> None:
+    """Raise, on every rank alike, unless each has what rank 0 has. Collective."""
+    if distributed.world_size() == 1:
+        return
+    mine = json.dumps(identity(config), sort_keys=True)
+    digests = distributed.texts(hashlib.sha256(mine.encode()).hexdigest()[:32])
+    if len(set(digests)) == 1:
+        return
+    hosts = distributed.texts(socket.gethostname())
+    everyone = [json.loads(text) for text in distributed.texts(mine)]
+    lines = []
+    for rank, theirs in enumerate(everyone):
+        for name in sorted({*everyone[0], *theirs}):
+            first, other = everyone[0].get(name, "absent"), theirs.get(name, "absent")
+            if first != other:
+                lines.append(f"\n  rank {rank} on {hosts[rank]}: {name}: {first} -> {other}")
+    more = f"\n  and {len(lines) - MAX_LINES} more" if len(lines) > MAX_LINES else ""
+    raise Agreed(
+        f"ranks: expected each to have what rank 0 on {hosts[0]} has, got differences; make the hosts equal:"
+        + "".join(lines[:MAX_LINES])
+        + more
+    )
+
+
+def identity(config: RunConfig) -> dict[str, str]:
+    """What decides the result, by name, in words or digests short enough to show."""
+    facts = {name: version(name) or "none" for name in PACKAGES}
+    facts |= {"python": platform.python_version(), "code": _digest_of_code()}
+    facts |= {key: json.dumps(value) for key, value in configuration.flat(configuration.public(config)).items()}
+    facts["content of data.shards"] = Manifest.load(Location.of(config.data.shards, config.data.cache_folder)).fingerprint[:12]
+    models = {f"teacher {name}".rstrip(): member.model for name, member in config.members.items()} | {"student.init": config.student.init}
+    for name, place in models.items():
+        if Path(place).is_dir():
+            facts[f"content of {name}"] = _digest_of_model(Path(place))
+    return facts
+
+
+def _digest_of_code() -> str:
+    """Of every module of the three rooms."""
+    root = Path(__file__).resolve().parents[1]
+    files = sorted(file for room in ROOMS for file in (root / room).rglob("*.py"))
+    return _digest(hashlib.sha256(file.read_bytes()).hexdigest() + str(file.relative_to(root)) for file in files)
+
+
+def _digest_of_model(folder: Path) -> str:
+    """Of a model folder: small files whole, weights by size and beginning."""
+    parts = []
+    for file in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin")):
+        with file.open("rb") as opened:
+            parts.append(f"{file.name} {file.stat().st_size} {hashlib.sha256(opened.read(HEAD_BYTES)).hexdigest()}")
+    return _digest(parts)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

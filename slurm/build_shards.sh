@@ -1,0 +1,41 @@
+#!/bin/bash
+# Text to shards on many nodes: an array whose tasks tokenise a part each, and one job that seals them when all are there.
+#
+#   slurm/build_shards.sh [--test-only] --parts 16 --out shards/wiki --tokenizer bert-base-uncased texts/*.jsonl
+#
+# Arguments are those of `stillhouse shards build`; the folder is the one that a single build would make, byte for byte. A part that failed is
+# built again by the same call, and what is finished stays. SHARDS_FLAGS are sbatch's flags for both jobs.
+#SBATCH --job-name=stillhouse-shards
+#SBATCH --output=%x-%A_%a.out --open-mode=append --nodes=1 --ntasks=1 --requeue
+set -euo pipefail
+name=build_shards.sh
+script=$0
+if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
+  script=$(scontrol show job -o "$SLURM_JOB_ID" | sed -n 's/.* Command=\([^ ]*\).*/\1/p' | sed -n 1p)
+fi
+scripts=$(cd "$(dirname "$script")" && pwd)
+root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
+source "$scripts/common.sh"
+
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+  if [ "${1:-}" = --test-only ]; then test=1; shift; fi
+  if [ "${1:-}" != --parts ] || ! [[ ${2:-} =~ ^[1-9][0-9]*$ ]]; then die "expected --parts N first, got ${1:-nothing} ${2:-}"; fi
+  parts=$2
+  shift 2
+  export SBATCH_FLAGS="${SBATCH_FLAGS:-} --nodes=1 --ntasks=1 --ntasks-per-node=1 ${SHARDS_FLAGS:-}"
+  submit --array="1-$parts" -- "$scripts/build_shards.sh" part "$parts" "$@"
+  if [ "$job" = 0 ]; then after=(); else after=("--dependency=afterok:$job" --kill-on-invalid-dep=yes); fi
+  submit "${after[@]}" --output="%x-%j.out" -- "$scripts/build_shards.sh" seal "$parts" "$@"
+  [ -n "${test:-}" ] || echo "Submitted batch job $job"
+  exit
+fi
+what=$1 parts=$2
+shift 2
+case $what in
+  part) form=(--part "$SLURM_ARRAY_TASK_ID/$parts") ;;
+  seal) form=(--seal "$parts") ;;
+  *) die "expected to be submitted by itself, got $what; run slurm/build_shards.sh --parts N …" ;;
+esac
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+# shellcheck disable=SC2086  # flags and prefix are words
+exec srun --ntasks=1 --nodes=1 ${SRUN_FLAGS:-} ${STEP_PREFIX:-} "$python" -u -m launcher.cli shards build "$@" "${form[@]}"

@@ -1,0 +1,50 @@
+# What the scripts of this folder share; sourced, never submitted. Needs $root and $name (the script's own, for messages).
+# shellcheck shell=bash
+
+die() { echo "$name: $*" >&2; exit 2; }
+[ -f "$root/launcher/run.py" ] || die "expected the repository at $root, got no launcher/run.py; set STILLHOUSE_ROOT"
+export STILLHOUSE_ROOT=$root
+
+cluster=${STILLHOUSE_CLUSTER:-$root/slurm/cluster.sh}
+# shellcheck source=/dev/null
+if [ -f "$cluster" ]; then set +u; source "$cluster"; set -u; fi
+
+python=${STILLHOUSE_PYTHON:-$root/.venv/bin/python}
+if [ -z "${STILLHOUSE_PYTHON:-}" ] && [ ! -x "$python" ]; then python=$(command -v python || command -v python3) || die "no python on PATH"; fi
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+
+if [ "${STILLHOUSE_OFFLINE:-}" = 1 ]; then # compute nodes without internet
+  export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} HF_DATASETS_OFFLINE=${HF_DATASETS_OFFLINE:-1} WANDB_MODE=${WANDB_MODE:-offline}
+fi
+
+words() { printf '%q ' "$@"; }
+
+# submit [sbatch's flags …] -- script [arguments …]: says what is submitted, then the job's number (in $job). With $test set, Slurm only says
+# whether and when it would start. The cluster file's flags come first, so that the environment's and the caller's win.
+submit() {
+  local flags=() answer
+  while [ "$1" != -- ]; do flags+=("$1"); shift; done
+  shift
+  command -v sbatch >/dev/null || die "expected Slurm's sbatch on PATH, got none; without Slurm: deepspeed launcher/run.py --config …"
+  # shellcheck disable=SC2206  # flags are words
+  flags=(${SBATCH_FLAGS:-} "${flags[@]}")
+  {
+    echo "plan: sbatch $(words "${flags[@]}" "$@")"
+    echo "  cluster file: $([ -f "$cluster" ] && echo "$cluster" || echo "none ($cluster is not there)"); python: $python; prefix: ${STEP_PREFIX:-none}"
+  } >&2
+  if [ -n "${test:-}" ]; then
+    sbatch --test-only "${flags[@]}" "$@" 2>&1 | sed 's/^sbatch: //' >&2
+    job=0
+    return
+  fi
+  answer=$(sbatch --parsable "${flags[@]}" "$@")
+  job=${answer%%;*}
+}
+
+# The job's first node as the other nodes reach it: what Slurm itself calls, which may differ from its host name.
+first_address() {
+  local first address
+  first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
+  address=$(scontrol show node -o "$first" 2>/dev/null | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
+  echo "${STILLHOUSE_ADDRESS:-${address:-$first}}"
+}

@@ -1,0 +1,47 @@
+#!/bin/bash
+# Many runs of one configuration: an array with a run for each line of a list.
+#
+#   slurm/sweep.sh [--test-only] overrides.txt --config configs/X.yaml run.folder=runs/sweep key=value …
+#
+# A line of the list is more key=value words (quoted as in a shell); empty lines and those that begin with # are left out. Run K keeps
+# everything in FOLDER/K, or in the run.folder that its line names. SWEEP_FLAGS are sbatch's flags for each run, as --array's %4 (four at a time)
+# in SWEEP_LIMIT=4. Each run is a job like those of distil_pretrain.sh, with its requeueing.
+#SBATCH --job-name=stillhouse-sweep
+#SBATCH --output=%x-%A_%a.out --open-mode=append
+#SBATCH --requeue --signal=B:USR2@300
+set -euo pipefail
+name=sweep.sh
+script=$0
+if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
+  script=$(scontrol show job -o "$SLURM_JOB_ID" | sed -n 's/.* Command=\([^ ]*\).*/\1/p' | sed -n 1p)
+fi
+scripts=$(cd "$(dirname "$script")" && pwd)
+root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
+source "$scripts/common.sh"
+
+lines() { grep -v -E '^[[:space:]]*(#|$)' "$1" || true; }
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+  if [ "${1:-}" = --test-only ]; then test=1; shift; fi
+  [ -f "${1:-}" ] || die "expected a file with a line for each run, got ${1:-nothing}"
+  list=$1
+  shift
+  count=$(lines "$list" | wc -l)
+  [ "$count" -gt 0 ] || die "$list: expected a line for each run, got none"
+  number=0
+  while read -r line; do echo "run $((++number)): $line" >&2; done < <(lines "$list")
+  kept=$PWD/.stillhouse-sweep-$(date +%Y%m%d-%H%M%S)-$$.txt # the jobs read this copy: the list may change meanwhile
+  if [ -z "${test:-}" ]; then lines "$list" >"$kept"; fi
+  # shellcheck disable=SC2086  # flags are words
+  submit --array="1-$count${SWEEP_LIMIT:+%$SWEEP_LIMIT}" ${SWEEP_FLAGS:-} -- "$scripts/sweep.sh" "$kept" "$@"
+  [ -n "${test:-}" ] || echo "Submitted batch job $job"
+  exit
+fi
+kept=$1
+shift
+line=$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$kept")
+mapfile -t more < <(xargs -n 1 printf '%s\n' <<<"$line")
+folder=
+for word in "$@"; do [[ $word != run.folder=* ]] || folder=${word#run.folder=}; done
+[ -n "$folder" ] || folder=runs/sweep
+echo "run $SLURM_ARRAY_TASK_ID: $line"
+exec bash "$scripts/distil_pretrain.sh" "$@" "run.folder=$folder/$SLURM_ARRAY_TASK_ID" "${more[@]}"

@@ -1,0 +1,77 @@
+"""What the other ranks do when one crawls, hangs, runs out of memory, or is not what they are: one line each, in a stated time."""
+
+import os
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from run_lines import lines
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+LONG = ("train.updates=100000", "checkpoint.every_updates=20", "report.every_updates=20", "evaluate.every_updates=null")
+
+
+def said(log: Path) -> list[str]:
+    """A rank's lines to the user."""
+    return [line for line in log.read_text().splitlines() if line.startswith("stillhouse:")]
+
+
+def test_a_slow_rank_is_named_and_one_that_hangs_ends_the_run_on_every_rank(start, tmp_path):
+    """Ten times slower: stopped for nine tenths of the time. Then stopped for good: named within timeout_seconds and ten more."""
+    run = start(tmp_path / "run", *LONG, "train.timeout_seconds=4", ranks=2)
+    run.wait_for_update(20)
+    slow = run.processes[1].pid
+    end = time.monotonic() + 60
+    while not (found := [line for line in lines(run.folder, "event") if line["event"] == "straggler"]):
+        assert time.monotonic() < end, run.output
+        os.kill(slow, signal.SIGSTOP)
+        time.sleep(0.18)
+        os.kill(slow, signal.SIGCONT)
+        time.sleep(0.02)
+    assert found[0]["message"].startswith("rank 1 on ")
+    assert any(phase in found[0]["message"] for phase in ("in forward", "in teacher", "in data"))
+    os.kill(slow, signal.SIGSTOP)
+    assert run.processes[0].wait(60) == 76, run.output
+    os.kill(slow, signal.SIGCONT)
+    assert run.processes[1].wait(60) == 76, run.output
+    (first,), (second,) = (said(log) for log in run.logs)
+    assert "rank 0 on " in first
+    assert "lost rank 1 on " in first
+    assert f"(pid {slow})" in first
+    assert " of update " in first
+    assert "rank 1 on " in second
+    assert "Traceback" not in run.output
+
+
+def test_a_rank_without_memory_says_what_it_asked_for_and_all_leave(start, tmp_path):
+    run = start(tmp_path / "run", *LONG, ranks=2)
+    run.wait_for_update(20)
+    poor = psutil.Process(run.processes[1].pid)
+    resource.prlimit(poor.pid, resource.RLIMIT_AS, (poor.memory_info().vms, resource.RLIM_INFINITY))
+    assert run.wait(60) == [76, 4], run.output
+    (first,), (second,) = (said(log) for log in run.logs)
+    assert "stillhouse: rank 1 on " in second
+    assert "expected memory for " in second
+    assert " asked for; lower train.micro_batch" in second
+    assert "rank 1 on " in first.removeprefix("stillhouse: ")
+    assert "asked for" in first
+    assert "Traceback" not in run.output
+
+
+def test_ranks_with_other_code_or_other_data_are_refused_with_the_difference(start, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    for room in ("kd", "data_shards", "launcher", "configs"):
+        shutil.copytree(ROOT / room, other / room)
+    with (other / "kd" / "batch.py").open("a") as file:
+        file.write("\n# changed\n")
+    run = start(tmp_path / "run", *LONG, ranks=2, roots={1: other})
+    assert run.wait(60) == [2, 2], run.output
+    (line,) = said(run.logs[0])
+    assert "expected each to have what rank 0 on " in line
+    assert [place for place in run.logs[0].read_text().splitlines() if place.startswith("  rank 1 on ") and ": code: " in place]
+    assert not (tmp_path / "run" / "checkpoints").exists()

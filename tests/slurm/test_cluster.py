@@ -1,0 +1,113 @@
+"""What the scripts of slurm/ do on a real Slurm whose nodes differ, with a stand-in for the trainer: ranks, logs, requeueing, siblings."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stand_in import ROOT, SCRIPT, facts_of, submit, wait_for_ranks
+
+pytestmark = pytest.mark.slow
+SCRIPTS = ROOT / "slurm"
+
+
+def own(folder: Path) -> dict[str, str]:
+    return {"STILLHOUSE_ROOT": str(folder), "STILLHOUSE_PYTHON": sys.executable}
+
+
+def log_of(folder: Path, number: str) -> str:
+    return (folder / f"stillhouse-{number}.out").read_text()
+
+
+def test_without_a_number_of_tasks_there_is_a_rank_for_each_gpu_on_nodes_that_differ(slurm: Any, stand_in: Path):
+    words = ["sbatch", "--nodelist=node2,node3", "--gpus=3", str(SCRIPT), "--config", "x.yaml"]
+    number = slurm.submit(*words, cwd=stand_in, **own(stand_in))
+    assert slurm.wait(number)["JobState"] == "COMPLETED", log_of(stand_in, number)
+    ranks = facts_of(stand_in, count=3)
+    assert [(rank["RANK"], rank["LOCAL_RANK"], rank["host"]) for rank in ranks] == [
+        ("0", "0", "node2"),
+        ("1", "1", "node2"),
+        ("2", "0", "node3"),
+    ]
+    assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"]) for rank in ranks} == {("3", "198.51.100.12")}, (
+        "an address, where the name would not do"
+    )
+
+
+def test_rank_zero_speaks_in_the_jobs_log_and_what_others_died_of_is_repeated_there(slurm: Any, stand_in: Path):
+    number = submit(slurm, stand_in, "code=4", "fails=3", "says=expected memory, got none")
+    facts = slurm.wait(number)
+    log = log_of(stand_in, number)
+    assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "4:0"), log
+    assert "stillhouse: rank 3: expected memory, got none" in log
+    assert "the trainer left with 4 (rank 3 on node2 was the first)" in log
+    own_log = (stand_in / f"stillhouse-{number}" / "rank-3.log").read_text()
+    assert own_log.splitlines()[0] == "start 1 on node2"
+    assert sorted(path.name for path in (stand_in / f"stillhouse-{number}").glob("rank-*.log")) == [f"rank-{n}.log" for n in (1, 2, 3)]
+
+
+def test_a_preempted_job_saves_is_requeued_and_goes_on(slurm: Any, stand_in: Path):
+    number = submit(slurm, stand_in, "until=signal", flags=["--exclusive"])
+    wait_for_ranks(stand_in)
+    urgent = slurm.submit(
+        "sbatch", "--partition=urgent", "--nodelist=node1,node2", "--exclusive", "--output=/dev/null", "--wrap=true", cwd=stand_in
+    )
+    assert slurm.wait(urgent)["JobState"] == "COMPLETED"
+    facts = slurm.wait(number)
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), log_of(stand_in, number)
+    assert [rank["RANK"] for rank in facts_of(stand_in, start=1)] == ["0", "1", "2", "3"]
+
+
+def test_a_job_that_comes_no_further_is_not_requeued_for_ever_and_says_why(slurm: Any, stand_in: Path):
+    number = submit(slurm, stand_in, "code=75", STILLHOUSE_STARTS="2")
+    facts = slurm.wait(number)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "75:0", "1")
+    assert "2 starts in a row came no further than update 0; not started again" in log_of(stand_in, number)
+
+
+def test_each_script_prints_its_plan_and_lets_slurm_judge_it_without_submitting(slurm: Any, stand_in: Path):
+    (stand_in / "list.txt").write_text("train.seed=1\n\n# a remark\ntrain.seed=2 'run.name=two words'\n")
+    shards = ["--parts", "3", "--out", "out", "--tokenizer", "t", "a.txt"]
+    calls = {
+        "distil_pretrain.sh": (["--config", "x.yaml"], 1),
+        "evaluate.sh": (["model", "--shards", "s"], 1),
+        "build_shards.sh": (shards, 2),
+        "sweep.sh": (["list.txt", "--config", "x.yaml"], 1),
+        "all.sh": ([*shards, "--", "--config", "x.yaml", "run.folder=r", "--", "--json", "j"], 4),
+    }
+    before = slurm.run("squeue", "-h")
+    for script, (words, jobs) in calls.items():
+        told = slurm.run("bash", "-c", '"$@" 2>&1', "_", str(SCRIPTS / script), "--test-only", *words, cwd=stand_in, **own(stand_in))
+        assert told.count("plan: sbatch ") == jobs, told
+        assert told.count(" to start at ") == jobs, told
+    assert slurm.run("squeue", "-h") == before
+    refused = slurm.run(
+        "bash", "-c", f"{SCRIPT} --test-only --config x.yaml 2>&1 || echo refused", cwd=stand_in, SBATCH_FLAGS="--nodes=9", **own(stand_in)
+    )
+    assert "refused" in refused
+    assert "node configuration is not available" in refused
+
+
+def test_a_sweep_is_an_array_with_a_run_for_each_line(slurm: Any, stand_in: Path):
+    (stand_in / "list.txt").write_text("train.seed=1\n# a remark\ntrain.seed=2 'run.name=two words' run.folder=mine\n")
+    words = [str(SCRIPTS / "sweep.sh"), "list.txt", "--config", "x.yaml", "run.folder=runs/s"]
+    flags = {"SBATCH_FLAGS": "--nodes=1 --ntasks=1", "SWEEP_LIMIT": "1"}
+    number = slurm.submit(*words, cwd=stand_in, **own(stand_in), **flags)
+    end = time.monotonic() + 60
+    while slurm.run("squeue", "-h", "-j", number):
+        assert time.monotonic() < end
+        time.sleep(0.3)
+    found = [path.read_text() for path in sorted(stand_in.glob("stillhouse-sweep-*.out"))]
+    assert ["left with 0" in text for text in found] == [True, True], found
+    last = facts_of(stand_in, count=1)[0]["argv"]
+    assert last == [
+        "--config",
+        "x.yaml",
+        "run.folder=runs/s",
+        "run.folder=runs/s/2",
+        "train.seed=2",
+        "run.name=two words",
+        "run.folder=mine",
+    ]
+    assert "run.folder=runs/s/1" in found[0] or "train.seed=1" in found[0]
