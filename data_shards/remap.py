@@ -12,6 +12,7 @@ with a larger vocabulary alone).
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from tokenizers import Tokenizer
 
 from data_shards.errors import DataError
 from data_shards.finish import finish
-from data_shards.location import Location
-from data_shards.manifest import MANIFEST, SPLITS, Manifest, plain_json, smallest_dtype, tokenizer_fingerprint
+from data_shards.location import Location, one_line
+from data_shards.manifest import SPLITS, Manifest, plain_json, smallest_dtype, tokenizer_fingerprint
 from data_shards.pruning import BYTE
 from data_shards.shard import Shard
 from data_shards.shard_writer import SplitWriter
@@ -48,7 +49,18 @@ def remap_shards(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: expected a free name for the shards, got something there; choose another or remove it")
     remap = remapper(shards_tokenizer(location, before), pruned, kept)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _written(location, before, folder, pruned, remap)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)  # it was free
+        if isinstance(error, OSError):
+            raise DataError(f"{folder}: expected to write the shards there, got {one_line(error)}; free space or choose another") from None
+        raise
+
+
+def _written(location: Location, before: Manifest, folder: Path, pruned: Any, remap: Remap) -> Manifest:
+    """The new shards, and the files beside them."""
     size = vocabulary_size(pruned)
     settings = before.built_from.settings
     blocks = [settings.get(name, default) for name, default in (("block_tokens", 1 << 20), ("shard_tokens", 1 << 24))]
@@ -66,9 +78,7 @@ def remap_shards(
     entries = {split: tuple(writer.entries) for split, writer in writers.items()}
     pruning = {"fingerprint": before.fingerprint, "tokenizer": before.tokenizer_fingerprint, "vocabulary_size": before.vocabulary_size}
     built_from = before.built_from.model_copy(update={"settings": settings | {"remapped_from": pruning}})
-    manifest = finish(folder, entries, writers["train"].counts, pruned, built_from)
-    assert (folder / MANIFEST).is_file()
-    return manifest
+    return finish(folder, entries, writers["train"].counts, pruned, built_from)
 
 
 def remapper(tokenizer: Any, pruned: Any, kept: NDArray[np.int64]) -> Remap:
@@ -98,10 +108,10 @@ def _by_documents(whole: Tokenizer, pruned: Tokenizer, lookup: NDArray[np.int64]
     """Documents with a vanished id are decoded, and encoded anew."""
 
     def remap(ids: Ids, lengths: Ids) -> tuple[Ids, Ids]:
-        ends = np.cumsum(lengths, dtype=np.int64)
-        parts = [lookup[part] for part in np.split(ids, ends[:-1])]
+        documents = np.split(ids, np.cumsum(lengths, dtype=np.int64)[:-1])
+        parts = [lookup[document] for document in documents]
         broken = [number for number, part in enumerate(parts) if (part < 0).any()]
-        texts = whole.decode_batch([np.split(ids, ends[:-1])[number].tolist() for number in broken], skip_special_tokens=False)
+        texts = whole.decode_batch([documents[number].tolist() for number in broken], skip_special_tokens=False)
         for number, encoding in zip(broken, pruned.encode_batch_fast(texts, add_special_tokens=False), strict=True):
             parts[number] = np.array(encoding.ids, np.int64)
         return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)

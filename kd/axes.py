@@ -14,7 +14,7 @@ from torch import nn
 from kd.errors import KdError
 from kd.families import LAYER_PARTS
 from kd.models import Encoder
-from kd.shapes import shape_of
+from kd.shapes import dimensions_of
 
 PARTS = {
     "query": "QD",
@@ -60,7 +60,7 @@ def axes(encoder: Encoder) -> dict[str, tuple[str, int | None]]:
 def _gated(encoder: Encoder, module: nn.Module, letters: str) -> str:
     """ID becomes JD where one matrix holds a layer and its gate."""
     weight = getattr(module, "weight", None)
-    twice = letters == "ID" and weight is not None and weight.shape[0] == 2 * shape_of(encoder).inner
+    twice = letters == "ID" and weight is not None and weight.shape[0] == 2 * dimensions_of(encoder).inner
     return "JD" if twice else letters
 
 

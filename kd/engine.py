@@ -159,11 +159,16 @@ class StudentEngine:
     def close(self) -> None:
         """Let go of the module: hooks and buffers. Nothing else may be called afterwards."""
         self.engine.destroy()
+        self.inner.state.clear()
+        if hasattr(self.optimizer, "parameter_offload"):  # ZeRO-3: autograd's hooks hold it, unseen by the garbage collector
+            for parameter in self.module.parameters():
+                parameter.__dict__.clear()
+            vars(self.optimizer).clear()
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Give the module's own copies of some parameters, by name, these values (not the masters: see load_full_state). Collective."""
         for name, parameter in self.module.named_parameters():
-            if name in weights:
+            if name in weights and weights[name].shape == getattr(parameter, "ds_shape", parameter.shape):
                 whole = deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_tensor"))
                 with whole, torch.no_grad():
                     parameter.copy_(weights[name])

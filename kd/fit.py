@@ -15,9 +15,10 @@ Layer-wise reconstruction of this kind: He, Zhang, Sun 2017, arXiv:1707.06168, e
 et al. 2024, arXiv:2401.15024), which has RMSNorms and so loses nothing at full width.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from kd.batch import Batch
 from kd.models import Encoder
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 RIDGE = 1e-3  # of the mean variance
 LINEAR = 6.0  # standard deviations by which activations are shifted to where they are the identity; LayerNorm takes the shift out again
 
@@ -74,6 +76,7 @@ class _Fit:
         """Every place in its turn."""
         self.onto = self._principal(self.student.width) if kept.stream is None else torch.eye(self.wide.width)[kept.stream]
         states = self._embeddings()
+        self.calls = [self._first_call(batch) for batch in self.sample]
         smaller = (self.student.width // self.student.heads) / (self.wide.width // self.wide.heads)
         for layer in self.layers:
             back = regression(states, self.seen["query", layer])
@@ -81,11 +84,12 @@ class _Fit:
             self._read("key", layer, kept.query_key[layer], back)
             self._read("value", layer, kept.value[layer], back)
             self._write("attention_output", layer)
-            states = self._norm(self.student.layer_part(layer, "attention_norm"), self.seen["feed_forward_up", layer])
+            states = self._norm("attention_norm", layer, self.seen["feed_forward_up", layer])
             self._read("feed_forward_up", layer, kept.inner[layer], regression(states, self.seen["feed_forward_up", layer]))
             self._write("feed_forward_down", layer)
             after = self.seen["head", 0] if layer == self.layers[-1] else self.seen["query", layer + 1]
-            states = self._norm(self.student.layer_part(layer, "feed_forward_norm"), after)
+            states = self._norm("feed_forward_norm", layer, after)
+            self.calls = [self._next_call(layer, call) for call in self.calls]
         if with_head:
             self._head(kept.stream, states)
             left = self.student.transform(states).mean(0)
@@ -115,11 +119,14 @@ class _Fit:
         if family.embedding_projection is not None:
             source, target = wide.part(family.embedding_projection), student.part(family.embedding_projection)
             _set(target, self.onto @ _weight(source), self.onto @ _bias(source))
-            return self._inputs(student.layer_part(0, "query"))
+            return torch.cat([self._first_call(batch)[0][0][batch.real] for batch in self.sample])
         for path in (family.word_embeddings, family.position_embeddings, family.token_type_embeddings, family.decoder):
             if path is not None:
                 student.weight(path).copy_(wide.weight(path) @ self.onto.T)
-        return self._norm(student.part(family.embedding_norm), self.seen["query", 0])
+        norm = student.part(family.embedding_norm)
+        inputs = torch.cat([_input(norm, batch, partial(student, batch)) for batch in self.sample])
+        _fit_norm(norm, inputs, self.seen["query", 0] @ self.onto.T)
+        return norm(inputs)
 
     def _read(self, part: str, layer: int, rows: Tensor, back: tuple[Tensor, Tensor], scale: float = 1.0) -> None:
         """A matrix that reads the stream; back: the regression of the wide stream on the narrow one there."""
@@ -130,12 +137,13 @@ class _Fit:
     def _write(self, part: str, layer: int) -> None:
         """A matrix that reads what stayed of a layer's own dimensions, and writes the stream."""
         target, source = self.student.layer_part(layer, part), self.wide.layer_part(layer, part)
-        matrix, offset = regression(self._inputs(target), self.seen[part, layer])
+        matrix, offset = regression(self._inputs(target, layer), self.seen[part, layer])
         _set(target, self.onto @ (_weight(source) @ matrix), self.onto @ (_bias(source) + _weight(source) @ offset))
 
-    def _norm(self, norm: nn.Module, wide_states: Tensor) -> Tensor:
+    def _norm(self, part: str, layer: int, wide_states: Tensor) -> Tensor:
         """Scale and shift of a LayerNorm, channel by channel; [N, W], what it then gives."""
-        inputs = self._inputs(norm)
+        norm = self.student.layer_part(layer, part)
+        inputs = self._inputs(norm, layer)
         _fit_norm(norm, inputs, wide_states @ self.onto.T)
         return norm(inputs)
 
@@ -170,21 +178,31 @@ class _Fit:
         _fit_norm(norm, inputs[0], wanted)
         return float((self.student.transform(states) - wanted).square().mean())
 
-    def _inputs(self, module: nn.Module) -> Tensor:
-        """[N, C]: what goes into one of the student's modules; the rest of it is not run."""
-        found: list[Tensor] = []
-        for batch in self.sample:
+    def _inputs(self, module: nn.Module, layer: int) -> Tensor:
+        """[N, C]: what goes into a module of one of the student's layers, which alone is run."""
+        whole = self.student.layer_modules[layer]
+        calls = zip(self.sample, self.calls, strict=True)
+        return torch.cat([_input(module, batch, partial(whole, *call[0], **call[1])) for batch, call in calls])
 
-            def take(states: Tensor, batch: Batch = batch) -> None:
-                found.append(states[batch.real])
-                raise _ReachedError
+    def _first_call(self, batch: Batch) -> Call:
+        """How the student calls its first layer."""
+        calls: list[Call] = []
 
-            with _before(module, take):
-                try:
-                    self.student.transform(self.student(batch).last)
-                except _ReachedError:
-                    continue
-        return torch.cat(found)
+        def take(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            calls.append((arguments, named))
+            raise _ReachedError
+
+        hook = self.student.layer_modules[0].register_forward_pre_hook(take, with_kwargs=True)
+        with suppress(_ReachedError):
+            self.student(batch)
+        hook.remove()
+        return calls[0]
+
+    def _next_call(self, layer: int, call: Call) -> Call:
+        """How it calls the layer after this one: with what this one gives, and the rest as before."""
+        arguments, named = call
+        given = self.student.layer_modules[layer](*arguments, **named)
+        return (given[0] if isinstance(given, tuple) else given, *arguments[1:]), named
 
     def _inputs_of(self, teacher: Encoder, watched: dict[tuple[str, int], nn.Module]) -> dict[tuple[str, int], Tensor]:
         """What goes into the teacher's modules, and as z what its head's transform gives."""
@@ -238,6 +256,19 @@ def _set(module: nn.Module, weight: Tensor, bias: Tensor) -> None:
 
 def _copies(*modules: nn.Module) -> list[dict[str, Tensor]]:
     return [{name: weight.clone() for name, weight in module.state_dict().items()} for module in modules]
+
+
+def _input(module: nn.Module, batch: Batch, run: Callable[[], Any]) -> Tensor:
+    """[n, C]: what goes into a module at the real positions of a batch when `run` runs, which is stopped there."""
+    found: list[Tensor] = []
+
+    def take(states: Tensor) -> None:
+        found.append(states[batch.real])
+        raise _ReachedError
+
+    with _before(module, take), suppress(_ReachedError):
+        run()
+    return found[0]
 
 
 class _ReachedError(Exception):

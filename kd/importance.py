@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kd.axes import axes
 from kd.batch import Batch
 from kd.models import Encoder
-from kd.shapes import shape_of
+from kd.shapes import dimensions_of
 
 
 @dataclass(frozen=True)
@@ -193,4 +193,4 @@ def head_dimensions(scores: Tensor, heads: Tensor, of_heads: int, size: int) -> 
 def check_scores(encoder: Encoder, scores: Scores) -> None:
     """The scores are those of such an encoder."""
     assert len(scores.stream) == encoder.width
-    assert {len(layer.inner) for layer in scores.layers} == {shape_of(encoder).inner}
+    assert {len(layer.inner) for layer in scores.layers} == {dimensions_of(encoder).inner}

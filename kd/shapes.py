@@ -7,7 +7,7 @@ from kd.models import Encoder
 
 
 @dataclass(frozen=True)
-class Shape:
+class Dimensions:
     """width: of the residual stream; heads divide it; inner: of the feed-forward layers."""
 
     width: int
@@ -15,28 +15,28 @@ class Shape:
     inner: int
 
 
-PRESETS: dict[str, tuple[int, Shape]] = {
-    "6x768": (6, Shape(768, 12, 3072)),  # DistilBERT
-    "4x312": (4, Shape(312, 12, 1200)),  # TinyBERT
-    "6x384": (6, Shape(384, 12, 1536)),  # MiniLM
-    "3x384": (3, Shape(384, 12, 1536)),
+PRESETS: dict[str, tuple[int, Dimensions]] = {
+    "6x768": (6, Dimensions(768, 12, 3072)),  # DistilBERT
+    "4x312": (4, Dimensions(312, 12, 1200)),  # TinyBERT
+    "6x384": (6, Dimensions(384, 12, 1536)),  # MiniLM
+    "3x384": (3, Dimensions(384, 12, 1536)),
 }
 """Name -> (layers, shape)."""
 
 
-def shape_of(encoder: Encoder) -> Shape:
+def dimensions_of(encoder: Encoder) -> Dimensions:
     """An encoder's own shape."""
-    return Shape(encoder.width, encoder.heads, int(getattr(encoder.hf.config, encoder.family.config.inner)))
+    return Dimensions(encoder.width, encoder.heads, int(getattr(encoder.hf.config, encoder.family.config.inner)))
 
 
-def narrowed(teacher: Encoder, width: int | None, heads: int | None, inner: int | None) -> Shape:
+def narrowed(teacher: Encoder, width: int | None, heads: int | None, inner: int | None) -> Dimensions:
     """The shape that is asked of a teacher's student; what is None is the teacher's own, inner in proportion to the width.
 
     Raises KdError for what is larger than the teacher's, for heads that do not divide, and for a head size above the teacher's, or below it
     where positions turn the heads (rotations of pairs, whose angles depend on the head size).
     """
-    own = shape_of(teacher)
-    shape = Shape(width or own.width, heads or own.heads, inner or round(own.inner * (width or own.width) / own.width))
+    own = dimensions_of(teacher)
+    shape = Dimensions(width or own.width, heads or own.heads, inner or round(own.inner * (width or own.width) / own.width))
     for name, wanted, most in (("width", shape.width, own.width), ("heads", shape.heads, own.heads), ("inner", shape.inner, own.inner)):
         if wanted > most:
             raise KdError(f"student.{name}: expected at most {most}, the teacher's, got {wanted}; lower it, or take a larger teacher")

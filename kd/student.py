@@ -15,7 +15,7 @@ from kd.errors import KdError
 from kd.families import FAMILIES, LAYER_PARTS
 from kd.fit import can_fit
 from kd.models import Encoder, load_mlm, untrained, with_new_head
-from kd.shapes import PRESETS, Shape, narrowed, shape_of
+from kd.shapes import PRESETS, Dimensions, dimensions_of, narrowed
 from kd.student_settings import StudentSettings as StudentSettings
 from kd.student_settings import chosen_layers as chosen_layers
 from kd.width import narrow
@@ -40,7 +40,7 @@ def make_student(settings: StudentSettings, teacher: Encoder | None, seed: int, 
 
 
 def _from_teacher(settings: StudentSettings, teacher: Encoder, seed: int, sample: Sequence[Batch]) -> Encoder:
-    layers, shape = chosen_layers(settings, teacher.layers), _shape(settings, teacher)
+    layers, shape = chosen_layers(settings, teacher.layers, seed), _shape(settings, teacher)
     same = settings.architecture == "same" or teacher.family.name == "distilbert"
     config = _same_config(teacher, layers) if same else _distilbert_config(teacher, len(layers))
     with torch.random.fork_rng(devices=[]):
@@ -48,18 +48,18 @@ def _from_teacher(settings: StudentSettings, teacher: Encoder, seed: int, sample
         student = untrained(config, teacher.hf.config._attn_implementation)
     with torch.no_grad():
         if same:
-            _copy_names(teacher, student, layers, settings.copy_head)
+            _copy_names(teacher, student, layers, settings)
         else:
             _copy_parts(teacher, student, layers, settings)
     method = settings.shrink
-    if method is None and shape != shape_of(student):
+    if method is None and shape != dimensions_of(student):
         method = "projection" if can_fit(student) else "activation"
     if method is not None:
         student = narrow(teacher, layers, student, shape, method, sample, seed, settings.copy_head)
     return student
 
 
-def _shape(settings: StudentSettings, teacher: Encoder) -> Shape:
+def _shape(settings: StudentSettings, teacher: Encoder) -> Dimensions:
     """What is asked of the student's size. KdError where the teacher cannot give it."""
     asked = PRESETS[settings.shape][1] if settings.shape is not None else None
     if asked is not None:
@@ -119,7 +119,7 @@ def _distilbert_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
     )
 
 
-def _copy_names(teacher: Encoder, student: Encoder, layers: tuple[int, ...], copy_head: bool) -> None:
+def _copy_names(teacher: Encoder, student: Encoder, layers: tuple[int, ...], settings: StudentSettings) -> None:
     """Every weight by its name, layers renumbered: complete for any family, whatever else its layers hold.
 
     Of layers that are passes through the same weights, only the number matters.
@@ -127,9 +127,11 @@ def _copy_names(teacher: Encoder, student: Encoder, layers: tuple[int, ...], cop
     family, source = teacher.family, teacher.hf.state_dict()
     head = (f"{family.head_dense}.", f"{family.head_norm}.")
     for name, weight in student.hf.state_dict().items():
-        if name.startswith(head) and not copy_head:
+        inside = name.startswith(f"{family.layers}.")
+        wanted = settings.copy_layers if inside else settings.copy_head if name.startswith(head) else settings.copy_embeddings
+        if not wanted:
             continue
-        if name.startswith(f"{family.layers}.") and not family.shared_layers:
+        if inside and not family.shared_layers:
             number, rest = name.removeprefix(f"{family.layers}.").split(".", 1)
             name = f"{family.layers}.{layers[int(number)]}.{rest}"
         weight.copy_(source[name])
@@ -138,15 +140,19 @@ def _copy_names(teacher: Encoder, student: Encoder, layers: tuple[int, ...], cop
 def _copy_parts(teacher: Encoder, student: Encoder, layers: tuple[int, ...], settings: StudentSettings) -> None:
     """Part by part across architectures; the position table loses its offset rows, and gains token type 0."""
     ours, theirs = student.family, teacher.family
-    pairs = [(ours.word_embeddings, theirs.word_embeddings), (ours.embedding_norm, theirs.embedding_norm)]
-    pairs += [(ours.decoder, theirs.decoder)]
+    pairs = []
+    if settings.copy_embeddings:
+        pairs += [(ours.word_embeddings, theirs.word_embeddings), (ours.embedding_norm, theirs.embedding_norm)]
+        pairs += [(ours.decoder, theirs.decoder)]
     if settings.copy_head:
         pairs += [(ours.head_dense, theirs.head_dense), (ours.head_norm, theirs.head_norm)]
     for target, source in pairs:
         _copy(student.part(target), teacher.part(source))
-    for position, layer in enumerate(layers):
+    for position, layer in enumerate(layers if settings.copy_layers else ()):
         for name in LAYER_PARTS:
             _copy(student.layer_part(position, name), teacher.layer_part(layer, name))
+    if not settings.copy_embeddings:
+        return
     assert theirs.position_embeddings is not None, theirs.name  # like_bert
     assert ours.position_embeddings is not None, ours.name
     positions = teacher.weight(theirs.position_embeddings)[teacher.position_offset :].float()

@@ -1,5 +1,6 @@
 """What a user decides about the student: where it comes from, which of the teacher's layers, its size, and what of it trains."""
 
+import random
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -8,7 +9,7 @@ from kd.errors import KdError
 from kd.shapes import PRESETS
 
 DISTILBERT_LAYERS = (0, 2, 4, 7, 9, 11)  # Sanh et al. 2019, their extract script, for a teacher of 12
-Policy = Literal["every_other", "distilbert", "first", "last", "spread"]
+Policy = Literal["every_other", "distilbert", "first", "last", "spread", "random"]
 Method = Literal["magnitude", "activation", "projection", "random"]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -35,10 +36,14 @@ class StudentSettings(BaseModel):
     projection, or activation for a family that cannot be projected."""
     sample_tokens: Positive = 8192
     """Positions of the corpus that activation and projection look at."""
+    copy_layers: bool = True
+    """Give the student's layers the weights of those; false: fresh ones, of which `layers` is then only the number."""
+    copy_embeddings: bool = True
+    """Also copy everything around them but the head's transform: embeddings, their LayerNorm, decoder and bias."""
     architecture: Literal["same", "distilbert"] = "distilbert"
     """The teacher's own architecture, or DistilBERT's (no token types)."""
     copy_head: bool = True
-    """Also copy the MLM head's transform and LayerNorm; the decoder with its bias always is."""
+    """Also copy the MLM head's transform and LayerNorm; the decoder with its bias goes with the embeddings."""
     fold_token_type: bool = True
     """Add the teacher's token-type row 0 to the position table where the student has no token types."""
     freeze_positions: bool = False
@@ -50,10 +55,14 @@ class StudentSettings(BaseModel):
     """For hidden states and attention alike; None keeps the model's own."""
 
     @property
+    def _smaller(self) -> bool:
+        """Whether the teacher's weights become fewer than its layers'."""
+        return any(value is not None for value in (self.shape, self.width, self.heads, self.inner, self.shrink))
+
+    @property
     def needs_sample(self) -> bool:
         """Whether making this student may look at text."""
-        asked = any(value is not None for value in (self.shape, self.width, self.heads, self.inner, self.shrink))
-        return self.init == "teacher" and asked and self.shrink not in ("magnitude", "random")
+        return self.init == "teacher" and self._smaller and self.shrink not in ("magnitude", "random")
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudentSettings":
@@ -75,6 +84,9 @@ class StudentSettings(BaseModel):
         for name in ("shape", "width", "heads", "inner", "shrink"):
             if self.init != "teacher" and getattr(self, name) is not None:
                 raise ValueError(f"{name}: expected init: teacher, which alone is made smaller, got init: {self.init}; leave {name} out")
+        for name in ("copy_layers", "copy_embeddings"):
+            if not getattr(self, name) and (self._smaller or self.init != "teacher"):
+                raise ValueError(f"{name}: expected true unless layers are copied as they are, got false; leave it out")
         if self.shape is not None:
             layers, shape = PRESETS[self.shape]
             for name, value in (("width", shape.width), ("heads", shape.heads), ("inner", shape.inner)):
@@ -90,11 +102,11 @@ class StudentSettings(BaseModel):
         return self
 
 
-def chosen_layers(settings: StudentSettings, teacher_layers: int) -> tuple[int, ...]:
+def chosen_layers(settings: StudentSettings, teacher_layers: int, seed: int = 0) -> tuple[int, ...]:
     """The teacher's layers that become the student's, ascending.
 
     every_other: floor(i x L / count), so 0, 2, 4 … for half of them; first, last: a run of count;
-    spread: first and last included, evenly between; distilbert: (0, 2, 4, 7, 9, 11), for 12 layers only.
+    spread: first and last included, evenly between; distilbert: (0, 2, 4, 7, 9, 11), for 12 layers only; random: drawn by seed.
     Raises KdError where the teacher has not got them.
     """
     if isinstance(settings.layers, list):
@@ -115,6 +127,8 @@ def chosen_layers(settings: StudentSettings, teacher_layers: int) -> tuple[int, 
     count = settings.count or preset or max(1, teacher_layers // 2)
     if count > teacher_layers:
         raise KdError(f"student.count: expected at most {teacher_layers}, the teacher's layers, got {count}; lower it")
+    if settings.layers == "random":
+        return tuple(sorted(random.Random(seed).sample(range(teacher_layers), count)))
     if settings.layers == "first":
         return tuple(range(count))
     if settings.layers == "last":

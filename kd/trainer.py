@@ -8,8 +8,9 @@ An update, on every rank:
 4. the terms' sums over all ranks, as one report.
 """
 
+import gc
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ class Trainer:
         loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
         terms = dict(zip(objective.names, means, strict=True))
         scheduled = self.objective.scheduled(*within)
-        cause = "" if applied else self._cause(batches, terms)
+        cause = "" if applied else self._cause(batches, objective, terms)
         return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause)
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
@@ -223,11 +224,13 @@ class Trainer:
 
     def _rebuild(self, phase: Phase, weights: dict[str, Tensor]) -> None:
         """Another phase's engine, around a new student of these weights."""
-        self.engine.close()
         student = self._blank(torch.float32)
         with torch.no_grad():
             for name, parameter in student.named_parameters():
                 parameter.copy_(weights[f"{STUDENT}{name}"])
+        self.engine.close()
+        del self.engine, self.lesson, self.student
+        gc.collect()  # an engine and its module hold each other: free them before the next ones are made
         self._begin(phase, student, weights)
 
     def _take(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]], crossing: bool) -> None:
@@ -249,18 +252,20 @@ class Trainer:
         self.done, self.tokens = done, tokens
         self.skipped = saved.progress.skipped + done - saved.progress.done
 
-    def _cause(self, batches: Sequence[Batch], terms: dict[str, float]) -> str:
-        """Why an update was not finite: the teacher, a term, or the gradient alone. Collective; asks the teacher again."""
-        broken = torch.zeros(2, dtype=torch.float64, device=self.device)
+    def _cause(self, batches: Sequence[Batch], objective: Objective, terms: dict[str, float]) -> str:
+        """Why the update before `done` was not finite: a teacher, a term, or the gradient alone. Collective; asks the teachers again."""
+        broken = torch.zeros(2 * max(1, len(self.teachers.members)), dtype=torch.float64, device=self.device)
         for batch in batches:
-            with self.teachers.teach(self.done - 1, batch, self.lesson.objective, self.vocabulary) as taught:
-                for given in taught.outputs.values() if taught is not None else ():
-                    states = [given.last_hidden, *given.states.values()] + ([given.transformed] if given.transformed is not None else [])
-                    head = [given.decoder.weight, given.decoder.bias] if given.decoder is not None else []
-                    broken += torch.tensor([_broken(states), _broken(head)], dtype=torch.float64, device=self.device)
-        in_states, in_head = distributed.sum_over_ranks(broken).tolist()
-        if in_states or in_head:
-            return f"the teacher's {'hidden states' if in_states else 'head'} not finite"
+            with self.teachers.teach(self.done - 1, batch, objective, self.vocabulary) as taught:
+                for number, given in (taught.outputs if taught is not None else {}).items():
+                    head = (None, None) if given.decoder is None else (given.decoder.weight, given.decoder.bias)
+                    broken[2 * number] += _broken(given.last_hidden, given.transformed, *given.states.values())
+                    broken[2 * number + 1] += _broken(*head)
+        found = [index for index, count in enumerate(distributed.sum_over_ranks(broken).tolist()) if count]
+        if found:
+            guilty = self.teachers.present(self.done - 1)[found[0] // 2]
+            which = "the teacher's" if len(self.teachers.members) == 1 else f"teacher {list(self.teachers.members).index(guilty)}'s"
+            return f"{which} {'head' if found[0] % 2 else 'hidden states'} not finite"
         wrong = [name for name, mean in terms.items() if not math.isfinite(mean)]
         return f"loss of {', '.join(wrong)} not finite" if wrong else "gradient not finite"
 
@@ -270,5 +275,5 @@ class Trainer:
         torch.manual_seed(key)
 
 
-def _broken(tensors: Iterable[Tensor]) -> bool:
-    return not all(torch.isfinite(tensor).all() for tensor in tensors)
+def _broken(*tensors: Tensor | None) -> bool:
+    return not all(torch.isfinite(tensor).all() for tensor in tensors if tensor is not None)

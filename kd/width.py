@@ -22,7 +22,7 @@ from kd.errors import KdError
 from kd.fit import Kept, can_fit, fit
 from kd.importance import Scores, by_activation, by_magnitude, head_dimensions, strongest
 from kd.models import Encoder, untrained
-from kd.shapes import Shape, shape_of
+from kd.shapes import Dimensions, dimensions_of
 from kd.student_settings import Method
 
 
@@ -41,7 +41,7 @@ def narrow(
     teacher: Encoder,
     chosen: Sequence[int],
     wide: Encoder,
-    shape: Shape,
+    shape: Dimensions,
     method: Method,
     sample: Sequence[Batch],
     seed: int,
@@ -66,7 +66,7 @@ def narrow(
         student = untrained(config, wide.hf.config._attn_implementation)
     if method == "random" or wide.decoder_weight.is_meta:
         return student
-    nothing_goes = shape == shape_of(wide) and len(chosen) == teacher.layers
+    nothing_goes = shape == dimensions_of(wide) and len(chosen) == teacher.layers
     if method != "magnitude" and not nothing_goes and not sample:
         raise KdError(f"student.shrink: expected a sample of text for {method}, got none; use magnitude")
     on_text = method != "magnitude" and not nothing_goes
@@ -79,7 +79,7 @@ def narrow(
     return student
 
 
-def narrow_config(wide: Encoder, shape: Shape) -> PreTrainedConfig:
+def narrow_config(wide: Encoder, shape: Dimensions) -> PreTrainedConfig:
     """The wide one's configuration in this shape."""
     config, names = copy.deepcopy(wide.hf.config), wide.family.config
     config.dtype = torch.float32
@@ -90,7 +90,7 @@ def narrow_config(wide: Encoder, shape: Shape) -> PreTrainedConfig:
     return config
 
 
-def choose(wide: Encoder, shape: Shape, scores: Scores) -> Cut:
+def choose(wide: Encoder, shape: Dimensions, scores: Scores) -> Cut:
     """The strongest of everything."""
     of_heads, size = wide.heads, shape.width // shape.heads
     shared = strongest(torch.stack([layer.heads(of_heads) for layer in scores.layers]).sum(0), shape.heads)
@@ -136,6 +136,6 @@ def _places(letter: str, layer: int | None, cut: Cut, wide: Encoder) -> Tensor |
     if letter == "I":
         return inner
     if letter == "J":
-        return torch.cat([inner, inner + shape_of(wide).inner])
+        return torch.cat([inner, inner + dimensions_of(wide).inner])
     assert letter == "F", letter
     return torch.cat([cut.query_key[layer], cut.query_key[layer] + wide.width, cut.value[layer] + 2 * wide.width])

@@ -21,6 +21,17 @@ DEMO_EXAMPLE = """example:
 EVALUATE_EXAMPLE = """example:
   stillhouse evaluate runs/demo/student runs/demo/baseline/student --shards runs/demo/shards --teacher runs/demo/teacher/student
 """
+COMPARE_EXAMPLE = """examples:
+  stillhouse compare configs/compare/layers.yaml --dry-run
+  stillhouse compare configs/compare/layers.yaml data.shards=shards/mine teacher.model=bert-base-uncased --budget tokens
+  stillhouse compare configs/compare/*.yaml --budget time --jobs 2
+"""
+CHAIN_EXAMPLE = """example:
+  stillhouse chain configs/chains/assistants.yaml data.shards=shards/mine teacher.model=bert-base-uncased
+"""
+LAYERS_EXAMPLE = """example:
+  stillhouse layers --config configs/demo.yaml student.layers=last
+"""
 SHARDS_EXAMPLE = """examples:
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
   stillhouse shards verify shards/mine
@@ -71,6 +82,17 @@ def _part(text: str) -> tuple[int, int]:
     return int(number) - 1, int(count)
 
 
+def above_zero(text: str) -> float:
+    """A finite number above 0, as 1e5."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
 def share(text: str) -> float:
     """A number between 0 and 1, neither included."""
     try:
@@ -111,11 +133,39 @@ def parser() -> argparse.ArgumentParser:
     _add_cache(evaluate)
     evaluate.add_argument("--teacher", default=None, metavar="MODEL", help="also: retention, agreement and KL to this one")
     evaluate.add_argument("--window-tokens", type=at_least(4), default=128, metavar="N", help="positions per window (128)")
+    evaluate.add_argument(
+        "--packing", default="windows", choices=("windows", "documents"), help="several documents in a row (windows), or one piece of one"
+    )
     evaluate.add_argument("--windows", type=at_least(1), default=None, metavar="N", help="how many held-out windows (all)")
     evaluate.add_argument("--batch", type=at_least(1), default=32, metavar="N", help="windows at a time (32)")
     evaluate.add_argument("--mask-rate", type=share, default=0.15, metavar="SHARE", help="share of tokens predicted (0.15)")
     evaluate.add_argument("--seed", type=at_least(0), default=1, help="of the masks")
     evaluate.add_argument("--json", default=None, metavar="FILE", help="also write the scores there")
+
+    compare = verbs.add_parser(
+        "compare", help="variants of a run at equal tokens or time, over seeds", epilog=COMPARE_EXAMPLE, formatter_class=raw
+    )
+    compare.add_argument("words", nargs="+", metavar="FILE | key=value", help="comparison files; settings for all their runs")
+    compare.add_argument("--budget", default="tokens", choices=("tokens", "time"), help="what every run gets the same of (tokens)")
+    compare.add_argument("--amount", type=above_zero, metavar="N", help="tokens, or seconds of learning, of each run (the file's)")
+    _add_runs(compare, "runs/compare", "where each file's comparison gets a folder of its name")
+    compare.add_argument("--report", action="store_true", help="report the runs that are done, and start nothing")
+    compare.add_argument("--jobs", type=at_least(1), default=1, metavar="N", help="runs side by side (1)")
+
+    chain = verbs.add_parser(
+        "chain", help="runs of which each teaches the next: teacher assistants", epilog=CHAIN_EXAMPLE, formatter_class=raw
+    )
+    chain.add_argument("words", nargs="+", metavar="FILE | key=value", help="a chain file; settings for all its runs")
+    _add_runs(chain, "runs/chain", "where everything goes")
+
+    layers = verbs.add_parser(
+        "layers",
+        help="how alike student and teacher layers are on the corpus, and the layer map that speaks for",
+        epilog=LAYERS_EXAMPLE,
+        formatter_class=raw,
+    )
+    _add_config(layers)
+    layers.add_argument("--tokens", type=at_least(2), default=4096, metavar="N", help="tokens of the corpus to compare on (4096)")
 
     shards = verbs.add_parser("shards", help="build, verify and describe tokenised shards", epilog=SHARDS_EXAMPLE, formatter_class=raw)
     _add_shards(shards)
@@ -145,12 +195,24 @@ def parser() -> argparse.ArgumentParser:
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """What a run is told on the command line."""
-    parser.add_argument("--config", required=True, metavar="YAML", help="a configuration file, or the name of one in configs/")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's, as train.updates=100")
+    _add_config(parser)
     parser.add_argument("--scale", default=None, metavar="NAME", help="the same run in small: demo, on what `stillhouse demo` left")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and what it needs, and stop")
     parser.add_argument("--resume", action="store_true", help="fail unless there is a checkpoint to continue from")
     parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)  # deepspeed's launcher passes it
+
+
+def _add_runs(parser: argparse.ArgumentParser, folder: str, what: str) -> None:
+    """What the verbs that start several runs have in common."""
+    parser.add_argument("--folder", default=folder, help=f"{what} ({folder})")
+    parser.add_argument("--ranks", type=at_least(1), default=1, metavar="N", help="processes of each run (1)")
+    parser.add_argument("--dry-run", action="store_true", help="print the runs and what they need, and stop")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    """A configuration, and settings to use instead of its own."""
+    parser.add_argument("--config", required=True, metavar="YAML", help="a configuration file, or the name of one in configs/")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's, as train.updates=100")
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:

@@ -11,10 +11,10 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from launcher import mistakes
 from launcher.credentials import redacted
@@ -27,6 +27,7 @@ MAX_BYTES = 1 << 20  # of a file
 MAX_VALUES, MAX_DEPTH = 10_000, 20  # of what it says, aliases unfolded
 SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 NUMBER = re.compile(r"\.\d+(?=\.|$)")
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def load(path: str, overrides: list[str] | None = None, scale: str | None = None) -> RunConfig:
@@ -38,12 +39,12 @@ def load(path: str, overrides: list[str] | None = None, scale: str | None = None
     where, text = _read(path)
     values = _scaled(_parse(where, text), scale, where)
     given = [_apply(values, override) for override in overrides or []]
-    return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where)
+    return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where, RunConfig)
 
 
 def parse(text: str, where: str) -> RunConfig:
     """The configuration that `dump` wrote."""
-    return _validated(_parse(where, text), lambda place: where)
+    return _validated(_parse(where, text), lambda place: where, RunConfig)
 
 
 def public(config: RunConfig) -> dict[str, Any]:
@@ -94,17 +95,26 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
 
 
-def _read(path: str) -> tuple[str, str]:
+def load_as(model: type[Settings], path: str, folder: str) -> Settings:
+    """Settings of another kind, as strictly: a YAML file, or the bare name of a packaged one in configs/`folder`.
+
+    Raises LaunchError, one line a mistake.
+    """
+    where, text = _read(path, folder)
+    return _validated(_parse(where, text), lambda place: where, model)
+
+
+def _read(path: str, folder: str = ".") -> tuple[str, str]:
     """(what to call it, its text)."""
-    packaged = PACKAGED / f"{path}.yaml"
-    names = sorted(file.stem for file in PACKAGED.glob("*.yaml"))
+    packaged = PACKAGED / folder / f"{path}.yaml"
+    names = sorted(file.stem for file in packaged.parent.glob("*.yaml"))
     inside = path in names and not Path(path).is_file()
     try:
         with open(packaged if inside else path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise LaunchError(f"{path}: expected a configuration of at most {MAX_BYTES:,} bytes, got more; check the path")
-        return (f"configs/{path}.yaml" if inside else path), data.decode("utf-8")
+        return (f"configs/{Path(folder) / path}.yaml" if inside else path), data.decode("utf-8")
     except FileNotFoundError:
         known = ", ".join(names)
         raise LaunchError(f"{path or '--config'}: expected a configuration file, got none there; check the path, or use {known}") from None
@@ -191,13 +201,13 @@ def _index(at: Any, part: str, key: str) -> str | int:
     return int(part)
 
 
-def _validated(values: dict[str, Any], where: Callable[[str], str]) -> RunConfig:
+def _validated(values: dict[str, Any], where: Callable[[str], str], model: type[Settings]) -> Settings:
     """Validated as JSON, where pydantic can be strict about types and still take a list for a tuple."""
     plain = _plain(values, "", where, iter(range(MAX_VALUES)))
     try:
-        return RunConfig.model_validate_json(json.dumps(plain), strict=True)
+        return model.model_validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
-        raise LaunchError("\n".join(mistakes.lines(error, plain, RunConfig, where))) from None
+        raise LaunchError("\n".join(mistakes.lines(error, plain, model, where))) from None
 
 
 def _plain(value: Any, place: str, where: Callable[[str], str], budget: Iterator[int]) -> Any:

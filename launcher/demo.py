@@ -11,7 +11,6 @@ Each step leaves its result in the run folder and is skipped, or continued, when
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from kd.models import load_mlm
 from kd.student import make_student
 from launcher import assets, scores
 from launcher import config as configuration
+from launcher.jobs import free_port
 from launcher.run_folder import write_atomically
 from launcher.shards import build_with_progress
 from launcher.signals import Exit
@@ -132,7 +132,7 @@ class Demo:
         on_cpu = distributed.device().type == "cpu"
         ranks = RANKS if on_cpu else min(RANKS, torch.cuda.device_count())
         launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--num_accelerators", str(ranks)]
-        launcher += ["--master_port", str(_free_port())]
+        launcher += ["--master_port", str(free_port())]
         script = str(Path(__file__).with_name("run.py"))
         environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or ranks) // ranks)), "HF_HUB_OFFLINE": "1"}
         if on_cpu:
@@ -168,10 +168,3 @@ class Demo:
             "seed": self.seed,
         }
         write_atomically(self.report, json.dumps(report, indent=1) + "\n")
-
-
-def _free_port() -> int:
-    """A port nobody listens on: two demos side by side do not collide."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -14,6 +14,7 @@ from typing import Any
 from launcher.errors import LaunchError
 
 METRICS = "metrics.jsonl"
+TAIL_BYTES = 1 << 16  # some hundred lines
 KEPT_LINES = 100_000  # lines kept in memory while the disk is full
 
 
@@ -79,6 +80,20 @@ def read(metrics: Path) -> list[dict[str, Any]]:
             raise LaunchError(f"{metrics}: line {number}: expected a report line, got {error}; repair or remove the line") from None
         values.append(value)
     return values
+
+
+def last_train_line(folder: Path) -> dict[str, Any] | None:
+    """The newest whole train line of a run folder, from the file's end; None where there is none (yet)."""
+    try:
+        with (folder / METRICS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        if line.startswith(b'{"kind": "train"'):
+            return dict(json.loads(line))
+    return None
 
 
 def trim(metrics: Path, update: int) -> int:

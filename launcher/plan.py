@@ -122,6 +122,8 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     stage = effective_stage(train.zero_stage, precision)
     teachers = {place: meta_model(member.model) for place, member in config.members.items()}
     student = meta_student(config.student, next(iter(teachers.values()), None))
+    if train.activation_checkpointing:
+        student.checkpoint_activations(use_reentrant=False)  # refused here for a family whose code cannot
     for name, encoder in [*teachers.items(), ("student", student)]:
         wiring.check_fits(name, encoder, manifest, config.data.stream)
     if len(teachers) > 1:

@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         _check_writable(Path(arguments.json))
     settings = StreamSettings(
         window_tokens=arguments.window_tokens,
+        packing=arguments.packing,
         seed=arguments.seed,
         masking=MaskingSettings(rate=arguments.mask_rate),
         cache_folder=arguments.cache_folder,

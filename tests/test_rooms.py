@@ -16,6 +16,7 @@ HOMES = {
     "datasets": ("data_shards/*",),
     "torch": ("kd/*", "launcher/*"),
     "deepspeed": ("kd/engine.py", "kd/teacher.py", "kd/distributed.py", "launcher/run.py", "launcher/preflight.py"),
+    "matplotlib": ("launcher/plots.py",),
     "onnxruntime": ("kd/export/*", "kd/export.py"),
 }
 DOORS = ("launcher/run.py", "launcher/cli.py")  # --help and a misspelt key should not cost the seconds that torch takes

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_shards import build as build_module
+from data_shards import remap as remap_module
 from data_shards.build import BuildSettings, build
 from data_shards.errors import DataError
 from data_shards.info import info
@@ -41,7 +42,8 @@ def _texts(count: int, seed: int) -> list[str]:
         words = rng.choices(lexicon, weights, k=rng.randint(2, 40))
         words = [word.capitalize() if rng.random() < 0.1 else word + rng.choice(["", "", "", ",", ".", "'s", "-", " 17"]) for word in words]
         if number % 9 == 0:
-            words.insert(1, rng.choice(["☃", "sno☃w", "☃☃ki", "x" * 120, "<mask>"]))
+            words.insert(1, rng.choice(["☃", "x" * 120, "<mask>"]))
+            words.insert(1, rng.choice(["☃", "<mask>"]).join(rng.choices(lexicon, k=2)))  # unknown, or added, in the middle of a word
         documents.append(" ".join(words))
     return documents
 
@@ -260,3 +262,13 @@ def test_a_saved_pruned_tokenizer_is_read_by_transformers_alone(pruned):
     again = AutoTokenizer.from_pretrained(pruned[0])
     assert len(again.get_vocab()) == len(pruned[1])
     assert again.is_fast
+
+
+def test_a_target_that_failed_half_way_is_gone(whole, pruned, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(remap_module, "finish", full)
+    with pytest.raises(DataError, match=r"expected to write the shards there, got .*No space left"):
+        remap_shards(whole[2], tmp_path / "target", load_tokenizer(str(pruned[0])), pruned[1])
+    assert not (tmp_path / "target").exists()

@@ -4,6 +4,7 @@ Usage: phases_on_ranks.py RESULT.json TEACHER_FOLDER STUDENT_FOLDER CHECKPOINTS_
 (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -79,6 +80,24 @@ def parts(trainer: Trainer, names: list[str]) -> list[str]:
     return sorted({part if layer is None else f"{part} {layer}" for part, layer in found})
 
 
+def held() -> int:
+    """Bytes of all tensors that this process holds."""
+    gc.collect()
+    storages = {}
+    for one in gc.get_objects():
+        if type(one) in (torch.Tensor, torch.nn.Parameter) and one.numel():
+            storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+def grown(trainer: Trainer) -> int:
+    """By how many bytes more is held after two borders."""
+    before = held()
+    for phase in (trainer.phases[0], trainer.phases[-1]):
+        trainer._cross(phase)
+    return held() - before
+
+
 def main() -> None:
     result, teacher, folder, checkpoints, ways = sys.argv[1:]
     distributed.start()
@@ -120,6 +139,7 @@ def main() -> None:
             "moved": moved,
             "moments": moments,
             "continued": continued,
+            "grown": grown(trainer),
         }
     if distributed.rank() == 0:
         Path(result).write_text(json.dumps(report))

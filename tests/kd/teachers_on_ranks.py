@@ -49,8 +49,7 @@ def main() -> None:
     micro_batch = ROWS // distributed.world_size() // 2
     report = {}
     for combine, modes, stage in (
-        ("mean", ("replicated", "replicated"), 0),
-        ("mean", ("zero3", "tensor_parallel"), 1),
+        ("mean", ("zero3", "tensor_parallel"), 0),
         ("random", ("replicated", "zero3"), 3),
     ):
         way = f"{combine}-{'-'.join(modes)}"

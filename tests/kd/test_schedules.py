@@ -20,6 +20,7 @@ def values(schedule: dict[str, object], updates: int) -> list[float]:
         ({"schedule": "linear", "from": 4, "to": 2, "start": 0.2, "end": 0.8}, [4, 4, 3, 2, 2]),
         ({"schedule": "linear", "from": 4, "to": 2, "start": 0, "end": 3}, [4, 3, 2, 2, 2]),
         ({"schedule": "linear", "from": 5, "to": 1, "end": 2}, [5, 1, 1, 1, 1]),
+        ({"schedule": "linear", "from": 5, "to": 1, "start": 2, "end": 3}, [5, 5, 1, 1, 1]),
         ({"schedule": "cosine", "from": 2, "to": 0}, [2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0]),
         ({"schedule": "constant", "from": 6, "warmup": 3}, [2, 4, 6, 6, 6]),
         ({"schedule": "linear", "from": 6, "to": 0, "warmup": 2, "end": 5}, [3, 6, 6, 3, 0]),

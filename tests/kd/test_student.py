@@ -72,6 +72,8 @@ def test_layers_that_the_teacher_has_not_got_are_refused(settings, teacher_layer
         ({"layers": "distilbert", "count": 4}, "expected 6 with layers: distilbert"),
         ({"count": 0}, "greater than 0"),
         ({"new_head": True}, "model folder without a head"),
+        ({"copy_layers": False, "width": 16}, "copy_layers: expected true unless layers are copied as they are"),
+        ({"copy_embeddings": False, "init": "folder"}, "copy_embeddings: expected true unless layers are copied as they are"),
         ({"dropout": 1.0}, "less than 1"),
         ({"architecure": "same"}, "Extra inputs"),
     ],
@@ -131,6 +133,30 @@ def test_without_the_head_only_the_heads_transform_differs(tiny_bert, tiny_batch
     other = make_student(StudentSettings(layers=[0, 1, 2, 3], copy_head=False), tiny_bert, seed=6)
     assert torch.equal(student.weight("vocab_transform"), again.weight("vocab_transform"))
     assert not torch.equal(student.weight("vocab_transform"), other.weight("vocab_transform"))
+
+
+def test_random_layers_are_drawn_by_the_seed_ascending_and_all_of_them_in_the_end():
+    settings = StudentSettings(layers="random", count=3)
+    drawn = [chosen_layers(settings, 6, seed) for seed in range(200)]
+    assert all(list(layers) == sorted(set(layers)) and len(layers) == 3 and layers[-1] < 6 for layers in drawn)
+    assert len(set(drawn)) == 20, "6 over 3"
+    assert chosen_layers(settings, 6, 7) == chosen_layers(settings, 6, 7)
+
+
+@pytest.mark.parametrize("architecture", ["same", "distilbert"])
+def test_layers_or_embeddings_that_are_not_copied_are_fresh_by_the_seed_and_all_else_is_the_teachers(tiny_bert, architecture):
+    for setting in ("copy_layers", "copy_embeddings"):
+        settings = StudentSettings(layers=[0, 1, 2, 3], architecture=architecture, **{setting: False})
+        student, again, other = (make_student(settings, tiny_bert, seed=seed) for seed in (5, 5, 6))
+        own = student.family
+        layer = [model.layer_part(2, "query").weight for model in (tiny_bert, student, again, other)]
+        words = [model.weight(model.family.word_embeddings) for model in (tiny_bert, student, again, other)]
+        for copied, (theirs, ours, same, another) in ((setting != "copy_layers", layer), (setting != "copy_embeddings", words)):
+            assert torch.equal(ours, same)
+            assert torch.equal(ours, theirs) == copied
+            assert torch.equal(ours, another) == copied
+        assert torch.equal(student.weight(own.head_dense), tiny_bert.weight(tiny_bert.family.head_dense))
+        assert torch.equal(student.decoder_bias, tiny_bert.decoder_bias) == (setting != "copy_embeddings")
 
 
 @pytest.mark.parametrize("architecture", ["same", "distilbert"])

@@ -69,7 +69,7 @@ def test_two_teachers_of_different_sizes_and_modes_teach_what_plain_torch_says(m
     expected = {combine: plain_loop(teachers, load_mlm(str(folders[2])).train(), combine) for combine in ("mean", "random")}
     run_ranks(2, SCRIPT, result, *folders, tmp_path / "checkpoints")
     report = json.loads(result.read_text())
-    assert len(report) == 3
+    assert len(report) == 2
     for way, seen in report.items():
         for found, wanted in zip(seen["terms"], expected[way.split("-")[0]], strict=True):
             assert found == pytest.approx(wanted, rel=2e-5), way

@@ -12,7 +12,7 @@ from kd.export import save_student
 from kd.fit import Kept, can_fit, fit, regression
 from kd.importance import by_activation, by_magnitude, head_dimensions, strongest
 from kd.models import Encoder, load_mlm
-from kd.shapes import PRESETS, Shape, narrowed, shape_of
+from kd.shapes import PRESETS, Dimensions, dimensions_of, narrowed
 from kd.student import StudentSettings, make_student
 from kd.width import choose, narrow
 
@@ -29,7 +29,7 @@ EVERY_FAMILY = (
     "modernbert with biases",
     "albert",
 )
-FULL = Shape(32, 4, 64)
+FULL = Dimensions(32, 4, 64)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_every_family_becomes_narrower_and_is_read_again(make_model, tiny_batch,
     teacher = Encoder(make_model(family))
     size = 8 if family.startswith("modernbert") else 6
     student = student_of(teacher, sample, count=2, layers="every_other", width=2 * size, heads=2, inner=20, shrink=method)
-    assert shape_of(student) == Shape(2 * size, 2, 20)
+    assert dimensions_of(student) == Dimensions(2 * size, 2, 20)
     assert student.layers == 2
     save_student(student, tmp_path / "student", training={}, tokenizer_folder=None)
     assert torch.equal(logits(load_mlm(str(tmp_path / "student")), tiny_batch), logits(student, tiny_batch))
@@ -97,7 +97,7 @@ def test_neurons_and_heads_that_do_nothing_go_first_and_are_not_missed(make_mode
         for layer, neurons in enumerate(idle):
             teacher.layer_part(layer, "feed_forward_down").weight[:, neurons] = 0
     for method, scores in (("magnitude", by_magnitude(teacher)), ("activation", by_activation(teacher, sample))):
-        cut = choose(teacher, Shape(32, 4, 44), scores)
+        cut = choose(teacher, Dimensions(32, 4, 44), scores)
         for layer, neurons in enumerate(idle):
             assert sorted([*cut.inner[layer].tolist(), *neurons.tolist()]) == list(range(64)), method
     student = student_of(teacher, inner=44, shrink="magnitude")
@@ -111,7 +111,7 @@ def test_heads_whose_values_are_not_read_are_pruned(make_model, sample):
         for layer, head in enumerate(idle):
             teacher.layer_part(layer, "attention_output").weight[:, 8 * head : 8 * head + 8] = 0
     for scores in (by_magnitude(teacher), by_activation(teacher, sample)):
-        cut = choose(teacher, Shape(24, 3, 64), scores)
+        cut = choose(teacher, Dimensions(24, 3, 64), scores)
         for layer, head in enumerate(idle):
             assert sorted({int(place) // 8 for place in cut.value[layer]}) == [n for n in range(4) if n != head]
             assert cut.value[layer].tolist() == cut.query_key[layer].tolist()
@@ -119,7 +119,7 @@ def test_heads_whose_values_are_not_read_are_pruned(make_model, sample):
 
 def test_mpnet_keeps_the_same_heads_in_every_layer_as_its_relative_positions_are_shared(make_model, sample):
     teacher = Encoder(make_model("mpnet"))
-    cut = choose(teacher, Shape(16, 2, 64), by_activation(teacher, sample))
+    cut = choose(teacher, Dimensions(16, 2, 64), by_activation(teacher, sample))
     assert {tuple(sorted({int(place) // 8 for place in places})) for places in cut.value} == {tuple(cut.heads.tolist())}
     student = student_of(teacher, width=16, heads=2, shrink="magnitude")
     assert student.weight("mpnet.encoder.relative_attention_bias").shape == (32, 2)
@@ -134,12 +134,12 @@ def test_smaller_heads_keep_the_size_of_attention_scores(make_model):
             dead = torch.arange(32).view(4, 8)[:, 4:].flatten()
             module.weight[dead] = 0
             module.bias[dead] = 0
-    student = narrow(teacher, range(4), teacher, Shape(16, 4, 64), "magnitude", (), 1)
+    student = narrow(teacher, range(4), teacher, Dimensions(16, 4, 64), "magnitude", (), 1)
     states = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wide = [teacher.layer_part(0, part) for part in ("query", "key")]
         small = [student.layer_part(0, part) for part in ("query", "key")]
-        places = choose(teacher, Shape(16, 4, 64), by_magnitude(teacher)).stream
+        places = choose(teacher, Dimensions(16, 4, 64), by_magnitude(teacher)).stream
         states[:, [n for n in range(32) if n not in places.tolist()]] = 0
         expected = [(q @ k.T) / 8**0.5 for q, k in zip(*(m(states).view(5, 4, 8).transpose(0, 1) for m in wide), strict=True)]
         got = [(q @ k.T) / 4**0.5 for q, k in zip(*(m(states[:, places]).view(5, 4, 4).transpose(0, 1) for m in small), strict=True)]
@@ -198,7 +198,7 @@ def test_fitting_also_makes_up_for_layers_that_are_left_out(make_model, sample):
     teacher = Encoder(make_model("bert"))
     settings = {"layers": "every_other", "count": 3}
     copied, fitted = student_of(teacher, **settings), student_of(teacher, sample, **settings, shrink="activation")
-    assert shape_of(fitted) == FULL
+    assert dimensions_of(fitted) == FULL
     assert distance(fitted, teacher, sample[:1]) < 0.7 * distance(copied, teacher, sample[:1])
 
 
@@ -239,7 +239,7 @@ def test_projection_is_refused_where_it_cannot_be_done_and_activation_takes_its_
 def test_a_narrow_distilbert_of_a_bert_with_the_fold(make_model, tiny_batch, sample):
     teacher = Encoder(make_model("bert"))
     student = student_of(teacher, sample, architecture="distilbert", width=24)
-    assert (student.family.name, student.width, student.heads, shape_of(student).inner) == ("distilbert", 24, 4, 48)
+    assert (student.family.name, student.width, student.heads, dimensions_of(student).inner) == ("distilbert", 24, 4, 48)
     assert torch.isfinite(logits(student, tiny_batch)).all()
 
 
@@ -256,7 +256,7 @@ def test_a_student_of_the_same_seed_is_the_same_and_the_teacher_is_left_alone(ma
 def test_the_random_control_has_the_teachers_shape_and_none_of_its_weights(make_model, tiny_batch):
     teacher = Encoder(make_model("bert"))
     student = student_of(teacher, shrink="random")
-    assert shape_of(student) == FULL
+    assert dimensions_of(student) == FULL
     assert (logits(student, tiny_batch) - logits(teacher, tiny_batch)).abs().mean() > 0.5
 
 
@@ -315,8 +315,8 @@ def test_a_preset_is_layers_and_shape(make_model):
         teacher = Encoder(BertForMaskedLM(BertConfig(num_hidden_layers=12, **big)))
         for name, (layers, shape) in PRESETS.items():
             student = make_student(StudentSettings(shape=name, architecture="same"), teacher, 1)
-            assert (student.layers, shape_of(student)) == (layers, shape)
-    assert narrowed(teacher, 312, None, None) == Shape(312, 12, 1248)
+            assert (student.layers, dimensions_of(student)) == (layers, shape)
+    assert narrowed(teacher, 312, None, None) == Dimensions(312, 12, 1248)
 
 
 @pytest.mark.parametrize(

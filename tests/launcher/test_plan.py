@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 from tokenizers import Tokenizer, models
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, MPNetConfig, PreTrainedTokenizerFast
 
 from data_shards.finish import finish
 from data_shards.manifest import BuiltFrom
@@ -137,6 +137,27 @@ def test_a_student_from_a_folder_has_all_of_the_folders_layers(teacher: Path, ne
     assert shapes(student).keys() == shapes(meta_model(str(teacher))).keys()
     trained = {name for name, weight in student.hf.named_parameters() if weight.requires_grad}
     assert {name.split(".")[0] for name in trained} == {"cls"}
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        ({"width": 512}, r"student\.width: expected at most \d+, the teacher's, got 512"),
+        ({"heads": 64}, r"student\.heads: expected at most \d+, the teacher's, got 64"),
+        ({"shape": "6x768"}, r"student\.width: expected at most|student\.count: expected at most"),
+    ],
+)
+def test_a_size_that_the_teacher_cannot_give_is_refused_before_a_weight_is_there(configured, student, said: str):
+    with pytest.raises(KdError, match=said):
+        make_plan(configured(student=student), 1)
+
+
+def test_recomputing_activations_is_refused_before_a_weight_is_there_where_the_familys_code_cannot(configured, tmp_path: Path):
+    MPNetConfig(**TINY, max_position_embeddings=66).save_pretrained(tmp_path / "mpnet")
+    settings = {"teacher": {"model": str(tmp_path / "mpnet")}, "student": {"architecture": "same"}}
+    make_plan(configured(**settings), 1)
+    with pytest.raises(KdError, match=r"train\.activation_checkpointing: expected a family whose code can, got mpnet"):
+        make_plan(configured(**settings, train={"activation_checkpointing": True}), 1)
 
 
 def test_a_plan_with_a_student_that_a_teacher_cannot_give_is_refused(configured):
@@ -276,3 +297,20 @@ def shown(plan: Plan) -> str:
     screen = io.StringIO()
     show(plan, Console(file=screen, width=160))
     return screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("term", "line"),
+    [
+        ({"kind": "hidden_mse", "layer_map": [{"student": 2, "teacher": 0}]}, r"layer_map: expected student layers from 0 to 1 .*, got 2"),
+        ({"kind": "relations", "heads": 3}, r"\(relations\).heads: expected a number that divides the student's width 16, got 3"),
+        (
+            {"kind": "pkd", "layer_map": [{"student": 0, "teacher": [1, 4]}]},
+            r"expected teacher layers from 0 to 3 .*, got 4; correct the pair",
+        ),
+    ],
+)
+def test_terms_that_the_two_models_cannot_satisfy_are_one_line_before_a_weight_is_read(configured, term: dict, line: str):
+    with pytest.raises(KdError, match=line) as caught:
+        make_plan(configured(objective=[term]), 1)
+    assert "\n" not in str(caught.value)

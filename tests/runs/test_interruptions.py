@@ -162,5 +162,7 @@ def test_updates_that_are_not_finite_are_skipped_named_and_end_the_run_with_the_
     skipped = [line for line in events if line["event"] == "skipped_update"]
     assert [line["update"] for line in skipped] == [1, 2, 3]
     assert "windows [" in skipped[0]["message"]
+    assert "the teacher's head not finite" in skipped[0]["message"]
+    assert len(set(skipped[0]["windows"])) == 8, "those of both ranks"
     assert events[-1]["event"] == "stopped"
     assert "3 updates in a row" in events[-1]["message"]
