@@ -31,15 +31,16 @@ demo: .venv ## text to a distilled, measured student: runs/demo
 # The tests bring what they need: once installed, no network.
 test check: export HF_HUB_OFFLINE := 1
 test check: export WANDB_MODE := offline
+WORKERS := -n 2 --dist loadgroup
 
 test: .venv ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 check: .venv ## format, lint, types, the import rule, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -m 'not slow' $(WORKERS)
 
 bench: .venv ## speed and memory against bare loops, as JSON
 	$(BIN)/python tests/benchmarks/bench_train.py
