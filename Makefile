@@ -31,6 +31,7 @@ demo: .venv ## text to a distilled, measured student: runs/demo
 # The tests bring what they need: once installed, no network.
 test check: export HF_HUB_OFFLINE := 1
 test check: export WANDB_MODE := offline
+test check: export OMP_NUM_THREADS := 1
 WORKERS := -n 2 --dist loadgroup
 
 test: .venv ## every test

@@ -107,7 +107,7 @@ def load_as(model: type[Settings], path: str, folder: str) -> Settings:
 def _read(path: str, folder: str = ".") -> tuple[str, str]:
     """(what to call it, its text)."""
     packaged = PACKAGED / folder / f"{path}.yaml"
-    names = sorted(file.stem for file in packaged.parent.glob("*.yaml"))
+    names = sorted(file.stem for file in (PACKAGED / folder).glob("*.yaml"))
     inside = path in names and not Path(path).is_file()
     try:
         with open(packaged if inside else path, "rb") as file:

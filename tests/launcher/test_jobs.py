@@ -1,7 +1,6 @@
 """Runs as processes: real processes of a stand-in for launcher/run.py, which writes what a run writes and takes no time."""
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -11,15 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from rich.console import Console
 
 from launcher import jobs
 from launcher.errors import LaunchError
 from launcher.jobs import Job, environment, last_words, run_jobs
+from launcher.ownership import owner_of
 from launcher.signals import CAUGHT, Exit
 
+ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
 words = dict(word.split("=", 1) for word in sys.argv[3:])
@@ -138,9 +138,10 @@ def test_a_run_that_somebody_else_still_owns_is_waited_for(job, tmp_path: Path):
     """A killed comparison leaves its runs going: the next start takes what they finish."""
     owned = job("owned")
     owned.folder.mkdir()
-    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    lock = {"host": os.uname().nodename, "pid": owner.pid, "started": psutil.Process(owner.pid).create_time()}
-    (owned.folder / "lock").write_text(json.dumps(lock))
+    code = "import pathlib, sys, time; from launcher.ownership import owned\nwith owned(pathlib.Path(sys.argv[1])): time.sleep(60)"
+    owner = subprocess.Popen([sys.executable, "-c", code, str(owned.folder)], cwd=ROOT)
+    while owner_of(owned.folder) is None:
+        time.sleep(0.01)
 
     def finish() -> None:
         while not (tmp_path / "b" / "report.json").exists():

@@ -11,7 +11,7 @@ from launcher.config import load
 from launcher.errors import LaunchError
 
 KINDS = " or ".join(term.model_fields["kind"].default for term in get_args(get_args(Term)[0]))
-POLICIES = "'every_other', 'distilbert', 'first', 'last' or 'spread'"
+POLICIES = "'every_other', 'distilbert', 'first', 'last', 'spread' or 'random'"
 MINIMAL = """
 run: {folder: runs/x}
 data: {shards: shards/x}
