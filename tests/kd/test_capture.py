@@ -9,6 +9,8 @@ from kd.capture import capture
 from kd.models import Encoder
 from kd.states import State
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ["bert", "distilbert", "roberta"]
 CHECKPOINTING = [*FAMILIES, "electra", "modernbert"]
 WITHOUT_DROPOUT = {"modernbert": {"attention_dropout": 0.0}}

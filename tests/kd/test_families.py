@@ -19,6 +19,8 @@ from kd.student import StudentSettings, make_student
 from kd.teacher import TeacherSettings, make_teacher
 from kd.terms.logits import MaskedLM
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     "xlm-roberta",
     "camembert",

@@ -16,6 +16,8 @@ from kd.shapes import PRESETS, Dimensions, dimensions_of, narrowed
 from kd.student import StudentSettings, make_student
 from kd.width import choose, narrow
 
+pytestmark = pytest.mark.slow
+
 EVERY_FAMILY = (
     "bert",
     "distilbert",

@@ -22,6 +22,8 @@ from launcher.arguments import parser
 from launcher.errors import LaunchError
 from launcher.scores import run, score, show
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = StreamSettings(window_tokens=32, seed=5, masking=MaskingSettings(rate=0.2))
 
 
