@@ -8,18 +8,19 @@ Under activation checkpointing a layer's inside exists twice, and its first life
 outputs of the checkpointed function, so that they are computed again, with the layer, in the backward pass.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from kd.batch import Batch
 from kd.models import Encoder
 from kd.states import Part, State
 
 INSIDE: dict[Part, str] = {"queries": "query", "keys": "key", "values": "value"}
-"""States inside a layer, and the part of kd.families.LAYER_PARTS that makes them."""
+"""States inside a layer, and the part of kd.family.LAYER_PARTS that makes them."""
 
 
 class Captured(NamedTuple):
@@ -29,75 +30,81 @@ class Captured(NamedTuple):
     states: dict[State, Tensor]
 
 
+class _Place(NamedTuple):
+    """Where a state can be seen: what a module takes or gives, and how often the module has run before in the pass.
+
+    fused: queries, keys or values (0, 1, 2) of a module that gives all three side by side.
+    """
+
+    module: nn.Module
+    end: Literal["input", "output"]
+    before: int
+    fused: int | None = None
+
+
 class _Event(NamedTuple):
     module: nn.Module
-    part: Part
+    end: str
     tensor: Tensor
 
 
 Keep = Callable[[_Event], None]
+Watched = dict[nn.Module, set[str]]
 
 
 def capture(encoder: Encoder, batch: Batch, wanted: frozenset[State]) -> Captured:
     """One forward pass, and the states asked for. Each must lie within the encoder's layers (see kd.terms, which checks)."""
     places = {state: _place(encoder, state) for state in wanted}
+    watched: Watched = {}
+    for place in places.values():
+        if place is not None:
+            watched.setdefault(place.module, set()).add(place.end)
     events: list[_Event] = []
-    watched = _grouped(place for place in places.values() if place is not None)
     with ExitStack() as stack:
-        for layer in dict.fromkeys(encoder.layer_modules):
-            if getattr(layer, "gradient_checkpointing", False) and layer.training:
-                inside = {module: watched.pop(module) for module in layer.modules() if module is not layer and module in watched}
-                stack.enter_context(_through_checkpoint(layer, inside, events.append))
-        for module, parts in watched.items():
-            stack.enter_context(_watched(module, parts, events.append))
+        for module in encoder.base.modules() if watched else ():
+            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and module.training:
+                inside = {part: watched.pop(part) for part in module.modules() if part is not module and part in watched}
+                stack.enter_context(_through_checkpoint(module, inside, events.append))
+        for module, ends in watched.items():
+            stack.enter_context(_watching(module, ends, events.append))
         last = encoder(batch).last
-    states = {}
-    for state, place in places.items():
-        if place is None:
-            states[state] = last
-        else:
-            module, part, times_before = place
-            found = [event.tensor for event in events if event.module is module and event.part == part]
-            states[state] = found[times_before]
-    return Captured(last, states)
+    return Captured(last, {state: last if place is None else _found(place, events) for state, place in places.items()})
 
 
-_Place = tuple[nn.Module, Part, int]
-"""Module, part, and how often the module has run before in the pass (0, but where layers share their weights)."""
+def _found(place: _Place, events: list[_Event]) -> Tensor:
+    tensor = [event.tensor for event in events if event.module is place.module and event.end == place.end][place.before]
+    return tensor if place.fused is None else tensor.chunk(3, dim=-1)[place.fused]
 
 
 def _place(encoder: Encoder, state: State) -> _Place | None:
     """Where a state can be seen; None: it is the encoder's own output."""
     layer = state.at(encoder.layers)
     modules = encoder.layer_modules
-    if state.part == "hidden" and layer == encoder.layers - 1:
-        return None
-    before = sum(module is modules[layer] for module in modules[:layer])
-    if state.part in INSIDE:
-        return encoder.layer_part(layer, INSIDE[state.part]), state.part, before
-    return modules[layer], state.part, before
-
-
-def _grouped(places: Iterable[_Place]) -> dict[nn.Module, set[Part]]:
-    grouped: dict[nn.Module, set[Part]] = {}
-    for module, part, _ in places:
-        grouped.setdefault(module, set()).add(part)
-    return grouped
+    before = sum(module is modules[layer] for module in modules[:layer])  # layers may share their weights
+    if state.part == "embeddings":
+        return _Place(modules[0], "input", 0)
+    if state.part == "hidden":
+        return None if layer == encoder.layers - 1 else _Place(modules[layer], "output", before)
+    if encoder.family.layer.fused_qkv is not None:
+        fused = modules[layer].get_submodule(encoder.family.layer.fused_qkv)
+        return _Place(fused, "output", before, list(INSIDE).index(state.part))
+    return _Place(encoder.layer_part(layer, INSIDE[state.part]), "output", before)
 
 
 @contextmanager
-def _watched(module: nn.Module, parts: set[Part], keep: Keep) -> Iterator[None]:
-    """While inside, whatever the module takes in (embeddings) or gives (all others) is kept."""
+def _watching(module: nn.Module, ends: set[str], keep: Keep) -> Iterator[None]:
+    """While inside, whatever the module takes in, or gives, is kept."""
 
     def before(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        keep(_Event(module, "embeddings", inputs[0] if inputs else named["hidden_states"]))
+        keep(_Event(module, "input", inputs[0] if inputs else named["hidden_states"]))
 
     def after(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        for part in parts - {"embeddings"}:
-            keep(_Event(module, part, output if isinstance(output, Tensor) else output[0]))
+        keep(_Event(module, "output", output if isinstance(output, Tensor) else output[0]))
 
-    handles = [module.register_forward_hook(after)]
-    if "embeddings" in parts:
+    handles = []
+    if "output" in ends:
+        handles.append(module.register_forward_hook(after))
+    if "input" in ends:
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
     try:
         yield
@@ -107,7 +114,7 @@ def _watched(module: nn.Module, parts: set[Part], keep: Keep) -> Iterator[None]:
 
 
 @contextmanager
-def _through_checkpoint(layer: nn.Module, inside: Mapping[nn.Module, set[Part]], keep: Keep) -> Iterator[None]:
+def _through_checkpoint(layer: nn.Module, inside: Watched, keep: Keep) -> Iterator[None]:
     """While inside, a checkpointed layer hands out the states of its inside as outputs of its own."""
     checkpointed: Any = layer
     own = checkpointed._gradient_checkpointing_func
@@ -120,8 +127,8 @@ def _through_checkpoint(layer: nn.Module, inside: Mapping[nn.Module, set[Part]],
             nonlocal alone
             found.clear()
             with ExitStack() as stack:
-                for module, parts in inside.items():
-                    stack.enter_context(_watched(module, parts, found.append))
+                for module, ends in inside.items():
+                    stack.enter_context(_watching(module, ends, found.append))
                 output = run(*again)
             alone = isinstance(output, Tensor)
             return (*((output,) if alone else output), *(event.tensor for event in found))

@@ -10,15 +10,21 @@ from kd.models import Encoder
 from kd.states import State
 
 FAMILIES = ["bert", "distilbert", "roberta"]
+CHECKPOINTING = [*FAMILIES, "electra", "modernbert"]
+WITHOUT_DROPOUT = {"modernbert": {"attention_dropout": 0.0}}
+EVERY_FAMILY = [*CHECKPOINTING, "mpnet", "deberta-v2", "deberta-v3", "albert"]
 EVERYTHING = frozenset(
     [State("embeddings", 0)] + [State(part, layer) for part in ("hidden", "queries", "keys", "values") for layer in range(4)]
 )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "electra", "albert"])
 def test_hidden_states_and_embeddings_are_those_of_transformers(make_model, tiny_batch: Batch, family: str) -> None:
     encoder = Encoder(make_model(family))
     kept = capture(encoder, tiny_batch, EVERYTHING)
+    assert len({float(state.detach().double().sum()) for state in kept.states.values()}) == len(
+        EVERYTHING
+    )  # no two layers or parts are mixed up
     expected = encoder.hf(
         input_ids=tiny_batch.input_ids,
         attention_mask=tiny_batch.attention,
@@ -46,6 +52,22 @@ def test_queries_and_keys_give_the_attention_that_transformers_computes(make_mod
         torch.testing.assert_close(scores.softmax(-1), found[layer], rtol=1e-4, atol=1e-6)
 
 
+def test_one_matrix_for_queries_keys_and_values_is_cut_in_three(make_model, tiny_batch: Batch) -> None:
+    encoder = Encoder(make_model("modernbert"))
+    states = capture(encoder, tiny_batch, EVERYTHING).states
+    layer = encoder.layer_modules[2]
+    parts = layer.attn.Wqkv(layer.attn_norm(states[State("hidden", 1)])).split(32, dim=-1)
+    for part, expected in zip(("queries", "keys", "values"), parts, strict=True):
+        torch.testing.assert_close(states[State(part, 2)], expected)
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
+def test_every_family_gives_every_state_of_every_layer(make_model, tiny_batch: Batch, family: str) -> None:
+    encoder = Encoder(make_model(family))
+    states = capture(encoder, tiny_batch, EVERYTHING).states
+    assert {state.shape for state in states.values()} == {(2, 24, 32)}
+
+
 def test_what_was_not_asked_for_is_not_kept_and_no_hook_stays(tiny_bert: Encoder, tiny_batch: Batch) -> None:
     assert capture(tiny_bert, tiny_batch, frozenset()).states == {}
     assert set(capture(tiny_bert, tiny_batch, frozenset({State("keys", -2)})).states) == {State("keys", -2)}
@@ -61,12 +83,12 @@ def test_layers_count_from_the_end_where_negative(tiny_bert: Encoder, tiny_batch
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CHECKPOINTING)
 def test_activation_checkpointing_changes_neither_states_nor_gradients(make_model, tiny_batch: Batch, family: str, reentrant: bool) -> None:
     """The loss reads every state: with reentrant checkpoints a layer's inside has no gradient unless it is handed out."""
 
     def run(checkpointing: bool) -> tuple[dict[State, Tensor], dict[str, Tensor]]:
-        encoder = Encoder(make_model(family)).train()
+        encoder = Encoder(make_model(family, **WITHOUT_DROPOUT.get(family, {}))).train()
         for module in encoder.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
