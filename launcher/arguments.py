@@ -21,6 +21,9 @@ DEMO_EXAMPLE = """example:
 EVALUATE_EXAMPLE = """example:
   stillhouse evaluate runs/demo/student runs/demo/baseline/student --shards runs/demo/shards --teacher runs/demo/teacher/student
 """
+LAYERS_EXAMPLE = """example:
+  stillhouse layers --config configs/demo.yaml student.layers=last
+"""
 SHARDS_EXAMPLE = """examples:
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
   stillhouse shards verify shards/mine
@@ -120,6 +123,15 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=at_least(0), default=1, help="of the masks")
     evaluate.add_argument("--json", default=None, metavar="FILE", help="also write the scores there")
 
+    layers = verbs.add_parser(
+        "layers",
+        help="how alike student and teacher layers are on the corpus, and the layer map that speaks for",
+        epilog=LAYERS_EXAMPLE,
+        formatter_class=raw,
+    )
+    _add_config(layers)
+    layers.add_argument("--tokens", type=at_least(2), default=4096, metavar="N", help="tokens of the corpus to compare on (4096)")
+
     shards = verbs.add_parser("shards", help="build, verify and describe tokenised shards", epilog=SHARDS_EXAMPLE, formatter_class=raw)
     _add_shards(shards)
     _add_vocabulary(
@@ -148,12 +160,17 @@ def parser() -> argparse.ArgumentParser:
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """What a run is told on the command line."""
-    parser.add_argument("--config", required=True, metavar="YAML", help="a configuration file, or the name of one in configs/")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's, as train.updates=100")
+    _add_config(parser)
     parser.add_argument("--scale", default=None, metavar="NAME", help="the same run in small: demo, on what `stillhouse demo` left")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and what it needs, and stop")
     parser.add_argument("--resume", action="store_true", help="fail unless there is a checkpoint to continue from")
     parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)  # deepspeed's launcher passes it
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    """A configuration, and settings to use instead of its own."""
+    parser.add_argument("--config", required=True, metavar="YAML", help="a configuration file, or the name of one in configs/")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's, as train.updates=100")
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ MODULES = {
     "doctor": "launcher.doctor",
     "train": "launcher.run",
     "evaluate": "launcher.scores",
+    "layers": "launcher.layers",
     "shards": "launcher.shards",
     "vocabulary": "launcher.vocabulary",
     "wandb-replay": "launcher.replay",

@@ -28,6 +28,7 @@ from launcher.config import RunConfig
 from launcher.ending import write_student
 from launcher.errors import Agreed
 from launcher.feed import Feed, heldout_batches
+from launcher.layer_maps import as_facts, described
 from launcher.meter import Meter, peak_memory_gb
 from launcher.recovery import Recovery
 from launcher.reporters import Reporters
@@ -82,6 +83,8 @@ class Run:
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
+                if self.parts.maps:
+                    self.event("layer_map", f"cka: {described(self.parts.maps)}")
             else:
                 again = f"; {dropped} later lines are dropped and written again" if dropped else ""
                 self.event("resumed", f"going on after update {self.trainer.done} of {self.parts.updates}, {where}{again}")
@@ -248,6 +251,7 @@ class Run:
             "best": None if self.best == float("inf") else self.best,
             "heldout_loss": self.scores.loss if self.scores is not None else None,
             "elapsed_seconds": self._elapsed(),
+            "layer_maps": as_facts(self.parts.maps),
             "recovery": self.recovery.as_dict(),
             "run_id": self.run_id,
             "config": configuration.public(self.config),

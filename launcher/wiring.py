@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from kd.whereabouts import Whereabouts
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.feed import sample_batches
+from launcher.layer_maps import LearnedMaps, from_facts, learned, settled
 
 SAMPLE_BATCH = 16  # windows at a time
 SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further
@@ -34,6 +36,8 @@ class Parts:
     heldout: Stream | None
     updates: int
     precision: str
+    maps: LearnedMaps
+    """What `layer_map: cka` was settled to."""
 
 
 def precision_of(config: RunConfig) -> str:
@@ -77,6 +81,10 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
         if encoder is not None:
             check_fits(name, encoder, manifest, config.data.stream)
     student.use_attention(attention_of(config, precision))
+    updates = updates_of(config, stream)
+    phases = config.phases_of(updates)
+    maps = from_facts(checkpoint.progress.facts.get("layer_maps", {})) if checkpoint is not None else {}
+    maps = maps or learned(phases, student, partial(_member, config, teacher), config)
     if checkpoint is not None:
         weights, _ = checkpoint.load()
         own = dict(student.named_parameters())
@@ -85,11 +93,10 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
                 if name.startswith(STUDENT):
                     own[name.removeprefix(STUDENT)].copy_(weight)
     del teacher
-    updates = updates_of(config, stream)
     trainer = Trainer(
         student,
         make_teachers(list(config.members.values()), config.combine, config.train.seed, precision, distributed.device()),
-        config.phases_of(updates),
+        settled(phases, maps),
         vocabulary=manifest.vocabulary_size,
         train=config.train,
         precision=precision,
@@ -97,7 +104,12 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
     )
     if checkpoint is not None:
         trainer.load(checkpoint)
-    return Parts(trainer, stream, heldout, updates, precision)
+    return Parts(trainer, stream, heldout, updates, precision, maps)
+
+
+def _member(config: RunConfig, first: Encoder | None, number: int) -> Encoder:
+    """Teacher number n, whole: the first one as it is already here."""
+    return first if number == 0 and first is not None else load_mlm(list(config.members.values())[number].model)
 
 
 def sample_of(config: RunConfig) -> list[Batch]:

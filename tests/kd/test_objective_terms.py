@@ -37,7 +37,7 @@ def outputs(encoder: Encoder, batch: Batch, wanted: frozenset[State], selected: 
 def run(objective: Objective, student: Encoder, teacher: Encoder, batch: Batch, divisors: Tensor | None = None) -> tuple[Tensor, Tensor]:
     selected = objective.selected(batch)
     with torch.no_grad():
-        taught = outputs(teacher, batch, objective.teacher_states, selected)
+        taught = outputs(teacher, batch, objective.teacher_states(), selected)
     divisors = objective.counts(batch) if divisors is None else divisors
     own = outputs(student, batch, objective.student_states, selected)
     return objective(own, taught, batch, divisors, dict(make_projections(objective, seed=1)))
@@ -124,7 +124,7 @@ def test_what_no_term_needs_is_neither_asked_of_the_teacher_nor_kept(models) -> 
     shapes = Shape.of(student), Shape.of(teacher)
     assert Objective([MaskedLM()], 8).settled(*shapes).needs == frozenset()
     logits = Objective([MaskedLM(), SoftTargets()], 8).settled(*shapes)
-    assert (logits.needs, logits.teacher_states, logits.student_states) == ({"logits"}, frozenset(), frozenset())
+    assert (logits.needs, logits.teacher_states(), logits.student_states) == ({"logits"}, frozenset(), frozenset())
     relations = Objective([Relations(relations=("vv",))], 8).settled(*shapes)
     assert relations.needs == {"values"}
     assert relations.student_states == {State("values", 1)}
@@ -132,7 +132,7 @@ def test_what_no_term_needs_is_neither_asked_of_the_teacher_nor_kept(models) -> 
     assert everything.needs == {"logits", "last_hidden", "hidden", "embeddings", "queries", "keys", "values"}
     last = objective_of([{"kind": "cosine", "projection": "shared"}, {"kind": "pkd", "layer_map": "final", "projection": "each"}], *models)
     assert last.needs == {"last_hidden"}
-    assert last.projections == ["cosine_shared", "pkd_layer_1"]
+    assert last.projections == {"cosine_shared": 32, "pkd_layer_1": 32}
 
 
 def test_a_projection_is_the_same_for_the_same_seed_and_keeps_lengths(models) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +11,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from kd.terms import HiddenCosine, LogitView, MaskedLM, Side, SoftTargets, Term, TokenView
+from kd.terms import HiddenCosine, LogitMSE, LogitView, MaskedLM, Side, SoftTargets, Term, TokenView
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((GOLDEN_FOLDER / "terms.json").read_text())
@@ -123,8 +124,56 @@ def test_one_token_is_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kind": "soft_targets", "temperature": 0}, {"kind": "mlm", "weight": -1}, {"kind": "cosine", "temperature": 2}]
+    "wrong",
+    [
+        {"kind": "soft_targets", "temperature": 0},
+        {"kind": "mlm", "weight": -1},
+        {"kind": "cosine", "temperature": 2},
+        {"kind": "soft_targets", "alpha": 0.5},
+        {"kind": "soft_targets", "top_k": 0},
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Term).validate_python(wrong)
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+@pytest.mark.parametrize("temperature", [0.5, 2.0, 20.0])
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "symmetric", "jensen_shannon"])
+def test_divergences_are_the_papers_with_every_token_or_with_the_tail_as_one(
+    divergence: str, temperature: float, top_k: int | None
+) -> None:
+    values = SoftTargets(divergence=divergence, temperature=temperature, top_k=top_k)(on_logits(STUDENT))
+    expected = torch.tensor(GOLDEN[divergence if top_k is None else f"{divergence} top 3"][str(temperature)])
+    torch.testing.assert_close(values, expected, rtol=2e-5, atol=temperature**2 * 3e-7)
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+@pytest.mark.parametrize("divergence", ["reverse", "symmetric", "jensen_shannon", "forward"])
+def test_gradients_of_divergences_are_the_finite_differences(formulas: ModuleType, divergence: str, top_k: int | None) -> None:
+    student = STUDENT.clone().requires_grad_()
+    SoftTargets(divergence=divergence, top_k=top_k)(on_logits(student)).sum().backward()
+    assert_gradient(student, lambda row, values: formulas.divergence(values, GOLDEN["teacher"][row], 2.0, divergence, top_k))
+
+
+def test_alpha_mixes_hard_labels_and_softened_ones_as_hinton_does() -> None:
+    values = SoftTargets(alpha=0.3, positions="masked")(on_logits(STUDENT))
+    labelled = LABELS >= 0
+    torch.testing.assert_close(values[labelled], torch.tensor(GOLDEN["alpha"])[labelled], rtol=1e-5, atol=1e-6)
+
+
+def test_the_tail_keeps_the_mass_that_a_cut_would_hide() -> None:
+    """The student puts a tenth on tokens outside the teacher's first two, the teacher next to nothing: renormalised, both look alike."""
+    teacher, student = (torch.tensor([p]).log() for p in ([0.6, 0.4 - 1e-6, 1e-6], [0.54, 0.36, 0.1]))
+    assert float(SoftTargets(temperature=1, top_k=2)(on_logits(student, teacher))) == pytest.approx(-math.log(0.9), rel=1e-3)
+    every = SoftTargets(temperature=1)(on_logits(student, teacher))
+    assert torch.equal(SoftTargets(temperature=1, top_k=3)(on_logits(student, teacher)), every)
+
+
+def test_logit_mse_is_half_the_squared_distance_and_each_logits_gradient_its_difference() -> None:
+    student = STUDENT.clone().requires_grad_()
+    values = LogitMSE()(on_logits(student))
+    torch.testing.assert_close(values, torch.tensor(GOLDEN["half_squares"]), rtol=1e-6, atol=1e-6)
+    values.sum().backward()
+    torch.testing.assert_close(student.grad, STUDENT - TEACHER)

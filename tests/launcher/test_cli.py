@@ -23,6 +23,7 @@ VERBS = [
     "demo",
     "train",
     "evaluate",
+    "layers",
     "shards",
     "shards build",
     "shards verify",

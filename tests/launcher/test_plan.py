@@ -297,3 +297,20 @@ def shown(plan: Plan) -> str:
     screen = io.StringIO()
     show(plan, Console(file=screen, width=160))
     return screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("term", "line"),
+    [
+        ({"kind": "hidden_mse", "layer_map": [{"student": 2, "teacher": 0}]}, r"layer_map: expected student layers from 0 to 1 .*, got 2"),
+        ({"kind": "relations", "heads": 3}, r"\(relations\).heads: expected a number that divides the student's width 16, got 3"),
+        (
+            {"kind": "pkd", "layer_map": [{"student": 0, "teacher": [1, 4]}]},
+            r"expected teacher layers from 0 to 3 .*, got 4; correct the pair",
+        ),
+    ],
+)
+def test_terms_that_the_two_models_cannot_satisfy_are_one_line_before_a_weight_is_read(configured, term: dict, line: str):
+    with pytest.raises(KdError, match=line) as caught:
+        make_plan(configured(objective=[term]), 1)
+    assert "\n" not in str(caught.value)

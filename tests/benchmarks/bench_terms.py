@@ -1,0 +1,129 @@
+"""Memory and time of each term by itself, against what its docstring promises.
+
+    python tests/benchmarks/bench_terms.py [--rows 4] [--positions 512] [--width 768] [--heads 12]
+
+For each term: outputs of the size of a 12-layer teacher and a 6-layer student as plain tensors, one forward and backward of the term, in a
+process of its own. `kept`: bytes of the states that the term asks for, of both models. `peak`: what the process grew by beyond them (the
+gradients of the student's states are among it). `whole`: what one [B, heads, S, S] in fp32 would be. CPU; figures in MiB and milliseconds.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import torch
+from pydantic import TypeAdapter
+
+from kd.batch import IGNORED, Batch
+from kd.objective import Ensemble, ModelOutputs, Objective
+from kd.projections import make_projections
+from kd.states import Shape
+from kd.terms import Term
+
+TERMS = [
+    {"kind": "cosine"},
+    {"kind": "hidden_mse"},
+    {"kind": "embedding_mse"},
+    {"kind": "hints", "layer_map": [{"student": 2, "teacher": 5}]},
+    {"kind": "pkd"},
+    {"kind": "attention_kl"},
+    {"kind": "attention_kl", "layer_map": "final"},
+    {"kind": "attention_mse"},
+    {"kind": "relations"},
+    {"kind": "relations", "heads": 48},
+    {"kind": "similarity"},
+    {"kind": "rkd_distance"},
+    {"kind": "rkd_angle"},
+    {"kind": "contrastive"},
+]
+MIB = 2**20
+
+
+def batch_of(rows: int, positions: int) -> Batch:
+    """Four documents a row."""
+    segments = (1 + torch.arange(positions) * 4 // positions).expand(rows, positions).contiguous()
+    ids = torch.zeros(rows, positions, dtype=torch.int64)
+    return Batch(ids, torch.full_like(ids, IGNORED), ids, segments, torch.arange(rows))
+
+
+class Peak(threading.Thread):
+    """The process's largest resident size while inside, sampled every two milliseconds."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.process, self.ended = psutil.Process(), threading.Event()
+        self.bytes = 0
+
+    def run(self) -> None:
+        while not self.ended.wait(0.002):
+            self.bytes = max(self.bytes, self.process.memory_info().rss)
+
+
+def measure(values: dict, rows: int, positions: int, width: int, heads: int) -> dict[str, float]:
+    torch.set_num_threads(1)
+    student, teacher = Shape(6, width, heads), Shape(12, width, heads)
+    objective = Objective(TypeAdapter(list[Term]).validate_python([values]), 64).settled(student, teacher)
+    projections = dict(make_projections(objective, 1))
+    batch = batch_of(rows, positions)
+
+    def drawn(states: frozenset, gradient: bool) -> dict:
+        return {state: torch.randn(rows, positions, width).requires_grad_(gradient) for state in states}
+
+    def once(batch: Batch, rows: slice = slice(None)) -> None:
+        own = ModelOutputs(last, states={state: tensor[rows] for state, tensor in ours.items()})
+        taught = Ensemble({0: ModelOutputs(last, states={state: tensor[rows] for state, tensor in theirs.items()})})
+        loss, _ = objective(own, taught, batch, objective.counts(batch), projections)
+        loss.backward()
+
+    last = torch.zeros(rows, positions, 1)
+    ours, theirs = drawn(objective.student_states, True), drawn(objective.teacher_states(0), False)
+    kept = sum(tensor.numel() * 4 for tensor in (*ours.values(), *theirs.values()))
+    gradients = sum(tensor.numel() * 4 for tensor in ours.values())
+    once(batch_of(1, positions), slice(0, 1))  # libraries and threads are there
+    for tensor in ours.values():
+        tensor.grad = None
+    peak = Peak()
+    before = peak.process.memory_info().rss
+    peak.start()
+    started = time.perf_counter()
+    once(batch)
+    took = time.perf_counter() - started
+    peak.ended.set()
+    peak.join()
+    return {
+        "kept": kept / MIB,
+        "gradients": gradients / MIB,
+        "peak": max(0, peak.bytes - before) / MIB,
+        "whole": rows * (values.get("heads") or heads) * positions**2 * 4 / MIB,
+        "milliseconds": 1000 * took,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("rows", 4), ("positions", 512), ("width", 768), ("heads", 12)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    sizes = {name: getattr(given, name) for name in ("rows", "positions", "width", "heads")}
+    if given.one is not None:
+        print(json.dumps(measure(json.loads(given.one), **sizes)))
+        return
+    print(f"{'term':58} {'kept':>7} {'grads':>7} {'peak':>7} {'whole':>7} {'ms':>7}")
+    for values in TERMS:
+        command = [sys.executable, __file__, "--one", json.dumps(values), *(f"--{name}={value}" for name, value in sizes.items())]
+        # freed memory goes back at once, so that a peak is a peak
+        environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+        name = " ".join(str(value) if key == "kind" else f"{key}={value}" for key, value in values.items())
+        columns = (found[key] for key in ("kept", "gradients", "peak", "whole", "milliseconds"))
+        print(f"{name[:58]:58} " + " ".join(f"{value:7.0f}" for value in columns), flush=True)
+
+
+if __name__ == "__main__":
+    main()
