@@ -115,7 +115,7 @@ def main() -> None:
         distributed.barrier()
         resumed = make(teacher, student, *way)
         kept, _ = saved.load()
-        resumed.engine.set_weights(kept)
+        resumed.engine.set_weights({key: weight for key, weight in kept.items() if key.startswith("student.")})
         resumed.load(saved)
         continued = [resumed.update(batches(update, micro_batch, rank, world)) for update in range(1, UPDATES)]
         report[name] = {

@@ -10,6 +10,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from kd import maps
 from kd.documents import first_tokens, groups, pooled, with_partners
@@ -33,6 +35,7 @@ from kd.terms import (
     Similarity,
     Term,
     TokenView,
+    examples,
 )
 from kd.terms.view import DocumentTerm, MapTerm, TokenTerm
 
@@ -237,6 +240,45 @@ def test_blocks_of_any_size_give_the_same_values_and_gradients(monkeypatch: pyte
     assert float(values[REAL].sum().detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
     for part, states in student.items():
         torch.testing.assert_close(states.grad, scores[part].grad, rtol=1e-4, atol=1e-6)
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation gave while inside, views included, backward pass too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self.elements = max(self.elements, leaf.numel())
+        return made
+
+
+@pytest.mark.parametrize("term", [AttentionKL(), AttentionMSE(), Relations(heads=24)], ids=lambda term: term.kind)
+def test_no_more_than_a_block_of_maps_exists_at_a_time(monkeypatch: pytest.MonkeyPatch, term: MapTerm) -> None:
+    """4 rows x 12 heads of 64 x 64 would be 196,608 numbers; blocks of three maps are 12,288, forward and backward."""
+    monkeypatch.setitem(maps.BLOCK_BYTES, "cpu", 3 * 64 * 64 * 4)
+    draw = torch.Generator().manual_seed(1)
+    student, teacher = (
+        {part: torch.randn(4, 64, 24, generator=draw, requires_grad=wanted) for part in ("queries", "keys", "values")}
+        for wanted in (True, False)
+    )
+    with Largest() as largest:
+        term(MapView(torch.ones(4, 64, dtype=torch.int64), ((Layer(student, 12), (Layer(teacher, 12),)),))).sum().backward()
+    assert student["keys"].grad is not None
+    assert largest.elements == 3 * 64 * 64
+
+
+def test_no_more_than_a_block_of_angles_exists_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directions between 40 documents would be 40 x 40 x 16 numbers; two anchors at a time are 2 x 40 x 40 cosines at most."""
+    monkeypatch.setattr(examples, "ANGLE_BLOCK_BYTES", 2 * 40 * 16 * 4)
+    student, teacher = torch.randn(40, 16, generator=torch.Generator().manual_seed(1), requires_grad=True), torch.randn(40, 16)
+    with Largest() as largest:
+        RelationalAngle()(document_view(student, teacher)).sum().backward()
+    assert largest.elements == 2 * 40 * 40
 
 
 def test_one_token_and_no_document_are_enough() -> None:
