@@ -1,8 +1,8 @@
 """Terms on attention maps and on relations of queries, keys and values; a sum over pairs of layers, a mean over heads.
 
-All are made from what the query, key and value projections gave, block by block (kd.maps): dropout on attention is not in them, and the
-models keep their fused kernels. Memory: B x S x D for each of queries, keys and values of each layer in use, and a few blocks of at least
-one [S, S] in fp32.
+Made from what the query, key and value projections gave, block by block (kd.maps): dropout on attention is not in them, and the
+models keep their fused kernels. Memory: B x S x D for each of queries, keys and values of each layer in use, once more by heads,
+and a few blocks of at least one [S, S] in fp32.
 """
 
 from typing import Annotated, Literal
