@@ -65,7 +65,7 @@ def test_a_comparison_at_equal_time_reports_what_its_runs_did_and_does_nothing_t
     assert compare.run(arguments) == Exit.DONE
     shown = capsys.readouterr().out
     assert "last layers: " in shown
-    assert "in the one pair there is: nothing is known about noise" in shown
+    assert "nats over one pair of runs: too few to tell from noise" in shown
     root = tmp_path / "mine"
     pace = json.loads((root / "pace.json").read_text())["seconds_per_update"]
     found = json.loads((root / "time.json").read_text())
