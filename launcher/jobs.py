@@ -152,10 +152,11 @@ def check_devices(ranks: int, side_by_side: int) -> None:
 
 
 def environment(ranks: int, side_by_side: int = 1, slot: int = 0) -> dict[str, str]:
-    """For the ranks of one of several runs: nothing of a launcher above, a share of the processors or GPUs, this project on the path."""
+    """For the ranks of one of several runs: nothing of a launcher above, this project on the path, a share of the processors (unless
+    OMP_NUM_THREADS is set) or GPUs."""
     launchers = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     inherited = {name: value for name, value in os.environ.items() if name not in launchers}
-    inherited["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // (ranks * side_by_side)))
+    inherited.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (ranks * side_by_side))))
     inherited["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parents[1]), inherited.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     if distributed.device().type == "cuda" and side_by_side > 1:
         visible = inherited.get("CUDA_VISIBLE_DEVICES") or ",".join(str(gpu) for gpu in range(torch.cuda.device_count()))

@@ -19,7 +19,7 @@ def draw(results: Results, path: Path) -> None:
     lines = -(-(len(metrics) + 1) // columns)
     map_columns = min(4, max(len(maps), 1))
     map_lines = -(-len(maps) // map_columns)
-    figure = Figure(figsize=(9.6, lines * height + map_lines * 2.1), dpi=80, layout="constrained")
+    figure = Figure(figsize=(9.0, lines * height + map_lines * 2.1), dpi=72, layout="constrained")
     figure.suptitle(f"{results.name}: equal {results.budget}", fontsize=11, color=INK)
     above, *below = figure.subfigures(
         2 if maps else 1, 1, height_ratios=[lines * height, map_lines * 2.1] if maps else None, squeeze=False

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from launcher.console import duration
-from launcher.spread import FEW_SEEDS, Difference, Spread, difference, spread
+from launcher.spread import LEAST_PAIRS, Difference, Spread, difference, spread
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def costs_table(results: Results) -> Table:
 
 
 def differences_table(results: Results) -> Table:
-    """Every other variant minus the reference: mean and half of the 95 % interval, ≈ where that holds 0."""
+    """Every other variant minus the reference: mean and half of the 95 % interval, ≈ where that holds 0, ? where seeds are too few."""
     metrics = [metric for metric in COMPARED if results.values(results.reference, metric.key)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(f"minus {results.reference}", overflow="fold")
@@ -119,21 +119,23 @@ def verdicts(results: Results) -> list[str]:
         found = results.difference(variant, metric.key)
         if found is None:
             lines.append(f"{variant}: no seed that {results.reference} has too")
-        elif found.margin is None:
-            lines.append(f"{variant}: {metric.text(found.mean, '+')} nats in the one pair there is: nothing is known about noise")
+            continue
+        mean, margin = metric.text(found.mean, "+"), "" if found.margin is None else f" ± {metric.text(found.margin)}"
+        if found.within_noise is None:
+            seeds = "one pair" if found.pairs == 1 else f"{found.pairs} pairs"
+            lines.append(f"{variant}: {mean} nats over {seeds} of runs: too few to tell from noise")
         elif found.within_noise:
-            lines.append(f"{variant}: within the noise ({metric.text(found.mean, '+')} ± {metric.text(found.margin)} nats)")
+            lines.append(f"{variant}: within the noise ({mean}{margin} nats)")
         else:
-            word = "worse" if found.mean > 0 else "better"
-            lines.append(f"{variant}: {word} by {metric.text(abs(found.mean))} ± {metric.text(found.margin)} nats")
+            lines.append(f"{variant}: {'worse' if found.mean > 0 else 'better'} by {metric.text(abs(found.mean))}{margin} nats")
     pairs = [found.pairs for variant in results.others if (found := results.difference(variant, metric.key)) is not None]
     fewest = min(pairs, default=0)
     lines.append(
         f"Held-out loss against {results.reference}: mean of the differences seed by seed ± half of Student's 95 % interval; "
         f"within the noise when that holds 0. Each interval stands alone: of twenty true zeros, one is expected outside."
     )
-    if 0 < fewest < FEW_SEEDS:
-        lines.append(f"Few seeds ({fewest}): only large differences can be told from noise; add seeds to the file and start again.")
+    if 0 < fewest < LEAST_PAIRS:
+        lines.append(f"Few seeds: at least {LEAST_PAIRS} are needed to tell a difference from noise; add some and start again.")
     return lines
 
 
@@ -183,5 +185,6 @@ def _difference(metric: Metric, found: Difference | None) -> str:
     mean = f"{100 * found.mean:+.1f}" if share else metric.text(found.mean, "+")
     if found.margin is None:
         return f"{mean} ?"
+    mark = {True: " ≈", False: "", None: " ?"}[found.within_noise]
     margin = f"{100 * found.margin:.1f}" if share else metric.text(found.margin)
-    return f"{mean} ± {margin}{' ≈' if found.within_noise else ''}"
+    return f"{mean} ± {margin}{mark}"

@@ -2,7 +2,8 @@
 
 The rule: runs of the same seed see the same rows under the same masks and are scored under the same masks, so variants are compared seed by
 seed. A difference is its mean over seeds with Student's 95 % interval (n - 1 degrees of freedom); when that holds 0, the difference is
-within the noise. One seed has no interval, and two have one that is 12.7 standard errors wide on each side.
+within the noise. Fewer than three seeds decide nothing: one has no interval, and the two differences of two seeds may lie close together by
+chance alone.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 CONFIDENCE = 0.95
-FEW_SEEDS = 3
+LEAST_PAIRS = 3
 STEPS = 400  # of Simpson's rule, on a smooth integrand: errors below 1e-9
 
 
@@ -34,8 +35,8 @@ class Difference:
 
     @property
     def within_noise(self) -> bool | None:
-        """Whether the interval holds 0; None where there is no interval."""
-        return None if self.margin is None else abs(self.mean) <= self.margin
+        """Whether the interval holds 0; None where there are too few pairs to say."""
+        return None if self.margin is None or self.pairs < LEAST_PAIRS else abs(self.mean) <= self.margin
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -96,6 +96,7 @@ def test_a_job_that_fails_is_told_in_its_own_words_and_the_others_go_on(job, tmp
 
 def test_two_side_by_side_run_at_the_same_time_and_share_the_processors(job, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     gate = f"until={tmp_path / 'both'}"
     work = [job("a", gate), job("b", gate)]
 
@@ -165,6 +166,8 @@ def test_a_job_does_not_inherit_the_ranks_of_a_launcher_above(monkeypatch: pytes
     own = environment(1)
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT"} & own.keys()
     assert own["MINE"] == "kept"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert environment(1)["OMP_NUM_THREADS"] == "3", "who has set it has a reason"
 
 
 def test_more_ranks_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch):

@@ -42,11 +42,13 @@ def test_verdicts_follow_the_rule_and_say_it():
     assert "Student's 95 % interval" in rule
 
 
-def test_few_seeds_are_told_and_one_seed_has_no_verdict():
+def test_fewer_than_three_seeds_have_no_verdict_and_that_is_told():
     two = Results("x", "tokens", "plain", FOUND.variants, [r for r in ROWS if r["seed"] != 3], {})
-    assert results.verdicts(two)[-1].startswith("Few seeds (2): only large differences")
+    assert results.verdicts(two)[0] == "same: +0.000 nats over 2 pairs of runs: too few to tell from noise"
+    assert results.verdicts(two)[-1].startswith("Few seeds: at least 3 are needed")
+    assert "-0.105 ± 0.064 ?" in shown(results.differences_table(two))
     one = Results("x", "tokens", "plain", FOUND.variants, [r for r in ROWS if r["seed"] == 1], {})
-    assert results.verdicts(one)[0] == "same: +0.500 nats in the one pair there is: nothing is known about noise"
+    assert results.verdicts(one)[0] == "same: +0.500 nats over one pair of runs: too few to tell from noise"
     none = Results("x", "tokens", "plain", FOUND.variants, [ROWS[0], ROWS[4]], {})
     assert results.verdicts(none)[0] == "same: no seed that plain has too"
 

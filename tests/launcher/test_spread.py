@@ -42,6 +42,13 @@ def test_a_shift_that_every_seed_shares_is_no_noise_however_far_seeds_lie_apart(
     assert found.within_noise is False
 
 
+def test_two_pairs_that_lie_close_together_by_chance_decide_nothing():
+    found = difference({1: 1.006, 2: 1.0057}, {1: 1.0, 2: 1.0})
+    assert found is not None
+    assert abs(found.mean) > found.margin
+    assert found.within_noise is None
+
+
 def test_one_pair_knows_nothing_of_noise_and_no_pair_is_no_difference():
     assert difference({1: 2.0}, {1: 1.0, 2: 3.0}) == Difference(1.0, None, 1)
     assert Difference(1.0, None, 1).within_noise is None

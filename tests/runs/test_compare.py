@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -40,7 +39,9 @@ links:
 
 
 @pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread a process, and this process's signal handlers put back."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = {number: signal.getsignal(number) for number in CAUGHT}
     yield
     for number, handler in before.items():
@@ -65,7 +66,7 @@ def test_a_comparison_at_equal_time_reports_what_its_runs_did_and_does_nothing_t
     assert compare.run(arguments) == Exit.DONE
     shown = capsys.readouterr().out
     assert "last layers: " in shown
-    assert "in the one pair there is: nothing is known about noise" in shown
+    assert "nats over one pair of runs: too few to tell from noise" in shown
     root = tmp_path / "mine"
     pace = json.loads((root / "pace.json").read_text())["seconds_per_update"]
     found = json.loads((root / "time.json").read_text())
@@ -96,7 +97,7 @@ def test_a_comparison_at_equal_time_reports_what_its_runs_did_and_does_nothing_t
 def test_a_chain_that_is_stopped_goes_on_in_its_link_and_is_measured_against_the_first_teacher(words, tmp_path, school, capsys):
     half, quarter = tmp_path / "mine" / "half", tmp_path / "mine" / "quarter"
     command = [sys.executable, "-m", "launcher.cli", *words("chain", CHAIN)]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     end = time.monotonic() + 240
     while (last_train_line(half) or {"update": 0})["update"] < 2:
         assert process.poll() is None
