@@ -32,7 +32,7 @@ demo: .venv ## text to a distilled, measured student: runs/demo
 test check: export HF_HUB_OFFLINE := 1
 test check: export WANDB_MODE := offline
 test check: export OMP_NUM_THREADS := 1
-WORKERS := -n 2 --dist loadgroup
+WORKERS := -n 2
 
 test: .venv ## every test
 	$(BIN)/python -m pytest $(WORKERS)

@@ -19,6 +19,8 @@ from kd.projections import make_projections
 from kd.states import Shape, State
 from kd.terms import MaskedLM, Relations, SoftTargets, Term
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 120
 NAMES = ("input_ids", "labels", "positions", "segments", "windows")
 ON_ROWS = [values | ({"group_rows": 2} if "group_rows" in values else {}) for values in TERMS]

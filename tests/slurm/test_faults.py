@@ -15,7 +15,7 @@ from stand_in import ROOT, SCRIPT
 
 from launcher.extensions import extensions_folder, prepare_extensions
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one cluster, whatever the number of workers
+pytestmark = pytest.mark.slow
 ADDRESS = {"node1": "198.51.100.11", "node2": "198.51.100.12"}
 
 
