@@ -56,7 +56,7 @@ def fit(
 
     with_head: the MLM head's transform and LayerNorm too.
     """
-    with _evaluated(teacher), _evaluated(student):
+    with teacher.evaluating(), student.evaluating():
         _Fit(teacher, chosen, wide, student, sample).run(kept, with_head)
 
 
@@ -283,14 +283,3 @@ def _before(module: nn.Module, take: Any) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-@contextmanager
-def _evaluated(encoder: Encoder) -> Iterator[None]:
-    """The encoder in eval mode meanwhile."""
-    training = encoder.training
-    encoder.eval()
-    try:
-        yield
-    finally:
-        encoder.train(training)

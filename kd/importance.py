@@ -105,7 +105,7 @@ def by_activation(encoder: Encoder, sample: Sequence[Batch]) -> Scores:
         inputs += [(f"{number}.{name}", layer.get_submodule(path)) for name, path in named.items()]
         projections = {"query": paths.query, "key": paths.key, "qkv": paths.fused_qkv}
         outputs += [(f"{number}.{name}", layer.get_submodule(path)) for name, path in projections.items() if path is not None]
-    with torch.no_grad(), _evaluated(encoder), seen.watching(inputs, outputs):
+    with torch.no_grad(), encoder.evaluating(), seen.watching(inputs, outputs):
         for batch in sample:
             seen.real = batch.real
             encoder.transform(encoder(batch).last[batch.real])
@@ -165,17 +165,6 @@ class _Seen:
         states = (states[self.real] if states.dim() == 3 else states).double()
         sums, squares, count = self._sums.get(name, (torch.zeros(()), torch.zeros(()), 0))
         self._sums[name] = (sums + states.sum(0), squares + states.square().sum(0), count + len(states))
-
-
-@contextmanager
-def _evaluated(encoder: Encoder) -> Iterator[None]:
-    """The encoder in eval mode meanwhile."""
-    training = encoder.training
-    encoder.eval()
-    try:
-        yield
-    finally:
-        encoder.train(training)
 
 
 def strongest(scores: Tensor, count: int) -> Tensor:

@@ -8,6 +8,8 @@
 Never runs a model folder's own code (trust_remote_code), never unpickles what safetensors can give.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -65,6 +67,16 @@ class Encoder(nn.Module):
             near = (batch.positions[:, None, :, None] - batch.positions[:, None, None, :]).abs() <= self.hf.config.sliding_window
             masks = {"full_attention": masks, "sliding_attention": self._as_kernel_wants(batch.attention & near)}
         return Encoded(last=self.base(input_ids=ids, attention_mask=masks, position_ids=positions)[0])
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """In eval mode meanwhile, without dropout; afterwards as before."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
 
     def transform(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., D]: the MLM head up to its decoder (dense, activation, LayerNorm)."""

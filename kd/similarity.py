@@ -48,11 +48,6 @@ def layer_similarity(student: Encoder, teacher: Encoder, batches: Iterable[Batch
 
 def _hidden(encoder: Encoder, batch: Batch) -> list[Tensor]:
     """The hidden states [B, S, D] of every layer."""
-    training = encoder.training
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            states = capture(encoder, batch, frozenset(State("hidden", layer) for layer in range(encoder.layers))).states
-    finally:
-        encoder.train(training)
+    with torch.no_grad(), encoder.evaluating():
+        states = capture(encoder, batch, frozenset(State("hidden", layer) for layer in range(encoder.layers))).states
     return [states[State("hidden", layer)] for layer in range(encoder.layers)]
