@@ -152,7 +152,7 @@ class Comparing:
 
     def report(self, found: Results) -> None:
         """Tables and verdicts on the console; JSON, CSV and PNG beside the runs."""
-        for table in (results.scores_table(found), results.costs_table(found), results.differences_table(found)):
+        for table in (*results.scores_tables(found), *results.costs_tables(found), *results.differences_tables(found)):
             self.console.print(table)
         for line in results.verdicts(found):
             self.say(line)

@@ -5,6 +5,7 @@ Pure: rows in, values and text out. The rule for noise is launcher/spread.py's.
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,6 +46,8 @@ COSTS = (
     Metric("memory_gb", "peak GB", ".2f", more_is_better=False),
     Metric("parameters", "weights", ",.0f", more_is_better=False),
 )
+METRICS_ABREAST = 3
+NAME_WIDTH = 24
 
 
 @dataclass(frozen=True)
@@ -89,26 +92,23 @@ class Results:
         return head | {"means": means, "differences": against, "failed": self.failed, "runs": self.rows}
 
 
-def scores_table(results: Results) -> Table:
-    """Mean and deviation of every score."""
-    return _table(results, [metric for metric in SCORES if any(row.get(metric.key) is not None for row in results.rows)], "seeds")
+def scores_tables(results: Results) -> list[Table]:
+    """Mean and deviation of every score over the seeds."""
+    metrics = [metric for metric in SCORES if any(row.get(metric.key) is not None for row in results.rows)]
+    names = {f"{variant} ({len(results.values(variant, 'loss'))})": variant for variant in results.variants}
+    return _tables("variant (runs)", list(names), metrics, lambda name, metric: _spread(metric, results.spread(names[name], metric.key)))
 
 
-def costs_table(results: Results) -> Table:
+def costs_tables(results: Results) -> list[Table]:
     """Means of what the runs took, and of the students' number of weights."""
-    return _table(results, list(COSTS), None)
+    return _tables("variant", results.variants, list(COSTS), lambda variant, metric: _spread(metric, results.spread(variant, metric.key)))
 
 
-def differences_table(results: Results) -> Table:
+def differences_tables(results: Results) -> list[Table]:
     """Every other variant minus the reference: mean and half of the 95 % interval, ≈ where that holds 0, ? where seeds are too few."""
     metrics = [metric for metric in COMPARED if results.values(results.reference, metric.key)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(f"minus {results.reference}", overflow="fold")
-    for metric in metrics:
-        table.add_column(metric.heading, justify="right", no_wrap=True)
-    for variant in results.others:
-        table.add_row(variant, *(_difference(metric, results.difference(variant, metric.key)) for metric in metrics))
-    return table
+    heading = f"minus {results.reference}"
+    return _tables(heading, results.others, metrics, lambda variant, metric: _difference(metric, results.difference(variant, metric.key)))
 
 
 def verdicts(results: Results) -> list[str]:
@@ -156,17 +156,19 @@ def sentence(name: str, row: dict[str, Any]) -> str:
     return f"{name}: held-out loss {row['loss']:.3f}, top-1 {row['top1']:.1%}{agrees}, {took}"
 
 
-def _table(results: Results, metrics: list[Metric], count: str | None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("variant", overflow="fold")
-    for metric in metrics:
-        table.add_column(metric.heading, justify="right", no_wrap=True)
-    if count is not None:
-        table.add_column(count, justify="right")
-    for variant in results.variants:
-        cells = [_spread(metric, results.spread(variant, metric.key)) for metric in metrics]
-        table.add_row(variant, *cells, *([str(len(results.values(variant, metrics[0].key)))] if count is not None else []))
-    return table
+def _tables(heading: str, variants: list[str], metrics: list[Metric], cell: Callable[[str, Metric], str]) -> list[Table]:
+    """A row a variant, a column a metric, in as many tables as 80 columns need: a number that is cut off says nothing."""
+    tables = []
+    for start in range(0, len(metrics), METRICS_ABREAST):
+        abreast = metrics[start : start + METRICS_ABREAST]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column(heading, overflow="fold", min_width=min(NAME_WIDTH, max(map(len, variants))), max_width=NAME_WIDTH)
+        for metric in abreast:
+            table.add_column(metric.heading, justify="right", no_wrap=True)
+        for variant in variants:
+            table.add_row(variant, *(cell(variant, metric) for metric in abreast))
+        tables.append(table)
+    return tables
 
 
 def _spread(metric: Metric, found: Spread | None) -> str:

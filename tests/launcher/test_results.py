@@ -28,7 +28,7 @@ FOUND = Results("x", "tokens", "plain", ["plain", "same", "better"], ROWS, {})
 
 
 def shown(*tables: object) -> str:
-    console = Console(width=160, file=io.StringIO())
+    console = Console(width=80, file=io.StringIO())
     for table in tables:
         console.print(table)
     return console.file.getvalue()  # type: ignore[attr-defined]
@@ -46,7 +46,7 @@ def test_fewer_than_three_seeds_have_no_verdict_and_that_is_told():
     two = Results("x", "tokens", "plain", FOUND.variants, [r for r in ROWS if r["seed"] != 3], {})
     assert results.verdicts(two)[0] == "same: +0.000 nats over 2 pairs of runs: too few to tell from noise"
     assert results.verdicts(two)[-1].startswith("Few seeds: at least 3 are needed")
-    assert "-0.105 ± 0.064 ?" in shown(results.differences_table(two))
+    assert "-0.105 ± 0.064 ?" in shown(*results.differences_tables(two))
     one = Results("x", "tokens", "plain", FOUND.variants, [r for r in ROWS if r["seed"] == 1], {})
     assert results.verdicts(one)[0] == "same: +0.500 nats over one pair of runs: too few to tell from noise"
     none = Results("x", "tokens", "plain", FOUND.variants, [ROWS[0], ROWS[4]], {})
@@ -54,24 +54,38 @@ def test_fewer_than_three_seeds_have_no_verdict_and_that_is_told():
 
 
 def test_tables_have_means_deviations_and_a_mark_for_noise():
-    text = shown(results.scores_table(FOUND), results.costs_table(FOUND), results.differences_table(FOUND))
+    text = shown(*results.scores_tables(FOUND), *results.costs_tables(FOUND), *results.differences_tables(FOUND))
     assert "6.000 ± 1.000" in text
     assert "25.0% ± 0.0" in text
     assert "+0.000 ± 1.242 ≈" in text
     assert "-0.110 ± 0.025 " in text
     assert "2,500" in text
+    assert "…" not in text, "nothing is cut off in 80 columns"
+
+
+def test_long_names_and_wide_margins_stay_whole_in_80_columns():
+    long = "no masked language model"
+    rows = [row("all three losses", s, 5.0, kl=12.5) for s in (1, 2)] + [
+        row(long, s, 15.0 + 3 * s, kl=12.5 * s, top1=s / 3) for s in (1, 2)
+    ]
+    found = Results("x", "tokens", "all three losses", ["all three losses", long], rows, {})
+    text = shown(*results.scores_tables(found), *results.differences_tables(found))
+    assert "…" not in text
+    assert text.count(long) == 4, "two tables of scores, two of differences"
+    assert "(2)" in text, "how many runs a mean is of"
+    assert "+14.500 ± 19.059 ?" in text
 
 
 def test_a_variant_that_has_not_run_yet_or_failed_is_an_empty_row():
     part = Results("x", "tokens", "plain", [*FOUND.variants, "late"], ROWS, {"late, seed 1": "it said nothing"})
-    assert "late" in shown(results.scores_table(part), results.differences_table(part))
+    assert "late" in shown(*results.scores_tables(part), *results.differences_tables(part))
     assert part.as_dict()["failed"] == {"late, seed 1": "it said nothing"}
     assert part.as_dict()["means"]["late"] == {}
 
 
 def test_runs_without_a_teacher_have_no_columns_for_one():
     alone = [{**r, "agreement": None, "kl": None, "retention": None, "similarity": None, "similarity_last": None} for r in ROWS]
-    text = shown(results.scores_table(Results("x", "tokens", "plain", FOUND.variants, alone, {})))
+    text = shown(*results.scores_tables(Results("x", "tokens", "plain", FOUND.variants, alone, {})))
     assert "agrees" not in text
     assert "KL" not in text
 
