@@ -10,7 +10,7 @@ TRAIN_EXAMPLE = """examples:
   stillhouse train --config demo --dry-run
 """
 EXAMPLES = """examples:
-  stillhouse demo                                       the whole job on real text, in a quarter of an hour
+  stillhouse demo                                       the whole job on real text, in ten minutes
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
   stillhouse train --config laptop data.shards=shards/mine
   stillhouse evaluate runs/laptop/student --shards shards/mine --teacher bert-base-uncased
