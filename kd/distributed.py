@@ -7,10 +7,12 @@ MASTER_ADDR and MASTER_PORT are read by torch; a process without them is a world
 import io
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
+from typing import NoReturn
 
 import deepspeed
 import torch
@@ -50,6 +52,18 @@ def stop() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def leave() -> NoReturn:
+    """End this process well, with all others, and at once.
+
+    Not by way of the interpreter's own end: there gloo's threads abort at times (exit code -6, "terminate called without an active
+    exception", twice in some hundred ends of two ranks, torch 2.13), and a finished run would count as a failed one.
+    """
+    barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def rank() -> int:

@@ -74,7 +74,7 @@ def main(results: Path, folders: list[str]) -> None:
         folder: {"error": error(folder, batch), "zero1": losses(folder, 1, batch), "zero3": losses(folder, 3, batch)} for folder in folders
     }
     (results / f"rank-{distributed.rank()}.json").write_text(json.dumps(report))
-    distributed.stop()
+    distributed.leave()
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def main(results: Path, folders: list[str]) -> None:
         }
         report["grown"] = {mode: grown_bytes(folders[0], mode, batch) for mode in MODES}
     (results / f"rank-{rank}.json").write_text(json.dumps(report))
-    distributed.stop()
+    distributed.leave()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def main() -> None:
         }
     if distributed.rank() == 0:
         Path(result).write_text(json.dumps(report))
-    distributed.stop()
+    distributed.leave()
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def main() -> None:
         }
     if rank == 0:
         Path(result).write_text(json.dumps(report))
-    distributed.stop()
+    distributed.leave()
 
 
 if __name__ == "__main__":
