@@ -3,14 +3,18 @@
 The sums are part of a checkpoint, so that a continued run writes the lines it would have written.
 """
 
+import re
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from kd.trainer import UpdateReport
+
+_STATUS = Path("/proc/self/status")
 
 
 class Meter:
@@ -69,5 +73,9 @@ def peak_memory_gb() -> float:
     """The most memory this rank has held, decimal GB: of the GPU if there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
+    if _STATUS.exists():  # not ru_maxrss: a process inherits the peak of the one that started it
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024 / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

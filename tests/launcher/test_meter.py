@@ -1,7 +1,11 @@
 """Means since the last line, which survive a checkpoint to the bit."""
 
 import json
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -144,3 +148,17 @@ def test_a_term_that_was_not_computed_in_every_update_has_the_mean_over_those_in
     meter.add(report(3, 3.0, mlm=3.0, cosine=0.25))
     values = meter.take(0.0)
     assert (values["loss/mlm"], values["loss/cosine"], values["loss"]) == (2.0, 0.375, 2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
+    held = bytearray(os.urandom(1 << 20) * 1500)  # a child's ru_maxrss would begin at these 1.6 GB
+    said = subprocess.run(
+        [sys.executable, "-c", "from launcher.meter import peak_memory_gb; print(peak_memory_gb())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(held) / 1e9 > 1.5
+    assert 0.05 < float(said.stdout) < 1.2
