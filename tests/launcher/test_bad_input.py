@@ -57,7 +57,7 @@ def refused(corpus, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ("objective=[{kind: null}]", "contrastive, got null; correct it"),
+        ("objective=[{kind: null}]", ", got null; correct it"),
         ("objective=[{kind: soft_target}]", "got soft_target; did you mean soft_targets?"),
         ("objective=[{kind: mlm, weight: .inf}]", "objective.0.weight: expected a finite number, got inf; correct it"),
         (
