@@ -135,9 +135,14 @@ class Encoder(nn.Module):
         self.hf.set_attn_implementation(kernel_for(self.family, kernel))
 
     def checkpoint_activations(self, use_reentrant: bool) -> None:
-        """Compute activations again in the backward pass. KdError where the family's code cannot."""
+        """Compute activations again in the backward pass. KdError where the family's code cannot.
+
+        use_reentrant: torch's older way, which ZeRO stage 3 needs; DeBERTa's relative positions come as keywords, which it does not take.
+        """
         if not self.hf.supports_gradient_checkpointing:
             raise KdError(f"train.activation_checkpointing: expected a family whose code can, got {self.family.name}; set it to false")
+        if use_reentrant and self.family.masks == "embeddings_apart":
+            raise KdError(f"train.activation_checkpointing: expected train.zero_stage below 3 for {self.family.name}, got 3; change either")
         self.hf.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
 
     def _embeddings_apart(self, batch: Batch, positions: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 
 from kd import distributed
 from kd.batch import IGNORED, Batch
@@ -248,10 +247,8 @@ def make_teacher(settings: TeacherSettings, precision: str, device: torch.device
 
     Raises KdError for a model that cannot be read, has no MLM head, or does not divide over the ranks.
     """
-    config = read_config(settings.model)
+    check_split(settings, distributed.world_size())
     split = settings.mode != "replicated"
-    if settings.mode == "tensor_parallel":
-        _check_divides(settings.model, config)
     module = FrozenEncoder(load_mlm(settings.model, dtype=DTYPES[settings.precision or precision]))
     if split:
         distributed.start()
@@ -263,8 +260,12 @@ def make_teacher(settings: TeacherSettings, precision: str, device: torch.device
     return ReplicatedTeacher(module)  # also tensor_parallel on one rank, where there is nothing to split
 
 
-def _check_divides(path: str, config: PreTrainedConfig) -> None:
-    ranks, family = distributed.world_size(), family_of(config)
+def check_split(settings: TeacherSettings, ranks: int) -> None:
+    """KdError, from config.json alone, for a teacher that cannot be split over so many ranks as its mode says."""
+    path, config = settings.model, read_config(settings.model)
+    if settings.mode != "tensor_parallel":
+        return
+    family = family_of(config)
     if family.scores == "own" or family.shared_layers:
         raise KdError(
             f"teacher.mode: expected a family whose heads tensor_parallel can split, got {family.name} ({path}); use zero3 or replicated"

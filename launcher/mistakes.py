@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -35,7 +35,14 @@ def lines(error: ValidationError, values: dict[str, Any], root: type[BaseModel],
             found[place]["expected"] += f" or {_expected(mistake)}"
         else:
             found[place] = {**mistake, "expected": _expected(mistake)}
-    return [f"{where(place)}: {_line(place, mistake, root)}" for place, mistake in found.items()]
+    told = [(place, mistake) for place, mistake in found.items() if not _explained(place, mistake, found)]
+    return [f"{where(place)}: {_line(place, mistake, root)}" for place, mistake in told]
+
+
+def _explained(place: str, mistake: dict[str, Any], found: Iterable[str]) -> bool:
+    """Whether a mistake only says of a list that it is no other member of a union, or has too few items, where an item's own is told."""
+    shallow = isinstance(mistake["input"], list | dict) and mistake["type"] in ("literal_error", "string_type", "too_short")
+    return shallow and any(inner.startswith(f"{place}.") for inner in found)
 
 
 def _line(place: str, mistake: dict[str, Any], root: type[BaseModel]) -> str:
@@ -52,9 +59,11 @@ def _line(place: str, mistake: dict[str, Any], root: type[BaseModel]) -> str:
         return f"{place}: expected a value, got none; add it"
     if kind == "union_tag_invalid":
         tags = re.findall(r"'([^']*)'", context["expected_tags"])
-        near = difflib.get_close_matches(context["tag"], tags, n=1)
+        given = mistake["input"].get(context["discriminator"].strip("'")) if isinstance(mistake["input"], dict) else None
+        near = difflib.get_close_matches(context["tag"], tags, n=1) if isinstance(given, str) else []
         advice = f"did you mean {near[0]}?" if near else "correct it"
-        return f"{place}: expected {' or '.join(tags)}, got {context['tag']}; {advice}"
+        got = context["tag"] if isinstance(given, str) else _short(given)
+        return f"{place}: expected {' or '.join(tags)}, got {got}; {advice}"
     given = mistake["input"]
     if kind in ("too_short", "too_long"):
         got = str(len(given))

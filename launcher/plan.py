@@ -24,17 +24,19 @@ from data_shards.stream import Stream
 from kd import distributed
 from kd.engine import effective_stage
 from kd.export import model_sizes
+from kd.layer_map import by_similarity
 from kd.models import Encoder, quiet_transformers, read_config, untrained
 from kd.objective import Objective
 from kd.settings import CheckpointSettings
 from kd.states import Shape
 from kd.student import StudentSettings, make_student
-from kd.teacher import TeacherSettings
+from kd.teacher import TeacherSettings, check_split
 from kd.teachers import settled
 from launcher import wiring
 from launcher.config import RunConfig
 from launcher.console import size
 from launcher.errors import LaunchError
+from launcher.layer_maps import asks_for_cka
 from launcher.plan_phases import PhasePlan, phase_rows, plan_phases
 from launcher.tokenizers_agree import check_tokenizers
 
@@ -90,8 +92,10 @@ class Plan:
     """The stage that really runs (see kd.engine.effective_stage)."""
     student_layers: int
     student_parameters: int
-    student_trainable: int
-    """At most, over the phases."""
+    projections: int
+    """Weights of the learned maps beside the student: like the next, at most, over the phases."""
+    trainable: int
+    """Of the student and its projections."""
     phases: tuple[PhasePlan, ...]
     """A run without phases is one, without a name."""
     memory: StudentMemory
@@ -120,21 +124,23 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     updates = wiring.updates_of(config, stream)
     precision = wiring.precision_of(config)
     stage = effective_stage(train.zero_stage, precision)
+    for member in config.members.values():
+        check_split(member, world)
     teachers = {place: meta_model(member.model) for place, member in config.members.items()}
     student = meta_student(config.student, next(iter(teachers.values()), None))
     if train.activation_checkpointing:
-        student.checkpoint_activations(use_reentrant=False)  # refused here for a family whose code cannot
+        student.checkpoint_activations(use_reentrant=train.zero_stage == 3)  # refused here for a family whose code cannot
     for name, encoder in [*teachers.items(), ("student", student)]:
         wiring.check_fits(name, encoder, manifest, config.data.stream)
     if len(teachers) > 1:
         location = Location.of(config.data.shards, config.data.cache_folder)
         check_tokenizers({place: member.model for place, member in config.members.items()}, location, manifest)
-    check_objective(config, updates, student, list(teachers.values()))
+    objectives = settled_objectives(config, updates, student, list(teachers.values()))
     sizes = model_sizes(student)
     tokens_per_update = stream.tokens_per_epoch / stream.windows_per_epoch * train.global_batch
-    phases = plan_phases(config.phases_of(updates), student, tokens_per_update)
-    trainable = max(phase.trainable for phase in phases)
-    checkpoint = 4 * sizes.parameters + 8 * trainable  # fp32 weights, and two fp32 moments of those that train
+    phases = plan_phases(config.phases_of(updates), objectives, student, tokens_per_update)
+    projections, trainable = max(phase.projections for phase in phases), max(phase.trainable for phase in phases)
+    checkpoint = 4 * (sizes.parameters + projections) + 8 * trainable  # fp32 weights, and two fp32 moments of those that train
     needed, free = disk(Path(config.run.folder), checkpoint, 4 * sizes.parameters, config.checkpoint)
     windows = updates * train.global_batch
     epochs = windows / stream.windows_per_epoch
@@ -156,9 +162,10 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         zero_stage=stage,
         student_layers=student.layers,
         student_parameters=sizes.parameters,
-        student_trainable=trainable,
+        projections=projections,
+        trainable=trainable,
         phases=tuple(phases),
-        memory=student_memory(sizes.parameters, trainable, stage, precision, world),
+        memory=student_memory(sizes.parameters + projections, trainable, stage, precision, world),
         teachers=tuple(_teacher_plan(config.members[place], teacher, precision, world) for place, teacher in teachers.items()),
         logits_bytes=4 * chunk * manifest.vocabulary_size * (1 + _teacher_chunks(config)),
         checkpoint_bytes=checkpoint,
@@ -200,13 +207,17 @@ def student_memory(parameters: int, trainable: int, stage: int, precision: str, 
     )
 
 
-def check_objective(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> None:
-    """KdError for a term of some phase that the student and its teachers cannot satisfy."""
-    shapes = [Shape.of(teacher) for teacher in teachers]
-    for phase in config.phases_of(updates):
-        named = [{"layer_map": "uniform"} if getattr(term, "layer_map", None) == "cka" else {} for term in phase.terms]
-        terms = [term.model_copy(update=update) for term, update in zip(phase.terms, named, strict=True)]
-        settled(Objective(terms, chunk_tokens=1), Shape.of(student), shapes, config.combine)
+def settled_objectives(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
+    """Each phase's objective, `cka` as if it were `uniform`. KdError for a term that the student and its teachers cannot satisfy."""
+    shapes, objectives = [Shape.of(teacher) for teacher in teachers], []
+    phases = config.phases_of(updates)
+    asked = {term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)}
+    for number in asked:
+        by_similarity(torch.zeros(student.layers, teachers[number].layers))  # refused here where it has too many layers
+    for phase in phases:
+        terms = [term.model_copy(update={"layer_map": "uniform"}) if asks_for_cka(term) else term for term in phase.terms]
+        objectives.append(settled(Objective(terms, chunk_tokens=1), Shape.of(student), shapes, config.combine))
+    return objectives
 
 
 def disk(folder: Path, checkpoint: int, export: int, settings: CheckpointSettings) -> tuple[int, int]:
@@ -245,8 +256,9 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
         "the corpus",
         f"{plan.windows_per_epoch:,} windows, read {plan.epochs:.3g} times; {plan.heldout_windows:,} held-out windows scored",
     )
-    trains = "" if plan.student_trainable == plan.student_parameters else f", {plan.student_trainable:,} of them trained"
-    yield "student", f"{plan.student_layers} layers, {plan.student_parameters:,} parameters{trains}"
+    beside = f", {plan.projections:,} more in projections" if plan.projections else ""
+    trains = "" if plan.trainable == plan.student_parameters + plan.projections else f", {plan.trainable:,} of them trained"
+    yield "student", f"{plan.student_layers} layers, {plan.student_parameters:,} parameters{beside}{trains}"
     if not plan.teachers:
         yield "teacher", "none"
     for number, teacher in enumerate(plan.teachers):

@@ -4,44 +4,53 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kd.models import Encoder
+from kd.objective import Objective
 from kd.phases import Phase, check_layers
 from launcher.errors import LaunchError
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase of a run: its updates from 1, what it will see, and how many of the student's weights train."""
+    """One phase of a run: its updates from 1, what it will see, and how many weights train."""
 
     name: str
     first: int
     last: int
     tokens: int
     trainable: int
+    """Projections included."""
+    projections: int
+    """Weights of the learned maps beside the student, trained or not."""
     objective: str
     learning_rate: float
     """The peak of its own course; that of the run's where it has none."""
     optimizer_state: str
 
 
-def plan_phases(phases: Sequence[Phase], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:
-    """What the phases will be. KdError for one that names a layer too many, LaunchError for one in which nothing trains."""
+def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:
+    """What the phases will be; objectives: theirs, settled for the student and its teachers.
+
+    KdError for one that names a layer too many, LaunchError for one in which nothing trains.
+    """
     check_layers(phases, student)
     weights = [(name, weight.numel()) for name, weight in student.named_parameters() if weight.requires_grad]
+    learned = [{name: (student.width + 1) * width for name, width in objective.projections.items()} for objective in objectives]
     plans = [
         PhasePlan(
             name=phase.name,
             first=phase.first + 1,
             last=phase.end,
             tokens=round(phase.updates * tokens_per_update),
-            trainable=sum(count for name, count in weights if phase.trainable(student, name)),
+            trainable=sum(count for name, count in [*weights, *projections.items()] if phase.trainable(student, name)),
+            projections=sum(projections.values()),
             objective=", ".join(term.kind for term in phase.terms),
             learning_rate=phase.optimizer.learning_rate,
             optimizer_state="fresh" if phase.fresh else "continue",
         )
-        for phase in phases
+        for phase, projections in zip(phases, learned, strict=True)
     ]
     for number, (plan, phase) in enumerate(zip(plans, phases, strict=True)):
-        if not plan.trainable and phase.name and "projections" not in phase.trains:
+        if not plan.trainable and phase.name:
             raise LaunchError(
                 f"phases.{number}.trains: expected something that trains in phase {phase.name}, got nothing; name another part"
             )

@@ -18,6 +18,7 @@ from kd.student import StudentSettings
 from kd.teacher import TeacherSettings
 from kd.teachers import MemberSettings, TeachersSettings, check_assignment
 from kd.terms import Term
+from kd.terms.view import DocumentTerm
 from launcher.reporters import ReportSettings
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -102,9 +103,24 @@ class RunConfig(BaseModel):
             check_assignment(self.terms, max(1, len(self.members)), self.combine)
         except KdError as error:
             raise ValueError(str(error)) from None
+        for place, term in self.terms.items():
+            if isinstance(term, DocumentTerm):
+                self._check_group(place, term)
         if not self.members and self.student.init == "teacher":
             raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
         return self
+
+    def _check_group(self, place: str, term: DocumentTerm) -> None:
+        """ValueError where a micro-batch cannot be cut into groups of so many rows, or a group never holds two documents to compare."""
+        rows = self.train.micro_batch
+        if term.group_rows is not None and rows % term.group_rows:
+            raise ValueError(
+                f"{place}.group_rows: expected a number that divides train.micro_batch = {rows}, got {term.group_rows}; change either"
+            )
+        group, fewest = term.group_rows or rows, term.partners + 1
+        if self.data.packing == "documents" and group < fewest:
+            name = "train.micro_batch" if term.group_rows is None else f"{place}.group_rows"
+            raise ValueError(f"{name}: expected at least {fewest} for {term.kind} with one document a row, got {group}; raise it")
 
     @property
     def members(self) -> dict[str, MemberSettings]:

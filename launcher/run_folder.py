@@ -1,6 +1,7 @@
 """A run's folder: everything about it in one place, and one owner at a time.
 
-config.yaml (resolved), environment.json, metrics.jsonl (the truth), log.txt, checkpoints/, student/, report.json, wandb/, lock.
+config.yaml (resolved), environment.json, metrics.jsonl (the truth), log.txt, checkpoints/, student/, report.json, wandb/, lock;
+layer_maps.txt where `layer_map: cka` was settled.
 Opening a folder that already holds a run continues it, if the configuration is the same where it matters. Nothing here knows a tensor.
 """
 
@@ -62,6 +63,7 @@ class RunFolder:
         self.metrics = folder / "metrics.jsonl"
         self.student = folder / "student"
         self.report = folder / "report.json"
+        self.layer_maps = folder / "layer_maps.txt"
         self.ownership: Ownership | None = None
         """On the rank that writes: what says whether the folder is still this run's."""
 

@@ -28,11 +28,11 @@ from launcher.config import RunConfig
 from launcher.ending import write_student
 from launcher.errors import Agreed
 from launcher.feed import Feed, heldout_batches
-from launcher.layer_maps import as_facts, described
+from launcher.layer_maps import as_facts, described, tables
 from launcher.meter import Meter, peak_memory_gb
 from launcher.recovery import Recovery
 from launcher.reporters import Reporters
-from launcher.run_folder import RunFolder, tell_progress
+from launcher.run_folder import RunFolder, tell_progress, write_atomically
 from launcher.saving import Saving
 from launcher.signals import Exit, StopFlag
 from launcher.stragglers import gather, straggler
@@ -85,6 +85,7 @@ class Run:
                 self.event("started", f"{self.parts.updates} updates, {where}")
                 if self.parts.maps:
                     self.event("layer_map", f"cka: {described(self.parts.maps)}")
+                    write_atomically(self.folder.layer_maps, tables(self.parts.similarities))
             else:
                 again = f"; {dropped} later lines are dropped and written again" if dropped else ""
                 self.event("resumed", f"going on after update {self.trainer.done} of {self.parts.updates}, {where}{again}")

@@ -1,5 +1,6 @@
 """From a configuration to the objects of a run, once. Knows both rooms, and checks here what neither can know alone."""
 
+import json
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,8 @@ from kd.whereabouts import Whereabouts
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.feed import sample_batches
-from launcher.layer_maps import LearnedMaps, from_facts, learned, settled
+from launcher.layer_maps import LearnedMaps, Similarities, as_facts, asks_for_cka, compared, from_facts, learned, settled
+from launcher.opening import agreed
 
 SAMPLE_BATCH = 16  # windows at a time
 SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further
@@ -38,6 +40,8 @@ class Parts:
     precision: str
     maps: LearnedMaps
     """What `layer_map: cka` was settled to."""
+    similarities: Similarities
+    """What that was read off: on rank 0, where it was now and not before the checkpoint."""
 
 
 def precision_of(config: RunConfig) -> str:
@@ -85,7 +89,11 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
     updates = updates_of(config, stream)
     phases = config.phases_of(updates)
     maps = from_facts(checkpoint.progress.facts.get("layer_maps", {})) if checkpoint is not None else {}
-    maps = maps or learned(phases, student, partial(_member, config, teacher), config)
+    similarities: Similarities = {}
+    if not maps and any(asks_for_cka(term) for phase in phases for term in phase.terms):
+        # rank 0's, for all: other processors may round two near similarities to another order
+        similarities = agreed(partial(compared, phases, student, partial(_member, config, teacher), config)) or {}
+        maps = from_facts(json.loads(distributed.from_rank_zero(json.dumps(as_facts(learned(similarities))))))
     if checkpoint is not None:
         weights, _ = checkpoint.load()
         own = dict(student.named_parameters())
@@ -105,7 +113,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
     )
     if checkpoint is not None:
         trainer.load(checkpoint)
-    return Parts(trainer, stream, heldout, updates, precision, maps)
+    return Parts(trainer, stream, heldout, updates, precision, maps, similarities)
 
 
 def _member(config: RunConfig, first: Encoder | None, number: int) -> Encoder:

@@ -7,7 +7,7 @@ and a few blocks of at least one [S, S] in fp32.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from kd.errors import KdError
@@ -85,6 +85,13 @@ class Relations(MapTerm):
     relations: Annotated[tuple[RelationName, ...], Field(min_length=1)] = ("qq", "kk", "vv")
     heads: Annotated[int, Field(gt=0)] | None = None
     layer_map: LayerMap = "final"
+
+    @field_validator("relations")
+    @classmethod
+    def _once(cls, relations: tuple[RelationName, ...]) -> tuple[RelationName, ...]:
+        if len(set(relations)) < len(relations):
+            raise ValueError(f"expected each relation once, got {', '.join(relations)}; drop what stands twice, or raise weight")
+        return relations
 
     @property
     def parts(self) -> tuple[Part, ...]:

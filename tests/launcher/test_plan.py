@@ -24,7 +24,7 @@ from kd.settings import CheckpointSettings
 from kd.student import StudentSettings, make_student
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
-from launcher.plan import Plan, disk, make_plan, meta_model, meta_student, show, student_memory
+from launcher.plan import Plan, disk, make_plan, meta_model, meta_student, rows, show, student_memory
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = 40
@@ -224,8 +224,23 @@ def test_a_checkpoint_is_three_numbers_a_trained_weight_and_one_a_frozen(configu
     every = make_plan(configured(), 1)
     assert every.checkpoint_bytes == 12 * every.student_parameters
     head = make_plan(configured(student={"trainable": "head"}), 1)
-    assert head.student_trainable == 16 * 16 + 16 + 2 * 16 + VOCABULARY
-    assert head.checkpoint_bytes == 12 * head.student_trainable + 4 * (head.student_parameters - head.student_trainable)
+    assert head.trainable == 16 * 16 + 16 + 2 * 16 + VOCABULARY
+    assert head.checkpoint_bytes == 12 * head.trainable + 4 * (head.student_parameters - head.trainable)
+
+
+def test_projections_are_counted_where_a_rank_holds_them_and_in_the_checkpoint(configured):
+    """Hints on two layers: 2 x (8 x 16 + 16) weights beside a student of half the width; every fp32 one costs what a student's does."""
+    smaller = {"width": 8, "architecture": "same"}
+    plain = make_plan(configured(student=smaller), world=1)
+    hints = [{"kind": "mlm"}, {"kind": "hints", "layer_map": [{"student": 0, "teacher": 1}, {"student": 1, "teacher": 3}]}]
+    more = make_plan(configured(student=smaller, objective=hints), world=1)
+    assert more.projections == more.trainable - plain.trainable == 2 * (8 * 16 + 16)
+    assert more.memory.total - plain.memory.total == 20 * more.projections  # weight, gradient, master and two moments at stage 1
+    assert more.checkpoint_bytes - plain.checkpoint_bytes == 12 * more.projections
+    assert "288 more in projections" in dict(rows(more))["student"]
+    frozen = make_plan(configured(student=smaller, phases=[{"name": "a", "trains": ["layers"]}], objective=hints), world=1)
+    assert frozen.projections == more.projections
+    assert frozen.memory.weights == more.memory.weights
 
 
 def test_the_logits_that_exist_at_once_are_a_chunk_of_each_model(configured):

@@ -19,7 +19,7 @@ def test_the_plan_shows_every_phase_with_its_updates_tokens_and_what_trains(make
     assert first.trainable == width * width + width + 2 * width + corpus.vocabulary  # transform, its norm, the decoder's bias
     layer = 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width
     assert second.trainable == first.trainable + layer  # of two layers the second
-    assert plan.student_trainable == second.trainable < plan.student_parameters
+    assert plan.trainable == second.trainable < plan.student_parameters
     assert plan.memory.moments == 8 * second.trainable
     shown = dict(rows(plan))
     assert shown["phase 1: head"] == (
