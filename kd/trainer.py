@@ -81,6 +81,11 @@ class Lesson(nn.Module):
         return self.objective(ModelOutputs(last, transformed, decoder, states), teacher, batch, divisors, dict(self.projections))
 
 
+def reported(names: Sequence[str], means: Sequence[float], divisors: Sequence[float]) -> dict[str, float]:
+    """Each term's mean, by its name; without those that found nothing to look at, whose 0 would read as perfection."""
+    return {name: mean for name, mean, divisor in zip(names, means, divisors, strict=True) if divisor > 0}
+
+
 class Trainer:
     """A student, what teaches it, and how far it has come."""
 
@@ -142,7 +147,7 @@ class Trainer:
         self.skipped += not applied
         self.steps += applied
         loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
-        terms = dict(zip(objective.names, means, strict=True))
+        terms = reported(objective.names, means, divisors.tolist())
         scheduled = self.objective.scheduled(*within)
         cause = "" if applied else self._cause(batches, objective, terms)
         return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause)

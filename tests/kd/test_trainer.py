@@ -18,7 +18,7 @@ from kd.schedules import OptimizerSettings, learning_rate
 from kd.settings import TrainSettings
 from kd.teachers import Teachers
 from kd.terms import SoftTargets
-from kd.trainer import Trainer
+from kd.trainer import Trainer, reported
 
 SCRIPT = Path(__file__).with_name("trainer_on_ranks.py")
 
@@ -141,3 +141,7 @@ def test_a_global_batch_that_does_not_divide_over_the_ranks_is_refused():
     assert settings.micro_batches(2) == 1
     with pytest.raises(ValueError, match="multiple of micro_batch x ranks = 4 x 3, got 8"):
         settings.micro_batches(3)
+
+
+def test_a_term_that_found_nothing_to_look_at_reports_nothing():
+    assert reported(["mlm", "rkd_angle", "cosine"], [2.5, 0.0, 0.0], [40.0, 0.0, 512.0]) == {"mlm": 2.5, "cosine": 0.0}
