@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from launcher import network
+
 BYTES = 16 << 20
 REPEATS = 4
 TIMEOUT_SECONDS = 60.0
@@ -68,14 +70,21 @@ def place() -> dict[str, str]:
             "RANK": seen["SLURM_PROCID"],
             "LOCAL_RANK": seen["SLURM_LOCALID"],
             "WORLD_SIZE": seen["SLURM_STEP_NUM_TASKS"],
-            "MASTER_ADDR": hosts.stdout.split()[0],
+            "MASTER_ADDR": _address(hosts.stdout.split()[0]),
             "MASTER_PORT": str(20000 + int(seen["SLURM_JOB_ID"]) % 10000),
         }
     return {}
 
 
+def _address(host: str) -> str:
+    """A node's address as Slurm itself uses it, which may differ from what its name stands for; its name where Slurm does not say."""
+    shown = subprocess.run(["scontrol", "show", "node", "-o", host], capture_output=True, text=True, check=False).stdout
+    return next((word.removeprefix("NodeAddr=") for word in shown.split() if word.startswith("NodeAddr=")), host)
+
+
 def main() -> None:
     """One rank."""
+    network.choose_interface()
     gpu = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ["LOCAL_RANK"])
     backend = "nccl" if gpu else "gloo"
     if gpu:
