@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from launcher import network
+from launcher.errors import LaunchError
 
 BYTES = 16 << 20
 REPEATS = 4
@@ -62,8 +63,14 @@ def measure() -> dict[str, Any]:
 def place() -> dict[str, str]:
     """This process's RANK, WORLD_SIZE and so on in the world of several that srun or torchrun has made; empty where there is none."""
     seen = os.environ
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
+        several = seen.get("WORLD_SIZE", "1") != "1"
+        if not seen.get(name, "" if several else "0").isdecimal():
+            raise LaunchError(
+                f"{name}: expected a whole number in the environment, got {seen.get(name)!r}; correct it, or unset WORLD_SIZE"
+            )
     if int(seen.get("WORLD_SIZE", "1")) > 1:
-        return {name: seen[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+        return {name: seen.get(name, "127.0.0.1") for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
     if int(seen.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in seen:
         hosts = subprocess.run(["scontrol", "show", "hostnames", seen["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True)
         return {

@@ -18,12 +18,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Look, print, and leave with 1 if anything is bad."""
     if arguments.run is not None:
         return report(list(health.health(Path(arguments.run))), arguments.json)
+    rank = bandwidth.place().get("RANK", "0")
     with Console(stderr=True).status("looking around") as status:
         findings: list[Finding] = []
         for subject, look in checks(arguments).items():
             status.update(f"looking at {subject}")
             findings += seen(subject, look)
-    rank = bandwidth.place().get("RANK", "0")
     if rank == "0":
         return report(findings, arguments.json)
     found = [finding for finding in findings if finding.verdict == "bad"]  # rank 0 speaks for all, but for what is bad on another host

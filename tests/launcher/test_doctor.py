@@ -226,6 +226,14 @@ def test_a_world_of_several_is_recognised_as_torchrun_or_srun_made_it(tmp_path: 
     assert bandwidth.place() == {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "198.51.100.3", "MASTER_PORT": "20017"}
 
 
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "abc"), ("RANK", "")])
+def test_nonsense_in_the_environment_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    for variable, sane in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "29000", name: value}.items():
+        monkeypatch.setenv(variable, sane)
+    with pytest.raises(LaunchError, match=f"{name}: expected a whole number in the environment, got '{value}'"):
+        bandwidth.place()
+
+
 def test_only_something_bad_makes_the_exit_code_1(capsys: pytest.CaptureFixture[str]):
     findings = [good("a", "fine"), warning("b", "[odd]", "mend it"), bad("c", "s3://key:secret@bucket gone", "bring it back")]
     assert report(findings[:2], as_json=True) == 0
