@@ -154,6 +154,8 @@ def newest_good(folder: Path, before: int | None = None) -> tuple[Checkpoint | N
 def read(folder: Path) -> Checkpoint:
     """A checkpoint's state.json, proven intact (its files are proven by `verify`)."""
     path = folder / STATE
+    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+        raise KdError(f"{path}: expected a file, got something else; the checkpoint is not usable")
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         digest = body.pop("digest")

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor
-from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
 
 from kd import rendezvous
 
@@ -46,6 +46,15 @@ def start(timeout_seconds: float = 600.0) -> None:
         deepspeed.init_distributed(
             dist_backend=accelerator.communication_backend_name(), auto_mpi_discovery=False, verbose=False, timeout=timeout
         )
+
+
+def wait_for_ever() -> None:
+    """Let collectives wait for as long as another rank takes: from now on somebody else decides who is lost (launcher/watch.py).
+
+    The group's own limit cannot tell a rank that is gone from one that is busy.
+    """
+    if dist.is_initialized():
+        _set_pg_timeout(timedelta(days=7))
 
 
 def stop() -> None:

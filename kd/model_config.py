@@ -7,10 +7,13 @@ from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.utils import logging as hf_logging
 
 from kd.errors import KdError
 from kd.families import FAMILIES, Family, family_of
+
+ACTIVATIONS = ("hidden_act", "activation", "hidden_activation")  # what families call it
 
 
 def read_config(path: str) -> PreTrainedConfig:
@@ -69,6 +72,14 @@ def _check_config(path: str, config: PreTrainedConfig) -> None:
         raise KdError(f"{path}: expected a pad_token_id, which positions start from, got null; set it in config.json")
     names = family.config
     width, heads = getattr(config, names.width), getattr(config, names.heads)
+    sizes = {"vocab_size": config.vocab_size, names.width: width, names.layers: getattr(config, names.layers)}
+    for name, size in sizes.items():
+        if size < 1:
+            raise KdError(f"{path}: expected {name} to be at least 1, got {size}; correct config.json")
+    for name in ACTIVATIONS:
+        function = getattr(config, name, None)
+        if isinstance(function, str) and function not in ACT2FN:
+            raise KdError(f"{path}: expected {name} to be a function that transformers knows, got {function}; correct config.json")
     if heads < 1 or width % heads:
         raise KdError(f"{path}: expected {names.heads} to divide {names.width} = {width}, got {heads} heads; correct config.json")
     _check_variant(path, config, family)

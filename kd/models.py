@@ -253,6 +253,8 @@ def _stored_names(path: str) -> set[str]:
     names: set[str] = set()
     files = sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else []
     for file in files:
+        if not file.is_file():  # a pipe would be waited for, for ever
+            raise KdError(f"{file}: expected a whole safetensors file, got something else; fetch it again")
         try:
             with safe_open(file, framework="pt") as tensors:
                 names.update(tensors.keys())

@@ -19,7 +19,7 @@ class TrainSettings(BaseModel):
     updates: Positive | None = None
     tokens: Positive | None = None
     epochs: Annotated[float, Field(gt=0)] | None = None
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor or GPU multiplies it natively, fp32 elsewhere."""
@@ -38,7 +38,7 @@ class TrainSettings(BaseModel):
     """A loss above so many times the median of the last 64 is a spike: counted, and a reason to go back. null: none is."""
     roll_backs: Annotated[int, Field(ge=0)] = 0
     """How often the run may go back to the weights of its last good checkpoint; the updates since then are not learned from."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=1e6)] = 600.0
 
     @model_validator(mode="after")
     def _arithmetic(self) -> "TrainSettings":

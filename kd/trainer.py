@@ -10,7 +10,7 @@ An update, on every rank:
 
 import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from kd.projections import make_projections
 from kd.settings import TrainSettings
 from kd.states import Shape
 from kd.teachers import Teachers, settled
-from kd.whereabouts import Whereabouts
+from kd.whereabouts import WRITING, Whereabouts
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
 
@@ -168,7 +168,7 @@ class Trainer:
         write: what rank 0 does with the state; it may return before the bytes are written.
         """
         progress = Progress(self.done, self.skipped, self.tokens, facts | {STEPS: self.steps})
-        state = self.engine.full_state()
+        state = self._gathered()
         failed = ""
         if distributed.rank() == 0:
             try:
@@ -177,7 +177,13 @@ class Trainer:
                 failed = str(error) or repr(error)
         for _ in state:  # the other ranks take part in gathering
             pass
+        self.here.enter("agreeing")
         return distributed.from_rank_zero(failed) or None
+
+    def _gathered(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        """The full state; who has it all is no longer waited for by a collective, but by its disk."""
+        yield from self.engine.full_state()
+        self.here.enter(WRITING)
 
     def load(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint. Collective. The student must have been given its weights before this trainer was made."""

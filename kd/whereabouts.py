@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 BUSY = ("data", "teacher", "forward")  # phases in which a rank works alone (but for sharded weights): how slow it is
 WAITING = ("counting", "backward", "step", "agreeing")  # phases that hold a collective
+BUILDING = "building the models"  # once, and long for large models: they are read, and narrower ones are fitted
+WRITING = "writing"  # rank 0 writes to a disk, which may take long; the others wait for it
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from launcher import network
+from launcher.errors import LaunchError
+
 BYTES = 16 << 20
 REPEATS = 4
 TIMEOUT_SECONDS = 60.0
@@ -60,22 +63,35 @@ def measure() -> dict[str, Any]:
 def place() -> dict[str, str]:
     """This process's RANK, WORLD_SIZE and so on in the world of several that srun or torchrun has made; empty where there is none."""
     seen = os.environ
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
+        several = seen.get("WORLD_SIZE", "1") != "1"
+        if not seen.get(name, "" if several else "0").isdecimal():
+            raise LaunchError(
+                f"{name}: expected a whole number in the environment, got {seen.get(name)!r}; correct it, or unset WORLD_SIZE"
+            )
     if int(seen.get("WORLD_SIZE", "1")) > 1:
-        return {name: seen[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+        return {name: seen.get(name, "127.0.0.1") for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
     if int(seen.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in seen:
         hosts = subprocess.run(["scontrol", "show", "hostnames", seen["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True)
         return {
             "RANK": seen["SLURM_PROCID"],
             "LOCAL_RANK": seen["SLURM_LOCALID"],
             "WORLD_SIZE": seen["SLURM_STEP_NUM_TASKS"],
-            "MASTER_ADDR": hosts.stdout.split()[0],
+            "MASTER_ADDR": _address(hosts.stdout.split()[0]),
             "MASTER_PORT": str(20000 + int(seen["SLURM_JOB_ID"]) % 10000),
         }
     return {}
 
 
+def _address(host: str) -> str:
+    """A node's address as Slurm itself uses it, which may differ from what its name stands for; its name where Slurm does not say."""
+    shown = subprocess.run(["scontrol", "show", "node", "-o", host], capture_output=True, text=True, check=False).stdout
+    return next((word.removeprefix("NodeAddr=") for word in shown.split() if word.startswith("NodeAddr=")), host)
+
+
 def main() -> None:
     """One rank."""
+    network.choose_interface()
     gpu = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ["LOCAL_RANK"])
     backend = "nccl" if gpu else "gloo"
     if gpu:

@@ -1,6 +1,8 @@
 """`stillhouse doctor`: what a run would meet on this machine, tried out; `stillhouse doctor RUN`: how a run is."""
 
 import argparse
+import socket
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from launcher import bandwidth, health, machine, storage, surroundings
+from launcher.credentials import redacted
 from launcher.findings import Finding, report, seen
 
 
@@ -15,14 +18,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Look, print, and leave with 1 if anything is bad."""
     if arguments.run is not None:
         return report(list(health.health(Path(arguments.run))), arguments.json)
+    rank = bandwidth.place().get("RANK", "0")
     with Console(stderr=True).status("looking around") as status:
         findings: list[Finding] = []
         for subject, look in checks(arguments).items():
             status.update(f"looking at {subject}")
             findings += seen(subject, look)
-    if bandwidth.place().get("RANK", "0") != "0":
-        return 0  # rank 0 speaks for all
-    return report(findings, arguments.json)
+    if rank == "0":
+        return report(findings, arguments.json)
+    found = [finding for finding in findings if finding.verdict == "bad"]  # rank 0 speaks for all, but for what is bad on another host
+    for finding in found:
+        told = redacted(f"rank {rank} on {socket.gethostname()}: {finding.subject}: {finding.found}; {finding.advice}")
+        print(told, file=sys.stderr, flush=True)
+    return int(bool(found))
 
 
 def checks(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterable[Finding]]]:

@@ -10,6 +10,12 @@ class LaunchError(Exception):
     """Whether each rank has its own to say; else the first of each host speaks for all."""
 
 
+class NoPlace(LaunchError):
+    """What a launcher left in this process's environment makes no sense, so that nobody else can be trusted to say it."""
+
+    every_rank_speaks = True
+
+
 class OutOfMemory(LaunchError):
     """An allocation failed on this rank."""
 

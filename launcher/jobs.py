@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from launcher.wiring import updates_of
 SCRIPT = Path(__file__).with_name("run.py")
 OUTPUT = "output.txt"
 POLL_SECONDS = 0.5
+ASKING_SECONDS = 0.1  # for who owns a folder, before the loop goes on without an answer
 PATIENCE_SECONDS = 60.0  # with the ranks that a failed one leaves waiting
 
 
@@ -103,7 +105,8 @@ def run_jobs(jobs: Sequence[Job], ranks: int, side_by_side: int, console: Consol
     waiting, code = list(jobs), Exit.DONE
     running: dict[Job, tuple[Processes, int]] = {}
     slots = list(range(side_by_side))
-    with _bars(jobs, console) as show:
+    owners: dict[Job, Future[str | None]] = {}  # asked beside the loop: an owner on another host is listened for some seconds
+    with _bars(jobs, console) as show, ThreadPoolExecutor(side_by_side) as asking:
         while waiting or running:
             if stop.requested:
                 waiting.clear()
@@ -113,7 +116,11 @@ def run_jobs(jobs: Sequence[Job], ranks: int, side_by_side: int, console: Consol
                 waiting.remove(job)
                 finished(job, Exit.DONE)
             for job in list(waiting):
-                if slots and owner_of(job.folder) is None:
+                if not slots:
+                    owners.clear()  # too old once there is a slot again
+                    break
+                owners[job] = owners.get(job) or asking.submit(owner_of, job.folder)
+                if wait([owners[job]], timeout=ASKING_SECONDS).done and owners.pop(job).result() is None:
                     waiting.remove(job)
                     running[job] = (_start(job, ranks, side_by_side, slots[0]), slots.pop(0))
             for job, (processes, slot) in list(running.items()):

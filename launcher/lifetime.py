@@ -4,7 +4,7 @@ What ends a run in here, on this rank or another, is one line a rank (launcher/w
 """
 
 from kd import distributed
-from kd.whereabouts import Whereabouts
+from kd.whereabouts import BUILDING, Whereabouts
 from launcher import config as configuration
 from launcher import wiring
 from launcher.agreement import agree
@@ -43,7 +43,7 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
         saved = newest_checkpoint(folder)
         if resume and saved is None:
             raise Agreed(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
-        here.enter("building the models")
+        here.enter(BUILDING)
         parts = wiring.build(config, saved, here)
         reporters, dropped = None, 0
         if distributed.rank() == 0:

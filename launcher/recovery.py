@@ -11,7 +11,7 @@ from kd import distributed
 from kd.stability import Stability
 from kd.trainer import Trainer, UpdateReport
 from launcher.config import RunConfig
-from launcher.errors import LaunchError
+from launcher.errors import Agreed
 from launcher.opening import newest_checkpoint
 from launcher.run_folder import RunFolder
 
@@ -72,7 +72,7 @@ class Recovery:
         return True
 
     def pass_over(self, missing: dict[str, str]) -> None:
-        """Agree on this rank's newly missing shards -> why, and say them. Collective. Raises LaunchError when there are too many."""
+        """Agree on this rank's newly missing shards -> why, and say them. Collective. Raises Agreed when there are too many."""
         for part in distributed.texts(json.dumps(missing)):
             for name, why in json.loads(part).items():
                 if name not in self.skipped_shards:
@@ -81,7 +81,7 @@ class Recovery:
         most = self._config.data.max_skipped_shards
         if len(self.skipped_shards) > most:
             names = ", ".join(sorted(self.skipped_shards))
-            raise LaunchError(
+            raise Agreed(
                 f"data.max_skipped_shards: expected at most {most} damaged shards, got {len(self.skipped_shards)} ({names}); "
                 "bring them back, or allow more"
             )

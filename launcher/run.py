@@ -20,10 +20,11 @@ from data_shards.errors import DataError
 from kd.errors import KdError
 from launcher.arguments import TRAIN_EXAMPLE, Parser, add_train
 from launcher.credentials import redacted
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, NoPlace
 from launcher.signals import Exit
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)  # a disk's troubles, not a program's
+MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EACCES, errno.EPERM)  # a user's paths
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher import config as configuration  # noqa: PLC0415
     from launcher import plan  # noqa: PLC0415
 
-    rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    rank, world = _place()
     config = configuration.load(arguments.config, arguments.settings, arguments.scale)
     made = plan.make_plan(config, world)
     if arguments.dry_run:
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(configuration.dump(config))
             plan.show(made)
         return int(Exit.DONE)
+    if world > 1 and not 0 < (port := _number("MASTER_PORT", 0)) < 65536:
+        raise NoPlace(f"MASTER_PORT: expected a port from 1 to 65535, got {port or 'none'}; set it to the same on every rank")
     if rank == 0:
         preflight.check_writable(Path(config.run.folder))
         meeting = world > 1 or os.environ.get("MASTER_PORT", "0") != "0"  # 0: what kd.distributed leaves behind in a world of one
@@ -74,6 +77,11 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
             print(f"stillhouse: {who}{''.join(plain)}", file=sys.stderr, flush=True)
         return int(getattr(error, "code", Exit.BAD_INPUT))
     except OSError as error:
+        if error.errno in MISPLACED and error.filename is not None:
+            got = (error.strerror or str(error)).lower()
+            told = f"{error.filename}: expected a file or folder that can be used, got {got}; move it, or name another"
+            print(f"stillhouse: {redacted(told)}", file=sys.stderr, flush=True)
+            return int(Exit.BAD_INPUT)
         if error.errno not in STORAGE:
             raise
         print(f"stillhouse: {redacted(str(error))}; see that the disk is there and has room, and start again", file=sys.stderr, flush=True)
@@ -83,11 +91,21 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
         return 130
 
 
+def _place() -> tuple[int, int]:
+    """(rank, how many ranks) as a launcher left them in the environment, where all of it makes sense."""
+    rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    if rank >= world:
+        raise NoPlace(f"RANK: expected a number below WORLD_SIZE, got {rank} and WORLD_SIZE {world}; correct them, or unset both")
+    _number("LOCAL_RANK", 0)
+    _number("MASTER_PORT", 0)
+    return rank, world
+
+
 def _number(variable: str, default: int) -> int:
     """A whole number that a launcher left in the environment."""
     text = os.environ.get(variable, str(default))
     if not text.isdecimal():
-        raise LaunchError(f"{variable}: expected a whole number in the environment, got {text!r}; correct it, or unset it")
+        raise NoPlace(f"{variable}: expected a whole number in the environment, got {text!r}; correct it, or unset it")
     return int(text)
 
 

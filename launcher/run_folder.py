@@ -51,6 +51,7 @@ FREE_TO_CHANGE = (
     "train.timeout_seconds",
 )
 """Settings that cannot change what is learned, beyond rounding: a run may be continued with others."""
+FILES = ("config.yaml", "environment.json", "metrics.jsonl", "log.txt", "report.json", "wandb_id", "lock", ".opening")
 PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers", "webdataset", "datasets", "tokenizers", "safetensors", "numpy", "wandb")
 
 
@@ -81,6 +82,7 @@ class RunFolder:
             raise LaunchError(f"run.folder: expected a folder that can be written, got {error}; choose another") from None
         if not os.access(run.folder, os.W_OK):
             raise LaunchError(f"run.folder: expected permission to write {run.folder}, got none; choose another, or change its mode")
+        run._check_kinds()
         with owned(run.folder) as run.ownership:
             try:
                 run._settle(config)
@@ -94,12 +96,22 @@ class RunFolder:
         path = self.folder / "wandb_id"
         if not path.exists():
             write_atomically(path, secrets.token_hex(4) + "\n")
-        return path.read_text(encoding="utf-8").strip()
+        return _text(path).strip()
+
+    def _check_kinds(self) -> None:
+        """LaunchError where something else stands in the place of a file or folder of a run: a pipe would be waited for, for ever."""
+        for name in FILES:
+            path = self.folder / name
+            if path.exists() and not path.is_file():
+                raise LaunchError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'a pipe or a device'}; move it away")
+        for path in (self.checkpoints, self.student):
+            if path.exists() and not path.is_dir():
+                raise LaunchError(f"{path}: expected a folder, got a file; move it away")
 
     def _settle(self, config: RunConfig) -> None:
         path = self.folder / "config.yaml"
         if path.exists():
-            before = configuration.parse(path.read_text(encoding="utf-8"), str(path))
+            before = configuration.parse(_text(path), str(path))
             changed = configuration.differences(before, config, ignoring=FREE_TO_CHANGE)
             if changed and self._learned():
                 lines = "".join(f"\n  {line}" for line in changed)
@@ -138,6 +150,16 @@ def tell_progress(updates: int) -> None:
     if place:
         with suppress(OSError):
             write_atomically(Path(place), f"{updates}\n")
+
+
+def _text(path: Path) -> str:
+    """What a file of the run says. Raises LaunchError where it is not text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise LaunchError(
+            f"{path}: expected UTF-8, got {error.reason} at byte {error.start}; bring it back, or use another folder"
+        ) from None
 
 
 def write_atomically(path: Path, text: str) -> None:

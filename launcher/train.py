@@ -23,6 +23,7 @@ from kd.evaluate import MlmScores, evaluate_mlm
 from kd.models import Encoder
 from kd.saving import Written
 from kd.trainer import UpdateReport
+from kd.whereabouts import WRITING
 from launcher import config as configuration
 from launcher.config import RunConfig
 from launcher.ending import write_student
@@ -124,6 +125,7 @@ class Run:
             self.finish()
         except (OSError, KdError) as error:  # rank 0 alone writes
             failed = str(error)
+        self.here.enter("agreeing")
         failed = distributed.from_rank_zero(failed)
         if failed:
             self.event("export_failed", f"student not written ({failed}); the last checkpoint is whole: start again to export it")
@@ -186,9 +188,9 @@ class Run:
     def save(self, wait: bool) -> bool:
         """Write a checkpoint, or begin to; False if it could not be written (said, and the last good one kept)."""
         started = time.perf_counter()
+        self.settle()
         self.here.enter("saving")
-        ended = self.saving.begin(self.trainer, self._facts(), wait)
-        self.note(ended)
+        self.note(self.saving.begin(self.trainer, self._facts(), wait))
         if self.scores is not None:
             self.best = min(self.best, self.scores.loss)
         self.scores = None if self.trainer.done < self.parts.updates else self.scores
@@ -197,6 +199,7 @@ class Run:
 
     def settle(self) -> None:
         """Wait for the checkpoint that is being written, and say how it ended. Collective."""
+        self.here.enter(WRITING)
         self.note(self.saving.settle())
 
     def note(self, ended: list[Written]) -> None:
@@ -213,6 +216,7 @@ class Run:
         student = self.trainer.snapshot()
         if self.scores is None and self.parts.heldout is not None:  # continued after the last checkpoint, before the report
             self.scores = self._scores(student, None)
+        self.here.enter(WRITING)
         if distributed.rank() != 0:
             return
         facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}

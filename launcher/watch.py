@@ -26,13 +26,14 @@ import torch.distributed as dist
 from data_shards.errors import DataError
 from kd import distributed
 from kd.errors import KdError
-from kd.whereabouts import Place, Whereabouts
+from kd.whereabouts import BUILDING, WRITING, Place, Whereabouts
 from launcher.console import size
 from launcher.credentials import redacted
 from launcher.errors import Agreed, LaunchError, OutOfMemory, RankLost
 
 BEAT_SECONDS = 1.0
 SILENT_BEATS = 4  # a rank that posts nothing for so long is gone, or its network is
+SLOW_TIMES = 10  # so many times train.timeout_seconds may building the models take, and rank 0 for writing to a disk
 GRACE_SECONDS = 10.0  # for the thread that trains to say itself what this one has found out
 AGAIN = "start again to go on from the last checkpoint"
 LEFT = "left"
@@ -68,12 +69,14 @@ class Watch:
         self._left: str | None = None
         """Why another rank has left, once it has said so."""
         self._ended = threading.Event()
+        self._last_word = threading.Lock()
         for work in (self._exchange, self._judge):
             threading.Thread(target=work, name=f"watch{work.__name__}", daemon=True).start()
 
     def close(self) -> None:
-        """The run is over, or its end is being told by the thread that trains."""
-        self._ended.set()
+        """The run is over, or its end is being told by the thread that trains. Does not return where _judge tells it already."""
+        with self._last_word:
+            self._ended.set()
 
     def leave(self, reason: str) -> None:
         """Tell the others why this rank leaves. The first to leave is the one they name."""
@@ -89,11 +92,17 @@ class Watch:
             if self._left is not None:
                 return self._left
             time.sleep(BEAT_SECONDS / 2)
+        posts = self._look()
+        return self._left or self._loss(*posts)
+
+    def _look(self) -> tuple[list[Post], list[Post]]:
+        """Every rank's post, now and after the time in which one that is alive must have posted again."""
         before = self._posts()
         time.sleep(SILENT_BEATS * BEAT_SECONDS)
-        after = self._posts()
-        if self._left is not None:
-            return self._left
+        return before, self._posts()
+
+    def _loss(self, before: list[Post], after: list[Post]) -> str:
+        """Whom two looks at the board show to be lost."""
         if not after:
             return f"lost rank 0, where the ranks meet: no answer; its process or host has died, or the network is cut; {AGAIN}"
         silent = [post for post in after if post.beat == {was.rank: was.beat for was in before}.get(post.rank)]
@@ -157,34 +166,43 @@ class Watch:
                 self._end(
                     f"lost rank 0, where the ranks meet: not heard of for {now - self._heard:.0f} s; see its host and the network; {AGAIN}"
                 )
-            elif self.here.now.seconds > self.timeout_seconds and not self._somebody_moves():
-                reason = self.why()
-                if self.here.now.seconds > self.timeout_seconds:  # nothing has come while it was looked for
-                    self._end(reason)
+            elif now - self._heard < SILENT_BEATS * BEAT_SECONDS and self._stands_still(self.rank, self.here.now):
+                posts = self._look()
+                if not self._somebody_moves(*posts) and self._stands_still(self.rank, self.here.now):  # nothing came meanwhile
+                    self._end(self._left or self._loss(*posts))
+                looked = time.monotonic()
 
-    def _somebody_moves(self) -> bool:
+    def _stands_still(self, rank: int, place: Place) -> bool:
+        """Whether a rank has been at its place for longer than it may."""
+        slow = place.phase == BUILDING or (rank == 0 and place.phase == WRITING)
+        return place.seconds > (SLOW_TIMES if slow else 1) * self.timeout_seconds
+
+    def _somebody_moves(self, before: list[Post], after: list[Post]) -> bool:
         """Whether a rank that this one may be waiting for is at work: slow, but neither silent nor standing still."""
         mine = self.here.now
-        before = {post.rank: post for post in self._posts()}
-        time.sleep(SILENT_BEATS * BEAT_SECONDS)
-        for post in self._posts():
+        beats = {post.rank: post.beat for post in before}
+        for post in after:
             behind = (post.place.update, post.place.step) <= (mine.update, mine.step)
-            heard = post.rank not in before or post.beat > before[post.rank].beat
-            if post.rank != self.rank and behind and heard and post.place.seconds < self.timeout_seconds:
+            heard = post.beat > beats.get(post.rank, 0)
+            if post.rank != self.rank and behind and heard and not self._stands_still(post.rank, post.place):
                 return True
         return False
 
     def _end(self, reason: str) -> None:
         """Leave at once: the thread that trains is inside a call that does not come back."""
-        if not self._ended.is_set():
-            self._say(reason)
-            os._exit(RankLost.code)
+        with self._last_word:
+            if not self._ended.is_set():
+                self._say(reason)
+                if self.rank == 0:  # the board ends with this process: let the others find out the same
+                    time.sleep(2 * BEAT_SECONDS)
+                os._exit(RankLost.code)
 
 
 @contextmanager
 def watching(here: Whereabouts, timeout_seconds: float, say: Callable[[str], None]) -> Iterator[None]:
     """Inside, every rank knows of the others; what ends a run there is raised as the one line to print (LaunchError)."""
     watch = Watch(here, timeout_seconds, say) if distributed.world_size() > 1 else None
+    distributed.wait_for_ever()  # in a collective: who is lost is decided here
     try:
         yield
     except BaseException as error:

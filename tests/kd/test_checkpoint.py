@@ -1,5 +1,6 @@
 """Checkpoints are whole or absent: round trips, every kind of damage, and a disk that fills up."""
 
+import hashlib
 import json
 import os
 import resource
@@ -145,3 +146,34 @@ except OSError as error:
 def test_no_pickle_is_ever_in_a_checkpoint(tmp_path: Path) -> None:
     folder = checkpoint.write(tmp_path, progress(1), state())
     assert sorted(p.name for p in folder.iterdir()) == ["moments.safetensors", "state.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "many", None, [1]])
+@pytest.mark.parametrize("place", ["done", "skipped", "tokens", "bytes"])
+def test_numbers_that_are_none_are_passed_over_even_under_a_right_digest(tmp_path: Path, place: str, value: object) -> None:
+    checkpoint.write(tmp_path, progress(5), state())
+    path = checkpoint.write(tmp_path, progress(10), state()) / "state.json"
+    body = json.loads(path.read_text())
+    del body["digest"]
+    where = body["files"]["weights.safetensors"] if place == "bytes" else body
+    where[place] = value
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    path.write_text(json.dumps(body | {"digest": digest}))
+    found, (line,) = checkpoint.newest_good(tmp_path)
+    assert found is not None
+    assert found.progress.done == 5
+    assert line.startswith(f"{path}: expected a checkpoint's state, got ")
+
+
+def test_a_state_nested_without_end_or_a_pipe_in_its_place_is_passed_over(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path, progress(5), state())
+    deep = checkpoint.write(tmp_path, progress(10), state()) / "state.json"
+    deep.write_text("[" * 200_000)
+    pipe = checkpoint.write(tmp_path, progress(15), state()) / "state.json"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    found, (first, second) = checkpoint.newest_good(tmp_path)
+    assert found is not None
+    assert found.progress.done == 5
+    assert first == f"{pipe}: expected a file, got something else; the checkpoint is not usable"
+    assert second.startswith(f"{deep}: expected a checkpoint's state, got RecursionError")

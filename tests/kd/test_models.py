@@ -179,6 +179,9 @@ def test_an_unknown_family_is_refused_with_the_list_of_known_ones(tmp_path):
     [
         ({"model_type": "no-such-thing"}, "known family"),
         ({"model_type": None}, "known family"),
+        ({"vocab_size": -1}, "expected vocab_size to be at least 1, got -1"),
+        ({"num_hidden_layers": 0}, "expected num_hidden_layers to be at least 1, got 0"),
+        ({"hidden_act": "nope"}, "expected hidden_act to be a function that transformers knows, got nope"),
         ({"num_attention_heads": 5}, "num_attention_heads to divide hidden_size = 32, got 5"),
         ({"num_attention_heads": 0}, "got 0 heads"),
         ({"is_decoder": True}, "expected an encoder"),

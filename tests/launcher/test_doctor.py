@@ -217,13 +217,21 @@ def test_a_world_of_several_is_recognised_as_torchrun_or_srun_made_it(tmp_path: 
         monkeypatch.delenv(name, raising=False)
     assert bandwidth.place() == {}
     scontrol = tmp_path / "scontrol"
-    scontrol.write_text("#!/bin/sh\necho n3\necho n4\n")
+    scontrol.write_text('#!/bin/sh\n[ "$2" = node ] && echo "NodeName=$4 NodeAddr=198.51.100.3 State=IDLE" || printf "n3\\nn4\\n"\n')
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[3-4]", "SLURM_JOB_ID": "17"}
     for name, value in step.items():
         monkeypatch.setenv(name, value)
-    assert bandwidth.place() == {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "n3", "MASTER_PORT": "20017"}
+    assert bandwidth.place() == {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "198.51.100.3", "MASTER_PORT": "20017"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "abc"), ("RANK", "")])
+def test_nonsense_in_the_environment_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    for variable, sane in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "29000", name: value}.items():
+        monkeypatch.setenv(variable, sane)
+    with pytest.raises(LaunchError, match=f"{name}: expected a whole number in the environment, got '{value}'"):
+        bandwidth.place()
 
 
 def test_only_something_bad_makes_the_exit_code_1(capsys: pytest.CaptureFixture[str]):

@@ -83,16 +83,46 @@ def test_a_port_that_is_taken_is_one_line_before_ranks_meet(
     assert run(asked()) == 75
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE")
     monkeypatch.setenv("RANK", "1")  # rank 0 listens, not this one
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(asked()) == 75
 
 
-@pytest.mark.parametrize("variable", ["RANK", "WORLD_SIZE", "MASTER_PORT"])
+@pytest.mark.parametrize("variable", ["RANK", "WORLD_SIZE", "MASTER_PORT", "LOCAL_RANK"])
 def test_nonsense_in_the_environment_is_one_line(
     started: list[tuple[RunConfig, bool]], asked: Callable[..., argparse.Namespace], monkeypatch: pytest.MonkeyPatch, variable: str
 ):
     monkeypatch.setenv(variable, "two")
     with pytest.raises(LaunchError, match=f"{variable}: expected a whole number in the environment, got 'two'; correct it, or unset it"):
         run(asked())
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK: expected a number below WORLD_SIZE, got 2 and WORLD_SIZE 2; correct them, or unset both"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK: expected a number below WORLD_SIZE, got 0 and WORLD_SIZE 0; correct them, or unset both"),
+        ({"RANK": "", "WORLD_SIZE": "2"}, "RANK: expected a whole number in the environment, got ''; correct it, or unset it"),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "70000"},
+            "MASTER_PORT: expected a port from 1 to 65535, got 70000; set it to the same on every rank",
+        ),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_PORT: expected a port from 1 to 65535, got none; set it to the same on every rank"),
+    ],
+)
+def test_a_place_that_cannot_be_is_said_by_every_rank(
+    asked: Callable[..., argparse.Namespace],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environment: dict[str, str],
+    said: str,
+):
+    """Even by one that is neither rank 0 nor the first of its host: none of them can know."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert guarded(run, asked()) == 2
+    assert capsys.readouterr().err == f"stillhouse: rank {environment['RANK']} on {platform.node()}: {said}\n"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +143,15 @@ def test_every_host_says_once_what_is_wrong_there(
     monkeypatch.setenv("LOCAL_RANK", local_rank)
     assert guarded(bad, argparse.Namespace()) == 2
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("kind", ["folder where a file should be", "name that is too long"])
+def test_a_path_that_cannot_be_used_is_one_line(no_rank: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str):
+    path = tmp_path if kind.startswith("folder") else tmp_path / ("x" * 300)
+    assert guarded(lambda _: len(path.read_text()), argparse.Namespace()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"stillhouse: {path}: expected a file or folder that can be used, got ")
+    assert told.count("\n") == 1
 
 
 def test_a_name_cannot_write_to_the_terminal(no_rank: None, capsys: pytest.CaptureFixture[str]):

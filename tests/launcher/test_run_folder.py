@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -322,3 +323,25 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "log.txt", "wandb_id", "lock", ".opening"])
+@pytest.mark.parametrize(("make", "got"), [(os.mkfifo, "a pipe or a device"), (os.mkdir, "a folder")])
+def test_a_pipe_or_a_folder_in_a_files_place_is_one_line_and_no_waiting(folder: Path, name: str, make: Any, got: str):
+    folder.mkdir(parents=True)
+    make(folder / name)
+    with pytest.raises(LaunchError, match=f"{name}: expected a file, got {got}; move it away"), RunFolder.open(configured(folder)):
+        pass
+
+
+def test_a_configuration_or_id_that_is_no_text_is_one_line(folder: Path):
+    with RunFolder.open(configured(folder)) as run:
+        (folder / "wandb_id").write_bytes("ab".encode("utf-16"))
+        with pytest.raises(LaunchError, match="wandb_id: expected UTF-8, got invalid start byte at byte 0"):
+            _ = run.wandb_id
+    (folder / "config.yaml").write_bytes("run: {}".encode("utf-16"))
+    with (
+        pytest.raises(LaunchError, match=r"config\.yaml: expected UTF-8, got invalid start byte at byte 0"),
+        RunFolder.open(configured(folder)),
+    ):
+        pass

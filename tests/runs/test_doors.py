@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
-from run_lines import free_port, train_lines
+from run_lines import free_port, lines, train_lines
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from data_shards.stream import Stream, StreamSettings
@@ -64,6 +66,33 @@ def test_deepspeed_torchrun_and_stillhouse_start_the_same_run(settings, start, t
         report = json.loads((tmp_path / name / "report.json").read_text())
         assert (report["ranks"], report["updates"]) == (2, 6)
     check_student(tmp_path / "alone", settings("x")[5].removeprefix("data.shards="))
+
+
+def test_torchrun_starts_all_ranks_again_when_one_was_killed_and_the_run_ends(settings, tmp_path):
+    """As docs/cluster.md says, on one host: the variable makes torchrun count its restarts where all hosts see them."""
+    folder = tmp_path / "again"
+    door = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    door += ["--rdzv-endpoint=127.0.0.1:0", "--max-restarts=1", str(ROOT / "launcher" / "run.py"), "--config", "tiny"]
+    words = settings("again", "train.updates=60", "checkpoint.every_updates=10", "evaluate.every_updates=null")
+    own = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    with (tmp_path / "output").open("w") as output:
+        agent = subprocess.Popen([*door, *words], cwd=tmp_path, env=own, stdout=output, stderr=output)
+    try:
+        end = time.monotonic() + 120
+        while len(train_lines(folder)) < 15:
+            assert time.monotonic() < end, (tmp_path / "output").read_text()
+            assert agent.poll() is None, (tmp_path / "output").read_text()
+            time.sleep(0.005)
+        (victim,) = [rank for rank in psutil.Process(agent.pid).children() if rank.environ().get("RANK") == "1"]
+        victim.kill()
+        assert agent.wait(200) == 0, (tmp_path / "output").read_text()
+    finally:
+        agent.kill()
+        agent.wait()
+    assert [line["update"] for line in train_lines(folder)] == list(range(1, 61))
+    (resumed,) = [line for line in lines(folder, "event") if line["event"] == "resumed"]
+    assert resumed["update"] in (10, 20, 30, 40, 50)
+    assert (folder / "student" / "model.safetensors").exists()
 
 
 def check_student(folder: Path, shards: str) -> None:

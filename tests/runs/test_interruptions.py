@@ -70,7 +70,7 @@ def test_killed_three_times_at_random_updates_it_ends_bit_identical(start, tmp_p
 
 
 @pytest.mark.parametrize(("ranks", "stage", "micro_batch"), [(1, 0, 8), (1, 3, 4), (4, 1, 2)])
-def test_on_other_ranks_and_another_stage_it_sees_the_same_windows_and_its_losses_agree(
+def test_on_other_ranks_and_another_stage_and_back_it_sees_the_same_windows_and_its_losses_agree(
     start, tmp_path, undisturbed, ranks, stage, micro_batch
 ):
     folder = tmp_path / "moved"
@@ -88,6 +88,15 @@ def test_on_other_ranks_and_another_stage_it_sees_the_same_windows_and_its_losse
     assert [line["loss"] for line in after] == pytest.approx([line["loss"] for line in before], rel=2e-5)
     expected = weights(undisturbed)
     assert all(torch.allclose(weight, expected[name], atol=2e-4) for name, weight in weights(folder).items())
+
+    shutil.rmtree(sorted((folder / "checkpoints").glob("update-*"))[-1])  # and back to two ranks, from what the others saved
+    shutil.rmtree(folder / "student")
+    back = start(folder, *SETTINGS, ranks=2)
+    assert back.wait() == [0, 0], back.output
+    again = train_lines(folder)
+    assert [line["tokens"] for line in again] == [line["tokens"] for line in before]
+    assert [line["loss"] for line in again] == pytest.approx([line["loss"] for line in before], rel=2e-5)
+    assert lines(folder, "event")[-1]["event"] == "finished"
 
 
 def test_a_signal_saves_and_leaves_with_a_code_of_its_own_and_the_run_goes_on(start, tmp_path, undisturbed):

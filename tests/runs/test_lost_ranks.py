@@ -48,6 +48,22 @@ def test_a_slow_rank_is_named_and_one_that_hangs_ends_the_run_on_every_rank(star
     assert "Traceback" not in run.output
 
 
+def test_a_disk_that_takes_longer_than_the_timeout_is_waited_for(start, tmp_path):
+    """A pipe in the place of a file: who opens it waits for a reader. Afterwards it cannot be synced, which is a failed checkpoint."""
+    run = start(tmp_path / "run", *LONG, "train.timeout_seconds=3", ranks=2)
+    pipe = run.folder / "checkpoints" / ".writing-latest"
+    while not [line for line in lines(run.folder, "event") if line["event"] == "checkpoint"]:
+        assert all(process.poll() is None for process in run.processes), run.output
+        time.sleep(0.005)
+    os.mkfifo(pipe)
+    time.sleep(12)
+    assert [process.poll() for process in run.processes] == [None, None], run.output
+    before = len(lines(run.folder, "train"))
+    with pipe.open("rb"):
+        run.wait_for_update(20 * (before + 3))
+    assert "checkpoint_failed" in [line["event"] for line in lines(run.folder, "event")], run.output
+
+
 def test_a_rank_without_memory_says_what_it_asked_for_and_all_leave(start, tmp_path):
     run = start(tmp_path / "run", *LONG, ranks=2)
     run.wait_for_update(20)

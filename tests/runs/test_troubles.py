@@ -22,7 +22,7 @@ from kd import checkpoint, distributed
 from kd.trainer import Trainer
 from launcher import config as configuration
 from launcher import lifetime, saving
-from launcher.errors import LaunchError
+from launcher.errors import Agreed, LaunchError
 from launcher.extensions import prepare_extensions
 from launcher.signals import StopFlag
 
@@ -139,7 +139,7 @@ def test_a_damaged_shard_stops_a_run_and_a_restart_may_skip_it_and_says_so(run, 
 
 
 def test_more_damaged_shards_than_allowed_stop_the_run_by_name(run, damaged, tmp_path):
-    with pytest.raises(LaunchError, match=r"data\.max_skipped_shards: expected at most 0 damaged shards, got 1 \(train-\d+\.tar\)"):
+    with pytest.raises(Agreed, match=r"data\.max_skipped_shards: expected at most 0 damaged shards, got 1 \(train-\d+\.tar\)"):
         run(tmp_path / "run", "data.on_corrupt=skip", "data.max_skipped_shards=0", shards=damaged)
 
 

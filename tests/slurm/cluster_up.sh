@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # cluster_up.sh FOLDER: a real, throw-away Slurm on this one machine, as root.
 #
-# Each host (ctl, and node1 to nodeN) is one `unshare` process with its own network, host name, mounts and process ids.
+# Each host (ctl, and ${PREFIX}1 to ${PREFIX}N) is one `unshare` process with its own network, host name, mounts and process ids.
 # The hosts hang on a bridge inside ctl's network; the machine's own network, /etc and /run stay as they are.
 # FOLDER/bin holds the client commands; FOLDER/pids the processes, for cluster_down.sh.
 #
 # As on many machines, a host's own name stands for 127.0.1.1 on that host. There are two partitions: main, whose jobs are preempted with five
 # seconds of grace, and urgent, which preempts them.
 #
-# environment: NODES=3, and a word for each node (the last word for all that follow): CPUS="4" GPUS="0" (devices are copies of /dev/null)
+# environment: NODES=3, PREFIX=node (of the hosts' names), and a word for each node (the last word for all that follow): CPUS="4" GPUS="0"
+# (devices are copies of /dev/null)
 set -euo pipefail
 folder=$(mkdir -p "${1:?usage: cluster_up.sh FOLDER}" && cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
-NODES=${NODES:-3}
+NODES=${NODES:-3} PREFIX=${PREFIX:-node}
 read -ra cpus <<<"${CPUS:-4}"
 read -ra gpus <<<"${GPUS:-0}"
 of() { local -n all=$1; echo "${all[$(($2 < ${#all[@]} ? $2 : ${#all[@]} - 1))]}"; } # of LIST NUMBER: its word, or the last
@@ -36,7 +37,7 @@ echo "munged $(cat "$folder/run/munged.pid")" >>"$folder/pids"
 for ((n = 1; n <= NODES; n++)); do
   for ((g = 0; g < $(of gpus $((n - 1))); g++)); do
     [ -e "$folder/dev/gpu$g" ] || mknod "$folder/dev/gpu$g" c 1 3
-    echo "NodeName=node$n Name=gpu File=$folder/dev/gpu$g" >>"$folder/etc/gres.conf"
+    echo "NodeName=$PREFIX$n Name=gpu File=$folder/dev/gpu$g" >>"$folder/etc/gres.conf"
   done
 done
 {
@@ -82,8 +83,8 @@ CompleteWait=0
 UnkillableStepTimeout=20
 CONF
   for ((n = 1; n <= NODES; n++)); do
-    mkdir -p "$folder/spool/node$n"
-    echo "NodeName=node$n NodeHostname=node$n NodeAddr=$net.$((10 + n)) CPUs=$(of cpus $((n - 1))) RealMemory=16000 Gres=gpu:$(of gpus $((n - 1))) State=UNKNOWN"
+    mkdir -p "$folder/spool/$PREFIX$n"
+    echo "NodeName=$PREFIX$n NodeHostname=$PREFIX$n NodeAddr=$net.$((10 + n)) CPUs=$(of cpus $((n - 1))) RealMemory=16000 Gres=gpu:$(of gpus $((n - 1))) State=UNKNOWN"
   done
   echo "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5"
   echo "PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF"
@@ -110,6 +111,7 @@ env -i PATH="$PATH" HOME="${HOME:-/root}" LANG=C.UTF-8 \
   setsid unshare --net --uts --mount --pid --fork --kill-child=SIGKILL --mount-proc \
   bash "$folder/etc/host.sh" "$folder" "$@" </dev/null >>"$folder/log/hosts.log" 2>&1 &
 pid=$!
+port=port-$(tail -c 10 <<<"$1") # an interface's name has at most 15 letters
 echo "$1 $pid" >>"$folder/pids"
 for _ in $(seq 500); do
   [ "$(readlink /proc/$pid/ns/net)" != "$(readlink /proc/self/ns/net)" ] && break
@@ -120,8 +122,8 @@ if [ "$1" = ctl ]; then
   nsenter -t $pid -n ip link set bridge up
 else
   ctl=$(sed -n 's/^ctl //p' "$folder/pids")
-  nsenter -t "$ctl" -n ip link add "port-$1" type veth peer name eth0 netns $pid
-  nsenter -t "$ctl" -n ip link set "port-$1" master bridge up
+  nsenter -t "$ctl" -n ip link add "$port" type veth peer name eth0 netns $pid
+  nsenter -t "$ctl" -n ip link set "$port" master bridge up
 fi
 BOOT
 chmod +x "$folder/bin/boot"
@@ -129,20 +131,20 @@ hosts() { # what host NAME takes names for
   echo "127.0.0.1 localhost"
   [ "$1" = ctl ] && echo "$net.1 ctl" || echo "127.0.1.1 $1"
   [ "$1" = ctl ] || echo "$net.1 ctl"
-  for ((h = 1; h <= NODES; h++)); do [ "$1" = "node$h" ] || echo "$net.$((10 + h)) node$h"; done
+  for ((h = 1; h <= NODES; h++)); do [ "$1" = "$PREFIX$h" ] || echo "$net.$((10 + h)) $PREFIX$h"; done
 }
 hosts ctl >"$folder/etc/hosts-ctl"
 "$folder/bin/boot" ctl $net.1 bridge slurmctld -D
 for ((n = 1; n <= NODES; n++)); do
-  hosts "node$n" >"$folder/etc/hosts-node$n"
-  "$folder/bin/boot" "node$n" "$net.$((10 + n))" eth0 slurmd -D
+  hosts "$PREFIX$n" >"$folder/etc/hosts-$PREFIX$n"
+  "$folder/bin/boot" "$PREFIX$n" "$net.$((10 + n))" eth0 slurmd -D
 done
 ctl=$(sed -n 's/^ctl //p' "$folder/pids")
 
 # bin/cable NODE up|down: its way to the others; bin/crash NODE: its power.
 cat >"$folder/bin/cable" <<CABLE
 #!/bin/bash
-exec nsenter -t $ctl -n ip link set "port-\$1" "\$2"
+exec nsenter -t $ctl -n ip link set "port-\$(tail -c 10 <<<"\$1")" "\$2"
 CABLE
 cat >"$folder/bin/crash" <<CRASH
 #!/bin/bash

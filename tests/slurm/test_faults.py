@@ -92,3 +92,30 @@ def test_a_cut_that_heals_a_signal_and_a_host_that_dies_leave_no_trace_in_the_ru
     assert all((weight == expected[name]).all() for name, weight in load_file(hurt / "student" / "model.safetensors").items())
     assert [line["event"] for line in lines(hurt, "event")].count("resumed") >= 1
     assert json.loads((hurt / "report.json").read_text())["updates"] == 200
+
+
+def test_a_network_that_is_cut_for_good_is_one_line_and_76_on_each_rank(slurm: Any, train: Any):
+    number, run = train("cut")
+    places = [run.parent / f"cut-{number}.out", run.parent / f"stillhouse-{number}" / "rank-1.log"]
+    wait_for_update(run, 10)
+    try:
+        slurm.run("cable", "node2", "down")
+        end = time.monotonic() + 60  # timeout_seconds + 10 on a machine with nothing else to do
+        told: list[list[str]] = [[], []]
+        while not all(told):
+            assert time.monotonic() < end, told
+            time.sleep(0.2)
+            told = [[line for line in place.read_text().splitlines() if line.startswith("stillhouse: ")] for place in places]
+        (first,), (second,) = told
+        assert first.startswith("stillhouse: rank 0 on node1: lost rank 1 on node2 (pid ")
+        assert ": no sign of life for " in first
+        assert second.startswith("stillhouse: rank 1 on node2: lost rank 0, where the ranks meet: not heard of for ")
+        code = run.parent / f"stillhouse-{number}" / "code-1"
+        while not code.exists() or not code.read_text().strip():
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert code.read_text().startswith("76 ")
+    finally:
+        slurm.run("cable", "node2", "up")
+        slurm.run("scancel", number)
+        slurm.wait(number, timeout_seconds=100)
