@@ -112,6 +112,8 @@ def run_jobs(jobs: Sequence[Job], ranks: int, side_by_side: int, console: Consol
                 waiting.clear()
                 for processes, _ in running.values():
                     processes.stop()
+            over = {job: ended for job, (processes, _) in running.items() if (ended := processes.poll()) is not None}
+            slots += [running.pop(job)[1] for job in over]
             for job in [job for job in waiting if job.done]:
                 waiting.remove(job)
                 finished(job, Exit.DONE)
@@ -123,15 +125,11 @@ def run_jobs(jobs: Sequence[Job], ranks: int, side_by_side: int, console: Consol
                 if wait([owners[job]], timeout=ASKING_SECONDS).done and owners.pop(job).result() is None:
                     waiting.remove(job)
                     running[job] = (_start(job, ranks, side_by_side, slots[0]), slots.pop(0))
-            for job, (processes, slot) in list(running.items()):
-                ended = processes.poll()
-                if ended is not None:
-                    del running[job]
-                    slots.append(slot)
-                    if not stop.requested:
-                        code = code if ended == Exit.DONE else Exit.FAILED
-                        finished(job, ended)
             show(list(running))
+            for job, ended in over.items():  # after the next have started: this may take a while
+                if not stop.requested:
+                    code = code if ended == Exit.DONE else Exit.FAILED
+                    finished(job, ended)
             time.sleep(POLL_SECONDS)
     return Exit.SAVED_AFTER_SIGNAL if stop.requested else code
 
