@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kd.errors import KdError
 
-NamedMap = Literal["uniform", "every_other", "first", "last", "skip", "pkd_last", "mean", "final", "cka"]
+NamedMap = Literal["uniform", "every_other", "first", "last", "skip", "pkd_last", "mean", "final", "cka", "copied"]
 
 
 def _as_list(value: object) -> object:
@@ -42,13 +42,13 @@ def settle(layer_map: LayerMap, student: int, teacher: int, where: str) -> list[
     pkd_last     last without the student's last layer (PKD-Last)
     mean         all layers of the i-th block, averaged
     final        the student's last layer and the teacher's last layer
-    Raises KdError for layers out of range, a student layer that stands twice, more student than teacher layers, and for `cka`, which data
-    has to settle first.
+    Raises KdError for layers out of range, a student layer that stands twice, more student than teacher layers, and for `cka` and
+    `copied`, which data, and how the student was made, have to settle first.
     """
     if isinstance(layer_map, list):
         return _explicit(layer_map, student, teacher, where)
-    if layer_map == "cka":
-        raise KdError(f"{where}.layer_map: expected cka to be settled on data before, got it unsettled; name a map or pairs")
+    if layer_map in ("cka", "copied"):
+        raise KdError(f"{where}.layer_map: expected {layer_map} to be settled before, got it unsettled; name a map or pairs")
     if layer_map == "final":
         return [LayerPair(student=student - 1, teacher=[teacher - 1])]
     if student > teacher:

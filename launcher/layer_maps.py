@@ -1,4 +1,6 @@
-"""`layer_map: cka`, settled once at a run's start: the student as it is before its first update, on the stream's first windows.
+"""Layer maps that a run settles: `copied`, by the layers that its student was made of, and `cka`, once at its start, on data.
+
+For `cka` it is the student as it is before its first update, on the stream's first windows.
 
 A checkpoint keeps the maps, so a continued run has those it began with; `layer_maps.txt` of the run folder has them with the similarities
 they come from, as `stillhouse layers` (launcher/layers.py) prints them beforehand.
@@ -20,6 +22,7 @@ from kd.layer_map import LayerPair, by_similarity
 from kd.models import Encoder
 from kd.phases import Phase
 from kd.similarity import layer_similarity
+from kd.student import chosen_layers
 from kd.terms import Term
 from launcher.config import RunConfig
 from launcher.feed import sample_batches
@@ -52,6 +55,19 @@ def compared(phases: Sequence[Phase], student: Encoder, teacher: Callable[[int],
 def learned(similarities: Similarities) -> LearnedMaps:
     """The map that each table speaks for."""
     return {number: by_similarity(table) for number, table in similarities.items()}
+
+
+def as_copied(phases: Sequence[Phase], config: RunConfig, teacher_layers: int) -> tuple[Phase, ...]:
+    """The phases, with each student layer learning from the teacher layer it was copied from wherever a term says copied."""
+    if not any(getattr(term, "layer_map", None) == "copied" for phase in phases for term in phase.terms):
+        return tuple(phases)
+    layers = chosen_layers(config.student, teacher_layers, config.train.seed)
+    pairs = [LayerPair(student=own, teacher=[layer]) for own, layer in enumerate(layers)]
+
+    def one(term: Term) -> Term:
+        return term.model_copy(update={"layer_map": pairs}) if getattr(term, "layer_map", None) == "copied" else term
+
+    return tuple(replace(phase, terms=tuple(one(term) for term in phase.terms)) for phase in phases)
 
 
 def settled(phases: Sequence[Phase], maps: LearnedMaps) -> tuple[Phase, ...]:

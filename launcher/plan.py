@@ -36,7 +36,7 @@ from launcher import wiring
 from launcher.config import RunConfig
 from launcher.console import size
 from launcher.errors import LaunchError
-from launcher.layer_maps import asks_for_cka
+from launcher.layer_maps import as_copied, asks_for_cka
 from launcher.plan_phases import PhasePlan, phase_rows, plan_phases
 from launcher.tokenizers_agree import check_tokenizers
 
@@ -210,7 +210,7 @@ def student_memory(parameters: int, trainable: int, stage: int, precision: str, 
 def settled_objectives(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
     """Each phase's objective, `cka` as if it were `uniform`. KdError for a term that the student and its teachers cannot satisfy."""
     shapes, objectives = [Shape.of(teacher) for teacher in teachers], []
-    phases = config.phases_of(updates)
+    phases = as_copied(config.phases_of(updates), config, teachers[0].layers) if teachers else config.phases_of(updates)
     asked = {term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)}
     for number in asked:
         by_similarity(torch.zeros(student.layers, teachers[number].layers))  # refused here where it has too many layers

@@ -106,6 +106,11 @@ class RunConfig(BaseModel):
         for place, term in self.terms.items():
             if isinstance(term, DocumentTerm):
                 self._check_group(place, term)
+            if getattr(term, "layer_map", None) == "copied" and (self.student.init != "teacher" or term.teacher):
+                got = f"student.init: {self.student.init}" if self.student.init != "teacher" else f"teacher: {term.teacher}"
+                raise ValueError(
+                    f"{place}.layer_map: expected a student made of this teacher's layers for copied, got {got}; name another map, or pairs"
+                )
         if not self.members and self.student.init == "teacher":
             raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
         return self

@@ -22,7 +22,7 @@ from kd.whereabouts import Whereabouts
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.feed import sample_batches
-from launcher.layer_maps import LearnedMaps, Similarities, as_facts, asks_for_cka, compared, from_facts, learned, settled
+from launcher.layer_maps import LearnedMaps, Similarities, as_copied, as_facts, asks_for_cka, compared, from_facts, learned, settled
 from launcher.opening import agreed
 
 SAMPLE_BATCH = 16  # windows at a time
@@ -87,7 +87,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
             check_fits(name, encoder, manifest, config.data.stream)
     student.use_attention(attention_of(config, precision))
     updates = updates_of(config, stream)
-    phases = config.phases_of(updates)
+    phases = as_copied(config.phases_of(updates), config, teacher.layers) if teacher is not None else config.phases_of(updates)
     maps = from_facts(checkpoint.progress.facts.get("layer_maps", {})) if checkpoint is not None else {}
     similarities: Similarities = {}
     if not maps and any(asks_for_cka(term) for phase in phases for term in phase.terms):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import random
 from functools import partial
 
 import pytest
@@ -10,7 +11,8 @@ from kd.layer_map import LayerPair
 from kd.models import load_mlm
 from kd.student import make_student
 from launcher import layers
-from launcher.layer_maps import as_facts, compared, described, from_facts, learned, sample, settled, tables
+from launcher.errors import LaunchError
+from launcher.layer_maps import as_copied, as_facts, compared, described, from_facts, learned, sample, settled, tables
 
 CKA = "objective=[{kind: mlm}, {kind: hidden_mse, layer_map: cka}]"
 COPIES = [LayerPair(student=0, teacher=[0]), LayerPair(student=1, teacher=[1])]
@@ -31,6 +33,28 @@ def test_cka_finds_the_layers_that_the_student_was_made_of_and_settles_the_terms
     (phase,) = settled(phases, maps)
     assert [getattr(term, "layer_map", None) for term in phase.terms] == [None, COPIES]
     assert sum(int(batch.real.sum()) for batch in sample(config, 100)) >= 100
+
+
+@pytest.mark.parametrize(
+    ("student", "seed", "expected"),
+    [
+        ("{layers: [0, 2, 3]}", 1, [0, 2, 3]),
+        ("{layers: last, count: 2}", 1, [2, 3]),
+        ("{layers: every_other, count: 2}", 1, [0, 2]),
+        ("{layers: random, count: 2}", 5, sorted(random.Random(5).sample(range(4), 2))),
+    ],
+)
+def test_copied_joins_each_student_layer_with_the_one_it_was_copied_from(make_config, corpus, student, seed, expected):
+    config = make_config("objective=[{kind: mlm}, {kind: hidden_mse, layer_map: copied}]", f"student={student}", f"train.seed={seed}")
+    (phase,) = as_copied(config.phases_of(5), config, 4)
+    assert phase.terms[1].layer_map == [LayerPair(student=own, teacher=[layer]) for own, layer in enumerate(expected)]
+    assert phase.terms[0] == config.objective[0]
+
+
+def test_copied_without_copies_is_one_line(make_config, corpus):
+    line = r"objective.1.layer_map: expected a student made of this teacher's layers for copied, got student.init: .*; name another map"
+    with pytest.raises(LaunchError, match=line):
+        make_config("objective=[{kind: mlm}, {kind: hidden_mse, layer_map: copied}]", f"student={{init: {corpus.model}}}")
 
 
 def test_where_no_term_asks_for_cka_nothing_is_compared(make_config):
