@@ -24,20 +24,15 @@ from data_shards.stream import Stream
 from kd import distributed
 from kd.engine import effective_stage
 from kd.export import model_sizes
-from kd.layer_map import by_similarity
 from kd.models import Encoder, quiet_transformers, read_config, untrained
-from kd.objective import Objective
 from kd.settings import CheckpointSettings
-from kd.states import Shape
 from kd.student import StudentSettings, make_student
 from kd.teacher import TeacherSettings, check_split
-from kd.teachers import settled
 from launcher import wiring
 from launcher.config import RunConfig
 from launcher.console import size
 from launcher.errors import LaunchError
-from launcher.layer_maps import as_copied, asks_for_cka
-from launcher.plan_phases import PhasePlan, phase_rows, plan_phases
+from launcher.plan_phases import PhasePlan, phase_rows, plan_phases, settled_objectives
 from launcher.tokenizers_agree import check_tokenizers
 
 BYTES = {"fp32": 4, "bf16": 2}
@@ -205,19 +200,6 @@ def student_memory(parameters: int, trainable: int, stage: int, precision: str, 
         masters=_share(masters, world if stage >= 1 else 1),
         moments=_share(8 * trainable, world if stage >= 1 else 1),
     )
-
-
-def settled_objectives(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
-    """Each phase's objective, `cka` as if it were `uniform`. KdError for a term that the student and its teachers cannot satisfy."""
-    shapes, objectives = [Shape.of(teacher) for teacher in teachers], []
-    phases = as_copied(config.phases_of(updates), config, teachers[0].layers) if teachers else config.phases_of(updates)
-    asked = {term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)}
-    for number in asked:
-        by_similarity(torch.zeros(student.layers, teachers[number].layers))  # refused here where it has too many layers
-    for phase in phases:
-        terms = [term.model_copy(update={"layer_map": "uniform"}) if asks_for_cka(term) else term for term in phase.terms]
-        objectives.append(settled(Objective(terms, chunk_tokens=1), Shape.of(student), shapes, config.combine))
-    return objectives
 
 
 def disk(folder: Path, checkpoint: int, export: int, settings: CheckpointSettings) -> tuple[int, int]:

@@ -3,10 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
+
+from kd.layer_map import by_similarity
 from kd.models import Encoder
 from kd.objective import Objective
 from kd.phases import Phase, check_layers
+from kd.states import Shape
+from kd.teachers import settled
 from launcher.errors import LaunchError
+from launcher.layer_maps import as_copied, asks_for_cka
+from launcher.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,19 @@ class PhasePlan:
     learning_rate: float
     """The peak of its own course; that of the run's where it has none."""
     optimizer_state: str
+
+
+def settled_objectives(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
+    """Each phase's objective, `cka` as if it were `uniform`. KdError for a term that the student and its teachers cannot satisfy."""
+    shapes, objectives = [Shape.of(teacher) for teacher in teachers], []
+    phases = as_copied(config.phases_of(updates), config, teachers[0].layers) if teachers else config.phases_of(updates)
+    asked = {term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)}
+    for number in asked:
+        by_similarity(torch.zeros(student.layers, teachers[number].layers))  # refused here where it has too many layers
+    for phase in phases:
+        terms = [term.model_copy(update={"layer_map": "uniform"}) if asks_for_cka(term) else term for term in phase.terms]
+        objectives.append(settled(Objective(terms, chunk_tokens=1), Shape.of(student), shapes, config.combine))
+    return objectives
 
 
 def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:
