@@ -59,7 +59,7 @@ def test_final_and_explicit_pairs_may_join_any_depths() -> None:
         ([{"student": 0, "teacher": [0, 12]}], "expected teacher layers from 0 to 11 .*, got 12; correct the pair"),
         ([{"student": -7, "teacher": 0}], "got -7; correct the pair"),
         ([{"student": 0, "teacher": 1}, {"student": -6, "teacher": 2}], "expected each student layer once, got -6 twice"),
-        ("cka", "expected cka to be settled on data before"),
+        ("cka", "expected cka to be settled before"),
     ],
 )
 def test_maps_that_cannot_be_are_one_line(layer_map: object, line: str) -> None:

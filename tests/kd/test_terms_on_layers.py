@@ -321,7 +321,7 @@ SHAPE, NARROW = Shape(12, 768, 12), Shape(6, 384, 12)
         (Relations(), Shape(6, 384, 6), SHAPE, "expected a number where student and teacher have different heads, 6 and 12, got null"),
         (Relations(heads=16), Shape(6, 312, 12), SHAPE, "expected a number that divides the student's width 312, got 16; choose another"),
         (Patient(), Shape(1, 768, 12), SHAPE, "expected a student of at least 2 layers for skip, got 1"),
-        (HiddenMSE(layer_map="cka"), SHAPE, SHAPE, "expected cka to be settled on data before"),
+        (HiddenMSE(layer_map="cka"), SHAPE, SHAPE, "expected cka to be settled before"),
         (HiddenMSE(), Shape(24, 768, 12), SHAPE, "expected a student of at most 12 layers, the teacher's, for uniform, got 24"),
         (HiddenMSE(), SHAPE, None, "expected a teacher, got none"),
     ],
