@@ -3,12 +3,13 @@
 On CPUs DeepSpeed's start compiles a shared-memory op with torch's cpp_extension. torch guards the build with a file `lock` that its holder
 keeps open. A holder that is killed leaves the file, and every later start waits for it for ever, without a word. So:
 
-1. `extensions_folder`: the user's TORCH_EXTENSIONS_DIR, else a private folder for these versions, this processor and this host.
+1. `extensions_folder`: the user's TORCH_EXTENSIONS_DIR, else a private folder for these versions, this environment, processor and host.
 2. `prepare_extensions`: instant where the op is ready; else build it in a child process, one process at a time.
 3. A lock that no process holds open is stale: removed in the private folder, reported in the user's own.
 
 Needs neither torch nor DeepSpeed in this process. The folder is the host's own, also in a shared home, because who holds a lock open can
-be seen on that host alone.
+be seen on that host alone. It is the environment's own because torch's headers are part of the command line, and with another one torch
+compiles again: in the ranks, each time that two environments take turns.
 """
 
 import hashlib
@@ -29,9 +30,10 @@ from filelock import FileLock, Timeout
 from launcher.errors import LaunchError
 
 OP = "deepspeed_shm_comm"
-READY = f".ready-{OP}"  # names the loaded library
+READY = f".ready-{OP}"  # names the loaded library and the environment that built it
 VARIABLE = "TORCH_EXTENSIONS_DIR"
 WAIT_SECONDS = 600.0  # for another process that compiles
+ELSEWHERE_SECONDS = 90.0  # for a lock in the user's folder that no process of this host holds: that folder may be several hosts'
 BUILD = """
 from deepspeed.accelerator import get_accelerator
 accelerator = get_accelerator()
@@ -47,10 +49,10 @@ def extensions_folder() -> Path:
 
 
 def private_folder() -> Path:
-    """Where this user's builds go for these versions, this processor and this host."""
+    """Where this user's builds go for these versions, this environment, this processor and this host."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     versions = f"torch{_version('torch')}-py{sys.version_info[0]}{sys.version_info[1]}-deepspeed{_version('deepspeed')}"
-    return cache / "stillhouse" / "torch_extensions" / f"{versions}-{_processor()}-{platform.node() or 'host'}"
+    return cache / "stillhouse" / "torch_extensions" / f"{versions}-{_processor()}-{_digest(sys.prefix)}-{platform.node() or 'host'}"
 
 
 def prepare_extensions(say: Callable[[str], None] = print) -> None:
@@ -87,9 +89,10 @@ def _settle_lock(folder: Path, lock: Path, private: bool, say: Callable[[str], N
     """Wait for a lock that somebody holds; deal with one that nobody does."""
     began = time.monotonic()
     told = False
-    while lock.exists() and (at_work := holder(lock)) is not None:
+    while lock.exists() and ((at_work := holder(lock)) is not None or (not private and time.monotonic() < began + ELSEWHERE_SECONDS)):
         if not told and time.monotonic() > began + 2.0:  # another run that only loads what is ready is faster
-            say(f"waiting for process {at_work}, which is compiling DeepSpeed's communication op")
+            who = f"process {at_work}, which is" if at_work is not None else f"whoever holds {lock}, perhaps on another host and"
+            say(f"waiting for {who} compiling DeepSpeed's communication op")
             told = True
         if time.monotonic() > began + WAIT_SECONDS:
             raise LaunchError(f"{lock}: expected process {at_work} to finish compiling, got no end; stop it and start again")
@@ -121,7 +124,7 @@ def _build(folder: Path, say: Callable[[str], None]) -> None:
         raise LaunchError(f"{folder}: expected to compile DeepSpeed's op, got {_why(done)}; see that a C++ compiler works here")
     library = next((line.removeprefix("library: ") for line in done.stdout.splitlines() if line.startswith("library: ")), None)
     if library is not None:  # else an accelerator that compiles nothing, and may be absent next time
-        (folder / READY).write_text(library.strip() + "\n", encoding="utf-8")
+        (folder / READY).write_text(f"{library.strip()}\n{sys.prefix}\n", encoding="utf-8")
 
 
 def _check_compiler() -> None:
@@ -143,12 +146,12 @@ def _find_ninja() -> None:
 
 
 def is_ready(folder: Path) -> bool:
-    """Whether the op was built here and its library is still there (no library: a platform without the op)."""
+    """Whether the op was built here, by this environment, and its library is still there (no library: a platform without the op)."""
     try:
-        library = (folder / READY).read_text(encoding="utf-8").strip()
-    except OSError:
+        library, *environment = (folder / READY).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
         return False
-    return not library or Path(library).exists()
+    return environment == [sys.prefix] and (not library or Path(library).exists())
 
 
 def holder(lock: Path) -> int | None:
@@ -180,7 +183,11 @@ def _processor() -> str:
         seen = next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         seen = f"{platform.machine()} {platform.processor()}"
-    return f"{platform.machine()}-{hashlib.sha256(seen.encode()).hexdigest()[:8]}"
+    return f"{platform.machine()}-{_digest(seen)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _version(package: str) -> str:

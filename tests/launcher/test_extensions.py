@@ -12,7 +12,7 @@ import pytest
 
 from launcher import extensions
 from launcher.errors import LaunchError
-from launcher.extensions import OP, READY, extensions_folder, prepare_extensions
+from launcher.extensions import OP, READY, extensions_folder, prepare_extensions, private_folder
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = f"""
@@ -104,6 +104,7 @@ def test_a_stale_lock_beside_a_finished_op_costs_no_second_build(private: Path, 
 def test_a_stale_lock_in_the_users_folder_is_named_and_kept(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "mine"))
+    monkeypatch.setattr(extensions, "ELSEWHERE_SECONDS", 0.5)
     lock = planted_lock(tmp_path / "mine")
     with pytest.raises(LaunchError) as caught:
         prepare_extensions(said.append)
@@ -111,6 +112,32 @@ def test_a_stale_lock_in_the_users_folder_is_named_and_kept(tmp_path: Path, said
     assert f"rm {lock}" in str(caught.value)
     assert lock.exists()
     assert said == []
+
+
+def test_a_lock_in_the_users_folder_that_another_host_may_hold_is_waited_for(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(extensions, "BUILD", STAND_IN.replace("parents=True", "exist_ok=True"))
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "mine"))
+    lock = planted_lock(tmp_path / "mine")
+    with subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(2.5); os.remove({str(lock)!r})"]):
+        prepare_extensions(said.append)
+    assert said[0] == f"waiting for whoever holds {lock}, perhaps on another host and compiling DeepSpeed's communication op"
+    assert (tmp_path / "mine" / READY).exists()
+
+
+def test_what_another_environment_built_is_built_again(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(extensions, "BUILD", STAND_IN.replace("parents=True", "parents=True, exist_ok=True"))
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "mine"))
+    prepare_extensions(said.append)
+    before = private_folder()
+    monkeypatch.setattr(sys, "prefix", "/another/environment")
+    prepare_extensions(said.append)
+    prepare_extensions(said.append)
+    assert len(said) == 2
+    assert private_folder() != before
 
 
 def test_a_lock_that_a_living_process_holds_is_waited_for(private: Path, said: list[str], monkeypatch: pytest.MonkeyPatch):
