@@ -5,7 +5,6 @@ others, and a digest of itself). It is written under a temporary name, synced, r
 `FOLDER/latest`. Nothing is pickled, nothing read runs code.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from kd.durable import digest_of, save_tensors, sha256_of, sync, write_text
 from kd.errors import KdError
 
 FORMAT = 1
@@ -57,7 +56,7 @@ class Checkpoint:
                 raise KdError(f"{path}: expected a file of {written['bytes']} bytes, got none; the checkpoint is not usable")
             if path.stat().st_size != written["bytes"]:
                 raise KdError(f"{path}: expected {written['bytes']} bytes, got {path.stat().st_size}; the checkpoint is not usable")
-            if _sha256(path) != written["sha256"]:
+            if sha256_of(path) != written["sha256"]:
                 raise KdError(f"{path}: expected sha256 {written['sha256'][:12]}…, got another; the checkpoint is not usable")
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
@@ -110,7 +109,7 @@ def store(folder: Path, progress: Progress, held: Held) -> Path:
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        files = {name: _save(tensors, temporary / name) for name, tensors in ((WEIGHTS, held.weights), (MOMENTS, held.moments))}
+        files = {name: save_tensors(tensors, temporary / name) for name, tensors in ((WEIGHTS, held.weights), (MOMENTS, held.moments))}
         body = {
             "format": FORMAT,
             "done": progress.done,
@@ -119,16 +118,16 @@ def store(folder: Path, progress: Progress, held: Held) -> Path:
             "facts": progress.facts,
             "files": files,
         }
-        _write_synced(temporary / STATE, json.dumps(body | {"digest": _digest(body)}, indent=1, sort_keys=True))
-        _sync(temporary)
+        write_text(temporary / STATE, json.dumps(body | {"digest": digest_of(body)}, indent=1, sort_keys=True))
+        sync(temporary)
         if final.exists():
             shutil.rmtree(final)
         os.rename(temporary, final)
-        _sync(folder)
+        sync(folder)
         pointer = folder / f"{TEMPORARY}latest"
-        _write_synced(pointer, final.name + "\n")
+        write_text(pointer, final.name + "\n")
         os.replace(pointer, folder / "latest")
-        _sync(folder)
+        sync(folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -161,7 +160,7 @@ def read(folder: Path) -> Checkpoint:
         digest = body.pop("digest")
         if body["format"] != FORMAT:
             raise KdError(f"{path}: expected checkpoint format {FORMAT}, got {body['format']}; use the version that wrote it")
-        if digest != _digest(body):
+        if digest != digest_of(body):
             raise KdError(f"{path}: expected digest {digest[:12]}…, got another; the checkpoint is not usable")
         progress = Progress(int(body["done"]), int(body["skipped"]), int(body["tokens"]), dict(body["facts"]))
         files = {
@@ -193,49 +192,3 @@ def prune(folder: Path, keep_last: int, keep_best: int) -> list[Path]:
     for candidate in removed:
         shutil.rmtree(candidate, ignore_errors=True)
     return removed
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
-    """Write tensors durably: size and sha256 of the file, which has been read back and holds them bit by bit."""
-    try:
-        save_file(tensors, path)
-        path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors gives 0600; the folder has the user's umask
-        _sync(path)
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the disk
-        with safe_open(path, "pt") as back:
-            different = next((name for name, tensor in tensors.items() if not _same(back.get_tensor(name), tensor)), None)
-    except SafetensorError as error:  # safetensors hides the OSError of a full disk in its own class
-        raise OSError(f"{path}: {error}") from error
-    if different is not None:
-        raise OSError(f"{path}: read back other numbers for {different} than were written")
-    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Bit by bit, NaN included."""
-    return one.shape == other.shape and torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from kd.durable import sync
 from kd.errors import KdError
 from kd.models import Encoder, quiet_transformers
 
@@ -70,11 +71,11 @@ def save_student(encoder: Encoder, folder: Path, *, training: Mapping[str, Any],
         (partial / "README.md").write_text(model_card(encoder, training), encoding="utf-8")
         for file in partial.iterdir():
             file.chmod(partial.stat().st_mode & 0o666)  # safetensors gives 0600; the folder has the user's umask
-            _sync(file)
+            sync(file)
         if folder.exists():
             folder.rename(earlier)
         partial.rename(folder)
-        _sync(folder.parent)
+        sync(folder.parent)
     except (OSError, SafetensorError) as error:
         if earlier.exists() and not folder.exists():
             earlier.rename(folder)
@@ -138,11 +139,3 @@ def _tokenizer_files(folder: Path | None) -> list[Path]:
     if not files:
         raise KdError(f"{folder}: expected tokenizer files to copy (tokenizer.json …), got none; check the path")
     return files
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

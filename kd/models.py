@@ -8,6 +8,7 @@
 Never runs a model folder's own code (trust_remote_code), never unpickles what safetensors can give.
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,6 +196,15 @@ def load_mlm(path: str, dtype: torch.dtype = torch.float32, attention: str = "sd
     if missing:
         raise KdError(_incomplete(path, missing))
     return encoder
+
+
+def weights_digest(encoder: Encoder) -> str:
+    """sha256 of every weight by its name, in the dtype that it has here."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(encoder.hf.named_parameters()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def with_new_head(path: str, seed: int, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Encoder:

@@ -111,9 +111,16 @@ class Objective:
 
     def needs_of(self, number: int) -> frozenset[str]:
         """What teacher `number` has to offer."""
+        return frozenset().union(*(self.asked_of(term, number) for term in self.terms))
+
+    def asked_of(self, term: TermSettings, number: int) -> frozenset[str]:
+        """What one term needs of teacher `number`."""
+        if not self.learns_from(term, number):
+            return frozenset()
+        if not isinstance(term, StatesTerm):
+            return term.asks
         last = {LAST_HIDDEN, State("hidden", self.teachers[number].layers - 1 if self.teachers else -1)}
-        named = {"last_hidden" if state in last else state.part for state in self.teacher_states(number)}
-        return frozenset(named | {"logits" for term in self.on_logits if self.learns_from(term, number)})
+        return frozenset("last_hidden" if state in last else state.part for state in term.teacher_states())
 
     @property
     def student_states(self) -> frozenset[State]:

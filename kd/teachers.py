@@ -6,17 +6,23 @@ random: one teaches an update, drawn with the weights as probabilities: a pure f
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from kd import distributed
 from kd.batch import Batch
+from kd.cached_teacher import CachedTeacher
 from kd.decoder import Decoder
 from kd.errors import KdError
+from kd.models import load_mlm
 from kd.objective import Ensemble, ModelOutputs, Objective
+from kd.split_teacher import TensorParallelTeacher, Zero3Teacher, check_split
+from kd.state_cache import DTYPES, Positions, StateCache
 from kd.states import Shape
-from kd.teacher import Teacher, TeacherSettings, make_teacher
+from kd.teacher import FrozenEncoder, ReplicatedTeacher, Teacher, TeacherSettings
 from kd.terms import Term
 
 MASK = (1 << 64) - 1
@@ -47,7 +53,6 @@ class Teachers:
         self.combine = combine
         self.seed = seed
         self.shapes = [member.shape for member in members]
-        self.offers = frozenset.intersection(*(member.offers for member in members)) if members else frozenset()
 
     def present(self, update: int) -> list[Teacher]:
         """Who teaches an update."""
@@ -73,6 +78,27 @@ class Teachers:
             yield Ensemble(outputs, self.weights if len(present) > 1 else (1.0,)) if outputs else None
 
 
+def make_teacher(settings: TeacherSettings, precision: str, device: torch.device) -> Teacher:
+    """The teacher of these settings on this rank. precision: "fp32" or "bf16", the run's. Collective for the split modes.
+
+    Raises KdError for a model that cannot be read, has no MLM head, does not divide over the ranks, or is not that of its cache.
+    """
+    check_split(settings, distributed.world_size())
+    module = FrozenEncoder(load_mlm(settings.model, dtype=DTYPES[settings.precision or precision]))
+    if settings.cache is not None:
+        cached = CachedTeacher(module, StateCache(Path(settings.cache)))
+        module.to(device)
+        return cached
+    if settings.mode != "replicated":
+        distributed.start()
+    if settings.mode == "zero3":
+        return Zero3Teacher(module)
+    module.to(device)
+    if settings.mode == "tensor_parallel" and distributed.world_size() > 1:
+        return TensorParallelTeacher(module)
+    return ReplicatedTeacher(module)  # also tensor_parallel on one rank, where there is nothing to split
+
+
 def make_teachers(members: Sequence[MemberSettings], combine: str, seed: int, precision: str, device: torch.device) -> Teachers:
     """The teachers of these settings on this rank. precision: the run's. Collective for the split modes. KdError as make_teacher."""
     return Teachers([make_teacher(member, precision, device) for member in members], [m.weight for m in members] or (1.0,), combine, seed)
@@ -90,6 +116,22 @@ def settled(objective: Objective, student: Shape, teachers: Sequence[Shape], com
             f"teachers: expected teachers of one size for {kinds} with combine: random, got {told}; use mean, and name one a term"
         )
     return objective.settled(student, teachers[0])
+
+
+def check_offers(objective: Objective, number: int, offers: frozenset[str], positions: Positions) -> None:
+    """Raise KdError, one line, for a term of a settled objective that asks teacher `number` for what it does not offer, or where."""
+    for term in objective.terms:
+        asked = objective.asked_of(term, number)
+        if missing := asked - offers:
+            raise KdError(
+                f"{term.where}: expected a teacher that gives {', '.join(sorted(missing))}, got a cached one, which gives "
+                f"{' and '.join(sorted(offers))}; use another mode, or drop the term"
+            )
+        if asked and positions == "masked" and getattr(term, "positions", "all") != "masked":
+            raise KdError(
+                f"{term.where}: expected a cache of all positions, got one of masked positions alone; "
+                "fill another folder (stillhouse cache), or set the term's positions: masked"
+            )
 
 
 def check_assignment(terms: Mapping[str, Term], members: int, combine: str) -> None:

@@ -32,7 +32,7 @@ from kd.phases import Phase, check_layers, phase_at
 from kd.projections import make_projections
 from kd.settings import TrainSettings
 from kd.states import Shape
-from kd.teachers import Teachers, settled
+from kd.teachers import Teachers, check_offers, settled
 from kd.whereabouts import WRITING, Whereabouts
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
@@ -200,9 +200,10 @@ class Trainer:
     def _objective(self, phase: Phase, student: Shape, chunk_tokens: int) -> Objective:
         """A phase's objective for this student and these teachers. KdError where it cannot be."""
         objective = settled(Objective(phase.terms, chunk_tokens), student, self.teachers.shapes, self.teachers.combine)
-        missing = objective.needs - self.teachers.offers
-        if missing:
-            raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(missing))}, got none that does; change either")
+        if objective.needs and not self.teachers.members:
+            raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(objective.needs))}, got none; name one")
+        for number, teacher in enumerate(self.teachers.members):
+            check_offers(objective, number, teacher.offers, teacher.positions)
         return objective
 
     def _begin(self, phase: Phase, student: Encoder, before: Mapping[str, Tensor]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from data_shards.location import Location
 from data_shards.manifest import Manifest
 from kd import distributed
+from kd.state_cache import HEADER
 from launcher import config as configuration
 from launcher.config import RunConfig
 from launcher.errors import Agreed
@@ -57,6 +58,9 @@ def identity(config: RunConfig) -> dict[str, str]:
     for name, place in models.items():
         if Path(place).is_dir():
             facts[f"content of {name}"] = _digest_of_model(Path(place))
+    for name, member in config.members.items():
+        if member.cache is not None and (header := Path(member.cache) / HEADER).is_file():
+            facts[f"content of {name}.cache"] = hashlib.sha256(header.read_bytes()).hexdigest()[:12]
     return facts
 
 

@@ -29,6 +29,11 @@ COMPARE_EXAMPLE = """examples:
 CHAIN_EXAMPLE = """example:
   stillhouse chain configs/chains/assistants.yaml data.shards=shards/mine teacher.model=bert-base-uncased
 """
+CACHE_EXAMPLE = """example:
+  stillhouse cache --config laptop data.shards=shards/mine teacher.mode=cached teacher.cache=caches/mine
+  stillhouse train --config laptop data.shards=shards/mine teacher.mode=cached teacher.cache=caches/mine
+  torchrun --nproc-per-node 8 -m launcher.cli cache --mode zero3 --config configs/large.yaml
+"""
 LAYERS_EXAMPLE = """example:
   stillhouse layers --config configs/demo.yaml student.layers=last
 """
@@ -157,6 +162,20 @@ def parser() -> argparse.ArgumentParser:
     )
     chain.add_argument("words", nargs="+", metavar="FILE | key=value", help="a chain file; settings for all its runs")
     _add_runs(chain, "runs/chain", "where everything goes")
+
+    cache = verbs.add_parser(
+        "cache", help="a teacher's hidden states, kept for runs with teacher.mode: cached", epilog=CACHE_EXAMPLE, formatter_class=raw
+    )
+    _add_config(cache)
+    cache.add_argument(
+        "--mode",
+        default="replicated",
+        choices=("replicated", "zero3", "tensor_parallel"),
+        help="how ranks share it (replicated)",
+    )
+    cache.add_argument(
+        "--positions", default=None, choices=("all", "masked"), help="whose states to keep (those that the objective looks at)"
+    )
 
     layers = verbs.add_parser(
         "layers",

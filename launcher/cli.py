@@ -14,6 +14,7 @@ MODULES = {
     "evaluate": "launcher.scores",
     "compare": "launcher.compare",
     "chain": "launcher.chain",
+    "cache": "launcher.cache",
     "layers": "launcher.layers",
     "shards": "launcher.shards",
     "vocabulary": "launcher.vocabulary",

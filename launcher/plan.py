@@ -26,9 +26,11 @@ from kd.engine import effective_stage
 from kd.export import model_sizes
 from kd.models import Encoder, quiet_transformers, read_config, untrained
 from kd.settings import CheckpointSettings
+from kd.split_teacher import check_split
 from kd.student import StudentSettings, make_student
-from kd.teacher import TeacherSettings, check_split
+from kd.teacher import TeacherSettings
 from launcher import wiring
+from launcher.cached import check_caches
 from launcher.config import RunConfig
 from launcher.console import size
 from launcher.errors import LaunchError
@@ -131,6 +133,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         location = Location.of(config.data.shards, config.data.cache_folder)
         check_tokenizers({place: member.model for place, member in config.members.items()}, location, manifest)
     objectives = settled_objectives(config, updates, student, list(teachers.values()))
+    check_caches(config, list(teachers.values()), objectives, precision, stream, updates * train.global_batch)
     sizes = model_sizes(student)
     tokens_per_update = stream.tokens_per_epoch / stream.windows_per_epoch * train.global_batch
     phases = plan_phases(config.phases_of(updates), objectives, student, tokens_per_update)
@@ -271,7 +274,9 @@ def _teacher_chunks(config: RunConfig) -> int:
 
 
 def _held(mode: str, teacher: Encoder, name: str, weight: nn.Parameter, world: int) -> int:
-    """How many elements of a teacher's weight a rank keeps: matrices are split, of the layers alone by tensor_parallel."""
+    """How many elements of a teacher's weight a rank keeps: its share of matrices (tensor_parallel: of layers); cached: no layers."""
+    if mode == "cached" and name.startswith(f"{teacher.family.layers}."):
+        return 0
     split = mode == "zero3" or (mode == "tensor_parallel" and name.startswith(f"{teacher.family.layers}."))
     return _share(weight.numel(), world if split and weight.dim() >= 2 else 1)
 

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher import config as configuration  # noqa: PLC0415
     from launcher import plan  # noqa: PLC0415
 
-    rank, world = _place()
+    rank, world = place()
     config = configuration.load(arguments.config, arguments.settings, arguments.scale)
     made = plan.make_plan(config, world)
     if arguments.dry_run:
@@ -91,7 +91,7 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
         return 130
 
 
-def _place() -> tuple[int, int]:
+def place() -> tuple[int, int]:
     """(rank, how many ranks) as a launcher left them in the environment, where all of it makes sense."""
     rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
     if rank >= world:

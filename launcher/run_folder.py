@@ -37,7 +37,9 @@ FREE_TO_CHANGE = (
     "data.on_corrupt",  # nothing, as long as no shard is damaged
     "data.max_skipped_shards",
     "teacher.mode",
+    "teacher.cache",
     "teachers.models.mode",
+    "teachers.models.cache",
     "train.micro_batch",
     "train.zero_stage",
     "train.attention",

@@ -290,7 +290,7 @@ def test_checkpoints_of_an_adversary_whose_digest_is_right(
     place.mkdir(parents=True, exist_ok=True)
     if isinstance(body, dict):
         body = json.loads(json.dumps(body))
-        body["digest"] = checkpoint._digest(body)
+        body["digest"] = checkpoint.digest_of(body)
     (place / "state.json").write_text(json.dumps(body))
     answered(lambda: checkpoint.newest_good(place.parent))
 

@@ -15,7 +15,7 @@ HOMES = {
     "webdataset": ("data_shards/*",),
     "datasets": ("data_shards/*",),
     "torch": ("kd/*", "launcher/*"),
-    "deepspeed": ("kd/engine.py", "kd/teacher.py", "kd/distributed.py", "launcher/run.py", "launcher/preflight.py"),
+    "deepspeed": ("kd/engine.py", "kd/split_teacher.py", "kd/distributed.py", "launcher/run.py", "launcher/preflight.py"),
     "matplotlib": ("launcher/plots.py",),
     "onnxruntime": ("kd/export/*", "kd/export.py"),
 }

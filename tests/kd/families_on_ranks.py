@@ -17,8 +17,8 @@ from kd.phases import phases_of
 from kd.schedules import OptimizerSettings
 from kd.settings import TrainSettings
 from kd.student import StudentSettings, make_student
-from kd.teacher import TeacherSettings, make_teacher
-from kd.teachers import MemberSettings, make_teachers
+from kd.teacher import TeacherSettings
+from kd.teachers import MemberSettings, make_teacher, make_teachers
 from kd.terms.hidden import HiddenCosine
 from kd.terms.logits import MaskedLM, SoftTargets
 from kd.trainer import Trainer

@@ -14,7 +14,9 @@ from torch import Tensor
 from kd import distributed
 from kd.batch import IGNORED, Batch
 from kd.models import load_mlm
-from kd.teacher import Teacher, TeacherSettings, gather_batches, make_teacher
+from kd.split_teacher import gather_batches
+from kd.teacher import Teacher, TeacherSettings
+from kd.teachers import make_teacher
 
 MODES = ("replicated", "zero3", "tensor_parallel")
 STEPS = 200

@@ -16,7 +16,8 @@ from kd.head import chunked_terms
 from kd.mixture import TeacherHeads
 from kd.models import Encoder, load_mlm, quiet_transformers, read_config, with_new_head
 from kd.student import StudentSettings, make_student
-from kd.teacher import TeacherSettings, make_teacher
+from kd.teacher import TeacherSettings
+from kd.teachers import make_teacher
 from kd.terms.logits import MaskedLM
 
 pytestmark = pytest.mark.slow

@@ -7,14 +7,14 @@ import pytest
 import torch
 from test_checkpoint import progress, state
 
-from kd import checkpoint
+from kd import checkpoint, durable
 from kd.saving import BackgroundWriter
 
 
 def test_training_goes_on_while_a_slow_disk_takes_the_bytes_and_they_are_those_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     let_go = threading.Event()
-    sync = checkpoint._sync
-    monkeypatch.setattr(checkpoint, "_sync", lambda path: (let_go.wait(30), sync(path)))
+    sync = checkpoint.sync
+    monkeypatch.setattr(checkpoint, "sync", lambda path: (let_go.wait(30), sync(path)))
     checkpoint_state = state()
     before = [weight.clone() for _, weight, _ in checkpoint_state]
     writer = BackgroundWriter()
@@ -46,7 +46,7 @@ def test_a_failure_is_told_and_the_next_one_may_follow(tmp_path: Path):
 
 def test_a_disk_that_keeps_other_bytes_than_it_was_given_is_found_before_the_old_checkpoint_goes(tmp_path: Path, monkeypatch):
     checkpoint.write(tmp_path, progress(1), state())
-    save = checkpoint.save_file
+    save = durable.save_file
 
     def lying(tensors: dict[str, torch.Tensor], path: Path) -> None:
         save(tensors, path)
@@ -54,7 +54,7 @@ def test_a_disk_that_keeps_other_bytes_than_it_was_given_is_found_before_the_old
         data[-3] ^= 1
         path.write_bytes(data)
 
-    monkeypatch.setattr(checkpoint, "save_file", lying)
+    monkeypatch.setattr(durable, "save_file", lying)
     with pytest.raises(OSError, match=r"read back other numbers for .* than were written"):
         checkpoint.write(tmp_path, progress(2), state(1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "update-00000001"]

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from kd.errors import KdError
 from kd.models import Encoder, quiet_transformers
-from kd.teacher import TeacherSettings, make_teacher
+from kd.teacher import TeacherSettings
+from kd.teachers import make_teacher
 
 CPU = torch.device("cpu")
 SCRIPT = Path(__file__).with_name("teacher_on_ranks.py")

@@ -74,7 +74,8 @@ def fork_server(compiled: str) -> Iterator[ForkServer]:
 def start(school: School, tmp_path: Path, compiled: str, fork_server: ForkServer) -> Callable[..., Started]:
     """start(folder, *settings, ranks=1, config="tiny", limit=None): launcher/run.py on so many ranks, as torchrun or srun would.
 
-    limit: called in each process before it starts (preexec_fn). roots: ranks that run another copy of the project.
+    limit: called in each process before it starts (preexec_fn). roots: ranks that run another copy of the project. verb: of `stillhouse`,
+    instead of a run.
     """
     started: list[Started] = []
 
@@ -86,6 +87,7 @@ def start(school: School, tmp_path: Path, compiled: str, fork_server: ForkServer
         arguments: tuple[str, ...] = (),
         limit: Any = None,
         roots: Mapping[int, Path] = MappingProxyType({}),
+        verb: str | None = None,
     ) -> Started:
         base = [f"run.folder={folder}", f"data.shards={school.shards}"]
         if config == "tiny":
@@ -101,7 +103,7 @@ def start(school: School, tmp_path: Path, compiled: str, fork_server: ForkServer
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             words = ["--config", config, *base, *settings, *arguments]
             if limit is None and not roots:
-                processes.append(fork_server.start(words, environment, log, tmp_path))
+                processes.append(fork_server.start(words, environment, log, tmp_path, verb))
             else:
                 command = [sys.executable, str(roots.get(rank, ROOT) / "launcher" / "run.py"), *words]
                 with log.open("wb") as file:

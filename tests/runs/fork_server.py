@@ -31,9 +31,9 @@ class ForkServer:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, argv: list[str], env: dict[str, str], log: Path, cwd: Path) -> "Forked":
-        """launcher/run.py with these arguments."""
-        return Forked(self, self._ask({"argv": argv, "env": env, "log": str(log), "cwd": str(cwd)}))
+    def start(self, argv: list[str], env: dict[str, str], log: Path, cwd: Path, verb: str | None = None) -> "Forked":
+        """launcher/run.py with these arguments, or another verb of `stillhouse`."""
+        return Forked(self, self._ask({"argv": argv, "env": env, "log": str(log), "cwd": str(cwd), "verb": verb}))
 
     def poll(self, pid: int) -> int | None:
         return self._ask({"poll": pid})
@@ -70,7 +70,7 @@ class Forked:
 
 def serve() -> None:
     """Answer until the input ends."""
-    from launcher import lifetime, preflight, run  # noqa: F401, PLC0415
+    from launcher import cache, cli, lifetime, preflight, run  # noqa: F401, PLC0415
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -84,8 +84,9 @@ def serve() -> None:
             os.dup2(log, 2)
             os.chdir(request["cwd"])
             os.environ.update(request["env"])
-            sys.argv = ["launcher/run.py", *request["argv"]]
-            run.main()  # leaves by SystemExit, as the script does
+            verb = request["verb"]
+            sys.argv = ["stillhouse", verb, *request["argv"]] if verb else ["launcher/run.py", *request["argv"]]
+            (cli.main if verb else run.main)()  # leaves by SystemExit, as the scripts do
         print(json.dumps(answer), flush=True)
 
 
