@@ -126,10 +126,11 @@ class StateCache:
         keys = np.concatenate([table["keys"] for table in tables]) if tables else np.zeros((0, 2), np.uint64)
         self._starts = [table["starts"] for table in tables]
         self._checks = [table["checks"] for table in tables]
-        places = [(file, row) for file, table in enumerate(tables) for row in range(len(table["keys"]))]
+        counts = [len(table["keys"]) for table in tables]
+        places = [np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(count) for count in [0, *counts]])]
         order = np.argsort(keys[:, 0], kind="stable")
         self._keys = keys[order]
-        self._places = np.array(places, dtype=np.int64).reshape(-1, 2)[order]
+        self._places = np.stack(places, axis=1)[order]
         self._open: OrderedDict[int, Any] = OrderedDict()
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
