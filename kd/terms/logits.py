@@ -51,8 +51,8 @@ class SoftTargets(LogitTerm):
         own = F.log_softmax(student / self.temperature, dim=-1)
         target = F.log_softmax(teacher / self.temperature, dim=-1)
         if self.top_k is not None and self.top_k < target.shape[-1]:
-            target, tokens = target.topk(self.top_k, dim=-1)
-            own, target = with_tail(own.gather(-1, tokens)), with_tail(target)
+            tokens = target.topk(self.top_k, dim=-1).indices
+            own, target = with_tail(own, tokens), with_tail(target, tokens)
         soft = divergence(own, target, self.divergence) * self.temperature**2
         if self.alpha == 0:
             return soft
@@ -106,11 +106,11 @@ def divergence(student: Tensor, teacher: Tensor, kind: Divergence) -> Tensor:
     return 0.5 * (_kl(teacher, middle) + _kl(student, middle))
 
 
-def with_tail(log_probs: Tensor) -> Tensor:
-    """log-probabilities [N, k] of some tokens -> [N, k + 1], the last one of all others together."""
-    # 1 - sum, by expm1 where the sum is near 1; never below what fp32 can tell from nothing
-    rest = -torch.expm1(torch.logsumexp(log_probs, dim=-1, keepdim=True))
-    return torch.cat([log_probs, rest.clamp(min=1e-7).log()], dim=-1)
+def with_tail(log_probs: Tensor, tokens: Tensor) -> Tensor:
+    """log-probabilities [N, V] -> [N, k + 1]: those of tokens [N, k], the last one of all others together."""
+    # summed over the others themselves: 1 - sum knows nothing below 1e-7 in fp32, and reverse KL weighs its logarithm
+    rest = log_probs.scatter(-1, tokens, float("-inf")).logsumexp(-1, keepdim=True)
+    return torch.cat([log_probs.gather(-1, tokens), rest], dim=-1)
 
 
 def _kl(one: Tensor, other: Tensor) -> Tensor:

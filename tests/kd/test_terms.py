@@ -171,6 +171,26 @@ def test_the_tail_keeps_the_mass_that_a_cut_would_hide() -> None:
     assert torch.equal(SoftTargets(temperature=1, top_k=3)(on_logits(student, teacher)), every)
 
 
+@pytest.mark.parametrize("divergence", ["reverse", "symmetric", "jensen_shannon", "forward"])
+def test_a_tail_too_small_for_one_minus_the_rest_is_still_the_formulas(formulas: ModuleType, divergence: str) -> None:
+    """Tails of 1e-9 and 1e-8, which fp32 cannot tell from 0 beside 1: a reverse KL weighs their logarithms."""
+    student, teacher = [20.0, 1.0, 0.5, -1.0, 0.0], [-1.0, 0.0, 19.0, 0.3, 1.0]
+    leaf = torch.tensor([student]).requires_grad_()
+    value = SoftTargets(divergence=divergence, temperature=1, top_k=2)(on_logits(leaf, torch.tensor([teacher])))
+    value.sum().backward()
+    step = 1e-4
+    slopes = [
+        sum(
+            sign * formulas.divergence([s + sign * step * (i == j) for j, s in enumerate(student)], teacher, 1.0, divergence, 2)
+            for sign in (1, -1)
+        )
+        / (2 * step)
+        for i in range(len(student))
+    ]
+    assert float(value.detach()) == pytest.approx(formulas.divergence(student, teacher, 1.0, divergence, 2), rel=1e-5)
+    torch.testing.assert_close(leaf.grad[0], torch.tensor(slopes), rtol=1e-3, atol=1e-6)
+
+
 def test_logit_mse_is_half_the_squared_distance_and_each_logits_gradient_its_difference() -> None:
     student = STUDENT.clone().requires_grad_()
     values = LogitMSE()(on_logits(student))
