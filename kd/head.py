@@ -74,18 +74,23 @@ class _ChunkedTerms(torch.autograd.Function):
             states = transformed[chunk]
             taught = teachers.logits(wanted, chunk)
             logits = decoder.logits(states).requires_grad_(any(ctx.needs_input_grad))
-            with torch.enable_grad():
-                share = torch.zeros((), dtype=torch.float32, device=states.device)
-                for k, term in enumerate(terms):
+            gradient = None
+            for k, term in enumerate(terms):
+                # one term after the other, so that only one of them keeps copies of the chunk
+                with torch.enable_grad():
                     view = LogitView(Side(logits=logits), Side(logits=taught[k]), labels[chunk])
                     values = torch.where(scales[k, chunk] > 0, term(view), 0.0)
-                    share = share + (values * scales[k, chunk]).sum()
-                    sums[k] += values.detach().double().sum()
-            loss += share.detach()
-            if not logits.requires_grad:
+                    share = (values * scales[k, chunk]).sum()
+                loss += share.detach()
+                sums[k] += values.detach().double().sum()
+                if logits.requires_grad:
+                    (own,) = torch.autograd.grad(share, logits)
+                    gradient = own if gradient is None else gradient.add_(own)
+                    del own
+                del share, view, values
+            del logits, taught
+            if gradient is None:
                 continue
-            (gradient,) = torch.autograd.grad(share, logits)
-            del share, view, values, logits, taught
             if bias_gradient is not None:
                 bias_gradient[:vocabulary] += gradient.sum(0)
             gradient = gradient.to(weight.dtype)

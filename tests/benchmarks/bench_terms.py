@@ -1,10 +1,11 @@
 """Memory and time of each term by itself, against what its docstring promises.
 
-    python tests/benchmarks/bench_terms.py [--rows 4] [--positions 512] [--width 768] [--heads 12]
+    python tests/benchmarks/bench_terms.py [--rows 4] [--positions 512] [--width 768] [--heads 12] [--vocabulary 30522] [--chunk 512]
 
 For each term: outputs of the size of a 12-layer teacher and a 6-layer student as plain tensors, one forward and backward of the term, in a
-process of its own. `kept`: bytes of the states that the term asks for, of both models. `peak`: what the process grew by beyond them (the
-gradients of the student's states are among it). `whole`: what one [B, heads, S, S] in fp32 would be. CPU; figures in MiB and milliseconds.
+process of its own. `kept`: bytes of the states that the term asks for, of both models; for a term on logits, what goes into both heads and
+both decoders. `grads`: gradients of the student's. `peak`: what the process grew by beyond `kept` (`grads` are among it). `whole`: one
+[B, heads, S, S] in fp32; for a term on logits one chunk x V, of which `chunks` is how many (peak - grads) is. CPU; MiB and milliseconds.
 """
 
 import argparse
@@ -19,13 +20,23 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
-from kd.batch import IGNORED, Batch
+from kd.batch import Batch
+from kd.decoder import Decoder
 from kd.objective import Ensemble, ModelOutputs, Objective
 from kd.projections import make_projections
 from kd.states import Shape
 from kd.terms import Term
 
 TERMS = [
+    {"kind": "mlm"},
+    {"kind": "logit_mse"},
+    {"kind": "soft_targets"},
+    {"kind": "soft_targets", "divergence": "reverse"},
+    {"kind": "soft_targets", "divergence": "symmetric"},
+    {"kind": "soft_targets", "divergence": "jensen_shannon"},
+    {"kind": "soft_targets", "positions": "masked", "alpha": 0.3},
+    {"kind": "soft_targets", "top_k": 64},
+    {"kind": "soft_targets", "top_k": 64, "divergence": "jensen_shannon"},
     {"kind": "cosine"},
     {"kind": "hidden_mse"},
     {"kind": "embedding_mse"},
@@ -42,13 +53,14 @@ TERMS = [
     {"kind": "contrastive"},
 ]
 MIB = 2**20
+SIZES = {"rows": 4, "positions": 512, "width": 768, "heads": 12, "vocabulary": 30522, "chunk": 512}
 
 
 def batch_of(rows: int, positions: int) -> Batch:
-    """Four documents a row."""
+    """Four documents a row, every token predicted."""
     segments = (1 + torch.arange(positions) * 4 // positions).expand(rows, positions).contiguous()
     ids = torch.zeros(rows, positions, dtype=torch.int64)
-    return Batch(ids, torch.full_like(ids, IGNORED), ids, segments, torch.arange(rows))
+    return Batch(ids, ids, ids, segments, torch.arange(rows))
 
 
 class Peak(threading.Thread):
@@ -64,28 +76,39 @@ class Peak(threading.Thread):
             self.bytes = max(self.bytes, self.process.memory_info().rss)
 
 
-def measure(values: dict, rows: int, positions: int, width: int, heads: int) -> dict[str, float]:
+def measure(values: dict, rows: int, positions: int, width: int, heads: int, vocabulary: int, chunk: int) -> dict[str, float]:
     torch.set_num_threads(1)
     student, teacher = Shape(6, width, heads), Shape(12, width, heads)
-    objective = Objective(TypeAdapter(list[Term]).validate_python([values]), 64).settled(student, teacher)
+    objective = Objective(TypeAdapter(list[Term]).validate_python([values]), chunk).settled(student, teacher)
     projections = dict(make_projections(objective, 1))
     batch = batch_of(rows, positions)
 
     def drawn(states: frozenset, gradient: bool) -> dict:
         return {state: torch.randn(rows, positions, width).requires_grad_(gradient) for state in states}
 
+    def head(gradient: bool) -> tuple:
+        """What enters a decoder, and the decoder."""
+        return tuple(torch.randn(size).requires_grad_(gradient) for size in ((rows, positions, width), (vocabulary, width), (vocabulary,)))
+
+    def outputs(states: dict, parts: tuple, rows: slice) -> ModelOutputs:
+        cut = {state: tensor[rows] for state, tensor in states.items()}
+        if not parts:
+            return ModelOutputs(last, states=cut)
+        return ModelOutputs(last, parts[0][rows].flatten(0, 1), Decoder(*parts[1:], vocabulary), cut)
+
     def once(batch: Batch, rows: slice = slice(None)) -> None:
-        own = ModelOutputs(last, states={state: tensor[rows] for state, tensor in ours.items()})
-        taught = Ensemble({0: ModelOutputs(last, states={state: tensor[rows] for state, tensor in theirs.items()})})
-        loss, _ = objective(own, taught, batch, objective.counts(batch), projections)
+        taught = Ensemble({0: outputs(theirs, taught_head, rows)}) if needs_logits or theirs else None
+        loss, _ = objective(outputs(ours, own_head, rows), taught, batch, objective.counts(batch), projections)
         loss.backward()
 
     last = torch.zeros(rows, positions, 1)
+    needs_logits = "logits" in objective.needs
+    own_head, taught_head = head(True) if objective.on_logits else (), head(False) if needs_logits else ()
     ours, theirs = drawn(objective.student_states, True), drawn(objective.teacher_states(0), False)
-    kept = sum(tensor.numel() * 4 for tensor in (*ours.values(), *theirs.values()))
-    gradients = sum(tensor.numel() * 4 for tensor in ours.values())
+    kept = sum(tensor.numel() * 4 for tensor in (*ours.values(), *theirs.values(), *own_head, *taught_head))
+    gradients = sum(tensor.numel() * 4 for tensor in (*ours.values(), *own_head))
     once(batch_of(1, positions), slice(0, 1))  # libraries and threads are there
-    for tensor in ours.values():
+    for tensor in (*ours.values(), *own_head):
         tensor.grad = None
     peak = Peak()
     before = peak.process.memory_info().rss
@@ -95,26 +118,29 @@ def measure(values: dict, rows: int, positions: int, width: int, heads: int) -> 
     took = time.perf_counter() - started
     peak.ended.set()
     peak.join()
+    grown = max(0, peak.bytes - before)
+    whole = 4 * chunk * vocabulary if own_head else 4 * rows * (values.get("heads") or heads) * positions**2
     return {
         "kept": kept / MIB,
         "gradients": gradients / MIB,
-        "peak": max(0, peak.bytes - before) / MIB,
-        "whole": rows * (values.get("heads") or heads) * positions**2 * 4 / MIB,
+        "peak": grown / MIB,
+        "whole": whole / MIB,
+        "chunks": (grown - gradients) / whole if own_head else float("nan"),
         "milliseconds": 1000 * took,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("rows", 4), ("positions", 512), ("width", 768), ("heads", 12)):
+    for name, default in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    sizes = {name: getattr(given, name) for name in ("rows", "positions", "width", "heads")}
+    sizes = {name: getattr(given, name) for name in SIZES}
     if given.one is not None:
         print(json.dumps(measure(json.loads(given.one), **sizes)))
         return
-    print(f"{'term':58} {'kept':>7} {'grads':>7} {'peak':>7} {'whole':>7} {'ms':>7}")
+    print(f"{'term':58} {'kept':>7} {'grads':>7} {'peak':>7} {'whole':>7} {'ms':>7} {'chunks':>7}")
     for values in TERMS:
         command = [sys.executable, __file__, "--one", json.dumps(values), *(f"--{name}={value}" for name, value in sizes.items())]
         # freed memory goes back at once, so that a peak is a peak
@@ -122,7 +148,7 @@ def main() -> None:
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
         name = " ".join(str(value) if key == "kind" else f"{key}={value}" for key, value in values.items())
         columns = (found[key] for key in ("kept", "gradients", "peak", "whole", "milliseconds"))
-        print(f"{name[:58]:58} " + " ".join(f"{value:7.0f}" for value in columns), flush=True)
+        print(f"{name[:58]:58} " + " ".join(f"{value:7.0f}" for value in columns) + f" {found['chunks']:7.1f}", flush=True)
 
 
 if __name__ == "__main__":
