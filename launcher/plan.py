@@ -34,7 +34,7 @@ from launcher.cached import check_caches
 from launcher.config import RunConfig
 from launcher.console import size
 from launcher.errors import LaunchError
-from launcher.plan_phases import PhasePlan, phase_rows, plan_phases, settled_objectives
+from launcher.plan_phases import PhasePlan, logit_chunks, phase_rows, plan_phases, settled_objectives
 from launcher.tokenizers_agree import check_tokenizers
 
 BYTES = {"fp32": 4, "bf16": 2}
@@ -98,7 +98,7 @@ class Plan:
     memory: StudentMemory
     teachers: tuple[TeacherPlan, ...]
     logits_bytes: int
-    """The largest chunk of logits that exists at once: the student's, and those of its teachers."""
+    """The largest chunk of logits, with all that terms make of it at once: the student's, its teachers', copies and gradients."""
     checkpoint_bytes: int
     disk_needed: int
     """Checkpoints that are kept, the one that is being written, and the exported student; what the folder already holds is taken off."""
@@ -165,7 +165,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         phases=tuple(phases),
         memory=student_memory(sizes.parameters + projections, trainable, stage, precision, world),
         teachers=tuple(_teacher_plan(config.members[place], teacher, precision, world) for place, teacher in teachers.items()),
-        logits_bytes=4 * chunk * manifest.vocabulary_size * (1 + _teacher_chunks(config)),
+        logits_bytes=4 * chunk * manifest.vocabulary_size * max(map(logit_chunks, objectives)),
         checkpoint_bytes=checkpoint,
         disk_needed=needed,
         disk_free=free,
@@ -263,14 +263,6 @@ def _teacher_plan(settings: TeacherSettings, teacher: Encoder, precision: str, w
     parameters = model_sizes(teacher).parameters
     held = sum(_held(settings.mode, teacher, name, weight, world) for name, weight in teacher.hf.named_parameters())
     return TeacherPlan(parameters, each * parameters, settings.mode, each * held)
-
-
-def _teacher_chunks(config: RunConfig) -> int:
-    """How many chunks of teacher logits exist at once (kd.mixture): one teacher's; of several one's, it softened, and what terms see."""
-    if len(config.members) < 2 or config.combine == "random":
-        return min(1, len(config.members))
-    seen = {(term.teacher, str(getattr(term, "temperature", None))) for term in config.terms.values() if "logits" in term.asks}
-    return 2 + len(seen)
 
 
 def _held(mode: str, teacher: Encoder, name: str, weight: nn.Parameter, world: int) -> int:

@@ -77,6 +77,17 @@ def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], studen
     return plans
 
 
+def logit_chunks(objective: Objective) -> int:
+    """How many [chunk, V] in fp32 exist at most (kd.head, kd.mixture); objective: settled."""
+    terms = objective.on_logits
+    asking = [term for term in terms if term.asks]
+    taught = int(bool(asking))  # one teacher's, which exist too while a term that asks for none is computed
+    most = max((term.chunks + (0 if term.asks else taught) for term in terms), default=0)
+    if len(objective.teachers) > 1 and asking:  # one's, it softened, and what each term sees
+        most += 1 + len({(term.teacher, str(getattr(term, "temperature", None))) for term in asking})
+    return most + int(len(terms) > 1)  # the gradient of the terms before
+
+
 def phase_rows(plans: Sequence[PhasePlan]) -> Iterator[tuple[str, str]]:
     """The plans in words, a line each; none for a run without phases."""
     for number, plan in enumerate(plans, start=1):

@@ -1,6 +1,6 @@
 """Terms on the vocabulary's logits. Each returns one fp32 number per token, summed over the vocabulary, never averaged over it.
 
-Memory: two to six times chunk_tokens x V in fp32 (kd.head), whatever the batch.
+Memory: `chunks` times chunk_tokens x V in fp32 (kd.head), whatever the batch; measured in tests/benchmarks/bench_terms.py.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -37,6 +37,13 @@ class SoftTargets(LogitTerm):
     alpha: Annotated[float, Field(ge=0, le=1), Schedulable()] = 0.0
     top_k: Annotated[int, Field(gt=0)] | None = None
 
+    @property
+    def chunks(self) -> int:
+        """See LogitTerm."""
+        if self.top_k is not None:
+            return 8
+        return {"forward": 7, "reverse": 7, "symmetric": 8, "jensen_shannon": 10}[self.divergence]
+
     @model_validator(mode="after")
     def _labels_where_alpha(self) -> "SoftTargets":
         if max(bounds(self.alpha)) > 0 and self.positions == "all":
@@ -69,6 +76,11 @@ class MaskedLM(LogitTerm):
     positions: Literal["all", "masked"] = "masked"
 
     @property
+    def chunks(self) -> int:
+        """See LogitTerm."""
+        return 4
+
+    @property
     def asks(self) -> frozenset[str]:
         """Nothing: no teacher is needed."""
         return frozenset()
@@ -86,6 +98,11 @@ class LogitMSE(LogitTerm):
     """
 
     kind: Literal["logit_mse"] = "logit_mse"
+
+    @property
+    def chunks(self) -> int:
+        """See LogitTerm."""
+        return 6
 
     def __call__(self, view: LogitView) -> Tensor:
         """logits [N, V] of both -> [N] fp32."""

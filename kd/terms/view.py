@@ -133,6 +133,11 @@ class LogitTerm(TermSettings):
     positions: Literal["all", "masked"] = "all"
 
     @property
+    def chunks(self) -> int:
+        """How many [N, V] in fp32 exist at most until its gradient is there, the models' logits among them (kd.head)."""
+        return 8
+
+    @property
     def asks(self) -> frozenset[str]:
         """See TermSettings."""
         return frozenset({"logits"})
