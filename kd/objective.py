@@ -62,16 +62,21 @@ class Objective:
         student: Shape | None = None,
         teachers: Sequence[Shape] = (),
         names: Sequence[str] | None = None,
+        places: Sequence[str] | str = "objective",
     ) -> None:
-        """names: of the terms, one each; None: from their kinds, numbered where a kind stands twice."""
+        """names: of the terms, one each; None: from their kinds, numbered where a kind stands twice.
+
+        places: what errors call the terms, one each; or the setting that they are a list of.
+        """
         computed = [number for number, term in enumerate(terms) if max(bounds(term.weight)) > 0]
         if not computed:
             raise KdError("objective: expected at least one term with a weight above 0, got none; add a term or raise a weight")
-        given = numbered([terms[number].kind for number in computed]) if names is None else [names[number] for number in computed]
-        named = sorted(zip(given, [terms[number] for number in computed], strict=True), key=lambda one: isinstance(one[1], StatesTerm))
-        self.terms = [term for _, term in named]
+        given = dict(zip(computed, numbered([terms[number].kind for number in computed]), strict=True)) if names is None else names
+        order = sorted(computed, key=lambda number: isinstance(terms[number], StatesTerm))
+        self.terms = [terms[number] for number in order]
         """Logit terms first: the order of everything below."""
-        self.names = [name for name, _ in named]
+        self.names = [given[number] for number in order]
+        self.places = [f"{places}.{number} ({terms[number].kind})" if isinstance(places, str) else places[number] for number in order]
         self.on_logits = [term for term in self.terms if isinstance(term, LogitTerm)]
         self.on_states = [term for term in self.terms if isinstance(term, StatesTerm)]
         self.chunk_tokens = chunk_tokens
@@ -80,13 +85,16 @@ class Objective:
     def settled(self, student: Shape, *teachers: Shape | None) -> "Objective":
         """The same objective for these encoders. Raises KdError, one line, for a term that they cannot satisfy."""
         known = [teacher for teacher in teachers if teacher is not None]
-        terms = [term.settled(student, known[term.teacher or 0] if known else None) for term in self.terms]
-        return Objective(terms, self.chunk_tokens, student, known, self.names)
+        terms = [
+            term.settled(student, known[term.teacher or 0] if known else None, place)
+            for term, place in zip(self.terms, self.places, strict=True)
+        ]
+        return Objective(terms, self.chunk_tokens, student, known, self.names, self.places)
 
     def at(self, update: int, updates: int) -> "Objective":
         """This objective in update 0 .. updates - 1: schedules are numbers, terms of weight 0 are gone, names are as before."""
         terms = [resolved(term, update, updates) for term in self.terms]
-        return Objective(terms, self.chunk_tokens, self.student, self.teachers, self.names)
+        return Objective(terms, self.chunk_tokens, self.student, self.teachers, self.names, self.places)
 
     def scheduled(self, update: int, updates: int) -> dict[str, float]:
         """The numbers that schedules have in update 0 .. updates - 1: {"weight/mlm": 0.5, "temperature/soft_targets": 2.0}."""

@@ -74,6 +74,7 @@ class Phase:
     """Updates first .. first + updates - 1 of a run of run_updates, counted from 0. name is empty where a run has no phases.
 
     own_course: whether learning rate runs over the phase, not over the run. Schedules of terms always run over the phase.
+    place: the setting that its terms are a list of.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Phase:
     trains: tuple[str, ...] = ("all",)
     freezes: tuple[str, ...] = ()
     fresh: bool = True
+    place: str = "objective"
 
     @property
     def end(self) -> int:
@@ -125,7 +127,7 @@ def phases_of(settings: Sequence[PhaseSettings], terms: Sequence[Term], optimize
     """
     if not settings:
         whole = Phase("", 0, updates, updates, tuple(terms), optimizer)
-        _check(whole, "objective")
+        _check(whole)
         return (whole,)
     names = [phase.name for phase in settings]
     if len(set(names)) < len(names):
@@ -145,9 +147,10 @@ def phases_of(settings: Sequence[PhaseSettings], terms: Sequence[Term], optimize
                 trains=tuple(phase.trains),
                 freezes=tuple(phase.freezes),
                 fresh=phase.optimizer_state == "fresh",
+                place="objective" if phase.objective is None else f"phases.{number}.objective",
             )
         )
-        _check(made[-1], "objective" if phase.objective is None else f"phases.{number}.objective")
+        _check(made[-1])
     return tuple(made)
 
 
@@ -193,7 +196,7 @@ def _borders(settings: Sequence[PhaseSettings], updates: int) -> list[tuple[int,
     return borders
 
 
-def _check(phase: Phase, place: str) -> None:
+def _check(phase: Phase) -> None:
     """KdError, before anything runs, for what an update of the phase could not do."""
     where = f" in phase {phase.name}" if phase.name else ""
     turns = {0}
@@ -202,13 +205,13 @@ def _check(phase: Phase, place: str) -> None:
             try:
                 schedule.check(phase.updates)
             except ValueError as error:
-                raise KdError(f"{place}.{number}.{name}: {error}") from None
+                raise KdError(f"{phase.place}.{number}.{name}: {error}") from None
             turns |= schedule.turns(phase.updates)
     if not any(max(bounds(term.weight)) > 0 for term in phase.terms):
-        raise KdError(f"{place}: expected at least one term with a weight above 0, got none; raise one")
+        raise KdError(f"{phase.place}: expected at least one term with a weight above 0, got none; raise one")
     for turn in sorted(turns):
         if not any(resolved(term, turn, phase.updates).weight > 0 for term in phase.terms):
-            raise KdError(f"{place}: expected a weight above 0 in every update, got none in update {turn + 1:,}{where}; raise one")
+            raise KdError(f"{phase.place}: expected a weight above 0 in every update, got none in update {turn + 1:,}{where}; raise one")
 
 
 def _named(parts: Sequence[str], part: str, layer: int | None) -> bool:

@@ -120,16 +120,16 @@ def settled(objective: Objective, student: Shape, teachers: Sequence[Shape], com
 
 def check_offers(objective: Objective, number: int, offers: frozenset[str], positions: Positions) -> None:
     """Raise KdError, one line, for a term of a settled objective that asks teacher `number` for what it does not offer, or where."""
-    for term in objective.terms:
+    for place, term in zip(objective.places, objective.terms, strict=True):
         asked = objective.asked_of(term, number)
         if missing := asked - offers:
             raise KdError(
-                f"{term.where}: expected a teacher that gives {', '.join(sorted(missing))}, got a cached one, which gives "
+                f"{place}: expected a teacher that gives {', '.join(sorted(missing))}, got a cached one, which gives "
                 f"{' and '.join(sorted(offers))}; use another mode, or drop the term"
             )
         if asked and positions == "masked" and getattr(term, "positions", "all") != "masked":
             raise KdError(
-                f"{term.where}: expected a cache of all positions, got one of masked positions alone; "
+                f"{place}: expected a cache of all positions, got one of masked positions alone; "
                 "fill another folder (stillhouse cache), or set the term's positions: masked"
             )
 

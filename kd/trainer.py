@@ -199,7 +199,7 @@ class Trainer:
 
     def _objective(self, phase: Phase, student: Shape, chunk_tokens: int) -> Objective:
         """A phase's objective for this student and these teachers. KdError where it cannot be."""
-        objective = settled(Objective(phase.terms, chunk_tokens), student, self.teachers.shapes, self.teachers.combine)
+        objective = settled(Objective(phase.terms, chunk_tokens, places=phase.place), student, self.teachers.shapes, self.teachers.combine)
         if objective.needs and not self.teachers.members:
             raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(objective.needs))}, got none; name one")
         for number, teacher in enumerate(self.teachers.members):

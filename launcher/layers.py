@@ -5,7 +5,7 @@ import argparse
 from rich.console import Console
 
 from data_shards.manifest import Manifest
-from kd.layer_map import by_similarity
+from kd.layer_map import by_similarity, check_layers
 from kd.models import load_mlm
 from kd.similarity import layer_similarity
 from kd.student import make_student
@@ -13,6 +13,7 @@ from launcher import config as configuration
 from launcher import wiring
 from launcher.errors import LaunchError
 from launcher.layer_maps import sample, show
+from launcher.plan import meta_model, meta_student
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -21,11 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
     first = next(iter(config.members.values()), None)
     if first is None:
         raise LaunchError("teacher: expected a teacher to compare the student's layers with, got null; name one")
+    manifest, shape = Manifest.load(config.data.shards), meta_model(first.model)
+    for name, encoder in (("teacher", shape), ("student", meta_student(config.student, shape))):
+        wiring.check_fits(name, encoder, manifest, config.data.stream)
+        check_layers(encoder.layers, shape.layers)
     teacher = load_mlm(first.model)
     student = make_student(config.student, teacher, config.train.seed, wiring.sample_of(config))
-    manifest = Manifest.load(config.data.shards)
-    for name, encoder in (("teacher", teacher), ("student", student)):
-        wiring.check_fits(name, encoder, manifest, config.data.stream)
     table = layer_similarity(student, teacher, sample(config, arguments.tokens), arguments.tokens)
     show(table, by_similarity(table), Console())
     return 0

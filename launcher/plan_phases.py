@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from kd.layer_map import by_similarity
+from kd import layer_map
 from kd.models import Encoder
 from kd.objective import Objective
 from kd.phases import Phase, check_layers
@@ -40,10 +38,10 @@ def settled_objectives(config: RunConfig, updates: int, student: Encoder, teache
     phases = as_copied(config.phases_of(updates), config, teachers[0].layers) if teachers else config.phases_of(updates)
     asked = {term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)}
     for number in asked:
-        by_similarity(torch.zeros(student.layers, teachers[number].layers))  # refused here where it has too many layers
+        layer_map.check_layers(student.layers, teachers[number].layers)
     for phase in phases:
         terms = [term.model_copy(update={"layer_map": "uniform"}) if asks_for_cka(term) else term for term in phase.terms]
-        objectives.append(settled(Objective(terms, chunk_tokens=1), Shape.of(student), shapes, config.combine))
+        objectives.append(settled(Objective(terms, chunk_tokens=1, places=phase.place), Shape.of(student), shapes, config.combine))
     return objectives
 
 

@@ -28,17 +28,17 @@ class AttentionTerm(MapTerm):
         """See StatesTerm."""
         return ("queries", "keys")
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
         """See StatesTerm."""
         if student.heads != teacher.heads:
             raise KdError(
-                f"{self.where}: expected a student of the teacher's {teacher.heads} attention heads, got {student.heads}; "
+                f"{where}: expected a student of the teacher's {teacher.heads} attention heads, got {student.heads}; "
                 "use relations, whose number of heads is free"
             )
         for name, shape in (("student", student), ("teacher", teacher)):
             if not shape.dot_product_scores:
                 raise KdError(
-                    f"{self.where}: expected a {name} whose attention scores are Q K^T / sqrt(d) alone, got {shape.family}, "
+                    f"{where}: expected a {name} whose attention scores are Q K^T / sqrt(d) alone, got {shape.family}, "
                     "which adds positions to them; use relations"
                 )
 
@@ -98,17 +98,17 @@ class Relations(MapTerm):
         """See StatesTerm."""
         return tuple(part for letter, part in LETTERS.items() if any(letter in relation for relation in self.relations))
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
         """See StatesTerm."""
         if self.heads is None and student.heads != teacher.heads:
             raise KdError(
-                f"{self.where}.heads: expected a number where student and teacher have different heads, "
+                f"{where}.heads: expected a number where student and teacher have different heads, "
                 f"{student.heads} and {teacher.heads}, got null; choose one that divides both widths"
             )
         for name, shape in (("student", student), ("teacher", teacher)):
             if self.heads is not None and shape.width % self.heads:
                 raise KdError(
-                    f"{self.where}.heads: expected a number that divides the {name}'s width {shape.width}, got {self.heads}; choose another"
+                    f"{where}.heads: expected a number that divides the {name}'s width {shape.width}, got {self.heads}; choose another"
                 )
 
     def __call__(self, view: MapView) -> Tensor:

@@ -31,7 +31,7 @@ class Similarity(DocumentTerm):
 
     kind: Literal["similarity"] = "similarity"
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
         """Any widths fit."""
 
     def __call__(self, view: DocumentView) -> Tensor:
@@ -52,7 +52,7 @@ class RelationalDistance(DocumentTerm):
 
     kind: Literal["rkd_distance"] = "rkd_distance"
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
         """Any widths fit."""
 
     def __call__(self, view: DocumentView) -> Tensor:
@@ -75,7 +75,7 @@ class RelationalAngle(DocumentTerm):
     partners: ClassVar[int] = 2
     kind: Literal["rkd_angle"] = "rkd_angle"
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
         """Any widths fit."""
 
     def __call__(self, view: DocumentView) -> Tensor:

@@ -40,10 +40,10 @@ class Hints(TokenTerm, Mapped):
     kind: Literal["hints"] = "hints"
     projection: Projection = "each"
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
         """See StatesTerm."""
         if self.projection == "none":
-            raise KdError(f"{self.where}.projection: expected each or shared, for a hint has a regressor, got none; or use hidden_mse")
+            raise KdError(f"{where}.projection: expected each or shared, for a hint has a regressor, got none; or use hidden_mse")
 
     def __call__(self, view: TokenView) -> Tensor:
         """pairs [N, D] -> [N] fp32."""

@@ -117,14 +117,11 @@ class TermSettings(BaseModel):
         """What the teacher has to offer: "logits", or the names of kd.states."""
         raise NotImplementedError
 
-    def settled(self, student: Shape, teacher: Shape | None) -> Self:
-        """The same term for these two encoders, its layers by number. KdError, one line, where they cannot satisfy it."""
+    def settled(self, student: Shape, teacher: Shape | None, where: str) -> Self:
+        """The same term for these two encoders, its layers by number. KdError, one line that begins with `where`, where they cannot
+        satisfy it.
+        """
         return self
-
-    @property
-    def where(self) -> str:
-        """What errors call this term."""
-        return f"objective ({self.kind})"
 
 
 class LogitTerm(TermSettings):
@@ -161,14 +158,14 @@ class StatesTerm(TermSettings):
         """See TermSettings."""
         return frozenset(self.parts)
 
-    def settled(self, student: Shape, teacher: Shape | None) -> Self:
+    def settled(self, student: Shape, teacher: Shape | None, where: str) -> Self:
         """See TermSettings."""
         if teacher is None:
-            raise KdError(f"{self.where}: expected a teacher, got none; name one, or drop the term")
-        self.check(student, teacher)
+            raise KdError(f"{where}: expected a teacher, got none; name one, or drop the term")
+        self.check(student, teacher, where)
         return self
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
         """KdError where the two encoders' sizes do not fit the term."""
 
     def student_states(self) -> frozenset[State]:
@@ -191,14 +188,14 @@ class Mapped(StatesTerm):
         if self.layer_map == "final":
             return [LayerPair(student=-1, teacher=[-1])]
         if isinstance(self.layer_map, str):
-            raise KdError(f"{self.where}.layer_map: expected it settled for two encoders, got {self.layer_map}")
+            raise KdError(f"objective ({self.kind}).layer_map: expected it settled for two encoders, got {self.layer_map}")
         return self.layer_map
 
-    def settled(self, student: Shape, teacher: Shape | None) -> Self:
+    def settled(self, student: Shape, teacher: Shape | None, where: str) -> Self:
         """See TermSettings."""
-        checked = super().settled(student, teacher)
+        checked = super().settled(student, teacher, where)
         assert teacher is not None
-        return checked.model_copy(update={"layer_map": settle(self.layer_map, student.layers, teacher.layers, self.where)})
+        return checked.model_copy(update={"layer_map": settle(self.layer_map, student.layers, teacher.layers, where)})
 
 
 class Projecting(StatesTerm):
@@ -210,11 +207,11 @@ class Projecting(StatesTerm):
 
     projection: Projection = "none"
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
         """See StatesTerm."""
         if self.projection == "none" and student.width != teacher.width:
             raise KdError(
-                f"{self.where}: expected a student of the teacher's width {teacher.width}, got {student.width}; add projection: shared"
+                f"{where}: expected a student of the teacher's width {teacher.width}, got {student.width}; add projection: shared"
             )
 
     def projections(self) -> dict[int, str]:

@@ -328,15 +328,15 @@ SHAPE, NARROW = Shape(12, 768, 12), Shape(6, 384, 12)
 )
 def test_encoders_that_cannot_satisfy_a_term_are_one_line(term: Term, student: Shape, teacher: Shape | None, line: str) -> None:
     with pytest.raises(KdError, match=line) as caught:
-        term.settled(student, teacher)
+        term.settled(student, teacher, f"objective ({term.kind})")
     assert "\n" not in str(caught.value)
 
 
 def test_a_term_keeps_only_what_it_looks_at() -> None:
-    settled = Relations(relations=("qk",), heads=12, layer_map=[{"student": -1, "teacher": [9, 10]}]).settled(NARROW, SHAPE)
+    settled = Relations(relations=("qk",), heads=12, layer_map=[{"student": -1, "teacher": [9, 10]}]).settled(NARROW, SHAPE, "")
     assert settled.student_states() == {State("queries", 5), State("keys", 5)}
     assert settled.teacher_states() == {State(part, layer) for part in ("queries", "keys") for layer in (9, 10)}
-    assert EmbeddingMSE(projection="shared").settled(NARROW, SHAPE).teacher_states() == {State("embeddings", 0)}
+    assert EmbeddingMSE(projection="shared").settled(NARROW, SHAPE, "").teacher_states() == {State("embeddings", 0)}
 
 
 @pytest.mark.parametrize(

@@ -105,12 +105,12 @@ def test_a_setting_that_cannot_be_is_one_line(refused, settings: str, line: str)
         ),
         (
             ["objective=[{kind: attention_kl}]", "student={init: MODELS/of three heads}"],
-            "objective (attention_kl): expected a student of the teacher's 4 attention heads, got 3; use relations, whose number of heads "
-            "is free",
+            "objective.0 (attention_kl): expected a student of the teacher's 4 attention heads, got 3; use relations, whose "
+            "number of heads is free",
         ),
         (
             [STATES % "uniform", SMALLER],
-            "objective (hidden_mse): expected a student of the teacher's width 32, got 16; add projection: shared",
+            "objective.0 (hidden_mse): expected a student of the teacher's width 32, got 16; add projection: shared",
         ),
         (
             ["teacher=null", "teachers.models=[{model: MODELS/bert}, {model: MODELS/of other words}]", "objective=[{kind: soft_targets}]"],

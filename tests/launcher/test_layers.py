@@ -64,6 +64,14 @@ def test_where_no_term_asks_for_cka_nothing_is_compared(make_config):
     assert settled(phases, {}) == phases
 
 
+def test_the_verb_refuses_what_does_not_fit_before_it_reads_a_weight(corpus, save_model, tmp_path, monkeypatch):
+    save_model(tmp_path / "other", 700)
+    monkeypatch.setattr(layers, "load_mlm", lambda path: pytest.fail("weights were read"))
+    settings = [f"run.folder={tmp_path}", f"data.shards={corpus.shards}", f"teacher.model={tmp_path / 'other'}"]
+    with pytest.raises(LaunchError, match=r"teacher: expected a vocabulary of \d+, the shards', got 700"):
+        layers.run(argparse.Namespace(config="tiny", settings=settings, tokens=200, scale=None))
+
+
 def test_the_verb_prints_the_table_and_the_map_as_a_setting(corpus, tmp_path, capsys):
     settings = [f"run.folder={tmp_path}", f"data.shards={corpus.shards}", f"teacher.model={corpus.model}", "student.layers=first"]
     assert layers.run(argparse.Namespace(config="tiny", settings=settings, tokens=200, scale=None)) == 0
