@@ -162,13 +162,13 @@ def phase_at(phases: Sequence[Phase], update: int) -> Phase:
 def check_layers(phases: Sequence[Phase], student: Encoder) -> None:
     """Raise KdError where a phase names a layer that the student has not got, or one of those that share their weights."""
     last = student.layers - 1
-    for phase in phases:
-        for part in (*phase.trains, *phase.freezes):
-            low, high = _range(part)
-            if not low <= high <= last:
-                raise KdError(f"phases: expected layers from 0 to {last} in phase {phase.name}, got {part}; correct it")
-            if student.family.shared_layers and part.startswith("layers "):
-                raise KdError(f"phases: expected layers as a whole in phase {phase.name}, for they share weights, got {part}; write layers")
+    parts = [(number, key, part) for number, phase in enumerate(phases) for key in ("trains", "freezes") for part in getattr(phase, key)]
+    for number, key, part in parts:
+        low, high = _range(part)
+        if not low <= high <= last:
+            raise KdError(f"phases.{number}.{key}: expected ascending layers from 0 to {last}, got {part}; correct it")
+        if student.family.shared_layers and part.startswith("layers "):
+            raise KdError(f"phases.{number}.{key}: expected layers as a whole, for they share weights, got {part}; write layers")
 
 
 def _borders(settings: Sequence[PhaseSettings], updates: int) -> list[tuple[int, int]]:

@@ -144,7 +144,7 @@ class Steps(BaseModel):
         points = [_point(point, updates) for point in self.at]
         if any(before >= after for before, after in zip([0, *points], [*points, updates], strict=True)):
             told = ", ".join(f"{point:,}" for point in points)
-            raise ValueError(f"at: expected ascending steps within {updates:,} updates, got {told}; correct them")
+            raise ValueError(f"expected at to ascend within {updates:,} updates, got {told}; correct it")
 
     def value(self, update: int, updates: int) -> float:
         """The number in update 0 .. updates - 1."""

@@ -23,6 +23,7 @@ from launcher.config import RunConfig, Text
 from launcher.errors import LaunchError
 from launcher.jobs import Job, last_words, run_jobs, updates_in
 from launcher.plan import meta_model, meta_student
+from launcher.plan_phases import plan_phases, settled_objectives
 from launcher.run_folder import owned, write_atomically
 from launcher.signals import Exit
 from launcher.wiring import check_fits
@@ -98,7 +99,9 @@ def plan(chain: Chain, where: str, root: Path, words: list[str]) -> list[Link]:
 
 
 def check(links: list[Link], where: str) -> None:
-    """LaunchError for a link whose student cannot be made from the one before: shapes alone, no weight is loaded."""
+    """LaunchError for a link whose student cannot be made from the one before, or not learn from it as its terms and phases say: shapes
+    alone, no weight is loaded.
+    """
     first = links[0].config
     assert first.teacher is not None
     manifest = Manifest.load(first.data.shards)
@@ -106,8 +109,11 @@ def check(links: list[Link], where: str) -> None:
     check_fits("teacher", teacher, manifest, first.data.stream)
     for link in links:
         try:
-            teacher = meta_student(link.config.student, teacher)
-        except KdError as error:
+            student = meta_student(link.config.student, teacher)
+            objectives = settled_objectives(link.config, link.job.updates, student, [teacher])
+            plan_phases(link.config.phases_of(link.job.updates), objectives, student, tokens_per_update=0)
+            teacher = student
+        except (KdError, LaunchError) as error:
             raise LaunchError(f"{where}: links.{link.name}: {error}") from None
 
 

@@ -74,7 +74,7 @@ def _line(place: str, mistake: dict[str, Any], root: type[BaseModel]) -> str:
 
 def _expected(mistake: Any) -> str:
     """`Input should be greater than 0` -> `greater than 0`."""
-    text = re.sub(r"^(Input|String|List|Tuple|Dictionary) should (be|have) ", "", mistake["msg"]).partition(" after validation")[0]
+    text = re.sub(r"^(Input|Value|String|List|Tuple|Dictionary) should (be|have) ", "", mistake["msg"]).partition(" after validation")[0]
     return WORDS.get(mistake["type"], text)
 
 

@@ -127,7 +127,7 @@ def test_parts_that_are_not_there_are_refused(tiny_bert):
         PhaseSettings(name="x", trains=["layers 1-2"])
     for part in ("layers 4", "layers 2..7", "layers 3..1"):
         phases = phases_of([PhaseSettings(name="x", trains=[part])], [MaskedLM()], RUN, 5)
-        with pytest.raises(KdError, match=f"expected layers from 0 to 3 in phase x, got {part}"):
+        with pytest.raises(KdError, match=rf"phases\.\d\.(trains|freezes): expected ascending layers from 0 to 3, got {part}"):
             check_layers(phases, tiny_bert)
 
 

@@ -85,5 +85,5 @@ def test_what_cannot_be_a_schedule_is_refused_with_a_line(settings, line):
     ],
 )
 def test_a_schedule_that_does_not_fit_into_the_run_is_refused(schedule, updates):
-    with pytest.raises(ValueError, match=r"expected a schedule that ends after it starts|expected ascending steps within 20 updates"):
+    with pytest.raises(ValueError, match=r"expected a schedule that ends after it starts|expected at to ascend within 20 updates"):
         values(schedule, updates)

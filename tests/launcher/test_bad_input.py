@@ -68,6 +68,7 @@ def refused(corpus, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "objective=[{kind: mlm, weight: {schedule: linear, from: 1, to: 2, start: 0.8, end: 3}}]",
             "objective.0.weight: expected a schedule that ends after it starts, within 12 updates, got 10 to 3; correct it",
         ),
+        (STATES % "[{student: 0, teacher: []}]", "objective.0.layer_map.0.teacher: expected at least 1 item, got 0; correct it"),
         (STATES % "[{student: 0}]", "objective.0.layer_map.0.teacher: expected a value, got none; add it"),
         (STATES % "[{student: 0.5, teacher: 1}]", "objective.0.layer_map.0.student: expected a whole number, got 0.5; correct it"),
         (STATES % "[{student: 9, teacher: 1}]", "expected student layers from 0 to 1 (or -2 to -1, from the end), got 9; correct the pair"),

@@ -62,6 +62,23 @@ def test_a_link_larger_than_its_teacher_is_found_before_anything_runs(made, tmp_
         check(links, "x.yaml")
 
 
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("objective=[{kind: relations, heads: 7}]", r"objective\.0 \(relations\)\.heads: expected a number that divides .* 32, got 7"),
+        (
+            "student={count: 1, width: 16, architecture: same}",
+            r"objective\.2 \(cosine\): expected a student of the teacher's width 32, got 16",
+        ),
+        ("phases=[{name: a, trains: [layers 1]}]", r"phases\.0\.trains: expected ascending layers from 0 to 0, got layers 1"),
+    ],
+)
+def test_a_link_whose_terms_or_phases_do_not_fit_is_found_before_anything_runs(made, tmp_path: Path, second: str, message: str):
+    links = plan(made({"two": [], "one": [second]}), "x.yaml", tmp_path, [])
+    with pytest.raises(LaunchError, match=rf"x\.yaml: links\.one: {message}"):
+        check(links, "x.yaml")
+
+
 def test_a_base_without_a_teacher_is_one_line(made, corpus, tmp_path: Path):
     alone = made({"a": []}, "teacher=null", "objective=[{kind: mlm}]", f"student.init={corpus.model}")
     with pytest.raises(LaunchError, match=r"x\.yaml: links\.a: expected a teacher, got teacher: null; name one in the base"):

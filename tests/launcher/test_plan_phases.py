@@ -40,7 +40,7 @@ def test_a_run_without_phases_shows_none(make_config):
         (["phases=[{name: a, updates: 9}]"], "phases: expected phases that fill the run's 12 updates, got 9 = 9; lengthen one"),
         (["phases=[{name: a}, {name: a, share: 0.5}]"], "phases: expected a name of its own for each, got a, a; rename one"),
         (["phases=[{name: a, updates: 3, share: 0.5}]"], "phases.0.share: expected either updates or share, got both; keep one"),
-        (["phases=[{name: a, trains: [layers 5]}]"], "phases: expected layers from 0 to 1 in phase a, got layers 5; correct it"),
+        (["phases=[{name: a, trains: [layers 5]}]"], "phases.0.trains: expected ascending layers from 0 to 1, got layers 5; correct it"),
         (["phases=[{name: a, trains: [heads]}]"], "phases.0.trains.0: expected all, embeddings, layers, layers 0..2, head or projections"),
         (
             ["phases=[{name: a, trains: [head], freezes: [head]}]"],
