@@ -89,6 +89,15 @@ def _check_variant(path: str, config: PreTrainedConfig, family: Family) -> None:
     """KdError for variants of the newer families that no released model uses and nothing here is tested with."""
     if family.name == "modernbert" and not config.decoder_bias:
         raise KdError(f"{path}: expected a decoder with a bias, got decoder_bias: false; set it to true (a bias of 0 is the same model)")
+    if family.name == "modernbert" and (config.hidden_size // config.num_attention_heads) % 2:
+        size = config.hidden_size // config.num_attention_heads
+        got = f"{config.hidden_size} / {config.num_attention_heads} = {size}"
+        raise KdError(f"{path}: expected heads of an even size, got {got}; its positions turn them in pairs: correct config.json")
+    if family.name == "mpnet" and config.relative_attention_num_buckets < 32:
+        got = config.relative_attention_num_buckets
+        raise KdError(
+            f"{path}: expected relative_attention_num_buckets of at least 32, which its code fixes, got {got}; correct config.json"
+        )
     if family.name == "albert" and (config.num_hidden_groups, config.inner_group_num) != (1, 1):
         got = f"num_hidden_groups: {config.num_hidden_groups} and inner_group_num: {config.inner_group_num}"
         raise KdError(f"{path}: expected one layer that all passes share, got {got}; use a model that has it")

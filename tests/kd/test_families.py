@@ -77,6 +77,34 @@ def test_a_convolution_over_the_row_is_right_with_one_document_a_row_and_declare
             torch.testing.assert_close(logits[row, :length], alone(model, ids[row, :length]), **FP64)
 
 
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("bert", {}),
+        ("xlm-roberta", {"pad_token_id": 5}),
+        ("deberta-v3", {"position_buckets": 11}),
+        ("modernbert", {"global_attn_every_n_layers": 2}),
+    ],
+)
+def test_sizes_that_nothing_divides_are_right_too(make_model, saved, tiny_batch, tmp_path, name, own):
+    """7 layers, 3 heads of 20, 77 neurons, 131 tokens, 53 positions; a student of layers 0, 3, 6, narrowed to 2 heads of 20."""
+    sizes = {"hidden_size": 60, "num_attention_heads": 3, "intermediate_size": 77, "vocab_size": 131, "max_position_embeddings": 53}
+    model = make_model(name, layers=7, **sizes | own)
+    teacher = load_mlm(saved(model))
+    settings = StudentSettings(layers=[0, 3, 6], architecture="same", width=40, heads=2, shrink="magnitude")
+    student = make_student(settings, teacher, seed=3).eval()
+    save_student(student, tmp_path / "student", training={}, tokenizer_folder=None)
+    with quiet_transformers():
+        again = AutoModelForMaskedLM.from_pretrained(tmp_path / "student")
+    inside = tiny_batch.segments[0] == 2
+    ids = tiny_batch.input_ids[0, inside]
+    with torch.no_grad():
+        for encoder, alone_there in ((teacher, model), (student, again)):
+            assert encoder.logits(encoder(tiny_batch).last).shape[-1] == 131
+            torch.testing.assert_close(encoder.logits(encoder(tiny_batch).last)[0, inside], alone(alone_there, ids), rtol=1e-4, atol=1e-4)
+    assert (student.layers, student.width, student.heads) == (3, 40, 2)
+
+
 def test_the_sliding_window_matters_in_the_packed_test_above(make_model, tiny_batch):
     narrow, wide = (Encoder(make_model("modernbert", local_attention=size)) for size in (6, 64))
     with torch.no_grad():
@@ -234,6 +262,8 @@ def test_positions_cannot_be_frozen_where_there_is_no_table_of_them(make_model):
         ("albert", {"num_hidden_groups": 2}, "one layer that all passes share, got num_hidden_groups: 2"),
         ("albert", {"inner_group_num": 2}, "inner_group_num: 2"),
         ("deberta-v3", {"embedding_size": 16}, "embeddings as wide as the layers"),
+        ("mpnet", {"relative_attention_num_buckets": 12}, "relative_attention_num_buckets of at least 32, .*, got 12"),
+        ("modernbert", {"hidden_size": 60}, "heads of an even size, got 60 / 4 = 15"),
         ("mpnet", {"num_attention_heads": 5}, "num_attention_heads to divide hidden_size = 32, got 5"),
     ],
 )
