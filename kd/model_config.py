@@ -119,6 +119,10 @@ def _is_folder(path: str) -> bool:
 def _unreadable(path: str, folder: bool, error: Exception) -> str:
     if isinstance(error, KeyError) or "model type" in str(error) or "model_type" in str(error):
         return f"expected a model of a known family ({', '.join(FAMILIES)}), got another or none in config.json; use one of those"
+    if "custom code" in str(error):
+        return (
+            f"expected a model of a known family ({', '.join(FAMILIES)}), got one with its own code, which is never run; use one of those"
+        )
     if folder:
         return f"expected a readable config.json, got {one_line(error)}; fetch the model again"
     return "expected a model folder or a name that the hub or its cache knows, got neither; check the path, or the network"

@@ -43,13 +43,14 @@ TERMS = [
     {"kind": "rkd_angle", "group_rows": 1},
     {"kind": "contrastive", "group_rows": 1, "projection": "shared"},
 ]
-# (teacher mode, ZeRO stage, precision, micro-batch, activation checkpointing)
+# (teacher mode, of several teachers joined by +, ZeRO stage, precision, micro-batch, activation checkpointing)
 WAYS = [
     ("replicated", 0, "fp32", 1, False),
     ("zero3", 3, "fp32", 1, True),
     ("tensor_parallel", 2, "fp32", 2, True),
     ("zero3", 3, "bf16", 2, False),
     ("tensor_parallel", 1, "bf16", 2, False),
+    ("zero3+tensor_parallel", 3, "fp32", 2, False),  # of two copies of one teacher: what they teach together, it teaches alone
 ]
 
 
@@ -76,10 +77,14 @@ def batches(update: int, micro_batch: int, rank: int, world: int) -> list[Batch]
 
 
 def make(teacher: str, student: str, mode: str, stage: int, precision: str, micro_batch: int, checkpointing: bool) -> Trainer:
+    members = [MemberSettings(model=teacher, mode=one, weight=weight) for one, weight in zip(mode.split("+"), (3.0, 1.0), strict=False)]
+    terms = TypeAdapter(list[Term]).validate_python(TERMS)
+    if len(members) > 1:  # each other term on states learns from each
+        terms = [term.model_copy(update={"teacher": n % 2}) if term.asks and not term.mixes else term for n, term in enumerate(terms)]
     return Trainer(
         load_mlm(student),
-        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, distributed.device()),
-        phases_of([], TypeAdapter(list[Term]).validate_python(TERMS), OPTIMIZER, UPDATES),
+        make_teachers(members, "mean", 1, precision, distributed.device()),
+        phases_of([], terms, OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=TrainSettings(
             global_batch=ROWS,

@@ -1,4 +1,4 @@
-"""Every term on one and two ranks: each kind of teacher, ZeRO stage and micro-batch, with and without checkpointed activations."""
+"""Every term on one and two ranks: each kind of teacher, alone and two together, ZeRO stage and micro-batch, activation checkpoints."""
 
 import json
 from pathlib import Path
