@@ -78,11 +78,10 @@ def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], studen
 def logit_chunks(objective: Objective) -> int:
     """How many [chunk, V] in fp32 exist at most (kd.head, kd.mixture); objective: settled."""
     terms = objective.on_logits
-    asking = [term for term in terms if term.asks]
-    taught = int(bool(asking))  # one teacher's, which exist too while a term that asks for none is computed
-    most = max((term.chunks + (0 if term.asks else taught) for term in terms), default=0)
-    if len(objective.teachers) > 1 and asking:  # one's, it softened, and what each term sees
-        most += 1 + len({(term.teacher, str(getattr(term, "temperature", None))) for term in asking})
+    several = len(objective.teachers) > 1
+    # what the terms see of the teachers, which all exist while one of the terms is computed
+    seen = {(term.teacher, str(getattr(term, "temperature", None))) if several else None for term in terms if term.asks}
+    most = max((term.chunks + len(seen) - bool(term.asks) for term in terms), default=0)
     return most + int(len(terms) > 1)  # the gradient of the terms before
 
 

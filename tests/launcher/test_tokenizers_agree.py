@@ -35,7 +35,7 @@ def test_several_teachers_of_one_tokenizer_stand_in_the_plan(make_config, corpus
     assert [teacher.mode for teacher in plan.teachers] == ["replicated", "zero3"]
     assert plan.teachers[0].bytes == 2 * plan.teachers[1].bytes
     assert "teacher 1" in dict(rows(plan))
-    assert plan.logits_bytes == 4 * 48 * corpus.vocabulary * 4  # the student's, one teacher's, it softened, the mixture
+    assert plan.logits_bytes == 4 * 48 * corpus.vocabulary * 8  # soft targets' seven, the mixture among them, and a gradient
 
 
 def test_the_first_token_that_differs_is_named(make_config, corpus, second):
