@@ -108,9 +108,9 @@ def test_a_row_of_padding_alone_needs_no_states(make_model, saved, tiny_batch, t
         ([SoftTargets(), HiddenCosine(), LogitMSE(), MaskedLM()], "all", None),
         ([SoftTargets(positions="masked"), MaskedLM(), HiddenCosine(positions="masked")], "masked", None),
         ([HiddenMSE(layer_map=[{"student": 3, "teacher": [3]}])], "all", None),
-        ([HiddenMSE()], "all", r"objective \(hidden_mse\): expected a teacher that gives hidden, got a cached one, which gives"),
-        ([MaskedLM(), SoftTargets()], "masked", r"objective \(soft_targets\): expected a cache of all positions, got one of masked"),
-        ([HiddenCosine(positions="first")], "masked", r"objective \(cosine\): expected a cache of all positions"),
+        ([HiddenMSE()], "all", r"objective\.0 \(hidden_mse\): expected a teacher that gives hidden, got a cached one, which gives"),
+        ([MaskedLM(), SoftTargets()], "masked", r"objective\.1 \(soft_targets\): expected a cache of all positions, got one of masked"),
+        ([HiddenCosine(positions="first")], "masked", r"objective\.0 \(cosine\): expected a cache of all positions"),
     ],
 )
 def test_terms_that_a_cache_cannot_teach_are_refused(terms, positions, message):

@@ -82,7 +82,7 @@ def refused(corpus, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "objective=[{kind: similarity, group_rows: 3}]",
             "objective.0.group_rows: expected a number that divides train.micro_batch = 2, got 3; change either",
         ),
-        ("teacher.mode=cached", "teacher.mode: expected 'replicated', 'zero3' or 'tensor_parallel', got 'cached'; correct it"),
+        ("teacher.mode=cached", "teacher.cache: expected a folder for mode: cached, got none; name one, and fill it: stillhouse cache"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line(refused, settings: str, line: str):
