@@ -85,7 +85,7 @@ class _ChunkedTerms(torch.autograd.Function):
                 sums[k] += values.detach().double().sum()
                 if logits.requires_grad:
                     (own,) = torch.autograd.grad(share, logits)
-                    gradient = own if gradient is None else gradient.add_(own)
+                    gradient = own.contiguous() if gradient is None else gradient.add_(own)  # may be one number, expanded
                     del own
                 del share, view, values
             del logits, taught

@@ -77,7 +77,7 @@ def by_similarity(table: Tensor) -> list[LayerPair]:
     Raises KdError when there are more student than teacher layers.
     """
     students, teachers = table.shape
-    check_layers(students, teachers)
+    check_learned(students, teachers)
     values = table.double().tolist()
     # best[t]: largest sum for the student layers so far, the last of them at t, and where the others are
     best: list[tuple[float, list[int]]] = [(value, [t]) for t, value in enumerate(values[0])]
@@ -91,7 +91,7 @@ def by_similarity(table: Tensor) -> list[LayerPair]:
     return [LayerPair(student=i, teacher=[t]) for i, t in enumerate(path)]
 
 
-def check_layers(student: int, teacher: int) -> None:
+def check_learned(student: int, teacher: int) -> None:
     """Raise KdError, one line, where a student has too many layers for a learned map."""
     if student > teacher:
         raise KdError(f"layer_map: expected a student of at most {teacher} layers, the teacher's, for cka, got {student}; name pairs")

@@ -5,7 +5,7 @@ import argparse
 from rich.console import Console
 
 from data_shards.manifest import Manifest
-from kd.layer_map import by_similarity, check_layers
+from kd.layer_map import by_similarity, check_learned
 from kd.models import load_mlm
 from kd.similarity import layer_similarity
 from kd.student import make_student
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     manifest, shape = Manifest.load(config.data.shards), meta_model(first.model)
     for name, encoder in (("teacher", shape), ("student", meta_student(config.student, shape))):
         wiring.check_fits(name, encoder, manifest, config.data.stream)
-        check_layers(encoder.layers, shape.layers)
+        check_learned(encoder.layers, shape.layers)
     teacher = load_mlm(first.model)
     student = make_student(config.student, teacher, config.train.seed, wiring.sample_of(config))
     table = layer_similarity(student, teacher, sample(config, arguments.tokens), arguments.tokens)

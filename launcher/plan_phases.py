@@ -38,7 +38,7 @@ def settled_objectives(config: RunConfig, updates: int, student: Encoder, teache
     phases = as_copied(config.phases_of(updates), config, teachers[0].layers) if teachers else config.phases_of(updates)
     asked = {term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)}
     for number in asked:
-        layer_map.check_layers(student.layers, teachers[number].layers)
+        layer_map.check_learned(student.layers, teachers[number].layers)
     for phase in phases:
         terms = [term.model_copy(update={"layer_map": "uniform"}) if asks_for_cka(term) else term for term in phase.terms]
         objectives.append(settled(Objective(terms, chunk_tokens=1, places=phase.place), Shape.of(student), shapes, config.combine))

@@ -8,7 +8,7 @@ from torch import Tensor
 from kd.decoder import Decoder
 from kd.head import chunked_terms
 from kd.mixture import TeacherHeads, Wanted
-from kd.terms import MaskedLM, SoftTargets
+from kd.terms import LogitView, MaskedLM, SoftTargets
 
 TOKENS, WIDTH, VOCABULARY, PADDED = 13, 8, 29, 32
 TERMS = [SoftTargets(temperature=2.0, weight=5.0), MaskedLM(weight=2.0)]
@@ -110,3 +110,18 @@ def test_no_selected_token_is_a_loss_of_zero_with_zero_gradients() -> None:
     assert float(loss) == 0
     assert sums.tolist() == [0, 0]
     assert float(gradients["w"].abs().max()) == 0
+
+
+class Sum(MaskedLM):
+    """The sum of a token's logits: each has the same gradient, which autograd gives as one number seen V times."""
+
+    def __call__(self, view: LogitView) -> Tensor:
+        return view.student.logits.sum(-1)
+
+
+def test_a_gradient_that_is_one_number_seen_often_can_be_added_to() -> None:
+    z, decoder = torch.ones(3, WIDTH, requires_grad=True), Decoder(torch.ones(VOCABULARY, WIDTH), torch.zeros(VOCABULARY), VOCABULARY)
+    labels, scales = torch.zeros(3, dtype=torch.int64), torch.ones(2, 3)
+    loss, _ = chunked_terms((z, decoder), TeacherHeads({}), labels, [Sum(), Sum()], [None, None], scales, 2)
+    loss.backward()
+    assert torch.equal(z.grad, torch.full((3, WIDTH), 2.0 * VOCABULARY))
