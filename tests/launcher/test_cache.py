@@ -27,13 +27,17 @@ def cached(make_config, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def fill(corpus, tmp_path):
+def fill(corpus, tmp_path, monkeypatch):
     """fill(*overrides, mode=…, positions=…): the verb; the header that it leaves."""
 
     def run(*overrides: str, mode: str = "replicated", positions: str | None = None) -> CacheHeader:
-        own = [f"data.shards={corpus.shards}", f"teacher.model={corpus.model}", f"run.folder={tmp_path / 'run'}"]
-        settings = [*own, "teacher.mode=cached", f"teacher.cache={tmp_path / 'cache'}", *overrides]
-        assert cache.run(argparse.Namespace(config="tiny", settings=settings, mode=mode, positions=positions)) == 0
+        paths = [f"data.shards={corpus.shards}", f"teacher.model={corpus.model}", f"run.folder={tmp_path / 'run'}"]
+        settings = [*paths, "teacher.mode=cached", f"teacher.cache={tmp_path / 'cache'}", *overrides]
+        with monkeypatch.context() as own:
+            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):  # which a group of one leaves behind
+                own.setenv(name, "0")
+                own.delenv(name)
+            assert cache.run(argparse.Namespace(config="tiny", settings=settings, mode=mode, positions=positions)) == 0
         return read_header(tmp_path / "cache")
 
     return run
@@ -53,7 +57,7 @@ def test_a_run_is_planned_only_when_its_cache_covers_it(cached, fill):
     assert any("cached" in value for _, value in rows(plan))
     with pytest.raises(LaunchError, match=r"got the first 0 of them \(it has those of another corpus, order or masking\); fill it"):
         make_plan(cached("train.updates=4", "data.seed=7"), 1)
-    with pytest.raises(Exception, match=r"objective \(hidden_mse\): expected a teacher that gives hidden, got a cached one"):
+    with pytest.raises(Exception, match=r"objective\.0 \(hidden_mse\): expected a teacher that gives hidden, got a cached one"):
         make_plan(cached("train.updates=4", "objective=[{kind: hidden_mse}]"), 1)
 
 
@@ -100,7 +104,7 @@ def test_what_the_objective_looks_at_is_what_is_kept(fill, cached):
     assert (few.positions, few.rows) == ("masked", 16)
     assert few.tokens < 0.2 * 16 * 32
     make_plan(cached(MASKED, "train.updates=2"), 1)
-    with pytest.raises(Exception, match=r"objective \(cosine\): expected a cache of all positions, got one of masked positions alone"):
+    with pytest.raises(Exception, match=r"objective\.0 \(cosine\): expected a cache of all positions, got one of masked positions alone"):
         make_plan(cached("objective=[{kind: cosine}]", "train.updates=2"), 1)
     with pytest.raises(Exception, match="expected all positions, as the objective asks, got masked ones alone; name another folder"):
         fill("objective=[{kind: cosine}]", "train.updates=2")
@@ -110,7 +114,7 @@ def test_what_the_objective_looks_at_is_what_is_kept(fill, cached):
 def test_what_cannot_be_filled_is_one_line(fill, cached, make_config, corpus, tmp_path, monkeypatch):
     with pytest.raises(LaunchError, match=r"teacher.mode: expected cached, and a folder, got neither; add teacher.mode=cached"):
         fill("teacher.mode=replicated", "teacher.cache=null")
-    with pytest.raises(Exception, match=r"objective \(embedding_mse\): expected a teacher that gives embeddings, got a cached one"):
+    with pytest.raises(Exception, match=r"objective\.0 \(embedding_mse\): expected a teacher that gives embeddings, got a cached one"):
         fill("objective=[{kind: embedding_mse}]")
     assert not (tmp_path / "cache" / "cache.json").exists()
     fill("train.updates=1")
