@@ -34,7 +34,5 @@ class Agreed(LaunchError):
     """Every rank raises this one with the same words at the same time: none has to be told."""
 
 
-class NotMet(LaunchError):
+class NotMet(RankLost):
     """The ranks did not find each other."""
-
-    code = 1

@@ -11,7 +11,8 @@ set -euo pipefail
 name=build_shards.sh
 script=$0
 if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
-  script=$(scontrol show job -o "$SLURM_JOB_ID" | sed -n 's/.* Command=\([^ ]*\).*/\1/p' | sed -n 1p)
+  script=$(scontrol show job -o "$SLURM_JOB_ID") && script=${script#* Command=} # path and arguments; either may have spaces
+  case $script in *"/$name"*) script=${script%%"/$name"*}/$name ;; *) script=${script%% *} ;; esac
 fi
 scripts=$(cd "$(dirname "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}

@@ -16,7 +16,8 @@ name=distil_pretrain.sh
 # In a job, $0 is Slurm's own copy: ask Slurm where the script came from.
 script=$0
 if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
-  script=$(scontrol show job -o "$SLURM_JOB_ID" | sed -n 's/.* Command=\([^ ]*\).*/\1/p')
+  script=$(scontrol show job -o "$SLURM_JOB_ID") && script=${script#* Command=} # path and arguments; either may have spaces
+  case $script in *"/$name"*) script=${script%%"/$name"*}/$name ;; *) script=${script%% *} ;; esac
 fi
 scripts=$(cd "$(dirname "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
@@ -30,8 +31,10 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
 fi
 
 # One folder a job: the other ranks' logs, how far the run has come, which rank failed first.
+# An array's last task has the number of the whole array: to Slurm that means all of them, and requeueing it would restart the others.
 task=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
-export STILLHOUSE_LOGS="${STILLHOUSE_LOGS:-$PWD}/stillhouse-${task:-$SLURM_JOB_ID}"
+task=${task:-$SLURM_JOB_ID}
+export STILLHOUSE_LOGS="${STILLHOUSE_LOGS:-$PWD}/stillhouse-$task"
 mkdir -p "$STILLHOUSE_LOGS"
 export STILLHOUSE_START=$((${SLURM_RESTART_COUNT:-0} + 1))
 export STILLHOUSE_CODE="$STILLHOUSE_LOGS/code-$STILLHOUSE_START"
@@ -51,7 +54,7 @@ if [ -z "${SLURM_NTASKS:-}" ]; then
   declare -A gpus=()
   while read -r nodes gres; do
     for node in $(scontrol show hostnames "$nodes"); do gpus[$node]=$gres; done
-  done < <(scontrol show job -d -o "$SLURM_JOB_ID" | grep -oE ' Nodes=[^ ]+ CPU_IDs=[^ ]+ Mem=[^ ]+ GRES=[^ ]*' |
+  done < <(scontrol show job -d -o "$task" | grep -oE ' Nodes=[^ ]+ CPU_IDs=[^ ]+ Mem=[^ ]+ GRES=[^ ]*' |
     sed -nE 's/.* Nodes=([^ ]+).*GRES=.*gpu:([^(,]*:)?([0-9]+).*/\1 \3/p; t; s/.*//')
   export SLURM_HOSTFILE="$STILLHOUSE_LOGS/hosts-$STILLHOUSE_START"
   for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
@@ -108,6 +111,7 @@ srun --kill-on-bad-exit=1 $layout ${SRUN_FLAGS:-} bash -c '
   trap : TERM INT USR1 USR2
   "$@"
   code=$?
+  case $code in 140 | 143) code=75 ;; esac # USR2 or TERM, before the trainer could catch them: nothing to save, and to be continued
   [ $code = 0 ] || (set -o noclobber; echo "$code $RANK $(hostname)" >"$STILLHOUSE_CODE") 2>/dev/null
   exit $code' task ${STEP_PREFIX:-} "$python" -u "$root/launcher/run.py" "$@" &
 step=$!
@@ -133,11 +137,11 @@ echo "job $SLURM_JOB_ID: the trainer left with $code$who"
 clean
 
 # 75: saved after a signal, to be continued. Never against a user's scancel, after which the job is no longer RUNNING.
-if [[ " ${STILLHOUSE_REQUEUE_ON:-75} " == *" $code "* ]] && scontrol show job -o "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING '; then
+if [[ " ${STILLHOUSE_REQUEUE_ON:-75} " == *" $code "* ]] && scontrol show job -o "$task" | grep -q 'JobState=RUNNING '; then
   if [ "$(progress)" = "$(cut -d' ' -f1 "$STILLHOUSE_LOGS/starts")" ] && [ "$starts" -ge "$limit" ]; then
     no_progress "$starts"
   else
-    scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this shell meanwhile
+    scontrol requeue "$task" && sleep 60 # Slurm ends this shell meanwhile
   fi
 fi
 exit "$code"

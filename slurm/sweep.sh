@@ -13,13 +13,15 @@ set -euo pipefail
 name=sweep.sh
 script=$0
 if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
-  script=$(scontrol show job -o "$SLURM_JOB_ID" | sed -n 's/.* Command=\([^ ]*\).*/\1/p' | sed -n 1p)
+  script=$(scontrol show job -o "$SLURM_JOB_ID") && script=${script#* Command=} # path and arguments; either may have spaces
+  case $script in *"/$name"*) script=${script%%"/$name"*}/$name ;; *) script=${script%% *} ;; esac
 fi
 scripts=$(cd "$(dirname "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
 source "$scripts/common.sh"
 
-lines() { grep -v -E '^[[:space:]]*(#|$)' "$1" || true; }
+lines() { tr -d '\r' <"$1" | grep -v -E '^[[:space:]]*(#|$)' || true; }
+split() { xargs -n 1 printf '%s\n' <<<"$1" 2>/dev/null || die "expected words quoted as in a shell, got a quote that does not end: $1"; }
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   if [ "${1:-}" = --test-only ]; then test=1; shift; fi
   [ -f "${1:-}" ] || die "expected a file with a line for each run, got ${1:-nothing}"
@@ -28,7 +30,10 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   count=$(lines "$list" | wc -l)
   [ "$count" -gt 0 ] || die "$list: expected a line for each run, got none"
   number=0
-  while read -r line; do echo "run $((++number)): $line" >&2; done < <(lines "$list")
+  while IFS= read -r line; do
+    split "$line" >/dev/null
+    echo "run $((++number)): $line" >&2
+  done < <(lines "$list")
   kept=$PWD/.stillhouse-sweep-$(date +%Y%m%d-%H%M%S)-$$.txt # the jobs read this copy: the list may change meanwhile
   if [ -z "${test:-}" ]; then lines "$list" >"$kept"; fi
   # shellcheck disable=SC2086  # flags are words
@@ -39,7 +44,8 @@ fi
 kept=$1
 shift
 line=$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$kept")
-mapfile -t more < <(xargs -n 1 printf '%s\n' <<<"$line")
+more=$(split "$line")
+mapfile -t more <<<"$more"
 folder=
 for word in "$@"; do [[ $word != run.folder=* ]] || folder=${word#run.folder=}; done
 [ -n "$folder" ] || folder=runs/sweep

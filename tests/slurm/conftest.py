@@ -1,54 +1,12 @@
-"""A real Slurm of two hosts for the tests of this folder, started once."""
+"""A real Slurm of three hosts for the tests of this folder, started once."""
 
 import os
-import shutil
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster import Cluster, running, what_it_lacks
 from stand_in import STAND_IN
-
-HERE = Path(__file__).resolve().parent
-TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "unshare", "nsenter", "ip")
-INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge iproute2"
-SHAPE = {"NODES": "3", "CPUS": "4 4 2", "GPUS": "0 2 1"}
-ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
-
-
-class Cluster:
-    """The login node: runs Slurm's client commands and waits for jobs."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def run(self, *command: str, cwd: Path | None = None, **environment: str) -> str:
-        """What the command printed; its failure is an AssertionError with both its streams."""
-        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
-        done = subprocess.run(
-            command, cwd=cwd, env=env | environment | {"PATH": path}, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def submit(self, *command: str, cwd: Path, **environment: str) -> str:
-        """The job's number."""
-        return self.run(*command, cwd=cwd, **environment).split()[-1]
-
-    def job(self, number: str) -> dict[str, str]:
-        """Slurm's facts about the job by name, such as JobState, ExitCode and Restarts."""
-        words = self.run("scontrol", "show", "job", "-o", number).split()
-        return dict(word.split("=", 1) for word in words if "=" in word)
-
-    def wait(self, number: str, states: set[str] = ENDED, timeout_seconds: float = 60) -> dict[str, str]:
-        end = time.monotonic() + timeout_seconds
-        while (facts := self.job(number))["JobState"] not in states:
-            assert time.monotonic() < end, f"job {number}: expected one of {states} in {timeout_seconds} s, got {facts}"
-            time.sleep(0.2)
-        return facts
 
 
 @pytest.fixture
@@ -61,29 +19,11 @@ def stand_in(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Cluster]:
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    lacks = "root, for the hosts' namespaces" if os.geteuid() else f"{', '.join(missing)}: {INSTALL}" if missing else ""
+    lacks = what_it_lacks()
     if lacks:
-        message = f"a Slurm of two hosts needs {lacks}"
+        message = f"a Slurm of three hosts needs {lacks}"
         if os.environ.get("CI") == "true":
             pytest.fail(f"{message} (in CI this is a failure)")
         pytest.skip(message)
-    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # a short path: it holds sockets
-    try:
-        # A file and no pipe for its output: the daemons that stay would keep a pipe open.
-        with (folder / "up.log").open("w+") as log:
-            up = subprocess.run(
-                [HERE / "cluster_up.sh", folder],
-                env=os.environ | SHAPE,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                timeout=60,
-                check=False,
-            )
-            log.seek(0)
-            assert up.returncode == 0, log.read()
-        yield Cluster(folder)
-    finally:
-        subprocess.run([HERE / "cluster_down.sh", folder], timeout=60, check=True)
-        shutil.rmtree(folder)
+    with running(NODES="3", CPUS="4 4 2", GPUS="0 2 1") as cluster:
+        yield cluster

@@ -22,7 +22,7 @@ if words.get("until") == "signal" and start == 0:
     signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 os.makedirs(facts["TORCH_EXTENSIONS_DIR"], exist_ok=True)
-place = Path(f"rank-{facts['RANK']}-{start}.json")
+place = Path(f"rank-{facts['RANK']}-{start}{os.environ.get('SLURM_ARRAY_TASK_ID', '')}.json")
 place.with_suffix(".part").write_text(json.dumps(facts))
 place.with_suffix(".part").rename(place)
 if words.get("until") in ("signal", "cancel") and start == 0 or words.get("fails") not in (None, facts["RANK"]):

@@ -1,5 +1,6 @@
 """What the scripts of slurm/ do on a real Slurm whose nodes differ, with a stand-in for the trainer: ranks, logs, requeueing, siblings."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -89,25 +90,34 @@ def test_each_script_prints_its_plan_and_lets_slurm_judge_it_without_submitting(
     assert "node configuration is not available" in refused
 
 
-def test_a_sweep_is_an_array_with_a_run_for_each_line(slurm: Any, stand_in: Path):
-    (stand_in / "list.txt").write_text("train.seed=1\n# a remark\ntrain.seed=2 'run.name=two words' run.folder=mine\n")
+def test_a_sweep_is_an_array_with_a_run_for_each_line_and_a_requeueing_of_one_leaves_the_others_alone(slurm: Any, stand_in: Path):
+    (stand_in / "list.txt").write_text("until=cancel\r\n# a remark\n\ntrain.seed=2 'run.name=two words' run.folder=mine until=signal")
     words = [str(SCRIPTS / "sweep.sh"), "list.txt", "--config", "x.yaml", "run.folder=runs/s"]
-    flags = {"SBATCH_FLAGS": "--nodes=1 --ntasks=1", "SWEEP_LIMIT": "1"}
-    number = slurm.submit(*words, cwd=stand_in, **own(stand_in), **flags)
+    number = slurm.submit(*words, cwd=stand_in, SBATCH_FLAGS="--nodes=1 --ntasks=1", **own(stand_in))
+    runs = [f"{number}_{line}" for line in (1, 2)]
     end = time.monotonic() + 60
-    while slurm.run("squeue", "-h", "-j", number):
+    while len(list(stand_in.glob("rank-0-0?.json"))) < 2:
         assert time.monotonic() < end
-        time.sleep(0.3)
-    found = [path.read_text() for path in sorted(stand_in.glob("stillhouse-sweep-*.out"))]
-    assert ["left with 0" in text for text in found] == [True, True], found
-    last = facts_of(stand_in, count=1)[0]["argv"]
-    assert last == [
-        "--config",
-        "x.yaml",
-        "run.folder=runs/s",
-        "run.folder=runs/s/2",
-        "train.seed=2",
-        "run.name=two words",
-        "run.folder=mine",
+        time.sleep(0.1)
+    (run,) = [run for run in runs if slurm.job(run)["JobId"] == number]
+    assert run == runs[1], "whose number is that of the whole array"
+    slurm.run("scancel", "--batch", "--signal=USR2", run)
+    facts = slurm.wait(run)
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), log_of(stand_in, f"sweep-{run}")
+    other = slurm.job(runs[0])
+    assert (other["JobState"], other["Restarts"]) == ("RUNNING", "0"), log_of(stand_in, f"sweep-{runs[0]}")
+    slurm.run("scancel", runs[0])
+    assert slurm.wait(runs[0])["JobState"] == "CANCELLED"
+    given = [json.loads((stand_in / f"rank-0-{name}.json").read_text())["argv"][2:] for name in ("01", "12")]
+    assert given[0] == ["run.folder=runs/s", "run.folder=runs/s/1", "until=cancel"]
+    more = ["train.seed=2", "run.name=two words", "run.folder=mine", "until=signal"]
+    assert given[1] == ["run.folder=runs/s", "run.folder=runs/s/2", *more]
+
+
+def test_a_line_of_a_sweep_whose_quote_does_not_end_is_refused_before_anything_is_submitted(slurm: Any, stand_in: Path):
+    (stand_in / "list.txt").write_text("train.seed=1\nrun.name=it's\n")
+    told = slurm.run("bash", "-c", f"{SCRIPTS / 'sweep.sh'} list.txt --config x.yaml 2>&1 || echo code $?", cwd=stand_in, **own(stand_in))
+    assert told.splitlines()[-2:] == [
+        "sweep.sh: expected words quoted as in a shell, got a quote that does not end: run.name=it's",
+        "code 2",
     ]
-    assert "run.folder=runs/s/1" in found[0] or "train.seed=1" in found[0]
