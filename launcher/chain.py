@@ -20,6 +20,7 @@ from launcher import config as configuration
 from launcher import preflight, scores
 from launcher.comparison import Words, folder_name, refuse_decided, resolved
 from launcher.config import RunConfig, Text
+from launcher.console import Listened
 from launcher.errors import LaunchError
 from launcher.jobs import Job, last_words, run_jobs, updates_in
 from launcher.plan import meta_model, meta_student
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     root = Path(arguments.folder) / Path(file).stem
     links = plan(chain, file, root, words)
     check(links, file)
-    console = Console()
+    console = Listened()
     if arguments.dry_run:
         for link in links:
             teacher = link.config.teacher.model if link.config.teacher is not None else ""

@@ -5,7 +5,7 @@ import sys
 from importlib import import_module
 
 from launcher.arguments import parser
-from launcher.run import guarded
+from launcher.guard import guarded
 
 MODULES = {
     "demo": "launcher.demo",

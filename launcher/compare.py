@@ -25,7 +25,7 @@ from kd.errors import KdError
 from launcher import comparison, pace, plots, preflight, results
 from launcher.comparison import Comparison, PlannedRun
 from launcher.config import RunConfig
-from launcher.console import duration
+from launcher.console import Listened, duration
 from launcher.errors import LaunchError
 from launcher.jobs import Job, last_words, run_jobs
 from launcher.metrics import METRICS, read
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = [word for word in arguments.words if word not in files]
     if not files:
         raise LaunchError("stillhouse compare: expected a comparison file, got none; name one, as configs/compare/layers.yaml")
-    made = [Comparing(file, words, arguments, Console()) for file in files]
+    made = [Comparing(file, words, arguments, Listened()) for file in files]
     names = [comparing.root for comparing in made]
     if len(set(names)) < len(names):
         raise LaunchError(

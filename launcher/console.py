@@ -4,11 +4,14 @@ Pure text in `sentence`, `duration` and `gigabytes`; `Screen` owns the terminal.
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from launcher.streams import silence
 
 LOSS = "loss/"
 
@@ -59,11 +62,20 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
+class Listened(Console):
+    """A console that outlives its reader (`| head -1`), where rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        """What follows goes nowhere."""
+        self.quiet = True
+        silence(sys.stdout)
+
+
 class Screen:
     """A console that shows a run: a live bar on a terminal, plain lines elsewhere (and in a notebook, a pipe or a batch job's log)."""
 
     def __init__(self, name: str, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or Listened()
         self._name = name
         self._bar: Progress | None = None
         self._task: TaskID | None = None

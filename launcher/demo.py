@@ -30,6 +30,7 @@ from kd.models import load_mlm
 from kd.student import make_student
 from launcher import assets, scores
 from launcher import config as configuration
+from launcher.console import Listened
 from launcher.jobs import free_port
 from launcher.run_folder import write_atomically
 from launcher.shards import build_with_progress
@@ -42,7 +43,7 @@ SHARD_TOKENS = 1 << 20
 
 def run(arguments: argparse.Namespace) -> int:
     """The whole demo, or what of it is not done yet."""
-    demo = Demo(Path(arguments.folder), arguments.seed, Console())
+    demo = Demo(Path(arguments.folder), arguments.seed, Listened())
     if demo.done:
         demo.say(f"already done: {demo.report}")
         demo.show()

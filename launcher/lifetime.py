@@ -13,6 +13,7 @@ from launcher.errors import Agreed
 from launcher.opening import meet, newest_checkpoint, open_folder
 from launcher.reporters import Reporters, trim
 from launcher.signals import Exit, StopFlag
+from launcher.streams import say
 from launcher.train import Run
 from launcher.watch import say_aloud, watching
 
@@ -38,7 +39,7 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
     with open_folder(config) as folder:
         if folder.report.exists() and folder.student.exists():
             if distributed.rank() == 0:
-                print(f"already done: student in {folder.student}, scores in {folder.report}", flush=True)
+                say(f"already done: student in {folder.student}, scores in {folder.report}")
             return int(Exit.DONE)
         saved = newest_checkpoint(folder)
         if resume and saved is None:

@@ -15,6 +15,7 @@ from kd.errors import KdError
 from launcher.config import RunConfig
 from launcher.errors import Agreed, LaunchError, NotMet
 from launcher.run_folder import RunFolder
+from launcher.streams import say
 
 
 def meet(timeout_seconds: float) -> None:
@@ -68,7 +69,7 @@ def newest_checkpoint(folder: RunFolder, before: int | None = None) -> Checkpoin
     def find() -> str:
         found, passed_over = checkpoint.newest_good(folder.checkpoints, before)
         for line in passed_over:
-            print(f"passed over: {line}", flush=True)
+            say(f"passed over: {line}")
         if found is None and passed_over and before is None:
             raise LaunchError(
                 f"{folder.checkpoints}: expected a usable checkpoint, got {len(passed_over)} damaged; restore one, or use another folder"

@@ -4,11 +4,9 @@ Works alike under deepspeed, torchrun, srun (RANK, WORLD_SIZE, LOCAL_RANK, MASTE
 """
 
 import argparse
-import errno
 import os
-import platform
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a script: its folder is on the path, the project's is not
@@ -16,15 +14,11 @@ if __package__ in (None, ""):  # started as a script: its folder is on the path,
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings are C++ stacks; what a lost rank means is said in one line
 
-from data_shards.errors import DataError
-from kd.errors import KdError
 from launcher.arguments import TRAIN_EXAMPLE, Parser, add_train
-from launcher.credentials import redacted
-from launcher.errors import LaunchError, NoPlace
+from launcher.errors import NoPlace
+from launcher.guard import guarded
 from launcher.signals import Exit
-
-STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)  # a disk's troubles, not a program's
-MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EACCES, errno.EPERM)  # a user's paths
+from launcher.streams import say
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,41 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher import network  # noqa: PLC0415
 
     network.choose_interface()
-    preflight.prepare_extensions(lambda text: print(text, flush=True))
+    preflight.prepare_extensions(say)
     from launcher import lifetime  # noqa: PLC0415
 
     return lifetime.main(config, resume=arguments.resume)
-
-
-def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """What a door does with errors: a user's mistake is one line and code 2, never a traceback.
-
-    Rank 0 says it, and the first rank of every other host, because a folder may be missing there alone.
-    """
-    os.umask(os.umask(0) | 0o002)  # what a run will read again is never writable for everyone
-    try:
-        return int(action(arguments))
-    except (LaunchError, KdError, DataError) as error:
-        rank = os.environ.get("RANK", "0")
-        own = getattr(error, "every_rank_speaks", False)
-        if rank == "0" or os.environ.get("LOCAL_RANK") == "0" or own:
-            who = "" if rank == "0" and not own else f"rank {rank} on {platform.node()}: "
-            plain = (letter if letter.isprintable() or letter == "\n" else "?" for letter in redacted(str(error)))  # no terminal codes
-            print(f"stillhouse: {who}{''.join(plain)}", file=sys.stderr, flush=True)
-        return int(getattr(error, "code", Exit.BAD_INPUT))
-    except OSError as error:
-        if error.errno in MISPLACED and error.filename is not None:
-            got = (error.strerror or str(error)).lower()
-            told = f"{error.filename}: expected a file or folder that can be used, got {got}; move it, or name another"
-            print(f"stillhouse: {redacted(told)}", file=sys.stderr, flush=True)
-            return int(Exit.BAD_INPUT)
-        if error.errno not in STORAGE:
-            raise
-        print(f"stillhouse: {redacted(str(error))}; see that the disk is there and has room, and start again", file=sys.stderr, flush=True)
-        return int(Exit.FAILED)
-    except KeyboardInterrupt:
-        print("stillhouse: stopped", file=sys.stderr, flush=True)
-        return 130
 
 
 def place() -> tuple[int, int]:
@@ -120,6 +83,7 @@ if __name__ == "__main__":
     try:
         main()
     except SystemExit as end:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # nobody reads any more, or a full disk: what has been done is done
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(int(end.code or 0))  # the interpreter's own end may abort after a run that ended well: see kd.distributed.leave

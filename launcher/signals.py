@@ -5,7 +5,7 @@ import signal
 from enum import IntEnum
 from types import FrameType
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 
 
 class Exit(IntEnum):
@@ -32,10 +32,11 @@ class StopFlag:
 
     @classmethod
     def install(cls) -> "StopFlag":
-        """Catch SIGINT, SIGTERM and SIGUSR2 from now on."""
+        """Catch these signals from now on; under nohup SIGHUP stays without effect."""
         flag = cls()
         for number in CAUGHT:
-            signal.signal(number, flag._caught)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, flag._caught)
         return flag
 
     @property

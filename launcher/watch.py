@@ -30,6 +30,7 @@ from kd.whereabouts import BUILDING, WRITING, Place, Whereabouts
 from launcher.console import size
 from launcher.credentials import redacted
 from launcher.errors import Agreed, LaunchError, OutOfMemory, RankLost
+from launcher.streams import say
 
 BEAT_SECONDS = 1.0
 SILENT_BEATS = 4  # a rank that posts nothing for so long is gone, or its network is
@@ -256,7 +257,7 @@ def is_lost_connection(error: BaseException) -> bool:
 
 def say_aloud(text: str) -> None:
     """A line to stderr, with who says it."""
-    print(f"stillhouse: rank {distributed.rank()} on {socket.gethostname()}: {redacted(text)}", file=sys.stderr, flush=True)
+    say(f"stillhouse: rank {distributed.rank()} on {socket.gethostname()}: {redacted(text)}", sys.stderr)
 
 
 def _post(data: bytes) -> Post:

@@ -113,6 +113,7 @@ srun --kill-on-bad-exit=1 $layout ${SRUN_FLAGS:-} bash -c '
   code=$?
   case $code in 140 | 143) code=75 ;; esac # USR2 or TERM, before the trainer could catch them: nothing to save, and to be continued
   [ $code = 0 ] || (set -o noclobber; echo "$code $RANK $(hostname)" >"$STILLHOUSE_CODE") 2>/dev/null
+  [ "$code $RANK" != "0 0" ] || : >"$STILLHOUSE_CODE-done"
   exit $code' task ${STEP_PREFIX:-} "$python" -u "$root/launcher/run.py" "$@" &
 step=$!
 
@@ -120,11 +121,20 @@ step=$!
 # TERM comes with scancel, which Slurm itself sends to the ranks: here only live on until they have left.
 trap 'echo "job $SLURM_JOB_ID: USR2, passed on to the ranks"; kill -USR2 $step' USR2
 trap : TERM
-code=0
-while :; do
-  wait $step && code=0 || code=$?
-  kill -0 $step 2>/dev/null || break
+# A step's daemon that was killed reports nothing, and srun would wait for it for ever: what the ranks themselves have left behind counts.
+code=0 ended=
+while kill -0 $step 2>/dev/null; do
+  sleep 5 &
+  wait -n || true # the step's end, five seconds, or a signal
+  kill -PIPE $! 2>/dev/null || true
+  [ -e "$STILLHOUSE_CODE" ] || [ -e "$STILLHOUSE_CODE-done" ] || continue
+  ended=${ended:-$SECONDS}
+  if [ $((SECONDS - ended)) -ge "${STILLHOUSE_STEP_SECONDS:-120}" ] && kill -KILL $step 2>/dev/null; then
+    echo "job $SLURM_JOB_ID: the trainer has left, and Slurm's step did not end within ${STILLHOUSE_STEP_SECONDS:-120} s: no longer waited for"
+    [ ! -e "$STILLHOUSE_CODE-done" ] || code=done
+  fi
 done
+if [ $code = 0 ]; then wait $step || code=$?; else code=0; fi
 who=
 if [ -s "$STILLHOUSE_CODE" ]; then
   read -r code rank host <"$STILLHOUSE_CODE"

@@ -123,7 +123,7 @@ def test_checkpoints_and_students_have_the_users_umask(model, tmp_path, mask):
 
 
 def test_the_doors_never_write_for_everyone(monkeypatch):
-    from launcher.run import guarded  # noqa: PLC0415 (the door itself)
+    from launcher.guard import guarded  # noqa: PLC0415 (the door itself)
 
     before = os.umask(0)
     try:

@@ -13,7 +13,8 @@ import pytest
 from launcher import config, lifetime, preflight
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
-from launcher.run import guarded, run
+from launcher.guard import guarded
+from launcher.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,23 +144,6 @@ def test_every_host_says_once_what_is_wrong_there(
     monkeypatch.setenv("LOCAL_RANK", local_rank)
     assert guarded(bad, argparse.Namespace()) == 2
     assert capsys.readouterr().err == said
-
-
-@pytest.mark.parametrize("kind", ["folder where a file should be", "name that is too long"])
-def test_a_path_that_cannot_be_used_is_one_line(no_rank: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str):
-    path = tmp_path if kind.startswith("folder") else tmp_path / ("x" * 300)
-    assert guarded(lambda _: len(path.read_text()), argparse.Namespace()) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"stillhouse: {path}: expected a file or folder that can be used, got ")
-    assert told.count("\n") == 1
-
-
-def test_a_name_cannot_write_to_the_terminal(no_rank: None, capsys: pytest.CaptureFixture[str]):
-    def bad(arguments: argparse.Namespace) -> int:
-        raise LaunchError("a\x1b[2Jb: expected é\n  second line")
-
-    assert guarded(bad, argparse.Namespace()) == 2
-    assert capsys.readouterr().err == "stillhouse: a?[2Jb: expected é\n  second line\n"
 
 
 @pytest.mark.slow

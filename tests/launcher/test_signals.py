@@ -64,7 +64,7 @@ def test_the_exit_codes_are_different_and_known_to_the_batch_scripts():
 
 
 @pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
 def test_the_first_signal_is_remembered_by_name_and_stops_nothing(number: signal.Signals):
     flag = StopFlag.install()
     assert flag.requested is None

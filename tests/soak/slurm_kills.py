@@ -62,6 +62,7 @@ class Soak:
             "TORCH_EXTENSIONS_DIR": str(extensions_folder()),
             "STILLHOUSE_REQUEUE_ON": "75 76 137",
             "STILLHOUSE_STARTS": "9",
+            "STILLHOUSE_STEP_SECONDS": "10",
             "OMP_NUM_THREADS": "1",
         }
         script = str(ROOT / "slurm" / "distil_pretrain.sh")
@@ -95,7 +96,7 @@ class Soak:
                 self.cluster.wait(number, ENDED | {"PENDING"}, timeout_seconds=300)
 
     def hurt(self, number: str, facts: dict[str, str], run: Path, seconds: float) -> str:
-        """One fault at a random instant of this start of the job, and what comes of it; its name, or nothing if the start was over before."""
+        """One fault at a random instant of this start of the job, and what comes of it; its name, or nothing if it came too late."""
         start = facts["Restarts"]
         instant = time.monotonic() + self.draw.uniform(0, 0.9 * seconds)
         fault = self.draw.choice(list(FAULTS))
@@ -162,7 +163,9 @@ def a_step_daemon(soak: Soak, number: str, node: str, run: Path) -> Iterator[boo
 
 @contextmanager
 def a_batch_script(soak: Soak, number: str, node: str, run: Path) -> Iterator[bool]:
-    scripts = [p.pid for p in psutil.process_iter(["cmdline"]) if any(f"/job{int(number):05d}/" in word for word in p.info["cmdline"] or [])]
+    scripts = [
+        p.pid for p in psutil.process_iter(["cmdline"]) if any(f"/job{int(number):05d}/" in word for word in p.info["cmdline"] or [])
+    ]
     yield soak.kill(scripts)
 
 
