@@ -124,8 +124,8 @@ trap : TERM
 # A step's daemon that was killed reports nothing, and srun would wait for it for ever: what the ranks themselves have left behind counts.
 code=0 ended=
 while kill -0 $step 2>/dev/null; do
-  sleep 5 &
-  wait -n || true # the step's end, five seconds, or a signal
+  sleep 2 &
+  wait -n || true # the step's end, two seconds, or a signal
   kill -PIPE $! 2>/dev/null || true
   [ -e "$STILLHOUSE_CODE" ] || [ -e "$STILLHOUSE_CODE-done" ] || continue
   ended=${ended:-$SECONDS}

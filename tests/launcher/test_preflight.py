@@ -27,6 +27,12 @@ def test_the_packages_that_are_installed_here_pass():
     check_packages()
 
 
+def test_an_encoding_that_torch_cannot_live_with_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("locale.getencoding", lambda: "ANSI_X3.4-1968")
+    with pytest.raises(LaunchError, match=r"locale: expected text files in UTF-8, got ascii; .* set PYTHONUTF8=1"):
+        check_packages()
+
+
 @pytest.mark.parametrize(
     ("version", "wanted", "answer"),
     [

@@ -18,15 +18,20 @@ words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
 start = int(os.environ.get("SLURM_RESTART_COUNT", 0))
 names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCH_EXTENSIONS_DIR", "OMP_NUM_THREADS", "WRAPPED"]
 facts = {name: os.environ.get(name) for name in names} | {"argv": sys.argv[1:], "host": socket.gethostname()}
-if words.get("until") == "signal" and start == 0:
-    signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+if words.get("until") == "signal" and start == 0 and words.get("deaf") != facts["RANK"]:
+    def save(*_):
+        time.sleep(1)
+        sys.exit(75)
+    signal.signal(signal.SIGUSR2, save)
+    signal.signal(signal.SIGTERM, save)
 os.makedirs(facts["TORCH_EXTENSIONS_DIR"], exist_ok=True)
 place = Path(f"rank-{facts['RANK']}-{start}{os.environ.get('SLURM_ARRAY_TASK_ID', '')}.json")
 place.with_suffix(".part").write_text(json.dumps(facts))
 place.with_suffix(".part").rename(place)
 if words.get("until") in ("signal", "cancel") and start == 0 or words.get("fails") not in (None, facts["RANK"]):
     time.sleep(60)
+if words.get("orphaned") == facts["RANK"]: # what watches over this host's ranks is killed: the shell's parent
+    os.kill(int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
 if "says" in words:
     print(f"stillhouse: rank {facts['RANK']}: {words['says']}", file=sys.stderr)
 sys.exit(int(words.get("code", 0)))

@@ -48,8 +48,8 @@ def test_rank_zero_speaks_in_the_jobs_log_and_what_others_died_of_is_repeated_th
     assert sorted(path.name for path in (stand_in / f"stillhouse-{number}").glob("rank-*.log")) == [f"rank-{n}.log" for n in (1, 2, 3)]
 
 
-def test_a_preempted_job_saves_is_requeued_and_goes_on(slurm: Any, stand_in: Path):
-    number = submit(slurm, stand_in, "until=signal", flags=["--exclusive"])
+def test_a_preempted_job_saves_is_requeued_and_goes_on_also_when_a_rank_does_not_listen_yet(slurm: Any, stand_in: Path):
+    number = submit(slurm, stand_in, "until=signal", "deaf=0", flags=["--exclusive"])
     wait_for_ranks(stand_in)
     urgent = slurm.submit(
         "sbatch", "--partition=urgent", "--nodelist=node1,node2", "--exclusive", "--output=/dev/null", "--wrap=true", cwd=stand_in
@@ -58,6 +58,13 @@ def test_a_preempted_job_saves_is_requeued_and_goes_on(slurm: Any, stand_in: Pat
     facts = slurm.wait(number)
     assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), log_of(stand_in, number)
     assert [rank["RANK"] for rank in facts_of(stand_in, start=1)] == ["0", "1", "2", "3"]
+
+
+def test_a_step_whose_daemon_was_killed_is_not_waited_for_for_ever(slurm: Any, stand_in: Path):
+    number = submit(slurm, stand_in, "orphaned=3", STILLHOUSE_STEP_SECONDS="1")
+    facts = slurm.wait(number, timeout_seconds=30)
+    assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0"), log_of(stand_in, number)
+    assert "Slurm's step did not end within 1 s: no longer waited for" in log_of(stand_in, number)
 
 
 def test_a_job_that_comes_no_further_is_not_requeued_for_ever_and_says_why(slurm: Any, stand_in: Path):
