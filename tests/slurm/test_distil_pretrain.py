@@ -35,17 +35,6 @@ def test_the_exit_code_is_the_trainers_own(slurm: Any, stand_in: Path, words: tu
     assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "7:0")
 
 
-def test_a_signal_before_the_time_limit_saves_and_requeues(slurm: Any, stand_in: Path):
-    number = submit(slurm, stand_in, "until=signal")
-    wait_for_ranks(stand_in)
-    slurm.run("scancel", "--batch", "--signal=USR2", number)
-    facts = slurm.wait(number)
-    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
-    before, after = facts_of(stand_in, 0), facts_of(stand_in, 1)
-    assert not Path(before[0]["TORCH_EXTENSIONS_DIR"]).exists()
-    assert before[0]["TORCH_EXTENSIONS_DIR"] != after[0]["TORCH_EXTENSIONS_DIR"], "a stale compile lock stays behind"
-
-
 def test_a_users_scancel_is_never_undone(slurm: Any, stand_in: Path):
     number = submit(slurm, stand_in, "until=cancel")
     wait_for_ranks(stand_in)

@@ -1,4 +1,4 @@
-"""`deepspeed --hostfile` over two hosts: DeepSpeed's launcher on the first reaches both by pdsh and ssh, and starts a rank on each."""
+"""Two hosts by other ways than a batch script: `deepspeed --hostfile`, which reaches both by pdsh and ssh; and `srun stillhouse doctor`."""
 
 import json
 import os
@@ -13,8 +13,6 @@ import pytest
 from run_lines import train_lines
 from school import make_school
 from stand_in import ROOT
-
-from launcher.extensions import extensions_folder, prepare_extensions
 
 pytestmark = pytest.mark.slow
 SERVER = """
@@ -52,12 +50,11 @@ def ssh(slurm: Any, tmp_path: Path) -> Iterator[None]:
         slurm.run("on", node, "bash", "-c", "pkill -x sshd; umount /etc/ssh/ssh_config /run")
 
 
-def test_a_hostfile_starts_a_rank_on_each_host_with_every_word_as_it_was_typed(slurm: Any, ssh: None, tmp_path: Path):
+def test_a_hostfile_starts_a_rank_on_each_host_with_every_word_as_it_was_typed(slurm: Any, ssh: None, compiled: str, tmp_path: Path):
     school = make_school(tmp_path)
-    prepare_extensions()
     (tmp_path / "hosts").write_text("node1 slots=1\nnode2 slots=1\n")
     # The launcher hands on PYTHON… and NCCL… by itself, and what this file says.
-    handed_on = f"TORCH_EXTENSIONS_DIR={extensions_folder()}\nOMP_NUM_THREADS=1\nHF_HUB_OFFLINE=1\nTORCH_CPP_LOG_LEVEL=ERROR\n"
+    handed_on = f"TORCH_EXTENSIONS_DIR={compiled}\nOMP_NUM_THREADS=1\nHF_HUB_OFFLINE=1\nTORCH_CPP_LOG_LEVEL=ERROR\n"
     (tmp_path / ".deepspeed_env").write_text(handed_on)
     run = tmp_path / "a run"
     words = [f"run.folder={run}", f"data.shards={school.shards}", f"teacher.model={school.teacher}", "train.updates=4"]
@@ -72,3 +69,15 @@ def test_a_hostfile_starts_a_rank_on_each_host_with_every_word_as_it_was_typed(s
     report = json.loads((run / "report.json").read_text())
     assert (report["ranks"], report["name"], report["updates"]) == (2, "it's named", 4)
     assert json.loads((run / "environment.json").read_text())["host"] == "node1"
+
+
+def test_doctor_meets_itself_on_the_jobs_other_hosts_and_measures_the_way_there(slurm: Any, compiled: str, tmp_path: Path):
+    words = ["--export=ALL", "--nodes=2", "--nodelist=node1,node2", "--ntasks-per-node=1", sys.executable, "-m", "launcher.cli", "doctor"]
+    environment = {"TORCH_EXTENSIONS_DIR": compiled, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    offline = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
+    found = json.loads(slurm.run("srun", *words, "--json", "--folder", str(tmp_path / "runs"), cwd=tmp_path, **environment, **offline))
+    by_subject = {finding["subject"]: finding for finding in found}
+    assert "2 on the job's hosts by gloo: " in by_subject["ranks"]["found"]
+    assert by_subject["ranks"]["verdict"] == by_subject["Slurm"]["verdict"] == "good"
+    assert "NTASKS 2" in by_subject["Slurm"]["found"]
+    assert not [finding for finding in found if finding["verdict"] == "bad"]
