@@ -46,8 +46,9 @@ check: .venv ## format, lint, types, the import rule, fast tests
 bench: .venv ## speed and memory against bare loops, as JSON
 	$(BIN)/python tests/benchmarks/bench_train.py
 
-soak: .venv ## a run killed 100 times, against one left alone (SEED=7 KILLS=100)
+soak: .venv ## runs killed 100 times, and jobs on a real Slurm hurt 25 times, against ones left alone (SEED=7 KILLS=100 FAULTS=25)
 	$(BIN)/python tests/soak/kills.py --kills $(or $(KILLS),100) --seed $(or $(SEED),7)
+	$(BIN)/python tests/soak/slurm_kills.py --faults $(or $(FAULTS),25) --seed $(or $(SEED),7)
 
 clean: ## remove the environment and every cache here; runs/ and shards/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,12 +9,21 @@ import socket
 
 import psutil
 
+from launcher.errors import NoPlace
+
 VARIABLE = "GLOO_SOCKET_IFNAME"
 NEVER = ("lo", "docker", "virbr", "veth", "br-")
 
 
 def choose_interface() -> str | None:
-    """Set GLOO_SOCKET_IFNAME to the interface that leads to MASTER_ADDR, unless it is set or everything is on one host; what was chosen."""
+    """Set GLOO_SOCKET_IFNAME to the interface that leads to MASTER_ADDR, unless it is set or everything is on one host; what was chosen.
+
+    Raises NoPlace for one that was set and that this host lacks.
+    """
+    missing = [name for name in os.environ.get(VARIABLE, "").split(",") if name and name not in psutil.net_if_addrs()]
+    if missing:
+        known = ", ".join(sorted(psutil.net_if_addrs()))
+        raise NoPlace(f"{VARIABLE}: expected an interface of this host ({known}), got {missing[0]}; correct it, or unset it")
     if VARIABLE in os.environ or os.environ.get("WORLD_SIZE", "1") in ("1", os.environ.get("LOCAL_WORLD_SIZE")):
         return None
     chosen = interface_to(os.environ.get("MASTER_ADDR", "127.0.0.1"))

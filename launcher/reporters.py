@@ -79,7 +79,8 @@ class Reporters:
                 self._wandb.log(values)
 
     def say(self, text: str) -> None:
-        """A plain sentence to the console and log.txt."""
+        """A plain sentence to the console and log.txt, without the credentials that an error may quote."""
+        text = redacted(text)
         self._append(self._log, "".join(f"{_now()}  {line}\n" for line in text.splitlines()))
         with self._never_fatal("the console"):
             self._screen.say(text)

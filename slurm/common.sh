@@ -19,6 +19,11 @@ fi
 
 words() { printf '%q ' "$@"; }
 
+# Credentials inside URLs, as launcher/credentials.py hides them: what is said here stays in a job's log.
+hide() {
+  sed -E 's#://[^/@[:space:]]+@#://***@#g; s~([?&][A-Za-z0-9_.-]*(token|key|secret|signature|password|credential)[A-Za-z0-9_.-]*=)[^&#[:space:]]+~\1***~gI'
+}
+
 # submit [sbatch's flags …] -- script [arguments …]: says what is submitted, then the job's number (in $job). With $test set, Slurm only says
 # whether and when it would start. The cluster file's flags come first, so that the environment's and the caller's win.
 submit() {
@@ -31,7 +36,7 @@ submit() {
   {
     echo "plan: sbatch $(words "${flags[@]}" "$@")"
     echo "  cluster file: $([ -f "$cluster" ] && echo "$cluster" || echo "none ($cluster is not there)"); python: $python; prefix: ${STEP_PREFIX:-none}"
-  } >&2
+  } | hide >&2
   if [ -n "${test:-}" ]; then
     sbatch --test-only "${flags[@]}" "$@" 2>&1 | sed 's/^sbatch: //' >&2
     job=0

@@ -21,7 +21,7 @@ root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
 source "$scripts/common.sh"
 
 lines() { tr -d '\r' <"$1" | grep -v -E '^[[:space:]]*(#|$)' || true; }
-split() { xargs -n 1 printf '%s\n' <<<"$1" 2>/dev/null || die "expected words quoted as in a shell, got a quote that does not end: $1"; }
+split() { xargs -n 1 printf '%s\n' <<<"$1" 2>/dev/null || die "expected words quoted as in a shell, got a quote that does not end: $(hide <<<"$1")"; }
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   if [ "${1:-}" = --test-only ]; then test=1; shift; fi
   [ -f "${1:-}" ] || die "expected a file with a line for each run, got ${1:-nothing}"
@@ -32,7 +32,8 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   number=0
   while IFS= read -r line; do
     split "$line" >/dev/null
-    echo "run $((++number)): $line" >&2
+    number=$((number + 1))
+    echo "run $number: $line" | hide >&2
   done < <(lines "$list")
   kept=$PWD/.stillhouse-sweep-$(date +%Y%m%d-%H%M%S)-$$.txt # the jobs read this copy: the list may change meanwhile
   if [ -z "${test:-}" ]; then lines "$list" >"$kept"; fi
@@ -49,5 +50,5 @@ mapfile -t more <<<"$more"
 folder=
 for word in "$@"; do [[ $word != run.folder=* ]] || folder=${word#run.folder=}; done
 [ -n "$folder" ] || folder=runs/sweep
-echo "run $SLURM_ARRAY_TASK_ID: $line"
+echo "run $SLURM_ARRAY_TASK_ID: $line" | hide
 exec bash "$scripts/distil_pretrain.sh" "$@" "run.folder=$folder/$SLURM_ARRAY_TASK_ID" "${more[@]}"

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from launcher import network
+from launcher.errors import NoPlace
 
 Address = namedtuple("Address", "family address")
 State = namedtuple("State", "isup")
@@ -63,7 +64,7 @@ def test_the_interface_is_the_one_that_leads_to_rank_zero(machine: dict[str, str
         ({"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, None),
         ({"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "node1"}, None),
         ({"WORLD_SIZE": "1", "MASTER_ADDR": "node1"}, None),
-        ({"WORLD_SIZE": "2", "MASTER_ADDR": "node1", "GLOO_SOCKET_IFNAME": "ib0"}, None),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "node1", "GLOO_SOCKET_IFNAME": "docker0"}, None),
     ],
 )
 def test_it_is_chosen_for_several_hosts_and_never_against_the_users_choice(machine, monkeypatch, environment, chosen):
@@ -71,3 +72,9 @@ def test_it_is_chosen_for_several_hosts_and_never_against_the_users_choice(machi
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert network.choose_interface() == chosen
+
+
+def test_an_interface_that_this_host_lacks_is_said_before_gloo_fails_on_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0,ib7")
+    with pytest.raises(NoPlace, match=r"GLOO_SOCKET_IFNAME: expected an interface of this host \(docker0, eth0, lo\), got ib7; correct it"):
+        network.choose_interface()

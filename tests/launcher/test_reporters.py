@@ -50,6 +50,14 @@ def test_every_line_is_in_the_metrics_as_it_was_given(tmp_path: Path):
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines
 
 
+def test_an_error_of_wandb_that_quotes_a_password_is_said_without_it(tmp_path: Path):
+    report, screen = opened(tmp_path)
+    report.say("W&B: expected the server to answer, got Failed to authenticate with http://me:secret@host")
+    report.close()
+    assert "http://***@host" in (tmp_path / "log.txt").read_text()
+    assert "secret" not in (tmp_path / "log.txt").read_text() + screen.getvalue()
+
+
 def test_a_number_that_is_not_finite_is_null_in_the_metrics(tmp_path: Path):
     report, screen = opened(tmp_path)
     report.line(train(1, loss=float("nan"), gradient_norm=float("inf")))

@@ -108,6 +108,10 @@ def test_nonsense_in_the_environment_is_one_line(
             "MASTER_PORT: expected a port from 1 to 65535, got 70000; set it to the same on every rank",
         ),
         ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_PORT: expected a port from 1 to 65535, got none; set it to the same on every rank"),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "29500", "MASTER_ADDR": ""},
+            "MASTER_ADDR: expected the address of rank 0's host, got none; set it to the same on every rank",
+        ),
     ],
 )
 def test_a_place_that_cannot_be_is_said_by_every_rank(

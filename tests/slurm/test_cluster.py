@@ -78,7 +78,9 @@ def test_a_job_that_comes_no_further_is_not_requeued_for_ever_and_says_why(slurm
 
 
 def test_each_script_prints_its_plan_and_lets_slurm_judge_it_without_submitting(slurm: Any, stand_in: Path):
-    (stand_in / "list.txt").write_text("train.seed=1\n\n# a remark\ntrain.seed=2 'run.name=two words'\n")
+    (stand_in / "list.txt").write_text(
+        "train.seed=1 data.shards=http://me:planted@host/x\n\n# a remark\ntrain.seed=2 'run.name=two words'\n"
+    )
     shards = ["--parts", "3", "--out", "out", "--tokenizer", "t", "a.txt"]
     calls = {
         "distil_pretrain.sh": (["--config", "x.yaml"], 1),
@@ -89,7 +91,12 @@ def test_each_script_prints_its_plan_and_lets_slurm_judge_it_without_submitting(
     }
     before = slurm.run("squeue", "-h")
     for script, (words, jobs) in calls.items():
-        told = slurm.run("bash", "-c", '"$@" 2>&1', "_", str(SCRIPTS / script), "--test-only", *words, cwd=stand_in, **own(stand_in))
+        secret = "data.shards=http://me:planted@host/?a=1&token=planted&b=2"
+        told = slurm.run(
+            "bash", "-c", '"$@" 2>&1', "_", str(SCRIPTS / script), "--test-only", *words, secret, cwd=stand_in, **own(stand_in)
+        )
+        assert "planted" not in told
+        assert "b=2" in told
         assert told.count("plan: sbatch ") == jobs, told
         assert told.count(" to start at ") == jobs, told
     assert slurm.run("squeue", "-h") == before

@@ -66,7 +66,7 @@ class Soak:
             "OMP_NUM_THREADS": "1",
         }
         script = str(ROOT / "slurm" / "distil_pretrain.sh")
-        flags = ["--nodes=2", "--ntasks-per-node=1", "--exclusive", f"--output={run.name}-%j.out", "--open-mode=append"]
+        flags = ["--nodes=2", "--ntasks-per-node=1", f"--output={run.name}-%j.out", "--open-mode=append"]
         self.counts["jobs"] += 1
         return self.cluster.submit("sbatch", *flags, script, "--config", "tiny", *words, cwd=self.folder, **environment)
 
@@ -131,7 +131,7 @@ class Soak:
             facts = self.cluster.job(number)
             if facts["JobState"] in {"RUNNING"} | ENDED:
                 return facts
-            if "held" in facts["Reason"]:
+            if "held" in facts["Reason"] or facts["Reason"] == "BadConstraints":
                 for node in HOSTS:
                     with suppress(AssertionError):  # a node that needs it not
                         self.cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
