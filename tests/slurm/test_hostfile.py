@@ -63,7 +63,7 @@ def test_a_hostfile_starts_a_rank_on_each_host_with_every_word_as_it_was_typed(s
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     there = ["bash", "-c", 'cd "$1" && shift && exec "$@"', "_", str(tmp_path)]
     command = [str(slurm.folder / "bin" / "on"), "node1", *there, *deepspeed, "--config", "tiny", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line["update"] for line in train_lines(run)] == [2, 4]
     report = json.loads((run / "report.json").read_text())
