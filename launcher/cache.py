@@ -29,11 +29,11 @@ from kd.state_cache import DTYPES, HEADER, CacheHeader, CacheWriter, Positions, 
 from kd.teachers import MemberSettings, make_teacher
 from kd.whereabouts import BUILDING, WRITING, Whereabouts
 from launcher import config as configuration
-from launcher import network
+from launcher import network, preflight
 from launcher.agreement import agree
 from launcher.cached import positions_asked
 from launcher.config import RunConfig
-from launcher.console import duration, size
+from launcher.console import Listened, duration, size
 from launcher.errors import LaunchError
 from launcher.feed import Feed
 from launcher.opening import agreed, meet
@@ -47,13 +47,15 @@ SEGMENT_BYTES = 128e6  # that a rank holds in memory before it writes them: file
 
 def run(arguments: argparse.Namespace) -> int:
     """Fill the cache of each cached teacher of a configuration."""
+    preflight.check_packages()
     config = configuration.load(arguments.config, arguments.settings)
     if not any(member.cache for member in config.members.values()):
         raise LaunchError("teacher.mode: expected cached, and a folder, got neither; add teacher.mode=cached teacher.cache=FOLDER")
-    _, world = place()
+    rank, world = place()
     made = make_plan(uncached(config, arguments.mode), world)
     teachers = [meta_model(member.model) for member in config.members.values()]
     objectives = settled_objectives(config, made.updates, meta_student(config.student, teachers[0]), teachers)
+    preflight.check_meeting(rank, world)
     network.choose_interface()
     here = Whereabouts()
     meet(config.train.timeout_seconds)
@@ -94,7 +96,7 @@ class Filling:
         self.positions = positions
         self.masked_share = config.data.masking.rate
         self.here = here
-        self.console = Console()
+        self.console = Listened()
         self.stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
 
     def go(self, updates: int) -> None:

@@ -6,6 +6,7 @@ Everything raises LaunchError with the one line to print. What DeepSpeed has to 
 import codecs
 import errno
 import locale
+import os
 import re
 import socket
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, NoPlace
 
 PYTHON = (3, 11)
 PACKAGES = {
@@ -70,6 +71,18 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise LaunchError(f"{folder}: expected a folder that can be written, got {_reason(error)} in {existing}; choose another") from None
+
+
+def check_meeting(rank: int, world: int) -> None:
+    """LaunchError unless the environment says where the ranks meet, and rank 0 can listen there. MASTER_PORT is a number."""
+    port = int(os.environ.get("MASTER_PORT", "0"))
+    if world > 1 and not 0 < port < 65536:
+        raise NoPlace(f"MASTER_PORT: expected a port from 1 to 65535, got {port or 'none'}; set it to the same on every rank")
+    if world > 1 and not os.environ.get("MASTER_ADDR"):
+        raise NoPlace("MASTER_ADDR: expected the address of rank 0's host, got none; set it to the same on every rank")
+    meeting = world > 1 or port != 0  # 0: what kd.distributed leaves behind in a world of one
+    if rank == 0 and meeting and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # torchrun itself listens there
+        check_port(os.environ.get("MASTER_ADDR", "127.0.0.1"), port)
 
 
 def check_port(address: str, port: int) -> None:

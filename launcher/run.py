@@ -38,15 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(configuration.dump(config))
             plan.show(made)
         return int(Exit.DONE)
-    if world > 1 and not 0 < (port := _number("MASTER_PORT", 0)) < 65536:
-        raise NoPlace(f"MASTER_PORT: expected a port from 1 to 65535, got {port or 'none'}; set it to the same on every rank")
-    if world > 1 and not os.environ.get("MASTER_ADDR"):
-        raise NoPlace("MASTER_ADDR: expected the address of rank 0's host, got none; set it to the same on every rank")
+    preflight.check_meeting(rank, world)
     if rank == 0:
         preflight.check_writable(Path(config.run.folder))
-        meeting = world > 1 or os.environ.get("MASTER_PORT", "0") != "0"  # 0: what kd.distributed leaves behind in a world of one
-        if meeting and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # torchrun itself listens there
-            preflight.check_port(os.environ.get("MASTER_ADDR", "127.0.0.1"), _number("MASTER_PORT", 0))
     from launcher import network  # noqa: PLC0415
 
     network.choose_interface()
