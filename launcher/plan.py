@@ -129,9 +129,11 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         student.checkpoint_activations(use_reentrant=train.zero_stage == 3)  # refused here for a family whose code cannot
     for name, encoder in [*teachers.items(), ("student", student)]:
         wiring.check_fits(name, encoder, manifest, config.data.stream)
-    if len(teachers) > 1:
-        location = Location.of(config.data.shards, config.data.cache_folder)
-        check_tokenizers({place: member.model for place, member in config.members.items()}, location, manifest)
+    location = Location.of(config.data.shards, config.data.cache_folder)
+    models = {place: member.model for place, member in config.members.items()}
+    check_tokenizers(models, location, manifest, required=len(models) > 1)
+    if config.student.init != "teacher":
+        check_tokenizers({"student.init": config.student.init}, location, manifest)
     objectives = settled_objectives(config, updates, student, list(teachers.values()))
     check_caches(config, list(teachers.values()), objectives, precision, stream, updates * train.global_batch)
     sizes = model_sizes(student)

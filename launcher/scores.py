@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from data_shards.location import Location
 from data_shards.manifest import Manifest
 from data_shards.masking import MaskingSettings
 from data_shards.stream import Stream, StreamSettings
@@ -21,6 +22,7 @@ from kd.models import Encoder, load_mlm
 from launcher.errors import LaunchError
 from launcher.feed import heldout_batches
 from launcher.run_folder import write_atomically
+from launcher.tokenizers_agree import check_tokenizers
 from launcher.wiring import check_fits
 
 
@@ -52,6 +54,8 @@ def score(
     manifest = Manifest.load(shards)
     if not manifest.entries("heldout"):
         raise LaunchError(f"{shards}: expected a held-out part, got none; build the shards with --heldout 0.01")
+    named = {name: name for name in models} | ({"teacher": teacher} if teacher is not None else {})
+    check_tokenizers(named, Location.of(shards, settings.cache_folder), manifest)
     stream = Stream(shards, "heldout", settings, 1)
     guide = _load("teacher", teacher, manifest, settings) if teacher is not None else None
     rows = []

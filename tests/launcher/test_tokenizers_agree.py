@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.stream import StreamSettings
 from launcher.errors import LaunchError
 from launcher.plan import make_plan, rows
+from launcher.scores import score
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_the_first_token_that_differs_is_named(make_config, corpus, second):
     with pytest.raises(LaunchError) as refused:
         planned(make_config, corpus, folder)
     assert str(refused.value) == (
-        f"teachers.models.1: expected the shards' tokenizer, as of all teachers, got another in {folder}: "
+        f"teachers.models.1: expected the shards' tokenizer, got another in {folder}: "
         f"id {point} is 'the' there and '.' in the shards; use teachers of one tokenizer"
     )
 
@@ -95,3 +97,25 @@ def test_teachers_that_cannot_be_are_one_line(make_config, corpus, second, overr
     with pytest.raises(LaunchError) as refused:
         planned(make_config, corpus, second(), *overrides)
     assert message in str(refused.value)
+
+
+def test_one_teacher_of_another_vocabulary_of_the_same_size_is_refused_and_one_without_a_tokenizer_is_taken(make_config, corpus, second):
+    def swapped(tokenizer):
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary["the"], vocabulary["."] = vocabulary["."], vocabulary["the"]
+        return tokenizer
+
+    folder = second(swapped)
+    told = r"in the shards; build shards with the model's own tokenizer, or name another model"
+    with pytest.raises(LaunchError, match=rf"teacher: expected the shards' tokenizer, got another in {folder}: .* {told}"):
+        make_plan(make_config(f"teacher.model={folder}"), 1)
+    with pytest.raises(LaunchError, match=rf"student.init: expected the shards' tokenizer, got another in {folder}: .* {told}"):
+        make_plan(make_config(f"student.init={folder}"), 1)
+    with pytest.raises(LaunchError, match=rf"{folder}: expected the shards' tokenizer, got another in {folder}"):
+        score([str(folder)], str(corpus.shards), None, StreamSettings(window_tokens=32))
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(LaunchError, match="teacher: expected a model with its tokenizer, so that it can be compared, got none"):
+        make_plan(make_config(f"teacher.model={folder}"), 1)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    make_plan(make_config(f"teacher.model={folder}"), 1)
