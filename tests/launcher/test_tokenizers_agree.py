@@ -27,6 +27,13 @@ def second(corpus, tmp_path: Path):
     return make
 
 
+def swapped(tokenizer):
+    """The same tokens, two of them with each other's ids."""
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["the"], vocabulary["."] = vocabulary["."], vocabulary["the"]
+    return tokenizer
+
+
 def planned(make_config, corpus, folder: Path, *overrides: str):
     models = f"[{{model: {corpus.model}, weight: 3}}, {{model: {folder}, mode: zero3, precision: bf16}}]"
     return make_plan(make_config("teacher=null", f"teachers={{models: {models}}}", "objective.2.teacher=1", *overrides), 2)
@@ -41,11 +48,6 @@ def test_several_teachers_of_one_tokenizer_stand_in_the_plan(make_config, corpus
 
 
 def test_the_first_token_that_differs_is_named(make_config, corpus, second):
-    def swapped(tokenizer):
-        vocabulary = tokenizer["model"]["vocab"]
-        vocabulary["the"], vocabulary["."] = vocabulary["."], vocabulary["the"]
-        return tokenizer
-
     folder = second(swapped)
     point = json.loads((corpus.model / "tokenizer.json").read_text())["model"]["vocab"]["."]
     with pytest.raises(LaunchError) as refused:
@@ -100,11 +102,6 @@ def test_teachers_that_cannot_be_are_one_line(make_config, corpus, second, overr
 
 
 def test_one_teacher_of_another_vocabulary_of_the_same_size_is_refused_and_one_without_a_tokenizer_is_taken(make_config, corpus, second):
-    def swapped(tokenizer):
-        vocabulary = tokenizer["model"]["vocab"]
-        vocabulary["the"], vocabulary["."] = vocabulary["."], vocabulary["the"]
-        return tokenizer
-
     folder = second(swapped)
     told = r"in the shards; build shards with the model's own tokenizer, or name another model"
     with pytest.raises(LaunchError, match=rf"teacher: expected the shards' tokenizer, got another in {folder}: .* {told}"):
