@@ -97,6 +97,7 @@ class Soak:
 
     def hurt(self, number: str, facts: dict[str, str], run: Path, seconds: float) -> str:
         """One fault at a random instant of this start of the job, and what comes of it; its name, or nothing if it came too late."""
+        self.put_right()
         start = facts["Restarts"]
         instant = time.monotonic() + self.draw.uniform(0, 0.9 * seconds)
         fault = self.draw.choice(list(FAULTS))
@@ -111,7 +112,7 @@ class Soak:
             end = time.monotonic() + (120 if lasting else 6)
             while self.state(number) == ("RUNNING", start) and time.monotonic() < end:
                 time.sleep(0.2)
-        if lasting and self.state(number) == ("RUNNING", start):
+        if lasting and time.monotonic() >= end:
             raise AssertionError(f"job {number}: expected to end after {fault}, got it running still: {self.log(number)}")
         self.counts[fault] += 1
         return fault
@@ -119,6 +120,22 @@ class Soak:
     def state(self, number: str) -> tuple[str, str]:
         facts = self.cluster.job(number)
         return facts["JobState"], facts["Restarts"]
+
+    def put_right(self) -> None:
+        """What an administrator does about nodes that do not come back into service by themselves; told, and counted."""
+        end = time.monotonic() + 20
+        while (out := self.out_of_service()) and time.monotonic() < end:
+            time.sleep(0.5)
+        for node, state in out.items():
+            with suppress(AssertionError):  # it has come back meanwhile
+                self.cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+                self.say(f"{node} was {state}: put back into service")
+                self.counts["nodes put back into service"] += 1
+
+    def out_of_service(self) -> dict[str, str]:
+        """Nodes that Slurm gives no work, and what it calls them."""
+        states = dict(line.split() for line in self.cluster.run("sinfo", "-h", "-N", "-o", "%N %T").splitlines())
+        return {node: state for node, state in states.items() if state.startswith(("drain", "down"))}
 
     def wait_for_a_start(self, number: str) -> dict[str, str]:
         """Slurm's facts once the job runs or has ended.
@@ -138,7 +155,8 @@ class Soak:
                 self.cluster.run("scontrol", "release", number)
                 self.counts["held by Slurm, released"] += 1
             if time.monotonic() > end:
-                raise AssertionError(f"job {number}: expected it to run or to end within 180 s, got {facts}")
+                nodes = self.cluster.run("sinfo", "-h", "-N", "-o", "%N %T %E").replace("\n", "; ")
+                raise AssertionError(f"job {number}: expected it to run or to end within 180 s, got {facts}; nodes: {nodes}")
             time.sleep(1)
 
     def ranks(self, run: Path) -> list[int]:
