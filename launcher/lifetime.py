@@ -10,7 +10,7 @@ from launcher import wiring
 from launcher.agreement import agree
 from launcher.config import RunConfig
 from launcher.errors import Agreed
-from launcher.opening import meet, newest_checkpoint, open_folder
+from launcher.opening import agreed, meet, newest_checkpoint, open_folder
 from launcher.reporters import Reporters, trim
 from launcher.signals import Exit, StopFlag
 from launcher.streams import say
@@ -46,6 +46,7 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
             raise Agreed(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
         here.enter(BUILDING)
         parts = wiring.build(config, saved, here)
+        agreed(lambda: folder.record(config))
         reporters, dropped = None, 0
         if distributed.rank() == 0:
             dropped = trim(folder.metrics, parts.trainer.done)

@@ -62,6 +62,7 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.configuration = folder / "config.yaml"
         self.checkpoints = folder / "checkpoints"
         self.metrics = folder / "metrics.jsonl"
         self.student = folder / "student"
@@ -75,7 +76,8 @@ class RunFolder:
     def open(cls, config: RunConfig) -> Iterator["RunFolder"]:
         """Create or continue the folder and own it meanwhile.
 
-        Raises LaunchError when it cannot be written, belongs to a live run, or holds a run of another configuration.
+        Overwrites nothing that is there: see `record`. Raises LaunchError when it cannot be written, belongs to a live run, or holds a run
+        of another configuration.
         """
         run = cls(Path(config.run.folder))
         try:
@@ -87,10 +89,21 @@ class RunFolder:
         run._check_kinds()
         with owned(run.folder) as run.ownership:
             try:
-                run._settle(config)
+                if run.configuration.exists():
+                    run._compare(config)
+                else:
+                    run.record(config)
             except OSError as error:
-                raise LaunchError(f"run.folder: expected to write to {run.folder}, got {error.strerror}; free space there") from None
+                raise LaunchError(f"{error.filename}: expected to read it, got {error.strerror}; see its mode and its disk") from None
             yield run
+
+    def record(self, config: RunConfig) -> None:
+        """Write the configuration and the environment of this start: once it is known that it can go on. Raises LaunchError."""
+        try:
+            write_atomically(self.configuration, configuration.dump(config))
+            write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        except OSError as error:
+            raise LaunchError(f"run.folder: expected to write to {self.folder}, got {error.strerror}; free space there") from None
 
     @property
     def wandb_id(self) -> str:
@@ -110,19 +123,16 @@ class RunFolder:
             if path.exists() and not path.is_dir():
                 raise LaunchError(f"{path}: expected a folder, got a file; move it away")
 
-    def _settle(self, config: RunConfig) -> None:
-        path = self.folder / "config.yaml"
-        if path.exists():
-            before = configuration.parse(_text(path), str(path))
-            changed = configuration.differences(before, config, ignoring=FREE_TO_CHANGE)
-            if changed and self._learned():
-                lines = "".join(f"\n  {line}" for line in changed)
-                raise LaunchError(
-                    f"run.folder: expected the configuration that {self.folder} began with, got another; "
-                    f"use another folder, or remove this one:{lines}"
-                )
-        write_atomically(path, configuration.dump(config))
-        write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+    def _compare(self, config: RunConfig) -> None:
+        """LaunchError where the run that is here began with another configuration, and has something to lose by it."""
+        before = configuration.parse(_text(self.configuration), str(self.configuration))
+        changed = configuration.differences(before, config, ignoring=FREE_TO_CHANGE)
+        if changed and self._learned():
+            lines = "".join(f"\n  {line}" for line in changed)
+            raise LaunchError(
+                f"run.folder: expected the configuration that {self.folder} began with, got another; "
+                f"use another folder, or remove this one:{lines}"
+            )
 
     def _learned(self) -> bool:
         """Whether there is anything that another configuration would lose."""

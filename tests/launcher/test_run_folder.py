@@ -124,8 +124,10 @@ def test_a_run_that_never_learned_anything_may_change_its_mind(folder: Path):
     with RunFolder.open(configured(folder)) as run:
         run.metrics.write_text('{"kind": "event", "update": 0, "event": "started", "message": ""}\n')
     changed = configured(folder, "train.clip=1")
-    with RunFolder.open(changed):
-        assert config.parse((folder / "config.yaml").read_text(), "x") == changed
+    with RunFolder.open(changed) as run:
+        assert config.parse(run.configuration.read_text(), "x") == configured(folder), "not before it is known that the run can go on"
+        run.record(changed)
+        assert config.parse(run.configuration.read_text(), "x") == changed
 
 
 @pytest.mark.parametrize(
@@ -154,8 +156,10 @@ def test_what_cannot_change_the_result_may_change(folder: Path, override: str):
         (run.checkpoints / "update-00000004").mkdir()
     changed = configured(folder, override)
     assert changed != configured(folder)
-    with RunFolder.open(changed):
-        assert config.parse((folder / "config.yaml").read_text(), "x") == changed
+    with RunFolder.open(changed) as run:
+        assert config.parse(run.configuration.read_text(), "x") == configured(folder), "not before it is known that the run can go on"
+        run.record(changed)
+        assert config.parse(run.configuration.read_text(), "x") == changed
 
 
 def test_what_may_change_are_settings_that_exist(folder: Path):

@@ -247,8 +247,10 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_one_line(run, plain, tmp_pat
     for number, name in enumerate(kept):
         file = name / ("state.json" if number else "weights.safetensors")
         file.write_bytes(file.read_bytes()[:-1])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(LaunchError, match=rf"expected a usable checkpoint, got {len(kept)} damaged; restore one, or use another folder"):
-        run(folder)
+        run(folder, "train.prefetch_updates=3")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".owner"} == before
 
 
 @pytest.fixture
