@@ -43,7 +43,7 @@ def write_student(
         "heldout": asdict(scores) if scores is not None else None,
     }
     training = {key: report[key] for key in ("teacher", "updates", "tokens", "precision", "heldout")}
-    training |= {"layers": config.student.layers}
+    training |= {"layers": config.student.layers} if config.student.init == "teacher" else {"begun from": config.student.init}
     training |= {f"objective {phase.name}".rstrip(): [term.model_dump(mode="json") for term in phase.terms] for phase in phases}
     save_student(student, folder.student, training=training, tokenizer_folder=wiring.tokenizer_folder(config))
     write_atomically(folder.report, json.dumps(report, indent=1) + "\n")

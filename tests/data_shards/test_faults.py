@@ -1,6 +1,7 @@
 """Shards that are damaged, and servers that fail: retried, named by shard and key, or skipped on request without moving anything else."""
 
 import os
+import re
 import subprocess
 import threading
 import time
@@ -338,14 +339,34 @@ def test_a_full_disk_under_the_copies_of_remote_shards_is_said_at_once(folder, s
     assert all(np.array_equal(a["input_ids"], b["input_ids"]) for a, b in zip(remote, rows_of(stream(folder), 12), strict=True))
 
 
+def some_megabytes(folder: Path, wordpiece: Path) -> BuildSettings:
+    """A corpus of several shards."""
+    words = [f"{word}{number}" for number in range(40) for word in ("amber", "birch", "cedar")]
+    lines = [" ".join(words[(start * 7 + step * step) % len(words)] for step in range(200)) for start in range(2000)]
+    (folder / "text.txt").write_text("\n".join(lines))
+    source = SourceSettings(path=str(folder / "text.txt"))
+    return BuildSettings(sources=(source,), tokenizer=str(wordpiece), heldout=0.1, shard_tokens=60_000, block_tokens=20_000)
+
+
+@pytest.mark.slow
+def test_a_build_whose_quota_is_used_up_goes_on_where_it_was_when_there_is_more(quota, tmp_path, wordpiece):
+    settings = some_megabytes(tmp_path, wordpiece)
+    quota.limit("512k")
+    said = r"expected room on the disk, got Disk quota exceeded; free some and build again \((\d+) finished"
+    with pytest.raises(DataError, match=said) as error:
+        build(settings, quota.folder / "shards", processes=1)
+    finished = int(re.search(said, str(error.value))[1])
+    durable = {path: path.stat().st_mtime_ns for path in sorted((quota.folder / "shards").glob("train-*.tar"))[:finished]}
+    assert len(durable) == finished > 0
+    quota.limit("32m")
+    assert build(settings, quota.folder / "shards", processes=1) == build(settings, tmp_path / "undisturbed", processes=1)
+    assert durable == {path: path.stat().st_mtime_ns for path in durable}
+
+
 @pytest.mark.slow
 def test_a_build_on_a_disk_that_fills_or_turns_read_only_goes_on_where_it_was(small_disk, tmp_path, wordpiece):
     """No stand-in: the operating system refuses, and the next call ends with the bytes of an undisturbed build."""
-    words = [f"{word}{number}" for number in range(40) for word in ("amber", "birch", "cedar")]
-    lines = [" ".join(words[(start * 7 + step * step) % len(words)] for step in range(200)) for start in range(2000)]
-    (tmp_path / "text.txt").write_text("\n".join(lines))
-    source = SourceSettings(path=str(tmp_path / "text.txt"))
-    settings = BuildSettings(sources=(source,), tokenizer=str(wordpiece), heldout=0.1, shard_tokens=60_000, block_tokens=20_000)
+    settings = some_megabytes(tmp_path, wordpiece)
     undisturbed = build(settings, tmp_path / "undisturbed", processes=1)
     with pytest.raises(
         DataError, match=r"expected room on the disk, got No space left on device; free some and build again \(\d+ finished"

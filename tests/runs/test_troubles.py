@@ -294,6 +294,22 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(run,
     assert equal(weights(folder), weights(plain))
 
 
+def test_a_quota_that_is_used_up_for_a_while_costs_checkpoints_and_nothing_else(run, plain, quota, monkeypatch):
+    monkeypatch.setattr(saving, "RETRY_SECONDS", 0.0)
+    folder = quota.folder / "run"
+
+    def free(trainer: Trainer) -> None:
+        (quota.folder / "ballast").unlink()
+        quota.limit("6m")
+
+    assert run(folder, before={5: fill(quota.folder), 11: free}) == 0
+    failed = events(folder, "checkpoint_failed")
+    assert failed
+    assert all("Disk quota exceeded" in event["message"] and 5 <= event["update"] <= 11 for event in failed)
+    assert facts(folder) == facts(plain)
+    assert equal(weights(folder), weights(plain))
+
+
 def test_a_read_only_disk_stops_nothing_until_the_end_and_the_next_start_goes_on(run, plain, tmp_path):
     folder = tmp_path / "run"
     checkpoints = folder / "checkpoints"
