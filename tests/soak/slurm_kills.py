@@ -37,7 +37,7 @@ from launcher.extensions import extensions_folder, prepare_extensions  # noqa: E
 
 HOSTS = {"node1": "198.51.100.11", "node2": "198.51.100.12", "node3": "198.51.100.13"}
 SETTINGS = (
-    "train.updates=120 train.timeout_seconds=8 checkpoint.every_updates=10 report.every_updates=1 evaluate.every_updates=40".split()  # noqa: SIM905
+    "train.updates=360 train.timeout_seconds=8 checkpoint.every_updates=20 report.every_updates=1 evaluate.every_updates=120".split()  # noqa: SIM905
 )
 FAULTS_PER_RUN = 5
 BATCH = "batch script killed"
