@@ -7,6 +7,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from requirements import audit
+
 ROOT = Path(__file__).resolve().parent.parent
 PINS = {
     canonicalize_name(name): (version, rest)
@@ -32,3 +34,10 @@ def test_every_dependency_is_pinned_within_its_range():
 
 def test_every_pin_but_torchs_has_a_hash():
     assert [name for name, (_, hashes) in PINS.items() if not hashes] == ["torch"]
+
+
+def test_a_pinned_file_that_is_gone_or_yanked_is_a_finding():
+    listed = {"a" * 64: {"filename": "x-1.whl", "yanked": False}, "b" * 64: {"filename": "x-2.whl", "yanked": "CVE-1"}}
+    gone, yanked = audit.findings("x", "1", ["a" * 64, "b" * 64, "c" * 64], listed)[::-1]
+    assert gone.startswith("x==1: expected a file of sha256 cccccccccccc… at the index, got none")
+    assert yanked == "x==1: expected x-2.whl to stand, got yanked: CVE-1; move to another version"
