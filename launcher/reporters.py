@@ -2,19 +2,21 @@
 
 1. Rank 0 hands `Reporters.line` one flat dict per report; docs/metrics.md explains every field.
 2. metrics.jsonl gets it whole before anything else sees it; `trim` takes back what lies behind the checkpoint that a run goes on from.
-3. W&B gets the same numbers, each update once, under the run's fixed id; `replay` rebuilds a clean W&B run from the truth.
+3. W&B gets the same numbers, each update once, under the run's fixed id. A start first hands it what it lacks of metrics.jsonl (a kill
+   takes what was not yet uploaded with it); `replay` rebuilds a clean W&B run from the truth.
 
 Nothing here may stop or slow a run: a full disk or a silent server costs one sentence, and training goes on.
 """
 
-import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
@@ -22,13 +24,13 @@ from rich.console import Console
 from launcher.console import Screen, sentence
 from launcher.credentials import redacted
 from launcher.errors import LaunchError
-from launcher.metrics import METRICS, AppendedFile, json_line, read, replace, trim
+from launcher.metrics import METRICS, AppendedFile, json_line, read, trim
+from launcher.sent import KINDS, Sent, Warnings
 
 LOG = "log.txt"
 AXES = ("update", "tokens")
 CONSTANTS = ("updates", "tokens_total")  # no curves
 __all__ = ["ReportSettings", "Reporters", "read", "replay", "trim"]
-KINDS = ("train", "heldout")
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
 FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
 
@@ -66,6 +68,7 @@ class Reporters:
         if settings.wandb != "off":
             with self._never_fatal("W&B"):
                 self._wandb = WandB(settings, folder, name=name, config=config, run_id=run_id, say=self.say)
+                self._wandb.catch_up(read(folder / METRICS))
 
     def line(self, values: Mapping[str, Any]) -> None:
         """Report one line: kind train, heldout or event, update, and what docs/metrics.md lists for the kind."""
@@ -120,6 +123,7 @@ class WandB:
     """A W&B run with update as its axis. Sends each update of each kind once, also over several starts of the same run."""
 
     def __init__(self, settings: ReportSettings, folder: Path, *, name: str, config: Mapping[str, Any], run_id: str, say: Any) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's telemetry on itself: a server that is away would hold the end up
         try:
             import wandb  # noqa: PLC0415 (importing it costs 0.6 s, and a run without W&B needs nothing of it)
         except ImportError as error:
@@ -136,22 +140,35 @@ class WandB:
                 console="off", silent=True, disable_code=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
             ),
         }
-        online = self._start_online(wandb, given, say) if settings.wandb == "online" else None
+        self._say, self._later = say, f"`stillhouse wandb-replay {folder}` sends all of it later, as one clean run"
+        self.warnings = Warnings()
+        surroundings = wandb.setup(wandb.Settings(silent=True)).settings
+        wandb.termsetup(surroundings, self.warnings)
+        online = self._start_online(wandb, given, surroundings) if settings.wandb == "online" else None
         self._run: Any = online or self._start(wandb, "offline", given)
         self.sent = Sent(folder / f".wandb-sent-{run_id}.json")
+        self._as_asked = online is not None or settings.wandb == "offline"
+        if online:
+            self.sent.know(online.starting_step - 1)  # a kill takes with it what was not uploaded: the server knows best
+        self.warnings.clear()  # the start has said what matters
 
-    @classmethod
-    def _start_online(cls, wandb: Any, given: dict[str, Any], say: Any) -> Any:
+    def _start_online(self, wandb: Any, given: dict[str, Any], surroundings: Any) -> Any:
         """The run on the server, or None, said, where the server cannot have it: then it is recorded offline."""
         try:
-            if wandb.login(prompt=False):  # never ask: nobody may be there to answer
-                run = cls._start(wandb, "online", given)
-                say(f"W&B: {run.url}")
+            server = urlsplit(surroundings.base_url)
+            if surroundings.mode in ("offline", "dryrun", "disabled"):
+                why = f"expected WANDB_MODE=online or none, got {surroundings.mode}"
+            elif "@" in server.netloc or server.query:
+                why = "expected WANDB_BASE_URL without user, password and query, which W&B would write into its logs, got one with them"
+            elif wandb.login(prompt=False):  # never ask: nobody may be there to answer
+                run = self._start(wandb, "online", given)
+                self._say(f"W&B: {run.url}")
                 return run
-            why = "expected an API key, got none (`wandb login` takes one)"
+            else:
+                why = "expected an API key, got none (`wandb login` takes one)"
         except Exception as error:
             why = f"expected the server to answer, got {' '.join(str(error).split())}"
-        say(f"W&B: {why}; recording offline, `wandb sync` sends it later")
+        self._say(f"W&B: {why}; recording offline, {self._later}")
         return None
 
     @staticmethod
@@ -165,8 +182,19 @@ class WandB:
             run.define_metric(f"{kind}/*", step_metric="update")
         return run
 
+    def catch_up(self, lines: list[dict[str, Any]]) -> None:
+        """Send what W&B lacks of a run's lines so far."""
+        for values in sorted(lines, key=lambda values: values["update"]):
+            self._send(values)
+        self.sent.keep()
+
     def log(self, values: Mapping[str, Any]) -> None:
         """Send one line: numbers under train/ or heldout/, an event to the summary alone."""
+        self._say_warnings()
+        self._send(values)
+        self.sent.keep()
+
+    def _send(self, values: Mapping[str, Any]) -> None:
         kind, update = values["kind"], values["update"]
         if kind not in KINDS:
             self._run.summary[f"event/{values.get('event', 'event')}"] = f"update {update}: {values.get('message', '')}".rstrip(": ")
@@ -178,51 +206,36 @@ class WandB:
         self._run.log({**axes, **{f"{kind}/{key.removeprefix(f'{kind}_')}": value for key, value in curves.items()}}, step=update)
         self.sent.note(kind, update)
 
-    def finish(self, exit_code: int) -> None:
-        """Say how the run ended."""
+    def finish(self, exit_code: int) -> bool:
+        """Say how the run ended; whether W&B has taken everything, in the way that was asked for."""
         self._run.finish(exit_code=exit_code)
+        self._say_warnings()
+        if self.warnings.seen:
+            self._say(f"W&B: expected it to take every line, got the above; {self._later}")
+        return self._as_asked and not self.warnings.seen
 
-
-class Sent:
-    """The last update of each kind that W&B has got, in a small file: a run that goes on from an earlier checkpoint repeats none."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._last: dict[str, int] = {kind: int(update) for kind, update in json.loads(path.read_text(encoding="utf-8")).items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            self._last = {}
-
-    def forget(self) -> None:
-        """As if W&B had got nothing."""
-        self._last = {}
-
-    def is_new(self, kind: str, update: int) -> bool:
-        """Whether W&B has not got this line yet."""
-        return update > self._last.get(kind, -1)
-
-    def note(self, kind: str, update: int) -> None:
-        """Remember that W&B has got it."""
-        self._last[kind] = update
-        replace(self._path, json.dumps(self._last) + "\n", sync=False)  # once a report: a power cut may cost it, a kill may not
+    def _say_warnings(self) -> None:
+        for warning in self.warnings.take():
+            self._say(f"W&B: {warning}")
 
 
 def replay(folder: Path, settings: ReportSettings, *, name: str, config: Mapping[str, Any], run_id: str, into: Path | None = None) -> str:
     """Rebuild one clean W&B run from metrics.jsonl, under an id that W&B has not seen; the id.
 
-    into: where W&B keeps its files; default `folder`. Raises LaunchError when there is nothing to replay, and W&B's own errors as they are.
+    into: where W&B keeps its files; default `folder`. Raises LaunchError when there is nothing to replay or W&B did not take all of it, and
+    W&B's own errors as they are.
     """
     metrics = folder / METRICS
     if not metrics.is_file():
         raise LaunchError(f"{metrics}: expected the reports of a run, got none; check the folder")
     if settings.wandb == "off":
         raise LaunchError("report.wandb: expected online or offline to replay to, got off; choose one")
-    lines = sorted(read(metrics), key=lambda values: values["update"])
+    lines = read(metrics)
     run = WandB(settings, into or folder, name=name, config=config, run_id=run_id, say=print)
-    run.sent.forget()
-    for values in lines:
-        run.log(values)
-    run.finish(0)
+    run.sent.know(-1)
+    run.catch_up(lines)
+    if not run.finish(0):
+        raise LaunchError(f"{folder}: expected W&B to take every line, got what is said above; replay again when its server answers")
     return run_id
 
 
