@@ -208,7 +208,10 @@ class WandB:
 
     def finish(self, exit_code: int) -> bool:
         """Say how the run ended; whether W&B has taken everything, in the way that was asked for."""
-        self._run.finish(exit_code=exit_code)
+        try:
+            self._run.finish(exit_code=exit_code)
+        except Exception as error:  # its process is gone: what it had is not sent
+            self.warnings.warning(" ".join(str(error).split()) or type(error).__name__)
         self._say_warnings()
         if self.warnings.seen:
             self._say(f"W&B: expected it to take every line, got the above; {self._later}")
