@@ -2,12 +2,14 @@
 
 import argparse
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from launcher import config as configuration
-from launcher import reporters
 from launcher.errors import LaunchError
-from launcher.reporters import ReportSettings
+from launcher.metrics import METRICS, read
+from launcher.reporters import ReportSettings, WandB
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,6 +21,26 @@ def run(arguments: argparse.Namespace) -> int:
     config = configuration.parse(path.read_text(encoding="utf-8"), str(path))
     settings = ReportSettings(wandb=arguments.mode, project=arguments.project, entity=arguments.entity)
     values = config.model_dump(mode="json")
-    run_id = reporters.replay(folder, settings, name=config.name, config=values, run_id=secrets.token_hex(4))
+    run_id = replay(folder, settings, name=config.name, config=values, run_id=secrets.token_hex(4))
     print(f"replayed {folder} as W&B run {run_id}")
     return 0
+
+
+def replay(folder: Path, settings: ReportSettings, *, name: str, config: Mapping[str, Any], run_id: str, into: Path | None = None) -> str:
+    """Rebuild one clean W&B run from metrics.jsonl, under an id that W&B has not seen; the id.
+
+    into: where W&B keeps its files; default `folder`. Raises LaunchError when there is nothing to replay or W&B did not take all of it, and
+    W&B's own errors as they are.
+    """
+    metrics = folder / METRICS
+    if not metrics.is_file():
+        raise LaunchError(f"{metrics}: expected the reports of a run, got none; check the folder")
+    if settings.wandb == "off":
+        raise LaunchError("report.wandb: expected online or offline to replay to, got off; choose one")
+    lines = read(metrics)
+    run = WandB(settings, into or folder, name=name, config=config, run_id=run_id, say=print)
+    run.sent.know(-1)
+    run.catch_up(lines)
+    if not run.finish(0):
+        raise LaunchError(f"{folder}: expected W&B to take every line, got what is said above; replay again when its server answers")
+    return run_id

@@ -3,24 +3,28 @@
 1. Rank 0 hands `Reporters.line` one flat dict per report; docs/metrics.md explains every field.
 2. metrics.jsonl gets it whole before anything else sees it; `trim` takes back what lies behind the checkpoint that a run goes on from.
 3. W&B gets the same numbers, each update once, under the run's fixed id. A start first hands it what it lacks of metrics.jsonl (a kill
-   takes what was not yet uploaded with it); `replay` rebuilds a clean W&B run from the truth.
+   takes what was not yet uploaded with it); launcher/replay.py rebuilds a clean W&B run from the truth.
 
-Nothing here may stop or slow a run: a full disk or a silent server costs one sentence, and training goes on.
+Nothing here may stop or slow a run: a full disk or a silent server costs one sentence, and training goes on. W&B's client works on a
+thread of its own, because it would wait for ever for a process of its own that hangs.
 """
 
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import psutil
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
+from launcher.beside import MOST, Beside
 from launcher.console import Screen, sentence
 from launcher.credentials import redacted
 from launcher.errors import LaunchError
@@ -30,9 +34,10 @@ from launcher.sent import KINDS, Sent, Warnings
 LOG = "log.txt"
 AXES = ("update", "tokens")
 CONSTANTS = ("updates", "tokens_total")  # no curves
-__all__ = ["ReportSettings", "Reporters", "read", "replay", "trim"]
+__all__ = ["ReportSettings", "Reporters", "WandB", "read", "trim"]
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
 FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
+HANGING_SECONDS = 10.0  # more: then its process hangs
 
 
 class ReportSettings(BaseModel):
@@ -60,41 +65,48 @@ class Reporters:
         run_id: str,
         console: Console | None = None,
     ) -> None:
+        self._lock = threading.RLock()  # W&B's thread speaks too
         self._said: set[str] = set()
+        self._given_up = False
         self._screen = Screen(name, console)
         self._log = AppendedFile(folder / LOG)
         self._metrics = AppendedFile(folder / METRICS)
         self._wandb: WandB | None = None
         if settings.wandb != "off":
             with self._never_fatal("W&B"):
-                self._wandb = WandB(settings, folder, name=name, config=config, run_id=run_id, say=self.say)
-                self._wandb.catch_up(read(folder / METRICS))
+                self._wandb = WandB(settings, folder, name=name, config=config, run_id=run_id, say=self._heard)
+                self._beside = Beside("W&B", self._wandb_fails)
+                self._beside.call(self._wandb.catch_up, read(folder / METRICS))
 
     def line(self, values: Mapping[str, Any]) -> None:
         """Report one line: kind train, heldout or event, update, and what docs/metrics.md lists for the kind."""
         values = redacted(dict(values))  # an event may quote an error that quotes a URL
-        self._append(self._metrics, json_line(values))
-        self._append(self._log, f"{_now()}  {sentence(values)}\n")
-        with self._never_fatal("the console"):
-            self._screen.report(values)
-        if self._wandb is not None:
-            with self._never_fatal("W&B"):
-                self._wandb.log(values)
+        with self._lock:
+            self._append(self._metrics, json_line(values))
+            self._append(self._log, f"{_now()}  {sentence(values)}\n")
+            with self._never_fatal("the console"):
+                self._screen.report(values)
+        if self._wandb is not None and not self._beside.call(self._wandb.log, values):
+            self._once(f"W&B: expected it to take line after line, got {MOST:,} that wait; lines are left out, {self._wandb.later}")
 
     def say(self, text: str) -> None:
         """A plain sentence to the console and log.txt, without the credentials that an error may quote."""
         text = redacted(text)
-        self._append(self._log, "".join(f"{_now()}  {line}\n" for line in text.splitlines()))
-        with self._never_fatal("the console"):
-            self._screen.say(text)
+        with self._lock:
+            self._append(self._log, "".join(f"{_now()}  {line}\n" for line in text.splitlines()))
+            with self._never_fatal("the console"):
+                self._screen.say(text)
 
     def close(self, exit_code: int = 0) -> None:
         """End the reports; W&B learns how the run ended, and gets FINISH_SECONDS to take the rest."""
         with self._never_fatal("the console"):
             self._screen.close()
         if self._wandb is not None:
-            with self._never_fatal("W&B"):
-                self._wandb.finish(exit_code)
+            self._beside.call(self._wandb.finish, exit_code)
+            if not self._beside.finish(FINISH_SECONDS + HANGING_SECONDS):
+                self._once(f"W&B: expected its process to end, got no answer from it; it is given up, {self._wandb.later}")
+                self._given_up = True  # what waited for it will only complain
+                self._wandb.give_up()
             self._wandb = None
         self._metrics.close()
         self._log.close()
@@ -111,12 +123,22 @@ class Reporters:
         try:
             yield
         except Exception as error:
-            self._once(f"{what}: {' '.join(str(error).split()) or type(error).__name__}; the run goes on, {METRICS} has every number")
+            self._once(_failure(what, error))
+
+    def _heard(self, text: str) -> None:
+        """What W&B says."""
+        if not self._given_up:
+            self.say(text)
+
+    def _wandb_fails(self, error: Exception) -> None:
+        if not self._given_up:
+            self._once(_failure("W&B", error))
 
     def _once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self.say(text)
+        with self._lock:
+            if text not in self._said:
+                self._said.add(text)
+                self.say(text)
 
 
 class WandB:
@@ -140,7 +162,8 @@ class WandB:
                 console="off", silent=True, disable_code=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
             ),
         }
-        self._say, self._later = say, f"`stillhouse wandb-replay {folder}` sends all of it later, as one clean run"
+        self._module = wandb
+        self._say, self.later = say, f"`stillhouse wandb-replay {folder}` sends all of it later, as one clean run"
         self.warnings = Warnings()
         surroundings = wandb.setup(wandb.Settings(silent=True)).settings
         wandb.termsetup(surroundings, self.warnings)
@@ -168,7 +191,7 @@ class WandB:
                 why = "expected an API key, got none (`wandb login` takes one)"
         except Exception as error:
             why = f"expected the server to answer, got {' '.join(str(error).split())}"
-        self._say(f"W&B: {why}; recording offline, {self._later}")
+        self._say(f"W&B: {why}; recording offline, {self.later}")
         return None
 
     @staticmethod
@@ -212,34 +235,33 @@ class WandB:
             self._run.finish(exit_code=exit_code)
         except Exception as error:  # its process is gone: what it had is not sent
             self.warnings.warning(" ".join(str(error).split()) or type(error).__name__)
+            self.give_up()
         self._say_warnings()
         if self.warnings.seen:
-            self._say(f"W&B: expected it to take every line, got the above; {self._later}")
+            self._say(f"W&B: expected it to take every line, got the above; {self.later}")
         return self._as_asked and not self.warnings.seen
+
+    def give_up(self) -> None:
+        """End W&B's own process, which hangs or has died already: the end of ours would wait for it, or complain."""
+        for process in psutil.Process().children():
+            with suppress(psutil.Error):
+                if process.name().startswith("wandb-"):
+                    process.kill()
+        with suppress(Exception):
+            self._module.teardown()
 
     def _say_warnings(self) -> None:
         for warning in self.warnings.take():
             self._say(f"W&B: {warning}")
 
 
-def replay(folder: Path, settings: ReportSettings, *, name: str, config: Mapping[str, Any], run_id: str, into: Path | None = None) -> str:
-    """Rebuild one clean W&B run from metrics.jsonl, under an id that W&B has not seen; the id.
-
-    into: where W&B keeps its files; default `folder`. Raises LaunchError when there is nothing to replay or W&B did not take all of it, and
-    W&B's own errors as they are.
-    """
-    metrics = folder / METRICS
-    if not metrics.is_file():
-        raise LaunchError(f"{metrics}: expected the reports of a run, got none; check the folder")
-    if settings.wandb == "off":
-        raise LaunchError("report.wandb: expected online or offline to replay to, got off; choose one")
-    lines = read(metrics)
-    run = WandB(settings, into or folder, name=name, config=config, run_id=run_id, say=print)
-    run.sent.know(-1)
-    run.catch_up(lines)
-    if not run.finish(0):
-        raise LaunchError(f"{folder}: expected W&B to take every line, got what is said above; replay again when its server answers")
-    return run_id
+def default_server() -> str | None:
+    """The address that W&B reports to where no other is set; None where it is not installed."""
+    try:
+        import wandb  # noqa: PLC0415
+    except ImportError:
+        return None
+    return str(wandb.Settings().base_url)
 
 
 @contextmanager
@@ -251,6 +273,10 @@ def _arguments_without_secrets() -> Iterator[None]:
         yield
     finally:
         sys.argv = kept
+
+
+def _failure(what: str, error: Exception) -> str:
+    return f"{what}: {' '.join(str(error).split()) or type(error).__name__}; the run goes on, {METRICS} has every number"
 
 
 def _finite(value: Any) -> bool:

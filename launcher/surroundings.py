@@ -11,13 +11,12 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from launcher import bandwidth, preflight
+from launcher import bandwidth, preflight, reporters
 from launcher.errors import LaunchError
 from launcher.findings import Finding, bad, good, warning
 
 ANSWER_SECONDS = 5.0
 SLOW_BYTES_PER_SECOND = 50e6
-WANDB_SERVER = "https://api.wandb.ai"
 HUB = "https://huggingface.co"
 
 
@@ -88,12 +87,15 @@ def slurm() -> Iterator[Finding]:
 def wandb() -> Iterator[Finding]:
     """Whether W&B's server answers, and whether there is a key; the key itself is shown to nobody."""
     mode = os.environ.get("WANDB_MODE", "")
-    server = os.environ.get("WANDB_BASE_URL") or WANDB_SERVER
+    server = os.environ.get("WANDB_BASE_URL") or reporters.default_server()
     if mode in ("offline", "disabled"):
         yield good("W&B", f"WANDB_MODE={mode}: nothing is sent; `wandb sync` or `stillhouse wandb-replay` later")
         return
+    if server is None:
+        yield warning("W&B", "not installed", "pip install wandb, or report.wandb=off")
+        return
     told, reached = _answer(server)
-    advice = "report.wandb=offline on such nodes, and wandb-replay or wandb sync from one that reaches it"
+    advice = "report.wandb=offline on such nodes, and `stillhouse wandb-replay` from one that reaches it"
     yield good("W&B", told) if reached else warning("W&B", told, advice)
     if os.environ.get("WANDB_API_KEY") or _in_netrc(urlsplit(server).hostname or ""):
         yield good("W&B key", "there is one")

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from launcher import reporters
 from launcher.errors import LaunchError
-from launcher.reporters import Reporters, ReportSettings, read, replay, trim
+from launcher.replay import replay
+from launcher.reporters import Reporters, ReportSettings, read, trim
 
 ROOT = Path(__file__).parents[2]
 OFFLINE = ReportSettings(wandb="offline", project="lab", tags=["tiny"])
@@ -270,16 +272,19 @@ def test_online_without_a_key_is_said_once_and_recorded_offline(tmp_path: Path):
     assert read(tmp_path / "metrics.jsonl") == [train(1), train(2)]
 
 
-def test_wandb_failing_in_the_middle_is_said_once_and_training_goes_on(tmp_path: Path):
+def test_wandb_failing_in_the_middle_is_said_once_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Broken:
+        def catch_up(self, lines: object) -> None:
+            pass
+
         def log(self, values: object) -> None:
             raise RuntimeError("pipe\nbroken")
 
         def finish(self, exit_code: int) -> None:
             raise RuntimeError("pipe\nbroken")
 
-    report, screen = opened(tmp_path)
-    report._wandb = Broken()  # type: ignore[assignment]
+    monkeypatch.setattr(reporters, "WandB", lambda *_, **__: Broken())
+    report, screen = opened(tmp_path, OFFLINE)
     for update in (1, 2, 3):
         report.line(train(update))
     report.close()

@@ -4,12 +4,14 @@ The server is a stand-in (wandb_server.py), the client the real one.
 """
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 from wandb_server import KEY, WandbServer, python, updates_of
 
@@ -60,9 +62,9 @@ made.close()
 REPLAY = """
 import sys
 from pathlib import Path
-from launcher import reporters
+from launcher import replay, reporters
 folder, mode = Path(sys.argv[1]), sys.argv[2]
-reporters.replay(folder, reporters.ReportSettings(wandb=mode), name="n", config={}, run_id="new00001", into=folder / "replay")
+replay.replay(folder, reporters.ReportSettings(wandb=mode), name="n", config={}, run_id="new00001", into=folder / "replay")
 """
 
 
@@ -160,6 +162,25 @@ def test_a_server_that_fails_in_the_middle_is_said_and_what_it_lacks_is_sent_lat
         assert servers[name].updates(run) == list(range(1, last + 1)), name
         assert servers[name].updates(run, "heldout/loss") == list(range(5, last + 1, 5)), name
         assert servers[name].odd == []
+
+
+def test_a_process_of_wandb_that_hangs_or_dies_holds_nothing_up(start, tmp_path):
+    hasty = RUN.replace("began =", "reporters.HANGING_SECONDS = 1.0\nbegan =", 1)
+    said = {
+        signal.SIGSTOP: ("expected its process to end, got no answer from it; it is given up",),
+        signal.SIGKILL: ("; the run goes on", "expected it to take every line, got the above", ""),
+    }
+    with WandbServer() as server:
+        runs = {number: start(hasty, tmp_path / number.name, 1, 5, 300, PATIENT, 1, server=server) for number in said}
+        for number, child in runs.items():
+            while child.stdout.readline() != "half\n":
+                assert child.poll() is None, child.stderr.read()
+            for process in psutil.Process(child.pid).children():
+                process.send_signal(number)
+            child.stdin.write("\n")
+            child.stdin.flush()
+        for number, child in runs.items():
+            ended(number.name, child, tmp_path / number.name, range(1, 301), said[number])
 
 
 def test_an_address_with_a_secret_in_it_is_not_used(start, tmp_path):

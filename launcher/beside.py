@@ -1,0 +1,44 @@
+"""Calls on a thread of their own, so that whoever hands them over never waits for what they wait for."""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+MOST = 10_000  # calls that may wait; each holds one report line
+END = None
+
+
+class Beside:
+    """One call after the other, in the order in which they came. What a call raises is handed to `failed`, on the thread."""
+
+    def __init__(self, name: str, failed: Callable[[Exception], None]) -> None:
+        self._calls: queue.Queue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = queue.Queue(MOST)
+        self._failed = failed
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def call(self, action: Callable[..., Any], *arguments: Any) -> bool:
+        """Whether there was room for it."""
+        try:
+            self._calls.put_nowait((action, arguments))
+        except queue.Full:
+            return False
+        return True
+
+    def finish(self, timeout_seconds: float) -> bool:
+        """Whether everything was done, within that time."""
+        try:
+            self._calls.put_nowait(END)
+        except queue.Full:
+            return False
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not END:
+            action, arguments = call
+            try:
+                action(*arguments)
+            except Exception as error:
+                self._failed(error)
