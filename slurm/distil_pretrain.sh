@@ -58,7 +58,8 @@ if [ -z "${SLURM_NTASKS:-}" ]; then
     sed -nE 's/.* Nodes=([^ ]+).*GRES=.*gpu:([^(,]*:)?([0-9]+).*/\1 \3/p; t; s/.*//')
   export SLURM_HOSTFILE="$STILLHOUSE_LOGS/hosts-$STILLHOUSE_START"
   for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
-    for ((n = 0; n < (${gpus[$node]:-0} > 0 ? ${gpus[$node]} : 1); n++)); do echo "$node"; done
+    count=${gpus[$node]:-0}
+    for ((n = 0; n < (count > 0 ? count : 1); n++)); do echo "$node"; done
   done >"$SLURM_HOSTFILE"
   SLURM_NTASKS=$(wc -l <"$SLURM_HOSTFILE")
   layout="--ntasks=$SLURM_NTASKS --distribution=arbitrary --overcommit"
