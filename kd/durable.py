@@ -22,7 +22,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the disk
         with safe_open(path, "pt") as back:
             different = next((name for name, tensor in tensors.items() if not _same(back.get_tensor(name), tensor)), None)
-    except SafetensorError as error:  # safetensors hides the OSError of a full disk in its own class
+    except (SafetensorError, RuntimeError) as error:  # safetensors hides the OSError of a full disk so, torch that of a file it cannot open
         raise OSError(f"{path}: {error}") from error
     if different is not None:
         raise OSError(f"{path}: read back other numbers for {different} than were written")

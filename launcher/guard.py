@@ -26,7 +26,7 @@ from launcher.streams import say, settle
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)  # a disk's troubles, not a program's
 MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EACCES, errno.EPERM)  # a user's paths
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)  # limits on a process: open files, threads
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EFBIG)  # limits on a process: open files, threads, size of files
 PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME", "TORCH_EXTENSIONS_DIR", "STILLHOUSE_CACHE", "STILLHOUSE_LOGS")
 MAX_BYTES = 1 << 20  # of a file that is searched for paths
 
@@ -60,6 +60,11 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
         else:
             _show_traceback()
         return int(Exit.FAILED)
+    except MemoryError as error:
+        _tell(
+            f"expected more memory, got none{f' ({error})' if str(error) else ''}; see the limits of this shell (ulimit -a), and its job's"
+        )
+        return int(Exit.OUT_OF_MEMORY)
     except KeyboardInterrupt:
         say("stillhouse: stopped", sys.stderr)
         return 130

@@ -16,6 +16,7 @@ from launcher.config import RunConfig
 from launcher.errors import Agreed, LaunchError, NotMet
 from launcher.run_folder import RunFolder
 from launcher.streams import say
+from launcher.watch import is_lost_connection
 
 
 def meet(timeout_seconds: float) -> None:
@@ -23,6 +24,8 @@ def meet(timeout_seconds: float) -> None:
     try:
         distributed.start(timeout_seconds)
     except RuntimeError as error:
+        if not is_lost_connection(error):  # no op, no memory, no thread: not the others' fault
+            raise
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise NotMet(
             f"{place}: expected {distributed.world_size()} ranks to meet there within {timeout_seconds:.0f} s, got "

@@ -43,7 +43,8 @@ def check_packages() -> None:
     """LaunchError, one line a package, unless Python and every package are of a version known to work, and text is more than ASCII."""
     if sys.version_info[:2] < PYTHON:
         raise LaunchError(f"python: expected {'.'.join(map(str, PYTHON))} or later, got {sys.version.split()[0]}; use a newer one")
-    if codecs.lookup(locale.getencoding()).name == "ascii":  # torch reads files of its own, with more letters than that
+    encoding = locale.getpreferredencoding(do_setlocale=False)  # with LC_ALL=C, Python takes UTF-8 by itself, unless it was told not to
+    if codecs.lookup(encoding).name == "ascii":  # torch reads files of its own, with more letters than that
         raise LaunchError("locale: expected text files in UTF-8, got ascii; unset PYTHONUTF8 and PYTHONCOERCECLOCALE, or set PYTHONUTF8=1")
     wrong = {name: version for name, wanted in PACKAGES.items() if not fits(version := _version(name), wanted)}
     if wrong:

@@ -1,11 +1,18 @@
-"""Signals become a wish to stop, never a stop in the middle: the loop asks between updates, saves, and leaves with a code of its own."""
+"""Signals become a wish to stop, never a stop in the middle: the loop asks between updates, saves, and leaves with a code of its own.
+
+So does the end of the `deepspeed` command that started a rank. It hands no signal on, and its ranks would go on unseen.
+"""
 
 import os
 import signal
+from collections.abc import Iterator
 from enum import IntEnum
+from itertools import pairwise
+from pathlib import Path
 from types import FrameType
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU)
+"""SIGUSR1 and SIGUSR2: a batch system's warning; SIGXCPU: the processor time of `ulimit -S -t` is used up, and a grace time left."""
 
 
 class Exit(IntEnum):
@@ -29,6 +36,7 @@ class StopFlag:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._interrupted = False
+        self._starters = tuple(starters())
 
     @classmethod
     def install(cls) -> "StopFlag":
@@ -41,8 +49,11 @@ class StopFlag:
 
     @property
     def requested(self) -> str | None:
-        """The name of the signal that asked to stop, if one did."""
-        return self.signal.name if self.signal is not None else None
+        """The name of the signal that asked to stop, if one did; `orphaned` where what started this rank has ended."""
+        if self.signal is not None:
+            return self.signal.name
+        gone = any(_parent(child) != parent for child, parent in pairwise((os.getpid(), *self._starters)))
+        return "orphaned" if gone else None
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
@@ -50,3 +61,34 @@ class StopFlag:
                 os._exit(128 + number)
             self._interrupted = True
         self.signal = self.signal or signal.Signals(number)
+
+
+def starters() -> Iterator[int]:
+    """The processes of DeepSpeed's launcher that stand above this one: that of this host, then the `deepspeed` command itself.
+
+    Nothing where something else started this rank, such as a shell, which a run may well outlive.
+    """
+    launch = os.getppid()
+    if b"deepspeed.launcher.launch" in _words(launch):
+        yield launch
+        command = _parent(launch)
+        if any(os.path.basename(word) in (b"deepspeed", b"deepspeed.launcher.runner") for word in _words(command)[:3]):
+            yield command
+
+
+def _words(pid: int) -> list[bytes]:
+    """A process's command line; nothing where it cannot be seen."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _parent(pid: int) -> int:
+    """Its parent; 0 where it cannot be seen any more."""
+    if pid == os.getpid():
+        return os.getppid()
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

@@ -46,6 +46,19 @@ submit() {
   job=${answer%%;*}
 }
 
+# scontrol, and again while Slurm's controller is away (restarted, failing over): for ten minutes.
+ask() {
+  local answer tries
+  for ((tries = 0; tries < 60; tries++)); do
+    if answer=$(scontrol "$@" 2>&1); then echo "$answer"; return; fi
+    case $answer in *controller* | *[Cc]onnect* | *[Tt]imed\ out*) ;; *) break ;; esac
+    [ $tries != 0 ] || echo "job ${SLURM_JOB_ID:-}: Slurm's controller does not answer; asked again for ten minutes" >&2
+    sleep 10
+  done
+  echo "$answer" >&2
+  return 1
+}
+
 # The job's first node as the other nodes reach it: what Slurm itself calls, which may differ from its host name.
 first_address() {
   local first address

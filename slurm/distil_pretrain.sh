@@ -30,12 +30,18 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   exit
 fi
 
+# Slurm's warning may come while this shell still looks around: kept for the ranks. TERM comes with scancel, which Slurm itself sends to the
+# ranks: here only live on until they have left.
+early= step=
+trap 'early=1; [ -z "$step" ] || kill -USR2 $step' USR1 USR2
+trap : TERM
+
 # One folder a job: the other ranks' logs, how far the run has come, which rank failed first.
 # An array's last task has the number of the whole array: to Slurm that means all of them, and requeueing it would restart the others.
 task=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 task=${task:-$SLURM_JOB_ID}
 export STILLHOUSE_LOGS="${STILLHOUSE_LOGS:-$PWD}/stillhouse-$task"
-mkdir -p "$STILLHOUSE_LOGS"
+(mkdir -p "$STILLHOUSE_LOGS" && : >>"$STILLHOUSE_LOGS/starts") || die "expected to write to $STILLHOUSE_LOGS, got no; set STILLHOUSE_LOGS to a folder of yours"
 export STILLHOUSE_START=$((${SLURM_RESTART_COUNT:-0} + 1))
 export STILLHOUSE_CODE="$STILLHOUSE_LOGS/code-$STILLHOUSE_START"
 export STILLHOUSE_PROGRESS="$STILLHOUSE_LOGS/progress" # the trainer writes there how many updates its newest checkpoint has
@@ -112,16 +118,15 @@ srun --kill-on-bad-exit=1 $layout ${SRUN_FLAGS:-} bash -c '
   trap : TERM INT USR1 USR2
   "$@"
   code=$?
-  case $code in 140 | 143) code=75 ;; esac # USR2 or TERM, before the trainer could catch them: nothing to save, and to be continued
+  case $code in 138 | 140 | 143) code=75 ;; esac # USR1, USR2 or TERM, before the trainer could catch them: nothing to save, and to be continued
   [ $code = 0 ] || (set -o noclobber; echo "$code $RANK $(hostname)" >"$STILLHOUSE_CODE") 2>/dev/null
   [ "$code $RANK" != "0 0" ] || : >"$STILLHOUSE_CODE-done"
   exit $code' task ${STEP_PREFIX:-} "$python" -u "$root/launcher/run.py" "$@" &
 step=$!
 
 # Slurm tells this shell alone, 300 s before the time limit; srun passes the signal to every rank on every node.
-# TERM comes with scancel, which Slurm itself sends to the ranks: here only live on until they have left.
-trap 'echo "job $SLURM_JOB_ID: USR2, passed on to the ranks"; kill -USR2 $step' USR2
-trap : TERM
+trap 'early=1; echo "job $SLURM_JOB_ID: a signal to stop, passed on to the ranks"; kill -USR2 $step' USR1 USR2
+[ -z "$early" ] || kill -USR2 $step
 # A step's daemon that was killed reports nothing, and srun would wait for it for ever: what the ranks themselves have left behind counts.
 code=0 ended=
 while kill -0 $step 2>/dev/null; do
@@ -137,6 +142,7 @@ while kill -0 $step 2>/dev/null; do
 done
 if [ $code = 0 ]; then wait $step || code=$?; else code=0; fi
 who=
+case $code$early in 1381 | 1401) code=75 ;; esac # srun itself, which had not started a rank yet
 if [ -s "$STILLHOUSE_CODE" ]; then
   read -r code rank host <"$STILLHOUSE_CODE"
   who=" (rank $rank on $host was the first)"
@@ -148,11 +154,11 @@ echo "job $SLURM_JOB_ID: the trainer left with $code$who"
 clean
 
 # 75: saved after a signal, to be continued. Never against a user's scancel, after which the job is no longer RUNNING.
-if [[ " ${STILLHOUSE_REQUEUE_ON:-75} " == *" $code "* ]] && scontrol show job -o "$task" | grep -q 'JobState=RUNNING '; then
+if [[ " ${STILLHOUSE_REQUEUE_ON:-75} " == *" $code "* ]] && ask show job -o "$task" | grep -q 'JobState=RUNNING '; then
   if [ "$(progress)" = "$(cut -d' ' -f1 "$STILLHOUSE_LOGS/starts")" ] && [ "$starts" -ge "$limit" ]; then
     no_progress "$starts"
   else
-    scontrol requeue "$task" && sleep 60 # Slurm ends this shell meanwhile
+    ask requeue "$task" && sleep 60 # Slurm ends this shell meanwhile
   fi
 fi
 exit "$code"

@@ -60,6 +60,15 @@ def test_a_disk_that_keeps_other_bytes_than_it_was_given_is_found_before_the_old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "update-00000001"]
 
 
+def test_a_file_that_cannot_be_opened_to_be_read_back_is_a_failed_write_and_no_end_of_the_run(tmp_path: Path, monkeypatch):
+    def no_more(path: Path, framework: str) -> None:
+        raise RuntimeError(f"unable to open file <{path}> in read-only mode: Too many open files (24)")  # torch's words
+
+    monkeypatch.setattr(durable, "safe_open", no_more)
+    with pytest.raises(OSError, match=r"weights.safetensors: .*Too many open files"):
+        durable.save_tensors({"a": torch.ones(1)}, tmp_path / "weights.safetensors")
+
+
 def test_numbers_that_are_not_finite_are_kept_as_they_are(tmp_path: Path):
     broken = [("weight", torch.tensor([1.0, float("nan"), float("-inf")]), {})]
     checkpoint.write(tmp_path, progress(1), broken)

@@ -86,7 +86,16 @@ def test_a_traceback_can_be_asked_for(no_rank: None, monkeypatch: pytest.MonkeyP
     assert told.splitlines()[-1] == "stillhouse: no"
 
 
-@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "has room, and start again"), (errno.EMFILE, "(ulimit -a), raise them")])
+def test_memory_that_is_not_there_is_one_line_and_code_4_at_every_door(no_rank: None, capsys: pytest.CaptureFixture[str]):
+    assert guarded(failing(MemoryError()), argparse.Namespace()) == 4
+    told = capsys.readouterr().err
+    assert told == "stillhouse: expected more memory, got none; see the limits of this shell (ulimit -a), and its job's\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "has room, and start again"), (errno.EMFILE, "(ulimit -a), raise them"), (errno.EFBIG, "(ulimit -a)")],
+)
 def test_what_a_machine_lacks_is_one_line_and_code_1(no_rank: None, capsys: pytest.CaptureFixture[str], number: int, advice: str):
     assert guarded(failing(OSError(number, os.strerror(number), "/x")), argparse.Namespace()) == 1
     told = capsys.readouterr().err

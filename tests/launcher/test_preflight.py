@@ -28,9 +28,15 @@ def test_the_packages_that_are_installed_here_pass():
 
 
 def test_an_encoding_that_torch_cannot_live_with_is_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("locale.getencoding", lambda: "ANSI_X3.4-1968")
+    monkeypatch.setattr("locale.getpreferredencoding", lambda do_setlocale: "ANSI_X3.4-1968")
     with pytest.raises(LaunchError, match=r"locale: expected text files in UTF-8, got ascii; .* set PYTHONUTF8=1"):
         check_packages()
+
+
+def test_the_locale_c_in_which_python_takes_utf8_by_itself_is_no_mistake():
+    command = [sys.executable, "-c", "from launcher.preflight import check_packages; check_packages()"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LC_", "LANG"))}
+    subprocess.run(command, cwd=ROOT, env=environment | {"LC_ALL": "C"}, check=True)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_the_exit_codes_are_different_and_known_to_the_batch_scripts():
 
 
 @pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU])
 def test_the_first_signal_is_remembered_by_name_and_stops_nothing(number: signal.Signals):
     flag = StopFlag.install()
     assert flag.requested is None
@@ -104,3 +104,18 @@ def test_two_ctrl_c_leave_at_once_whatever_came_before(waiting: subprocess.Popen
     assert asked(waiting) == "SIGTERM"
     waiting.send_signal(signal.SIGINT)
     assert waiting.wait(timeout=10) == 130
+
+
+def test_a_rank_whose_deepspeed_command_has_ended_stops(tmp_path: Path):
+    (tmp_path / "rank.py").write_text(WAITING)
+    (tmp_path / "deepspeed").write_text('#!/bin/sh\nsh -c \'"$@"; :\' deepspeed.launcher.launch "$@" <&3 &\nwait\n')
+    (tmp_path / "deepspeed").chmod(0o700)
+    command = ["sh", "-c", 'exec 3<&0; exec "$@"', "_", str(tmp_path / "deepspeed"), sys.executable, str(tmp_path / "rank.py")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert asked(process) == "None"
+        process.kill()
+        process.wait()
+        assert asked(process) == "orphaned"
