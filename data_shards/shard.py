@@ -3,6 +3,7 @@
 A shard is a sequence of blocks, a block a run of whole documents: their ids without special tokens, their lengths, a crc32 of each.
 """
 
+import errno
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.errors import DamagedFile
+from data_shards.errors import DamagedFile, DataError
 from data_shards.location import Location, sha256_of
 from data_shards.manifest import ShardEntry
 from data_shards.tar_members import BrokenTar, Bytes, Member, members, npy_payload
 
 LENGTHS = np.dtype("<u4")
 MOST_JSON = 4096  # bytes that describe a block
+UNREACHED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN)
+"""A process's limits, permissions, a server that is away: what they say is not about the shard."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Shard:
                 raise
             raise DamagedFile(damage(_mapped(fault.copy, entry), ids, entry, location.where(entry.name))) from None
         except OSError as error:
-            raise DamagedFile(f"{path}: expected a shard that can be read, got {error.strerror}; bring it back") from None
+            raise _kind(error)(f"{path}: expected a shard that can be read, got {error.strerror}; {_advice(error)}") from None
         tar = _mapped(path, entry)
         if len(tar) != entry.bytes or (verify and sha256_of(path) != entry.sha256):
             raise DamagedFile(damage(tar, ids, entry, str(path)))
@@ -178,8 +181,18 @@ def _mapped(path: Path, entry: ShardEntry) -> Bytes:
     try:
         return np.memmap(path, np.uint8, "r")
     except (OSError, ValueError) as error:
-        line = f"{path}: expected a shard of {entry.bytes} bytes, got {error}; bring it back, or build the shards again"
-        raise DamagedFile(line) from None
+        raise _kind(error)(f"{path}: expected a shard of {entry.bytes} bytes, got {error}; {_advice(error)}") from None
+
+
+def _kind(error: Exception) -> type[DataError]:
+    """Whether a shard that could not be opened is damaged, or only not to be had: that says nothing about it, and is never skipped."""
+    return DataError if isinstance(error, OSError) and error.errno in UNREACHED else DamagedFile
+
+
+def _advice(error: Exception) -> str:
+    if _kind(error) is DamagedFile:
+        return "bring it back, or build the shards again"
+    return "see its permissions and the limits of this process (ulimit -a), and start again"
 
 
 def _number(entry: ShardEntry) -> str:

@@ -68,8 +68,11 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
     except KeyboardInterrupt:
         say("stillhouse: stopped", sys.stderr)
         return 130
-    except Exception:
-        _show_traceback()
+    except Exception as error:
+        if str(error) == "can't start new thread":  # Python's words for a limit on processes, or for no memory for another stack
+            _tell(f"{error}; see the limits of this shell (ulimit -a), raise them, and start again")
+        else:
+            _show_traceback()
         return int(Exit.FAILED)
 
 

@@ -71,7 +71,7 @@ def read(metrics: Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line.decode())
             if not isinstance(value, dict) or "kind" not in value or not isinstance(value.get("update"), int):
                 raise ValueError("no kind or no update")
         except (ValueError, RecursionError) as error:
@@ -94,6 +94,13 @@ def last_train_line(folder: Path) -> dict[str, Any] | None:
         if line.startswith(b'{"kind": "train"'):
             return dict(json.loads(line))
     return None
+
+
+def lost_lines(folder: Path, update: int, every: int) -> str:
+    """What to say where metrics.jsonl ends before the checkpoint of an update; else nothing. every: updates from line to line."""
+    last = last_train_line(folder)
+    known, due = int(last["update"]) if last is not None else 0, update // every * every
+    return f"; metrics.jsonl has lost the lines of updates {known + 1} to {due}, which cannot be written again" if known < due else ""
 
 
 def trim(metrics: Path, update: int) -> int:

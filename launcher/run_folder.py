@@ -53,7 +53,7 @@ FREE_TO_CHANGE = (
     "train.timeout_seconds",
 )
 """Settings that cannot change what is learned, beyond rounding: a run may be continued with others."""
-FILES = ("config.yaml", "environment.json", "metrics.jsonl", "log.txt", "report.json", "wandb_id", "lock", ".opening")
+FILES = ("config.yaml", "environment.json", "metrics.jsonl", "log.txt", "report.json", "wandb_id", "lock", ".opening", "checkpoints/latest")
 PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers", "webdataset", "datasets", "tokenizers", "safetensors", "numpy", "wandb")
 
 

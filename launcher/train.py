@@ -10,6 +10,7 @@ Every rank runs this same loop; rank 0 alone writes. What ranks must agree on (s
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from data_shards.stream import Cursor
 from kd import distributed
 from kd.batch import Batch
 from kd.checkpoint import Checkpoint
+from kd.durable import sync
 from kd.errors import KdError
 from kd.evaluate import MlmScores, evaluate_mlm
 from kd.models import Encoder
@@ -31,6 +33,7 @@ from launcher.errors import Agreed
 from launcher.feed import Feed, heldout_batches
 from launcher.layer_maps import as_facts, described, tables
 from launcher.meter import Meter, peak_memory_gb
+from launcher.metrics import lost_lines
 from launcher.recovery import Recovery
 from launcher.reporters import Reporters
 from launcher.run_folder import RunFolder, tell_progress, write_atomically
@@ -66,9 +69,8 @@ class Run:
 
     def begin(self, saved: Checkpoint | None, dropped: int) -> None:
         """Stand where the checkpoint stands and say so. dropped: how many lines of metrics.jsonl lay behind it."""
-        windows = 0
+        windows, facts = 0, saved.progress.facts if saved is not None else {}
         if saved is not None:
-            facts = saved.progress.facts
             cursor = Cursor.from_dict(facts["cursor"])
             self.parts.stream.check(cursor)
             windows = cursor.windows
@@ -89,6 +91,7 @@ class Run:
                     write_atomically(self.folder.layer_maps, tables(self.parts.similarities))
             else:
                 again = f"; {dropped} later lines are dropped and written again" if dropped else ""
+                again += lost_lines(self.folder.folder, self.trainer.done, facts["config"]["report"]["every_updates"])
                 self.event("resumed", f"going on after update {self.trainer.done} of {self.parts.updates}, {where}{again}")
 
     def go(self) -> Exit:
@@ -190,6 +193,9 @@ class Run:
         started = time.perf_counter()
         self.settle()
         self.here.enter("saving")
+        if distributed.rank() == 0:
+            with suppress(OSError):  # a power cut must not keep the checkpoint and lose the lines before it
+                sync(self.folder.metrics)
         self.note(self.saving.begin(self.trainer, self._facts(), wait))
         if self.scores is not None:
             self.best = min(self.best, self.scores.loss)

@@ -9,7 +9,7 @@
 set -euo pipefail
 name=all.sh
 script=$0
-scripts=$(cd "$(dirname "$script")" && pwd)
+scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
 source "$scripts/common.sh"
 [ -z "${SLURM_JOB_ID:-}" ] || die "expected to run where jobs are submitted, got a job; start it there"

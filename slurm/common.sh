@@ -63,6 +63,6 @@ ask() {
 first_address() {
   local first address
   first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
-  address=$(scontrol show node -o "$first" 2>/dev/null | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
+  address=$(scontrol -o show node "$first" 2>/dev/null | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
   echo "${STILLHOUSE_ADDRESS:-${address:-$first}}"
 }

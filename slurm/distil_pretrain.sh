@@ -16,10 +16,10 @@ name=distil_pretrain.sh
 # In a job, $0 is Slurm's own copy: ask Slurm where the script came from.
 script=$0
 if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
-  script=$(scontrol show job -o "$SLURM_JOB_ID") && script=${script#* Command=} # path and arguments; either may have spaces
+  script=$(scontrol -o show job "$SLURM_JOB_ID") && script=${script#* Command=} # path and arguments; either may have spaces
   case $script in *"/$name"*) script=${script%%"/$name"*}/$name ;; *) script=${script%% *} ;; esac
 fi
-scripts=$(cd "$(dirname "$script")" && pwd)
+scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
 source "$scripts/common.sh"
 
@@ -36,12 +36,32 @@ early= step=
 trap 'early=1; [ -z "$step" ] || kill -USR2 $step' USR1 USR2
 trap : TERM
 
+# sbatch hands on the environment it was called in. Called from another job, that is the other job's, and Slurm overwrites only what was asked for.
+facts=$(scontrol -o show job "$SLURM_JOB_ID" | grep "^JobId=$SLURM_JOB_ID ") || true
+fact() { sed -n "s#.* $1=\([^ ]*\).*#\1#p" <<<" ${facts%% Command=*} "; }
+if [ -n "$facts" ]; then
+  tasks=$(fact NumTasks)
+  if [[ ${SLURM_NTASKS:-$tasks} != "$tasks" && $tasks =~ ^[0-9]+$ ]]; then
+    echo "job $SLURM_JOB_ID: SLURM_NTASKS=$SLURM_NTASKS is another job's, where sbatch was called (this one has $tasks): left out"
+    unset SLURM_NTASKS SLURM_NPROCS SLURM_NTASKS_PER_NODE
+  fi
+  [ "${SLURM_ARRAY_JOB_ID:-}" = "$(fact ArrayJobId)" ] || unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID
+  SLURM_RESTART_COUNT=$(fact Restarts)
+  [[ $facts == *gres* ]] || unset "${!SLURM_GPUS@}" # srun would ask for them
+fi
+unset LOCAL_WORLD_SIZE TORCHELASTIC_USE_AGENT_STORE
+end=$(date -d "$(fact EndTime)" +%s 2>/dev/null || echo)
+if [ -n "$end" ] && [ $((end - $(date +%s))) -le 300 ]; then
+  echo "job $SLURM_JOB_ID: its time limit is $((end - $(date +%s))) s away, and Slurm's warning comes 300 s before it; give more --time, or --signal=B:USR2@SECONDS"
+fi
+
 # One folder a job: the other ranks' logs, how far the run has come, which rank failed first.
 # An array's last task has the number of the whole array: to Slurm that means all of them, and requeueing it would restart the others.
 task=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 task=${task:-$SLURM_JOB_ID}
 export STILLHOUSE_LOGS="${STILLHOUSE_LOGS:-$PWD}/stillhouse-$task"
-(mkdir -p "$STILLHOUSE_LOGS" && : >>"$STILLHOUSE_LOGS/starts") || die "expected to write to $STILLHOUSE_LOGS, got no; set STILLHOUSE_LOGS to a folder of yours"
+made=$(mkdir -p "$STILLHOUSE_LOGS" 2>&1 && touch "$STILLHOUSE_LOGS/starts" 2>&1) ||
+  die "expected to write to $STILLHOUSE_LOGS, got ${made##*: }; set STILLHOUSE_LOGS to a folder of yours"
 export STILLHOUSE_START=$((${SLURM_RESTART_COUNT:-0} + 1))
 export STILLHOUSE_CODE="$STILLHOUSE_LOGS/code-$STILLHOUSE_START"
 export STILLHOUSE_PROGRESS="$STILLHOUSE_LOGS/progress" # the trainer writes there how many updates its newest checkpoint has
@@ -60,7 +80,7 @@ if [ -z "${SLURM_NTASKS:-}" ]; then
   declare -A gpus=()
   while read -r nodes gres; do
     for node in $(scontrol show hostnames "$nodes"); do gpus[$node]=$gres; done
-  done < <(scontrol show job -d -o "$task" | grep -oE ' Nodes=[^ ]+ CPU_IDs=[^ ]+ Mem=[^ ]+ GRES=[^ ]*' |
+  done < <(scontrol -d -o show job "$task" | grep -oE ' Nodes=[^ ]+ CPU_IDs=[^ ]+ Mem=[^ ]+ GRES=[^ ]*' |
     sed -nE 's/.* Nodes=([^ ]+).*GRES=.*gpu:([^(,]*:)?([0-9]+).*/\1 \3/p; t; s/.*//')
   export SLURM_HOSTFILE="$STILLHOUSE_LOGS/hosts-$STILLHOUSE_START"
   for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
@@ -154,10 +174,16 @@ echo "job $SLURM_JOB_ID: the trainer left with $code$who"
 clean
 
 # 75: saved after a signal, to be continued. Never against a user's scancel, after which the job is no longer RUNNING.
-if [[ " ${STILLHOUSE_REQUEUE_ON:-75} " == *" $code "* ]] && ask show job -o "$task" | grep -q 'JobState=RUNNING '; then
+if [[ " ${STILLHOUSE_REQUEUE_ON:-75} " == *" $code "* ]] && ask -o show job "$task" | grep -q 'JobState=RUNNING '; then
   if [ "$(progress)" = "$(cut -d' ' -f1 "$STILLHOUSE_LOGS/starts")" ] && [ "$starts" -ge "$limit" ]; then
     no_progress "$starts"
   else
+    # Where Slurm's controller was away when the step ended, the step's daemons stay to tell it a minute later. A start that meets them is refused
+    # by the node (duplicate job id), which is drained, and the job is held.
+    for ((n = 0; n < 90; n++)); do
+      pgrep -f "^slurmstepd: \[$SLURM_JOB_ID\.[0-9]" >/dev/null 2>&1 || break
+      sleep 1
+    done
     ask requeue "$task" && sleep 60 # Slurm ends this shell meanwhile
   fi
 fi

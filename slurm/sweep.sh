@@ -13,10 +13,10 @@ set -euo pipefail
 name=sweep.sh
 script=$0
 if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
-  script=$(scontrol show job -o "$SLURM_JOB_ID") && script=${script#* Command=} # path and arguments; either may have spaces
+  script=$(scontrol -o show job "$SLURM_JOB_ID") && script=${script#* Command=} # path and arguments; either may have spaces
   case $script in *"/$name"*) script=${script%%"/$name"*}/$name ;; *) script=${script%% *} ;; esac
 fi
-scripts=$(cd "$(dirname "$script")" && pwd)
+scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
 source "$scripts/common.sh"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import LaunchError
-from launcher.metrics import AppendedFile, read, trim
+from launcher.metrics import AppendedFile, lost_lines, read, trim
 
 
 def train(update: int) -> dict[str, object]:
@@ -53,3 +53,11 @@ def test_a_file_that_was_removed_is_begun_anew(tmp_path: Path):
     file.append("2\n")
     file.close()
     assert (tmp_path / "lines").read_text() == "2\n"
+
+
+def test_lines_that_are_missing_before_a_checkpoint_are_said(tmp_path: Path):
+    assert lost_lines(tmp_path, 7, 10) == ""
+    assert "lost the lines of updates 1 to 20," in lost_lines(tmp_path, 27, 10)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(train(10)) + "\n")
+    assert lost_lines(tmp_path, 17, 10) == ""
+    assert "lost the lines of updates 11 to 20," in lost_lines(tmp_path, 20, 10)

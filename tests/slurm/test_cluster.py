@@ -24,6 +24,16 @@ def log_of(folder: Path, number: str) -> str:
 def test_without_a_number_of_tasks_there_is_a_rank_for_each_gpu_on_nodes_that_differ(slurm: Any, stand_in: Path):
     words = ["sbatch", "--nodelist=node2,node3", "--gpus=3", str(SCRIPT), "--config", "x.yaml"]
     number = slurm.submit(*words, cwd=stand_in, **own(stand_in))
+    (stand_in / "plain").mkdir()
+    another_jobs = {
+        "SLURM_NTASKS": "5",
+        "SLURM_ARRAY_JOB_ID": "77",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_RESTART_COUNT": "9",
+        "SLURM_GPUS": "2",
+    }
+    words = ["sbatch", "--nodelist=node1", str(SCRIPT), "--config", "x.yaml"]
+    plain = slurm.submit(*words, cwd=stand_in / "plain", **own(stand_in), **another_jobs)
     assert slurm.wait(number)["JobState"] == "COMPLETED", log_of(stand_in, number)
     ranks = facts_of(stand_in, count=3)
     assert [(rank["RANK"], rank["LOCAL_RANK"], rank["host"]) for rank in ranks] == [
@@ -34,6 +44,10 @@ def test_without_a_number_of_tasks_there_is_a_rank_for_each_gpu_on_nodes_that_di
     assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"]) for rank in ranks} == {("3", "198.51.100.12")}, (
         "an address, where the name would not do"
     )
+    log = log_of(stand_in / "plain", plain) if slurm.wait(plain) else ""
+    assert "SLURM_NTASKS=5 is another job's" in log
+    assert f"job {plain}, start 1: 1 ranks on node1, " in log, "without GPUs one a node, whatever the shell of sbatch was"
+    assert facts_of(stand_in / "plain", count=1)[0]["host"] == "node1"
 
 
 def test_rank_zero_speaks_in_the_jobs_log_and_what_others_died_of_is_repeated_there(slurm: Any, stand_in: Path):
