@@ -13,6 +13,7 @@ from pathlib import Path
 from data_shards.location import Location
 from data_shards.manifest import Manifest
 from kd import distributed
+from kd.checkpoint import Checkpoint
 from kd.state_cache import HEADER
 from launcher import config as configuration
 from launcher.config import RunConfig
@@ -54,14 +55,30 @@ def identity(config: RunConfig) -> dict[str, str]:
     facts |= {"python": platform.python_version(), "code": _digest_of_code()}
     facts |= {key: json.dumps(value) for key, value in configuration.flat(configuration.public(config)).items()}
     facts["content of data.shards"] = Manifest.load(Location.of(config.data.shards, config.data.cache_folder)).fingerprint[:12]
-    models = {f"teacher {name}".rstrip(): member.model for name, member in config.members.items()} | {"student.init": config.student.init}
-    for name, place in models.items():
-        if Path(place).is_dir():
-            facts[f"content of {name}"] = _digest_of_model(Path(place))
+    facts |= {f"content of {name}": digest for name, digest in teachers(config).items()}
+    if Path(config.student.init).is_dir():
+        facts["content of student.init"] = _digest_of_model(Path(config.student.init))
     for name, member in config.members.items():
         if member.cache is not None and (header := Path(member.cache) / HEADER).is_file():
             facts[f"content of {name}.cache"] = hashlib.sha256(header.read_bytes()).hexdigest()[:12]
     return facts
+
+
+def teachers(config: RunConfig) -> dict[str, str]:
+    """A digest of each teacher that is a folder, by name: a checkpoint keeps it."""
+    places = {f"teacher {name}".rstrip(): Path(member.model) for name, member in config.members.items()}
+    return {name: _digest_of_model(place) for name, place in places.items() if place.is_dir()}
+
+
+def check_teachers(config: RunConfig, saved: Checkpoint | None) -> None:
+    """Raise, on every rank alike, where a teacher's folder holds another model now than when the checkpoint was made."""
+    before: dict[str, str] = saved.progress.facts.get("teachers", {}) if saved is not None else {}
+    for name, digest in teachers(config).items():
+        if before.get(name, digest) != digest:
+            where = name.removeprefix("teacher ")
+            raise Agreed(
+                f"{where}: expected the model that the run began with, got other files in its folder; bring them back, or begin anew"
+            )
 
 
 def _digest_of_code() -> str:

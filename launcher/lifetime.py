@@ -7,7 +7,7 @@ from kd import distributed
 from kd.whereabouts import BUILDING, Whereabouts
 from launcher import config as configuration
 from launcher import wiring
-from launcher.agreement import agree
+from launcher.agreement import agree, check_teachers
 from launcher.config import RunConfig
 from launcher.errors import Agreed
 from launcher.opening import agreed, meet, newest_checkpoint, open_folder
@@ -44,6 +44,7 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
         saved = newest_checkpoint(folder)
         if resume and saved is None:
             raise Agreed(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
+        check_teachers(config, saved)
         here.enter(BUILDING)
         parts = wiring.build(config, saved, here)
         agreed(lambda: folder.record(config))

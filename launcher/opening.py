@@ -26,6 +26,8 @@ def meet(timeout_seconds: float) -> None:
     except RuntimeError as error:
         if not is_lost_connection(error):  # no op, no memory, no thread: not the others' fault
             raise
+        if distributed.world_size() == 1:
+            raise LaunchError(f"network: expected an interface that is up, for one rank too, got {error}; ip link set lo up") from None
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise NotMet(
             f"{place}: expected {distributed.world_size()} ranks to meet there within {timeout_seconds:.0f} s, got "

@@ -27,6 +27,7 @@ from kd.saving import Written
 from kd.trainer import UpdateReport
 from kd.whereabouts import WRITING
 from launcher import config as configuration
+from launcher.agreement import teachers
 from launcher.config import RunConfig
 from launcher.ending import write_student
 from launcher.errors import Agreed
@@ -60,19 +61,17 @@ class Run:
         self.best = float("inf")
         self.saving = Saving(folder.checkpoints, config.checkpoint)
         self.recovery = Recovery(config, folder, parts.trainer, self.event)
-        self.started = time.monotonic()
-        self.elapsed_before = 0.0
+        self.started, self.elapsed_before = time.monotonic(), 0.0
         self.hosts = distributed.texts(socket.gethostname())
-        self.straggler: int | None = None
-        """The rank that was last said to be much slower than the others."""
+        self.straggler: int | None = None  # the rank that was last said to be much slower than the others
+        self.teachers = teachers(config)
         self.feed: Feed
 
     def begin(self, saved: Checkpoint | None, dropped: int) -> None:
         """Stand where the checkpoint stands and say so. dropped: how many lines of metrics.jsonl lay behind it."""
         windows, facts = 0, saved.progress.facts if saved is not None else {}
         if saved is not None:
-            cursor = Cursor.from_dict(facts["cursor"])
-            self.parts.stream.check(cursor)
+            self.parts.stream.check(cursor := Cursor.from_dict(facts["cursor"]))
             windows = cursor.windows
             self.meter = Meter.from_dict(facts["meter"])
             self.best = facts["best"] if facts["best"] is not None else float("inf")
@@ -240,8 +239,8 @@ class Run:
 
     def _scores(self, student: Encoder, windows: int | None) -> MlmScores:
         assert self.parts.heldout is not None
-        rank, world = distributed.rank(), distributed.world_size()
-        batches = heldout_batches(self.parts.heldout, self.config.evaluate.batch, windows, rank=rank, world=world)
+        ranks = {"rank": distributed.rank(), "world": distributed.world_size()}
+        batches = heldout_batches(self.parts.heldout, self.config.evaluate.batch, windows, **ranks)
         return evaluate_mlm(student, self._touched(batches), vocabulary=self.trainer.vocabulary, over_ranks=distributed.sum_over_ranks)
 
     def _touched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -266,6 +265,7 @@ class Run:
             "recovery": self.recovery.as_dict(),
             "run_id": self.run_id,
             "config": configuration.public(self.config),
+            "teachers": self.teachers,
         }
 
     def _elapsed(self) -> float:

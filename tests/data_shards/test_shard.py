@@ -1,9 +1,11 @@
 """One shard: random access, and every kind of damage named by shard and key."""
 
+import errno
+
 import numpy as np
 import pytest
 
-from data_shards.errors import DataError
+from data_shards.errors import DamagedFile, DataError
 from data_shards.manifest import Manifest
 from data_shards.shard import Shard
 
@@ -94,3 +96,13 @@ def test_a_missing_shard_is_one_line(folder, entry):
 def test_a_shard_of_another_dtype_is_refused(folder, entry):
     with pytest.raises(DataError, match=r"000000-00000\.tokens\.npy that does not hold \d+ numbers of uint32"):
         Shard.open(folder, entry, dtype="uint32")
+
+
+def test_a_process_that_may_open_no_more_files_says_nothing_about_the_shard(folder, entry, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(np, "memmap", full)
+    with pytest.raises(DataError, match=r"got \[Errno 24\] Too many open files; see its permissions and the limits") as error:
+        Shard.open(folder, entry)
+    assert not isinstance(error.value, DamagedFile), "which on_corrupt=skip would pass over"

@@ -1,0 +1,22 @@
+"""What must be the same on all ranks and, of the teachers, at every start."""
+
+from pathlib import Path
+
+import pytest
+
+from kd.checkpoint import Checkpoint, Progress
+from launcher import config as configuration
+from launcher.agreement import check_teachers, teachers
+from launcher.errors import Agreed
+
+
+def test_a_teacher_whose_files_have_changed_since_the_checkpoint_is_refused(tmp_path: Path):
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    config = configuration.load("tiny", [f"teacher.model={tmp_path}"])
+    saved = Checkpoint(tmp_path, Progress(1, 0, 0, {"teachers": teachers(config)}), {})
+    check_teachers(config, saved)
+    check_teachers(config, None)
+    (tmp_path / "model.safetensors").write_bytes(b"two")
+    with pytest.raises(Agreed, match="teacher: expected the model that the run began with, got other files in its folder"):
+        check_teachers(config, saved)
+    check_teachers(config, Checkpoint(tmp_path, Progress(1, 0, 0, {}), {}))  # one of an earlier version, which kept no digests
