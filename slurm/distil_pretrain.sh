@@ -50,9 +50,9 @@ if [ -n "$facts" ]; then
   [[ $facts == *gres* ]] || unset "${!SLURM_GPUS@}" # srun would ask for them
 fi
 unset LOCAL_WORLD_SIZE TORCHELASTIC_USE_AGENT_STORE
-end=$(date -d "$(fact EndTime)" +%s 2>/dev/null || echo)
-if [ -n "$end" ] && [ $((end - $(date +%s))) -le 300 ]; then
-  echo "job $SLURM_JOB_ID: its time limit is $((end - $(date +%s))) s away, and Slurm's warning comes 300 s before it; give more --time, or --signal=B:USR2@SECONDS"
+end=$(fact EndTime)
+if [[ $end == *T* ]] && left=$(($(date -d "$end" +%s) - $(date +%s))) && [ $left -le 300 ]; then
+  echo "job $SLURM_JOB_ID: $left s are left, and Slurm's warning comes 300 s before the end (or as --signal says): give more --time, or --signal=B:USR2@SECONDS"
 fi
 
 # One folder a job: the other ranks' logs, how far the run has come, which rank failed first.
