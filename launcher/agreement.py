@@ -70,9 +70,9 @@ def teachers(config: RunConfig) -> dict[str, str]:
     return {name: _digest_of_model(place) for name, place in places.items() if place.is_dir()}
 
 
-def check_teachers(config: RunConfig, saved: Checkpoint | None) -> None:
+def check_teachers(config: RunConfig, saved: Checkpoint) -> None:
     """Raise, on every rank alike, where a teacher's folder holds another model now than when the checkpoint was made."""
-    before: dict[str, str] = saved.progress.facts.get("teachers", {}) if saved is not None else {}
+    before: dict[str, str] = saved.progress.facts.get("teachers", {})
     for name, digest in teachers(config).items():
         if before.get(name, digest) != digest:
             where = name.removeprefix("teacher ")

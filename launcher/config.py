@@ -44,7 +44,12 @@ def load(path: str, overrides: list[str] | None = None, scale: str | None = None
 
 def parse(text: str, where: str) -> RunConfig:
     """The configuration that `dump` wrote."""
-    return _validated(_parse(where, text), lambda place: where, RunConfig)
+    return of_values(_parse(where, text), where)
+
+
+def of_values(values: Any, where: str) -> RunConfig:
+    """The configuration that `public` gave."""
+    return _validated(values, lambda place: where, RunConfig)
 
 
 def public(config: RunConfig) -> dict[str, Any]:

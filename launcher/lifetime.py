@@ -44,7 +44,10 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
         saved = newest_checkpoint(folder)
         if resume and saved is None:
             raise Agreed(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
-        check_teachers(config, saved)
+        if saved is not None:
+            begun = configuration.of_values(saved.progress.facts["config"], str(saved.folder))  # config.yaml may be lost, or edited
+            agreed(lambda: folder.expect(begun, config))
+            check_teachers(config, saved)
         here.enter(BUILDING)
         parts = wiring.build(config, saved, here)
         agreed(lambda: folder.record(config))

@@ -57,7 +57,9 @@ class AppendedFile:
         return descriptor
 
     def _follow(self) -> None:
-        """`trim` puts another file in the place of this one: go on in that."""
+        """`trim` puts another file in the place of this one: go on in that. One that was removed is still to be had: written again."""
+        if not self.path.exists():
+            replace(self.path, os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0).decode(), sync=False)
         if not (self.path.exists() and os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))):
             replaced, self._descriptor = self._descriptor, self._open()
             os.close(replaced)

@@ -123,16 +123,20 @@ class RunFolder:
             if path.exists() and not path.is_dir():
                 raise LaunchError(f"{path}: expected a folder, got a file; move it away")
 
-    def _compare(self, config: RunConfig) -> None:
-        """LaunchError where the run that is here began with another configuration, and has something to lose by it."""
-        before = configuration.parse(_text(self.configuration), str(self.configuration))
+    def expect(self, before: RunConfig, config: RunConfig) -> None:
+        """LaunchError where the run that is here began with another configuration."""
         changed = configuration.differences(before, config, ignoring=FREE_TO_CHANGE)
-        if changed and self._learned():
+        if changed:
             lines = "".join(f"\n  {line}" for line in changed)
             raise LaunchError(
                 f"run.folder: expected the configuration that {self.folder} began with, got another; "
                 f"use another folder, or remove this one:{lines}"
             )
+
+    def _compare(self, config: RunConfig) -> None:
+        before = configuration.parse(_text(self.configuration), str(self.configuration))
+        if self._learned():
+            self.expect(before, config)
 
     def _learned(self) -> bool:
         """Whether there is anything that another configuration would lose."""

@@ -46,13 +46,16 @@ def test_a_trim_in_between_is_followed(tmp_path: Path):
     assert [line["update"] for line in read(tmp_path / "metrics.jsonl")] == [1, 3]
 
 
-def test_a_file_that_was_removed_is_begun_anew(tmp_path: Path):
-    file = AppendedFile(tmp_path / "lines")
-    file.append("1\n")
-    (tmp_path / "lines").unlink()
-    file.append("2\n")
+def test_a_file_that_was_removed_is_written_again(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    file = AppendedFile(path)
+    file.append("a\n")
+    path.unlink()
+    file.append("b\n")
+    assert path.read_text() == "a\nb\n"
+    file.append("c\n")
+    assert path.read_text() == "a\nb\nc\n"
     file.close()
-    assert (tmp_path / "lines").read_text() == "2\n"
 
 
 def test_lines_that_are_missing_before_a_checkpoint_are_said(tmp_path: Path):

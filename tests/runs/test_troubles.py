@@ -350,3 +350,14 @@ def test_a_student_that_cannot_be_written_is_one_event_and_the_next_start_writes
     (folder / "student").unlink()
     assert run(folder) == 0
     assert equal(weights(folder), weights(plain))
+
+
+def test_a_checkpoint_knows_its_configuration_where_config_yaml_is_lost_or_edited(run, plain, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(plain, folder)
+    shutil.rmtree(folder / "student")
+    (folder / "config.yaml").unlink()
+    with pytest.raises(
+        Agreed, match=r"expected the configuration that .* began with, got another; .*\n  optimizer.learning_rate: .* -> 0\.2"
+    ):
+        run(folder, "optimizer.learning_rate=0.2")
