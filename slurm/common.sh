@@ -19,7 +19,7 @@ fi
 
 words() { printf '%q ' "$@"; }
 
-# Hides credentials in URLs, like launcher/credentials.py, because messages stay in a job's log.
+# Hides credentials in URLs, like launcher/redaction.py, because messages stay in a job's log.
 hide() {
   sed -E 's#://[^/@[:space:]]+@#://***@#g; s~([?&][A-Za-z0-9_.-]*(token|key|secret|signature|password|credential)[A-Za-z0-9_.-]*=)[^&#[:space:]]+~\1***~gI'
 }

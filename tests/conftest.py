@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from launcher.extensions import VARIABLE, extensions_folder, prepare_extensions
+from launcher.process.extensions import VARIABLE, extensions_folder, prepare_extensions
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from school import make_school
 from stand_in import ROOT, SCRIPT
 
-from launcher.extensions import extensions_folder, prepare_extensions
+from launcher.process.extensions import extensions_folder, prepare_extensions
 
 pytestmark = pytest.mark.slow
 ADDRESS = {"node1": "198.51.100.11", "node2": "198.51.100.12"}

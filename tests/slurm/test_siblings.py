@@ -11,8 +11,8 @@ from run_lines import train_lines
 from school import make_school
 from stand_in import ROOT
 
-from data_shards.manifest import Manifest
-from launcher.extensions import extensions_folder, prepare_extensions
+from data_shards.storage.manifest import Manifest
+from launcher.process.extensions import extensions_folder, prepare_extensions
 
 pytestmark = pytest.mark.slow
 SCRIPTS = ROOT / "slurm"

@@ -27,7 +27,7 @@ from run_lines import free_port, train_lines  # noqa: E402
 from sameness import compare  # noqa: E402
 from school import make_school  # noqa: E402
 
-from launcher.extensions import extensions_folder, prepare_extensions  # noqa: E402
+from launcher.process.extensions import extensions_folder, prepare_extensions  # noqa: E402
 
 SETTINGS = "train.updates=24 checkpoint.every_updates=3 report.every_updates=1 evaluate.every_updates=8".split()  # noqa: SIM905
 KILLS_PER_RUN = 10

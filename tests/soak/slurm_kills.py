@@ -33,7 +33,7 @@ from run_lines import train_lines  # noqa: E402
 from sameness import compare  # noqa: E402
 from school import make_school  # noqa: E402
 
-from launcher.extensions import extensions_folder, prepare_extensions  # noqa: E402
+from launcher.process.extensions import extensions_folder, prepare_extensions  # noqa: E402
 
 HOSTS = {"node1": "198.51.100.11", "node2": "198.51.100.12", "node3": "198.51.100.13"}
 SETTINGS = (
