@@ -42,10 +42,19 @@ def start(timeout_seconds: float = 600.0) -> None:
     if store is not None:
         backend = accelerator.communication_backend_name()
         dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout)
+    _compile_nothing()
     with quiet():
         deepspeed.init_distributed(
             dist_backend=accelerator.communication_backend_name(), auto_mpi_discovery=False, verbose=False, timeout=timeout
         )
+
+
+def _compile_nothing() -> None:
+    """Switch off the shared-memory sum of DeepSpeed's CPU ranks. It is the one C++ op that this project's runs would compile; none uses it.
+
+    `init_distributed` looks into this table. DeepSpeed fills it by a probe that starts a compiler, unless the table is there already.
+    """
+    vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
 
 
 def wait_for_ever() -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from data_shards.manifest import Manifest
 from kd.errors import KdError
 from launcher import config as configuration
-from launcher import preflight, scores
+from launcher import scores
 from launcher.comparison import Words, folder_name, refuse_decided, resolved
 from launcher.config import RunConfig, Text
 from launcher.console import Listened
@@ -72,7 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
             state = "done" if link.job.done else f"{link.job.updates_done} of {link.job.updates} updates done"
             console.print(f"{link.name}: {state}, teacher {teacher}, in {link.job.folder}", soft_wrap=True, highlight=False)
         return Exit.DONE
-    preflight.prepare_extensions(lambda text: console.print(text, soft_wrap=True))
     root.mkdir(parents=True, exist_ok=True)
     with owned(root):
         return _go(links, root, arguments.ranks, console)

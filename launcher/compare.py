@@ -22,7 +22,7 @@ from rich.table import Table
 
 from data_shards.errors import DataError
 from kd.errors import KdError
-from launcher import comparison, pace, plots, preflight, results
+from launcher import comparison, pace, plots, results
 from launcher.comparison import Comparison, PlannedRun
 from launcher.config import RunConfig
 from launcher.console import Listened, duration
@@ -95,7 +95,6 @@ class Comparing:
     def go(self) -> int:
         """Everything that is not done yet."""
         self.say(f"[bold]{self.settings_line()}[/bold]")
-        preflight.prepare_extensions(lambda text: self.console.print(text, soft_wrap=True))
         self.root.mkdir(parents=True, exist_ok=True)
         with owned(self.root):
             comparison.settle(self.root, self.base)

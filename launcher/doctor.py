@@ -16,6 +16,8 @@ from launcher.findings import Finding, report, seen
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, print, and leave with 1 if anything is bad."""
+    if arguments.clear_locks:
+        print("stillhouse: --clear-locks: has no effect, because nothing is compiled any more; leave it out", file=sys.stderr)
     if arguments.run is not None:
         return report(list(health.health(Path(arguments.run))), arguments.json)
     rank = bandwidth.place().get("RANK", "0")
@@ -37,12 +39,9 @@ def checks(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterable[Fin
     """Everything there is to look at, in order."""
     looks: dict[str, Callable[[], Iterable[Finding]]] = {
         "software": machine.software,
-        "compiler": machine.compiler,
         "processor": machine.processor,
         "memory": machine.memory,
         "GPUs": machine.accelerators,
-        "DeepSpeed's op": machine.compiled_op,
-        "compile locks": partial(machine.locks, arguments.clear_locks),
         "ranks": surroundings.ranks,
         "names": surroundings.names,
         "disk": partial(storage.run_storage, Path(arguments.folder)),

@@ -18,7 +18,6 @@ from launcher.arguments import TRAIN_EXAMPLE, Parser, add_train
 from launcher.errors import NoPlace
 from launcher.guard import guarded
 from launcher.signals import Exit
-from launcher.streams import say
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher import network  # noqa: PLC0415
 
     network.choose_interface()
-    preflight.prepare_extensions(say)
     from launcher import lifetime  # noqa: PLC0415
 
     return lifetime.main(config, resume=arguments.resume)

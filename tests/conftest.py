@@ -10,18 +10,6 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from launcher.extensions import VARIABLE, extensions_folder, prepare_extensions
-
-
-@pytest.fixture(scope="session")
-def compiled() -> str:
-    """The folder with DeepSpeed's communication op, compiled once for all tests: TORCH_EXTENSIONS_DIR of child processes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, os.environ.get(VARIABLE, ""))  # restored afterwards: other tests look at what a run does without it
-        folder = str(extensions_folder())
-        prepare_extensions()
-    return folder
-
 
 class Quota:
     """A folder whose files may take so much of a larger disk; what goes beyond fails with EDQUOT, said by the operating system."""

@@ -46,7 +46,6 @@ from kd.student import StudentSettings, make_student
 from kd.teachers import MemberSettings, make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
 from kd.trainer import Trainer
-from launcher.extensions import extensions_folder, prepare_extensions
 from launcher.feed import Feed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,8 +214,6 @@ def main() -> None:
         print(json.dumps(measure(arguments.way, Path(arguments.folder), arguments.updates, arguments.warmup)))
         return
 
-    prepare_extensions()
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions_folder())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)

@@ -192,7 +192,7 @@ def tiny_batch() -> Batch:
 
 
 @pytest.fixture
-def run_ranks(tmp_path: Path, compiled: str) -> Callable[..., str]:
+def run_ranks(tmp_path: Path) -> Callable[..., str]:
     """run_ranks(ranks, script, *arguments): the script on so many processes of one gloo group; their output, if all end well."""
 
     def run(ranks: int, script: Path, *arguments: object, timeout_seconds: float = 240.0) -> str:
@@ -205,7 +205,6 @@ def run_ranks(tmp_path: Path, compiled: str) -> Callable[..., str]:
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(Path(__file__).parents[2]),
-            "TORCH_EXTENSIONS_DIR": compiled,
         }
         processes, outputs = [], [tmp_path / f"output-{rank}.log" for rank in range(ranks)]
         for rank, output in enumerate(outputs):

@@ -96,7 +96,7 @@ def test_every_preset_can_be_planned_at_the_demos_scale(corpus, small_teacher, t
 
 
 @pytest.mark.slow
-def test_every_preset_learns_in_small(compiled, corpus, small_teacher, tmp_path):
+def test_every_preset_learns_in_small(corpus, small_teacher, tmp_path):
     result = tmp_path / "result.json"
     command = [sys.executable, str(SCRIPT), str(result), str(corpus.shards), str(small_teacher), *PAPERS]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import config, lifetime, preflight
+from launcher import config, lifetime
 from launcher.config import RunConfig
 from launcher.errors import LaunchError
 from launcher.guard import guarded
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunConfig, bool]]:
-    """What would have been trained: the doors in front of it are real, but for what DeepSpeed compiles."""
+    """What would have been trained: the doors in front of it are real."""
     calls: list[tuple[RunConfig, bool]] = []
 
     def main(made: RunConfig, resume: bool = False) -> int:
@@ -29,7 +29,6 @@ def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunCon
         return 75
 
     monkeypatch.setattr(lifetime, "main", main)
-    monkeypatch.setattr(preflight, "prepare_extensions", lambda say: None)
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
     return calls
 

@@ -63,7 +63,7 @@ class Started:
 
 
 @pytest.fixture(scope="session")
-def fork_server(compiled: str) -> Iterator[ForkServer]:
+def fork_server() -> Iterator[ForkServer]:
     """Ranks without the seconds that importing takes, for the tests that start many."""
     server = ForkServer()
     yield server
@@ -71,7 +71,7 @@ def fork_server(compiled: str) -> Iterator[ForkServer]:
 
 
 @pytest.fixture
-def start(school: School, tmp_path: Path, compiled: str, fork_server: ForkServer) -> Callable[..., Started]:
+def start(school: School, tmp_path: Path, fork_server: ForkServer) -> Callable[..., Started]:
     """start(folder, *settings, ranks=1, config="tiny", limit=None): launcher/run.py on so many ranks, as torchrun or srun would.
 
     limit: called in each process before it starts (preexec_fn). roots: ranks that run another copy of the project. verb: of `stillhouse`,
@@ -97,7 +97,7 @@ def start(school: School, tmp_path: Path, compiled: str, fork_server: ForkServer
         port = free_port()
         for rank in range(ranks):
             log = tmp_path / f"{folder.name}-{len(started)}-{rank}.log"
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "NO_COLOR": "1", "TORCH_EXTENSIONS_DIR": compiled}
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "NO_COLOR": "1"}
             if ranks > 1:
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

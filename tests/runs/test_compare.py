@@ -49,7 +49,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def words(school, compiled: str, tmp_path: Path):
+def words(school, tmp_path: Path):
     """words(verb, text, *arguments): the command line of a verb on a file with that text, everything in the test's folder."""
 
     def make(verb: str, text: str, *arguments: str) -> list[str]:

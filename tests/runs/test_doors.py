@@ -39,7 +39,18 @@ def settings(school, tmp_path, start):
     ]
 
 
-def test_deepspeed_torchrun_and_stillhouse_start_the_same_run(settings, start, tmp_path):
+@pytest.fixture
+def compilers(tmp_path):
+    """Stand-ins for compilers and ninja that write down their calls and fail, and an empty folder for torch's C++ extensions."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("c++", "g++", "gcc", "cc", "clang", "clang++", "nvcc", "ninja"):
+        (tools / name).write_text(f'#!/bin/sh\necho "$0 $*" >>{tmp_path}/compiled\nexit 1\n')
+        (tools / name).chmod(0o755)
+    return {"PATH": f"{tools}:{os.environ['PATH']}", "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
+
+
+def test_deepspeed_torchrun_and_stillhouse_start_the_same_run_and_compile_nothing(settings, start, compilers, tmp_path):
     script = str(ROOT / "launcher" / "run.py")
     doors = {
         "deepspeed": [
@@ -55,10 +66,13 @@ def test_deepspeed_torchrun_and_stillhouse_start_the_same_run(settings, start, t
         "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script],
         "alone": [sys.executable, "-m", "launcher.cli", "train"],
     }
+    modes = {"deepspeed": "zero3", "torchrun": "tensor_parallel", "alone": "replicated"}
     for name, door in doors.items():
-        more = ["teacher.mode=zero3"] if name == "deepspeed" else []
-        done = run([*door, "--config", "tiny", *settings(name, *more)], tmp_path, PYTHONPATH=str(ROOT))
+        words = ["--config", "tiny", *settings(name, f"teacher.mode={modes[name]}")]
+        done = run([*door, *words], tmp_path, PYTHONPATH=str(ROOT), **compilers)
         assert done.returncode == 0, f"{name}: {done.stdout}\n{done.stderr}"
+        assert not (tmp_path / "compiled").exists(), f"{name}: {(tmp_path / 'compiled').read_text()}"
+        assert not (tmp_path / "extensions").exists(), f"{name}: {list((tmp_path / 'extensions').rglob('*'))}"
         assert "held-out loss" in done.stdout
     expected = [line["loss"] for line in train_lines(tmp_path / "alone")]
     for name in ("deepspeed", "torchrun"):

@@ -23,7 +23,6 @@ from kd.trainer import Trainer
 from launcher import config as configuration
 from launcher import lifetime, saving
 from launcher.errors import Agreed, LaunchError
-from launcher.extensions import prepare_extensions
 from launcher.signals import StopFlag
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch and DeepSpeed warn of themselves while they are imported
@@ -46,7 +45,6 @@ def one_process() -> Iterator[None]:
     """A world of one that outlives each run; DeepSpeed keeps it for good."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
-    prepare_extensions(lambda text: None)
     yield
     for name in names:
         os.environ.pop(name, None)

@@ -27,8 +27,6 @@ from run_lines import free_port, train_lines  # noqa: E402
 from sameness import compare  # noqa: E402
 from school import make_school  # noqa: E402
 
-from launcher.extensions import extensions_folder, prepare_extensions  # noqa: E402
-
 SETTINGS = "train.updates=24 checkpoint.every_updates=3 report.every_updates=1 evaluate.every_updates=8".split()  # noqa: SIM905
 KILLS_PER_RUN = 10
 
@@ -123,8 +121,6 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 10_000)
     arguments = parser.parse_args()
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions_folder())
-    prepare_extensions()
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     soak = Soak(folder, arguments.seed)
