@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from stillhouse.errors import StillhouseError
 
-class DataError(Exception):
+
+class DataError(StillhouseError):
     """A user's mistake or a broken file that data_shards found; the message is the one line to print."""
 
 

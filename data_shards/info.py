@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from data_shards.location import Location
-from data_shards.manifest import BuiltFrom, Manifest
-from data_shards.pieces import read_lengths
-from data_shards.shelf import Shelf, offsets
-from data_shards.tokenizer import shards_tokenizer
-from data_shards.vocabulary import Vocabulary
+from data_shards.storage.location import Location
+from data_shards.storage.manifest import BuiltFrom, Manifest
+from data_shards.storage.open_shards import Shelf, offsets
+from data_shards.storage.token_statistics import Vocabulary
+from data_shards.stream.bucketed import read_lengths
+from data_shards.tokenizer.tokenizer import shards_tokenizer
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 SAMPLE_TOKENS = 64

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.errors import DataError
-from data_shards.location import Location
-from data_shards.manifest import TOKENIZER, Manifest, ShardEntry, tokenizer_fingerprint
-from data_shards.pieces import lengths_name, read_lengths
-from data_shards.shard import Shard
-from data_shards.tokenizer import is_continuation, is_special, shards_tokenizer, special_ids, vocabulary_size
-from data_shards.vocabulary import VOCABULARY, Vocabulary
+from data_shards.storage.location import Location
+from data_shards.storage.manifest import TOKENIZER, Manifest, ShardEntry, tokenizer_fingerprint
+from data_shards.storage.shard import Shard
+from data_shards.storage.token_statistics import VOCABULARY, Vocabulary
+from data_shards.stream.bucketed import lengths_name, read_lengths
+from data_shards.tokenizer.tokenizer import is_continuation, is_special, shards_tokenizer, special_ids, vocabulary_size
 
 ADVICE = "bring the file back, or build the shards again"
 

@@ -6,21 +6,21 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 
-from launcher.arguments import parser
-from launcher.guard import guarded
+from launcher.commands.arguments import parser
+from launcher.process.error_exit import guarded
 
 MODULES = {
-    "demo": "launcher.demo",
-    "doctor": "launcher.doctor",
+    "demo": "launcher.demo.demo",
+    "doctor": "launcher.doctor.doctor",
     "train": "launcher.run",
-    "evaluate": "launcher.scores",
-    "compare": "launcher.compare",
-    "chain": "launcher.chain",
-    "cache": "launcher.cache",
-    "layers": "launcher.layers",
-    "shards": "launcher.shards",
-    "vocabulary": "launcher.vocabulary",
-    "wandb-replay": "launcher.replay",
+    "evaluate": "launcher.evaluation.evaluate",
+    "compare": "launcher.comparison.compare",
+    "chain": "launcher.comparison.chain",
+    "cache": "launcher.corpus.teacher_cache",
+    "layers": "launcher.evaluation.layers",
+    "shards": "launcher.corpus.shards",
+    "vocabulary": "launcher.corpus.prune_vocabulary",
+    "wandb-replay": "launcher.reporting.wandb_replay",
 }
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     with suppress(OSError):  # nobody reads any more, or a full disk
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code)  # the interpreter's own end may abort one of several ranks: see kd.distributed.leave
+    os._exit(code)  # the interpreter's own end may abort one of several ranks: see kd.distributed.process_group.leave
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:

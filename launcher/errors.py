@@ -1,38 +1,35 @@
-"""What can be wrong at the doors, as one line: `where: expected what, got what; what to do`."""
+"""Errors of a command or a run, as one line: `where: expected what, got what; what to do`."""
+
+from stillhouse.errors import StillhouseError
 
 
-class LaunchError(Exception):
-    """A user's mistake or a machine's limit that launcher found; the message is the one line to print."""
-
-    code = 2
-    """What the process leaves with (see launcher.signals.Exit)."""
-    every_rank_speaks = False
-    """Whether each rank has its own to say; else the first of each host speaks for all."""
+class LaunchError(StillhouseError):
+    """A setting, file or machine that launcher cannot use. The message is the line to print."""
 
 
-class NoPlace(LaunchError):
-    """What a launcher left in this process's environment makes no sense, so that nobody else can be trusted to say it."""
+class RankEnvironmentError(LaunchError):
+    """RANK, WORLD_SIZE, MASTER_ADDR or MASTER_PORT is invalid, so every rank reports it."""
 
-    every_rank_speaks = True
+    every_rank_reports = True
 
 
 class OutOfMemory(LaunchError):
     """An allocation failed on this rank."""
 
-    code = 4
-    every_rank_speaks = True
+    exit_code = 4
+    every_rank_reports = True
 
 
 class RankLost(LaunchError):
-    """Another rank has died, hangs, or cannot be reached; starting again goes on from the last checkpoint."""
+    """Another rank died, hangs or cannot be reached. A new start continues from the last checkpoint."""
 
-    code = 76
-    every_rank_speaks = True
-
-
-class Agreed(LaunchError):
-    """Every rank raises this one with the same words at the same time: none has to be told."""
+    exit_code = 76
+    every_rank_reports = True
 
 
-class NotMet(RankLost):
-    """The ranks did not find each other."""
+class SharedError(LaunchError):
+    """An error that all ranks raise at the same time with the same message."""
+
+
+class RendezvousFailed(RankLost):
+    """The ranks did not connect to each other in time."""

@@ -14,20 +14,20 @@ if __package__ in (None, ""):  # started as a script: its folder is on the path,
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings are C++ stacks; what a lost rank means is said in one line
 
-from launcher.arguments import TRAIN_EXAMPLE, Parser, add_train
-from launcher.errors import NoPlace
-from launcher.guard import guarded
-from launcher.signals import Exit
+from launcher.commands.arguments import TRAIN_EXAMPLE, Parser, add_train
+from launcher.errors import RankEnvironmentError
+from launcher.process.error_exit import guarded
+from launcher.process.signals import Exit
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The run that the arguments describe; its exit code."""
     # Imported here and not above: torch and transformers take seconds, which --help and a misspelt verb should not cost.
-    from launcher import preflight  # noqa: PLC0415
+    from launcher.process import preflight  # noqa: PLC0415
 
     preflight.check_packages()
-    from launcher import config as configuration  # noqa: PLC0415
-    from launcher import plan  # noqa: PLC0415
+    from launcher.config import load as configuration  # noqa: PLC0415
+    from launcher.planning import plan  # noqa: PLC0415
 
     rank, world = place()
     config = configuration.load(arguments.config, arguments.settings, arguments.scale)
@@ -40,19 +40,21 @@ def run(arguments: argparse.Namespace) -> int:
     preflight.check_meeting(rank, world)
     if rank == 0:
         preflight.check_writable(Path(config.run.folder))
-    from launcher import network  # noqa: PLC0415
+    from launcher.process import network  # noqa: PLC0415
 
     network.choose_interface()
-    from launcher import lifetime  # noqa: PLC0415
+    from launcher.training import session  # noqa: PLC0415
 
-    return lifetime.main(config, resume=arguments.resume)
+    return session.main(config, resume=arguments.resume)
 
 
 def place() -> tuple[int, int]:
     """(rank, how many ranks) as a launcher left them in the environment, where all of it makes sense."""
     rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
     if rank >= world:
-        raise NoPlace(f"RANK: expected a number below WORLD_SIZE, got {rank} and WORLD_SIZE {world}; correct them, or unset both")
+        raise RankEnvironmentError(
+            f"RANK: expected a number below WORLD_SIZE, got {rank} and WORLD_SIZE {world}; correct them, or unset both"
+        )
     _number("LOCAL_RANK", 0)
     _number("MASTER_PORT", 0)
     return rank, world
@@ -62,7 +64,7 @@ def _number(variable: str, default: int) -> int:
     """A whole number that a launcher left in the environment."""
     text = os.environ.get(variable, str(default))
     if not text.isdecimal():
-        raise NoPlace(f"{variable}: expected a whole number in the environment, got {text!r}; correct it, or unset it")
+        raise RankEnvironmentError(f"{variable}: expected a whole number in the environment, got {text!r}; correct it, or unset it")
     return int(text)
 
 
@@ -80,4 +82,6 @@ if __name__ == "__main__":
         with suppress(OSError):  # nobody reads any more, or a full disk: what has been done is done
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(int(end.code or 0))  # the interpreter's own end may abort after a run that ended well: see kd.distributed.leave
+        os._exit(
+            int(end.code or 0)
+        )  # the interpreter's own end may abort after a run that ended well: see kd.distributed.process_group.leave

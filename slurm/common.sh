@@ -19,7 +19,7 @@ fi
 
 words() { printf '%q ' "$@"; }
 
-# Credentials inside URLs, as launcher/credentials.py hides them: what is said here stays in a job's log.
+# Credentials inside URLs, as launcher/redaction.py hides them: what is said here stays in a job's log.
 hide() {
   sed -E 's#://[^/@[:space:]]+@#://***@#g; s~([?&][A-Za-z0-9_.-]*(token|key|secret|signature|password|credential)[A-Za-z0-9_.-]*=)[^&#[:space:]]+~\1***~gI'
 }

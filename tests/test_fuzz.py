@@ -20,22 +20,23 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_shards.build.journal import Journal
+from data_shards.build.sidecars import finish
 from data_shards.errors import DataError
-from data_shards.finish import finish
-from data_shards.journal import Journal
-from data_shards.location import Location
-from data_shards.manifest import BuiltFrom, Manifest, ShardEntry
-from data_shards.pieces import read_lengths
-from data_shards.shard import Shard
-from data_shards.shard_writer import SplitWriter
-from data_shards.stream import Cursor
-from data_shards.vocabulary import Vocabulary
-from kd import checkpoint
-from kd.checkpoint import Progress
+from data_shards.storage.location import Location
+from data_shards.storage.manifest import BuiltFrom, Manifest, ShardEntry
+from data_shards.storage.shard import Shard
+from data_shards.storage.shard_writer import SplitWriter
+from data_shards.storage.token_statistics import Vocabulary
+from data_shards.stream.bucketed import read_lengths
+from data_shards.stream.stream import Cursor
+from kd.checkpoint import checkpoint
+from kd.checkpoint.checkpoint import Progress
 from kd.errors import KdError
-from launcher import config as configuration
-from launcher import metrics
+from launcher.config import load as configuration
 from launcher.errors import LaunchError
+from launcher.run_folder import metrics_file
+from stillhouse.digests import canonical_sha256
 
 OURS = (DataError, KdError, LaunchError)
 pytestmark = pytest.mark.timeout(120)  # a hang; each test takes a second or two
@@ -290,7 +291,7 @@ def test_checkpoints_of_an_adversary_whose_digest_is_right(
     place.mkdir(parents=True, exist_ok=True)
     if isinstance(body, dict):
         body = json.loads(json.dumps(body))
-        body["digest"] = checkpoint.digest_of(body)
+        body["digest"] = canonical_sha256(body, ascii_only=True)
     (place / "state.json").write_text(json.dumps(body))
     answered(lambda: checkpoint.newest_good(place.parent))
 
@@ -349,11 +350,11 @@ def test_journals_and_metrics(tmp_path: Path):
     for data in broken(place.read_bytes(), 120, seed=7):
         place.write_bytes(data)
         answered(lambda: Journal.load(tmp_path))
-    lines = "".join(metrics.json_line({"kind": "train", "update": update, "loss": 1.5}) for update in range(1, 9)).encode()
+    lines = "".join(metrics_file.json_line({"kind": "train", "update": update, "loss": 1.5}) for update in range(1, 9)).encode()
     path = tmp_path / "metrics.jsonl"
     for data in [*broken(lines, 120, seed=8), b"[" * 100_000 + b"\n" + lines, b"\xff\xfe\n" + lines]:
         path.write_bytes(data)
-        answered(lambda: metrics.read(path))
+        answered(lambda: metrics_file.read(path))
 
 
 def test_there_were_two_thousand_cases():

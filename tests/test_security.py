@@ -13,12 +13,12 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from data_shards.errors import DataError
-from data_shards.tokenizer import load_tokenizer
-from kd import checkpoint
-from kd.checkpoint import Progress
+from data_shards.tokenizer.tokenizer import load_tokenizer
+from kd.checkpoint import checkpoint
+from kd.checkpoint.checkpoint import Progress
 from kd.errors import KdError
-from kd.export import save_student
-from kd.models import Encoder, load_mlm, quiet_transformers
+from kd.export.hugging_face import save_student
+from kd.models.encoder import Encoder, load_mlm, quiet_transformers
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
@@ -123,7 +123,7 @@ def test_checkpoints_and_students_have_the_users_umask(model, tmp_path, mask):
 
 
 def test_the_doors_never_write_for_everyone(monkeypatch):
-    from launcher.guard import guarded  # noqa: PLC0415 (the door itself)
+    from launcher.process.error_exit import guarded  # noqa: PLC0415 (the door itself)
 
     before = os.umask(0)
     try:

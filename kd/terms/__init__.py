@@ -8,10 +8,10 @@ from typing import Annotated
 from pydantic import Field
 
 from kd.terms.attention import AttentionKL, AttentionMSE, Relations
-from kd.terms.examples import Contrastive, RelationalAngle, RelationalDistance, Similarity
+from kd.terms.documents import Contrastive, RelationalAngle, RelationalDistance, Similarity
 from kd.terms.hidden import EmbeddingMSE, HiddenCosine, HiddenMSE, Hints, Patient
 from kd.terms.logits import LogitMSE, MaskedLM, SoftTargets
-from kd.terms.view import DocumentView, Layer, LogitView, MapView, Side, TokenView
+from kd.terms.views import DocumentView, Layer, LogitView, MapView, Side, TokenView
 
 Term = Annotated[
     SoftTargets

@@ -1,6 +1,7 @@
 """Terms on attention maps and on relations of queries, keys and values; a sum over pairs of layers, a mean over heads.
 
-Made from what the query, key and value projections gave, block by block (kd.maps): dropout on attention is not in them, and the
+Made from what the query, key and value projections gave, block by block (kd.terms.attention_blocks): dropout on attention is not in
+them, and the
 models keep their fused kernels. Memory: B x S x D for each of queries, keys and values of each layer in use, once more by heads,
 and a few blocks of at least one [S, S] in fp32.
 """
@@ -11,10 +12,10 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from kd.errors import KdError
-from kd.layer_map import LayerMap
-from kd.maps import distributions_kl, distributions_mse, scores_mse
-from kd.states import Part, Shape
-from kd.terms.view import MapTerm, MapView
+from kd.models.states import Part, Shape
+from kd.terms.attention_blocks import distributions_kl, distributions_mse, scores_mse
+from kd.terms.layer_map import LayerMap
+from kd.terms.views import MapTerm, MapView
 
 RelationName = Literal["qq", "kk", "vv", "qk", "kq", "qv", "vq", "kv", "vk"]
 LETTERS: dict[str, Part] = {"q": "queries", "k": "keys", "v": "values"}

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd.errors import KdError
-from kd.layer_map import LayerMap, LayerPair
-from kd.states import Part, Shape
-from kd.terms.view import Mapped, Projection, TokenTerm, TokenView
+from kd.models.states import Part, Shape
+from kd.terms.layer_map import LayerMap, LayerPair
+from kd.terms.views import Mapped, Projection, TokenTerm, TokenView
 
 
 class HiddenCosine(TokenTerm, Mapped):

@@ -1,6 +1,7 @@
 """Terms on the vocabulary's logits. Each returns one fp32 number per token, summed over the vocabulary, never averaged over it.
 
-Memory: `chunks` times chunk_tokens x V in fp32 (kd.head), whatever the batch; measured in tests/benchmarks/bench_terms.py.
+Memory: `chunks` times chunk_tokens x V in fp32 (kd.objective.vocabulary_head), whatever the batch; measured in
+tests/benchmarks/bench_terms.py.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -10,8 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from kd.schedules import Schedulable, bounds
-from kd.terms.view import LogitTerm, LogitView
+from kd.terms.schedules import Schedulable, bounds
+from kd.terms.views import LogitTerm, LogitView
 
 Divergence = Literal["forward", "reverse", "symmetric", "jensen_shannon"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from kd import checkpoint
-from kd.checkpoint import Progress
-from kd.saving import BackgroundWriter
+from kd.checkpoint import checkpoint
+from kd.checkpoint.background_writer import BackgroundWriter
+from kd.checkpoint.checkpoint import Progress
 
 ROUNDS = 3
 

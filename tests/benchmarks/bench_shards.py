@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from data_shards.build import BuildSettings, build
-from data_shards.manifest import plain_json
-from data_shards.masking import MaskingSettings
-from data_shards.sources import SourceSettings, documents
-from data_shards.stream import Stream, StreamSettings
-from data_shards.tokenizer import load_tokenizer
+from data_shards.build.build import BuildSettings, build
+from data_shards.sources.sources import SourceSettings, documents
+from data_shards.storage.manifest import plain_json
+from data_shards.stream.masking import MaskingSettings
+from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.tokenizer.tokenizer import load_tokenizer
 
 BATCH_DOCUMENTS = 1000
 UPDATES = 50

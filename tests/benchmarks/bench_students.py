@@ -11,11 +11,11 @@ import time
 
 import torch
 
-from data_shards.stream import Stream, StreamSettings
-from kd.evaluate import evaluate_mlm
-from kd.models import load_mlm
-from kd.student import StudentSettings, make_student
-from launcher.feed import heldout_batches, sample_batches
+from data_shards.stream.stream import Stream, StreamSettings
+from kd.evaluation.mlm import evaluate_mlm
+from kd.models.encoder import load_mlm
+from kd.student.student import StudentSettings, make_student
+from launcher.training.batches import heldout_batches, sample_batches
 
 SHAPES = ("6x312/12/1200", "6x192/6/768", "4x312/12/1200", "3x384/12/1536")
 METHODS = ("random", "magnitude", "activation", "projection")

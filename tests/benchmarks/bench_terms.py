@@ -21,10 +21,10 @@ import torch
 from pydantic import TypeAdapter
 
 from kd.batch import Batch
-from kd.decoder import Decoder
-from kd.objective import Ensemble, ModelOutputs, Objective
-from kd.projections import make_projections
-from kd.states import Shape
+from kd.models.outputs import Decoder
+from kd.models.states import Shape
+from kd.objective.objective import Ensemble, ModelOutputs, Objective
+from kd.objective.projections import make_projections
 from kd.terms import Term
 
 TERMS = [

@@ -4,7 +4,7 @@
 
 Five ways, each in a process of its own, started in turn so that a noisy machine disturbs all alike:
 
-trainer  kd.trainer.Trainer on one process: DeepSpeed, chunked head, packed windows, masked positions
+trainer  kd.training.trainer.Trainer on one process: DeepSpeed, chunked head, packed windows, masked positions
 bare     the same models, batches and losses in a plain torch loop (gradients, clipping, AdamW), logits of masked positions whole
 padded   DistilBERT's way: one document a row, padded; whole logits of every position, KL over all real tokens, bare torch
 all      the trainer with KL over all real tokens, for the comparison with `padded`
@@ -34,19 +34,19 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from data_shards.build import BuildSettings, build
-from data_shards.sources import SourceSettings
-from data_shards.stream import Stream, StreamSettings
-from kd import distributed
-from kd.models import load_mlm, quiet_transformers
-from kd.phases import phases_of
-from kd.schedules import OptimizerSettings
-from kd.settings import TrainSettings
-from kd.student import StudentSettings, make_student
-from kd.teachers import MemberSettings, make_teachers
+from data_shards.build.build import BuildSettings, build
+from data_shards.sources.sources import SourceSettings
+from data_shards.stream.stream import Stream, StreamSettings
+from kd.distributed import process_group
+from kd.models.encoder import load_mlm, quiet_transformers
+from kd.student.student import StudentSettings, make_student
+from kd.teacher.teachers import MemberSettings, make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
-from kd.trainer import Trainer
-from launcher.feed import Feed
+from kd.terms.schedules import OptimizerSettings
+from kd.training.phases import phases_of
+from kd.training.settings import TrainSettings
+from kd.training.trainer import Trainer
+from launcher.training.batches import Feed
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "bench_train.json"
@@ -77,9 +77,9 @@ def prepare(folder: Path) -> None:
 def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]:
     """One way in this process: tokens per second over `updates`, and peak memory."""
 
-    distributed.start()
-    rank, world = distributed.rank(), distributed.world_size()
-    precision = "bf16" if distributed.native_bf16() else "fp32"
+    process_group.start()
+    rank, world = process_group.rank(), process_group.world_size()
+    precision = "bf16" if process_group.native_bf16() else "fp32"
     padded = way == "padded"
     settings = StreamSettings(window_tokens=WINDOW, packing="documents" if padded else "windows", bin_width=WINDOW if padded else 32)
     stream = Stream(folder / "shards", "train", settings, GLOBAL_BATCH)
@@ -94,7 +94,7 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
     train = TrainSettings(global_batch=GLOBAL_BATCH, micro_batch=MICRO_BATCH, updates=updates + warmup, precision=precision)
     optimizer = OptimizerSettings(learning_rate=1e-4, schedule="constant", warmup=0)
     teacher_path = str(folder / "teacher")
-    attention = "eager" if precision == "bf16" and distributed.device().type == "cpu" else "sdpa"
+    attention = "eager" if precision == "bf16" and process_group.device().type == "cpu" else "sdpa"
     student = make_student(StudentSettings(layers=STUDENT_LAYERS, dropout=0.0), load_mlm(teacher_path), SEED)
     student.hf.set_attn_implementation(attention)
     feed = Feed(stream, train, rank=rank, world=world, update=0, windows=0)
@@ -103,7 +103,7 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
     if way in ("trainer", "all", "two"):
         trainer = Trainer(
             student,
-            make_teachers([MemberSettings(model=teacher_path)], "mean", SEED, precision, distributed.device()),
+            make_teachers([MemberSettings(model=teacher_path)], "mean", SEED, precision, process_group.device()),
             phases_of([], terms, optimizer, updates + warmup),
             vocabulary=VOCABULARY,
             train=train,

@@ -9,12 +9,12 @@ import argparse
 import itertools
 import json
 
-from data_shards.manifest import Manifest
-from data_shards.stream import Stream, StreamSettings
-from kd.evaluate import evaluate_mlm
-from kd.models import load_mlm
-from kd.student import StudentSettings, make_student
-from launcher.feed import heldout_batches
+from data_shards.storage.manifest import Manifest
+from data_shards.stream.stream import Stream, StreamSettings
+from kd.evaluation.mlm import evaluate_mlm
+from kd.models.encoder import load_mlm
+from kd.student.student import StudentSettings, make_student
+from launcher.training.batches import heldout_batches
 
 
 def main() -> None:

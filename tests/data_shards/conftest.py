@@ -10,9 +10,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from data_shards.finish import finish
-from data_shards.manifest import BuiltFrom, Manifest
-from data_shards.shard_writer import SplitWriter
+from data_shards.build.sidecars import finish
+from data_shards.storage.manifest import BuiltFrom, Manifest
+from data_shards.storage.shard_writer import SplitWriter
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 FIRST_CONTINUATION, VOCABULARY = 600, 700

@@ -8,12 +8,12 @@ import pytest
 
 from data_shards.errors import DataError
 from data_shards.info import info
-from data_shards.location import sha256_of
-from data_shards.manifest import Manifest
-from data_shards.pieces import Pieces
-from data_shards.stream import Stream, StreamSettings
+from data_shards.storage.manifest import Manifest
+from data_shards.storage.token_statistics import Vocabulary
+from data_shards.stream.bucketed import Pieces
+from data_shards.stream.stream import Stream, StreamSettings
 from data_shards.verify import verify
-from data_shards.vocabulary import Vocabulary
+from stillhouse.files import sha256_of_file
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def lie(folder, change) -> None:
     """Rewrite the manifest after a change, with the sidecars' hashes as they now are."""
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, entry in manifest["sidecars"].items():
-        entry |= {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+        entry |= {"bytes": (folder / name).stat().st_size, "sha256": sha256_of_file(folder / name)}
     del manifest["digest"]  # a liar's manifest has none, or a right one
     change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))

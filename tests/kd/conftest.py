@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from kd.batch import IGNORED, Batch
-from kd.models import Encoder, quiet_transformers
+from kd.models.encoder import Encoder, quiet_transformers
 
 VOCABULARY = 120
 WIDTH = 32

@@ -1,4 +1,5 @@
-"""One rank of tests/kd/test_families.py: of each model folder, how far its ZeRO-3 teacher is from the encoder itself, and the losses of a
+"""One rank of tests/kd/models/test_families.py: of each model folder, how far its ZeRO-3 teacher is from the encoder itself, and the
+losses of a
 student of it that trains under ZeRO-1 and ZeRO-3, as JSON.
 
 Usage: families_on_ranks.py RESULTS_FOLDER MODEL_FOLDER…   (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
@@ -10,18 +11,18 @@ from pathlib import Path
 
 import torch
 
-from kd import distributed
 from kd.batch import IGNORED, Batch
-from kd.models import load_mlm
-from kd.phases import phases_of
-from kd.schedules import OptimizerSettings
-from kd.settings import TrainSettings
-from kd.student import StudentSettings, make_student
-from kd.teacher import TeacherSettings
-from kd.teachers import MemberSettings, make_teacher, make_teachers
+from kd.distributed import process_group
+from kd.models.encoder import load_mlm
+from kd.student.student import StudentSettings, make_student
+from kd.teacher.teacher import TeacherSettings
+from kd.teacher.teachers import MemberSettings, make_teacher, make_teachers
 from kd.terms.hidden import HiddenCosine
 from kd.terms.logits import MaskedLM, SoftTargets
-from kd.trainer import Trainer
+from kd.terms.schedules import OptimizerSettings
+from kd.training.phases import phases_of
+from kd.training.settings import TrainSettings
+from kd.training.trainer import Trainer
 
 UPDATES = 3
 
@@ -41,7 +42,7 @@ def error(folder: str, batch: Batch) -> float:
     with torch.no_grad():
         hidden = encoder(batch).last
         expected = encoder.logits(hidden[batch.real])
-        teacher = make_teacher(TeacherSettings(model=folder, mode="zero3"), "fp32", distributed.device())
+        teacher = make_teacher(TeacherSettings(model=folder, mode="zero3"), "fp32", process_group.device())
         for _ in range(2):
             outputs = teacher(batch, batch.real)
         with teacher.decoder() as (weight, bias):
@@ -57,7 +58,7 @@ def losses(folder: str, stage: int, batch: Batch) -> list[float]:
     optimizer = OptimizerSettings(learning_rate=3e-3, warmup=0)
     trainer = Trainer(
         student,
-        make_teachers([teacher], "mean", 1, "fp32", distributed.device()),
+        make_teachers([teacher], "mean", 1, "fp32", process_group.device()),
         phases_of([], [SoftTargets(), MaskedLM(), HiddenCosine()], optimizer, UPDATES),
         vocabulary=student.vocabulary,
         train=TrainSettings(global_batch=4, micro_batch=2, updates=UPDATES, zero_stage=stage, precision="fp32", chunk_tokens=7),
@@ -68,13 +69,13 @@ def losses(folder: str, stage: int, batch: Batch) -> list[float]:
 
 def main(results: Path, folders: list[str]) -> None:
     torch.set_num_threads(1)
-    distributed.start()
-    batch = own_batch(distributed.rank())
+    process_group.start()
+    batch = own_batch(process_group.rank())
     report = {
         folder: {"error": error(folder, batch), "zero1": losses(folder, 1, batch), "zero3": losses(folder, 3, batch)} for folder in folders
     }
-    (results / f"rank-{distributed.rank()}.json").write_text(json.dumps(report))
-    distributed.leave()
+    (results / f"rank-{process_group.rank()}.json").write_text(json.dumps(report))
+    process_group.leave()
 
 
 if __name__ == "__main__":

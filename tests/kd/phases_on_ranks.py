@@ -1,4 +1,4 @@
-"""One rank of tests/kd/test_phases.py: a run of three phases at several ZeRO stages and precisions, continued around its borders.
+"""One rank of tests/kd/training/test_phases.py: a run of three phases at several ZeRO stages and precisions, continued around its borders.
 
 Usage: phases_on_ranks.py RESULT.json TEACHER_FOLDER STUDENT_FOLDER CHECKPOINTS_FOLDER STAGE-PRECISION,…
 (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from trainer_on_ranks import CLIP, OPTIMIZER, ROWS, VOCABULARY, batches, weights
 
-from kd import checkpoint, distributed
-from kd.models import Encoder, load_mlm
-from kd.phases import PhaseSettings, part_of, phases_of
-from kd.settings import TrainSettings
-from kd.teachers import MemberSettings, make_teachers
-from kd.trainer import Trainer
+from kd.checkpoint import checkpoint
+from kd.distributed import process_group
+from kd.models.encoder import Encoder, load_mlm
+from kd.teacher.teachers import MemberSettings, make_teachers
+from kd.training.phases import PhaseSettings, part_of, phases_of
+from kd.training.settings import TrainSettings
+from kd.training.trainer import Trainer
 
 UPDATES = 5
 COURSES = [1e-3, 1e-3, 5e-4, 2e-3 * 2 / 3, 2e-3 / 3]
@@ -59,14 +60,14 @@ PHASES = [
 
 
 def make(teacher: str, student: Encoder, stage: int, precision: str) -> Trainer:
-    micro_batch = ROWS // distributed.world_size() // 2
+    micro_batch = ROWS // process_group.world_size() // 2
     train = TrainSettings(
         global_batch=ROWS, micro_batch=micro_batch, updates=UPDATES, zero_stage=stage, precision=precision, clip=CLIP, chunk_tokens=50
     )
     mode = "zero3" if stage == 3 else "replicated"
     return Trainer(
         student,
-        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, distributed.device()),
+        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, process_group.device()),
         phases_of(PHASES, [], OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=train,
@@ -100,8 +101,8 @@ def grown(trainer: Trainer) -> int:
 
 def main() -> None:
     result, teacher, folder, checkpoints, ways = sys.argv[1:]
-    distributed.start()
-    micro_batch = ROWS // distributed.world_size() // 2
+    process_group.start()
+    micro_batch = ROWS // process_group.world_size() // 2
     report = {}
     for way in ways.split(","):
         stage, precision = int(way[0]), way[2:]
@@ -117,7 +118,7 @@ def main() -> None:
             before = after
             failed = trainer.save(kept, {})
             assert failed is None, failed
-        distributed.barrier()
+        process_group.barrier()
         continued = {}
         for done in (1, 2, 3):  # before the first border, at it, and after it at the second
             saved = checkpoint.read(kept / f"update-{done:08d}")
@@ -141,9 +142,9 @@ def main() -> None:
             "continued": continued,
             "grown": grown(trainer),
         }
-    if distributed.rank() == 0:
+    if process_group.rank() == 0:
         Path(result).write_text(json.dumps(report))
-    distributed.leave()
+    process_group.leave()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One rank of tests/kd/test_teacher.py: every mode of every model folder on this rank's own batch, as JSON.
+"""One rank of tests/kd/teacher/test_teacher.py: every mode of every model folder on this rank's own batch, as JSON.
 
 Usage: teacher_on_ranks.py RESULTS_FOLDER MODEL_FOLDER…   (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
 """
@@ -11,12 +11,12 @@ import psutil
 import torch
 from torch import Tensor
 
-from kd import distributed
 from kd.batch import IGNORED, Batch
-from kd.models import load_mlm
-from kd.split_teacher import gather_batches
-from kd.teacher import Teacher, TeacherSettings
-from kd.teachers import make_teacher
+from kd.distributed import process_group
+from kd.models.encoder import load_mlm
+from kd.teacher.split import gather_batches
+from kd.teacher.teacher import Teacher, TeacherSettings
+from kd.teacher.teachers import make_teacher
 
 MODES = ("replicated", "zero3", "tensor_parallel")
 STEPS = 200
@@ -45,7 +45,7 @@ def measure(folder: str, mode: str, precision: str, batch: Batch) -> dict[str, o
     with torch.no_grad():
         hidden = encoder(batch).last
         expected = hidden[batch.real], encoder.logits(hidden[selected])
-    teacher = make_teacher(TeacherSettings(model=folder, mode=mode), precision, distributed.device())
+    teacher = make_teacher(TeacherSettings(model=folder, mode=mode), precision, process_group.device())
     during: list[int] = []
     for module in teacher.module.modules():  # after DeepSpeed's own hooks: the module's weights are gathered when these run
         module.register_forward_pre_hook(lambda *_: during.append(teacher.bytes_per_rank))
@@ -64,7 +64,7 @@ def measure(folder: str, mode: str, precision: str, batch: Batch) -> dict[str, o
 
 def grown_bytes(folder: str, mode: str, batch: Batch) -> dict[str, int]:
     """How much the process and the teacher grew over STEPS passes, after as many to warm up."""
-    teacher = make_teacher(TeacherSettings(model=folder, mode=mode), "fp32", distributed.device())
+    teacher = make_teacher(TeacherSettings(model=folder, mode=mode), "fp32", process_group.device())
     process, sizes = psutil.Process(), []
     for _ in range(2):
         for _ in range(STEPS):
@@ -75,8 +75,8 @@ def grown_bytes(folder: str, mode: str, batch: Batch) -> dict[str, int]:
 
 def main(results: Path, folders: list[str]) -> None:
     torch.set_num_threads(1)
-    distributed.start()
-    rank, world = distributed.rank(), distributed.world_size()
+    process_group.start()
+    rank, world = process_group.rank(), process_group.world_size()
     batch = own_batch(rank)
     report: dict[str, object] = {
         f"{Path(folder).name} {mode} {precision}": measure(folder, mode, precision, batch)
@@ -93,7 +93,7 @@ def main(results: Path, folders: list[str]) -> None:
         }
         report["grown"] = {mode: grown_bytes(folders[0], mode, batch) for mode in MODES}
     (results / f"rank-{rank}.json").write_text(json.dumps(report))
-    distributed.leave()
+    process_group.leave()
 
 
 if __name__ == "__main__":

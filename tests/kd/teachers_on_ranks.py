@@ -1,4 +1,4 @@
-"""One rank of tests/kd/test_teachers.py: updates with two teachers, mean and random, each teacher in its own mode, and continued.
+"""One rank of tests/kd/teacher/test_teachers.py: updates with two teachers, mean and random, each teacher in its own mode, and continued.
 
 Usage: teachers_on_ranks.py RESULT.json FIRST_TEACHER SECOND_TEACHER STUDENT_FOLDER CHECKPOINTS_FOLDER
 (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from trainer_on_ranks import CLIP, OPTIMIZER, ROWS, UPDATES, VOCABULARY, batches, weights
 
-from kd import checkpoint, distributed
-from kd.models import Encoder, load_mlm
-from kd.phases import phases_of
-from kd.settings import TrainSettings
-from kd.teachers import MemberSettings, make_teachers
+from kd.checkpoint import checkpoint
+from kd.distributed import process_group
+from kd.models.encoder import Encoder, load_mlm
+from kd.teacher.teachers import MemberSettings, make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
-from kd.trainer import Trainer
+from kd.training.phases import phases_of
+from kd.training.settings import TrainSettings
+from kd.training.trainer import Trainer
 
 SEED = 5
 WEIGHTS = (3.0, 1.0)
@@ -28,14 +29,14 @@ TERMS = {
 
 
 def make(folders: list[str], modes: tuple[str, str], combine: str, student: Encoder, stage: int) -> Trainer:
-    micro_batch = ROWS // distributed.world_size() // 2
+    micro_batch = ROWS // process_group.world_size() // 2
     train = TrainSettings(
         global_batch=ROWS, micro_batch=micro_batch, updates=UPDATES, zero_stage=stage, precision="fp32", clip=CLIP, chunk_tokens=50
     )
     members = [MemberSettings(model=folder, mode=mode, weight=weight) for folder, mode, weight in zip(folders, modes, WEIGHTS, strict=True)]
     return Trainer(
         student,
-        make_teachers(members, combine, SEED, "fp32", distributed.device()),
+        make_teachers(members, combine, SEED, "fp32", process_group.device()),
         phases_of([], TERMS[combine], OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=train,
@@ -45,8 +46,8 @@ def make(folders: list[str], modes: tuple[str, str], combine: str, student: Enco
 
 def main() -> None:
     result, first, second, folder, checkpoints = sys.argv[1:]
-    distributed.start()
-    micro_batch = ROWS // distributed.world_size() // 2
+    process_group.start()
+    micro_batch = ROWS // process_group.world_size() // 2
     report = {}
     for combine, modes, stage in (
         ("mean", ("zero3", "tensor_parallel"), 0),
@@ -59,7 +60,7 @@ def main() -> None:
             lines.append(trainer.update(batches(update, micro_batch)))
             if update == 1:
                 assert trainer.save(Path(checkpoints) / way, {}) is None
-        distributed.barrier()
+        process_group.barrier()
         saved, _ = checkpoint.newest_good(Path(checkpoints) / way)
         assert saved is not None
         kept, _ = saved.load()
@@ -75,9 +76,9 @@ def main() -> None:
             "terms": [line.terms for line in lines],
             "bit_identical": same and all(torch.equal(w, weights(trainer)[name]) for name, w in weights(resumed).items()),
         }
-    if distributed.rank() == 0:
+    if process_group.rank() == 0:
         Path(result).write_text(json.dumps(report))
-    distributed.leave()
+    process_group.leave()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""One rank of tests/kd/test_terms_on_ranks.py: every term, with every kind of teacher, ZeRO stage, micro-batch; as one JSON on rank 0.
+"""One rank of tests/kd/terms/test_terms_on_ranks.py: every term, with every kind of teacher, ZeRO stage, micro-batch; as one JSON on
+rank 0.
 
 Usage: terms_on_ranks.py RESULT.json TEACHER_FOLDER STUDENT_FOLDER CHECKPOINTS_FOLDER
 (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
@@ -11,15 +12,16 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from kd import checkpoint, distributed
 from kd.batch import IGNORED, Batch
-from kd.models import load_mlm
-from kd.phases import phases_of
-from kd.schedules import OptimizerSettings
-from kd.settings import TrainSettings
-from kd.teachers import MemberSettings, make_teachers
+from kd.checkpoint import checkpoint
+from kd.distributed import process_group
+from kd.models.encoder import load_mlm
+from kd.teacher.teachers import MemberSettings, make_teachers
 from kd.terms import Term
-from kd.trainer import Trainer
+from kd.terms.schedules import OptimizerSettings
+from kd.training.phases import phases_of
+from kd.training.settings import TrainSettings
+from kd.training.trainer import Trainer
 
 VOCABULARY, ROWS, COLUMNS, UPDATES = 120, 4, 24, 2
 OPTIMIZER = OptimizerSettings(learning_rate=2e-3, weight_decay=0.1, warmup=2)
@@ -83,7 +85,7 @@ def make(teacher: str, student: str, mode: str, stage: int, precision: str, micr
         terms = [term.model_copy(update={"teacher": n % 2}) if term.asks and not term.mixes else term for n, term in enumerate(terms)]
     return Trainer(
         load_mlm(student),
-        make_teachers(members, "mean", 1, precision, distributed.device()),
+        make_teachers(members, "mean", 1, precision, process_group.device()),
         phases_of([], terms, OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=TrainSettings(
@@ -103,8 +105,8 @@ def make(teacher: str, student: str, mode: str, stage: int, precision: str, micr
 def main() -> None:
     result, teacher, student, checkpoints = sys.argv[1:]
     torch.set_num_threads(1)
-    distributed.start()
-    rank, world = distributed.rank(), distributed.world_size()
+    process_group.start()
+    rank, world = process_group.rank(), process_group.world_size()
     report = {}
     for way in WAYS if world > 1 else WAYS[:1] + WAYS[3:4]:
         micro_batch = way[3]
@@ -117,7 +119,7 @@ def main() -> None:
         after = {key: weight.clone() for key, weight, _ in trainer.engine.full_state()}
         saved, passed_over = checkpoint.newest_good(Path(checkpoints) / name)
         assert saved is not None, passed_over
-        distributed.barrier()
+        process_group.barrier()
         resumed = make(teacher, student, *way)
         kept, _ = saved.load()
         resumed.engine.set_weights({key: weight for key, weight in kept.items() if key.startswith("student.")})
@@ -132,7 +134,7 @@ def main() -> None:
         }
     if rank == 0:
         Path(result).write_text(json.dumps(report))
-    distributed.leave()
+    process_group.leave()
 
 
 if __name__ == "__main__":

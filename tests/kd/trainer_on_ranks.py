@@ -1,4 +1,4 @@
-"""One rank of tests/kd/test_trainer.py: the same updates at every ZeRO stage, precision and micro-batch, as one JSON on rank 0.
+"""One rank of tests/kd/training/test_trainer.py: the same updates at every ZeRO stage, precision and micro-batch, as one JSON on rank 0.
 
 Usage: trainer_on_ranks.py RESULT.json TEACHER_FOLDER STUDENT_FOLDER CHECKPOINTS_FOLDER
 (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
@@ -11,15 +11,16 @@ from pathlib import Path
 
 import torch
 
-from kd import checkpoint, distributed
 from kd.batch import IGNORED, Batch
-from kd.models import Encoder, load_mlm
-from kd.phases import phases_of
-from kd.schedules import OptimizerSettings
-from kd.settings import TrainSettings
-from kd.teachers import MemberSettings, make_teachers
+from kd.checkpoint import checkpoint
+from kd.distributed import process_group
+from kd.models.encoder import Encoder, load_mlm
+from kd.teacher.teachers import MemberSettings, make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
-from kd.trainer import Trainer
+from kd.terms.schedules import OptimizerSettings
+from kd.training.phases import phases_of
+from kd.training.settings import TrainSettings
+from kd.training.trainer import Trainer
 
 VOCABULARY, ROWS, COLUMNS, UPDATES = 120, 8, 24, 4
 OPTIMIZER = OptimizerSettings(learning_rate=2e-3, weight_decay=0.1, warmup=2)
@@ -39,7 +40,7 @@ def row(update: int, slot: int) -> list[torch.Tensor]:
 
 def batches(update: int, micro_batch: int) -> list[Batch]:
     """This rank's micro-batches: slots i with i % world == rank, in order."""
-    slots = range(distributed.rank(), ROWS, distributed.world_size())
+    slots = range(process_group.rank(), ROWS, process_group.world_size())
     made = []
     for start in range(0, len(slots), micro_batch):
         part = slots[start : start + micro_batch]
@@ -61,7 +62,7 @@ def make(teacher: str, student: Encoder, mode: str, stage: int, precision: str, 
     )
     return Trainer(
         student,
-        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, distributed.device()),
+        make_teachers([MemberSettings(model=teacher, mode=mode)], "mean", 1, precision, process_group.device()),
         phases_of([], [SoftTargets(weight=5), MaskedLM(weight=2), HiddenCosine()], OPTIMIZER, UPDATES),
         vocabulary=VOCABULARY,
         train=settings,
@@ -75,9 +76,9 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     result, teacher, folder, checkpoints = sys.argv[1:]
-    distributed.start()
+    process_group.start()
     report = {}
-    whole = ROWS // distributed.world_size()
+    whole = ROWS // process_group.world_size()
     for stage, (precision, micro_batch) in product((0, 1, 2, 3), (("fp32", 1), ("fp32", whole), ("bf16", whole))):
         name = f"{stage}-{precision}-{micro_batch}"
         trainer = make(teacher, load_mlm(folder), "zero3" if stage == 3 else "replicated", stage, precision, micro_batch)
@@ -90,7 +91,7 @@ def main() -> None:
         after = weights(trainer)
         saved, passed_over = checkpoint.newest_good(Path(checkpoints) / name)
         assert saved is not None, passed_over
-        distributed.barrier()
+        process_group.barrier()
         again = load_mlm(folder)
         kept, _ = saved.load()
         own = dict(again.named_parameters())
@@ -136,9 +137,9 @@ def main() -> None:
             "went_on": good.applied and all(torch.isfinite(w).all().item() for w in weights(trainer).values()),
             "moved": any(not torch.equal(w, before[k]) for k, w in weights(trainer).items()),
         }
-    if distributed.rank() == 0:
+    if process_group.rank() == 0:
         Path(result).write_text(json.dumps(report))
-    distributed.leave()
+    process_group.leave()
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from data_shards.build import BuildSettings, build
-from data_shards.sources import SourceSettings
-from kd.models import quiet_transformers
-from launcher.config import RunConfig, load
+from data_shards.build.build import BuildSettings, build
+from data_shards.sources.sources import SourceSettings
+from kd.models.encoder import quiet_transformers
+from launcher.config.load import RunConfig, load
 
 WINDOW_TOKENS, POSITIONS = 32, 48
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}

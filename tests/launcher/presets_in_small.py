@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from kd import distributed
-from launcher import config as configuration
-from launcher import wiring
-from launcher.feed import Feed
+from kd.distributed import process_group
+from launcher.config import load as configuration
+from launcher.training import build as wiring
+from launcher.training.batches import Feed
 
 UPDATES = 8
 SMALL = ["data.window_tokens=32", "train.global_batch=4", "train.micro_batch=4", "train.precision=fp32", f"train.updates={UPDATES}"]
@@ -29,7 +29,7 @@ def settings(name: str, shards: str, teacher: str) -> list[str]:
 
 def main() -> None:
     result, shards, teacher, *presets = sys.argv[1:]
-    distributed.start()
+    process_group.start()
     report = {}
     for name in presets:
         config = configuration.load(name, settings(name, shards, teacher), "demo")
@@ -46,7 +46,7 @@ def main() -> None:
             "student": [student.layers, student.width, student.heads],
         }
     Path(result).write_text(json.dumps(report))
-    distributed.stop()
+    process_group.stop()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, DebertaV2Config, MPNetConfig
 
-from kd import models
+from kd.models import encoder
 from launcher import run as door
-from launcher.arguments import Parser, add_train
+from launcher.commands.arguments import Parser, add_train
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 60}
 STATES = "objective=[{kind: hidden_mse, layer_map: %s}]"
@@ -39,7 +39,7 @@ def refused(corpus, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def say(*settings: str, ranks: int = 1) -> str:
         monkeypatch.setenv("WORLD_SIZE", str(ranks))
-        monkeypatch.setattr(models.AutoModelForMaskedLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
+        monkeypatch.setattr(encoder.AutoModelForMaskedLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
         parser: argparse.ArgumentParser = Parser(prog="run")
         add_train(parser)
         folders = [f"run.folder={tmp_path / 'run'}", f"data.shards={corpus.shards}", f"teacher.model={configs / 'bert'}"]

@@ -13,9 +13,9 @@ import pytest
 from data_shards.errors import DataError
 from kd.errors import KdError
 from launcher import cli
-from launcher.arguments import at_least, parser, share
+from launcher.commands.arguments import at_least, parser, share
 from launcher.errors import LaunchError
-from launcher.guard import guarded
+from launcher.process.error_exit import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.credentials import redacted
+from launcher.redaction import redacted
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher import config, lifetime
-from launcher.config import RunConfig
+from launcher.config import load as config
+from launcher.config.load import RunConfig
 from launcher.errors import LaunchError
-from launcher.guard import guarded
+from launcher.process.error_exit import guarded
 from launcher.run import run
+from launcher.training import session
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunCon
         calls.append((made, resume))
         return 75
 
-    monkeypatch.setattr(lifetime, "main", main)
+    monkeypatch.setattr(session, "main", main)
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
     return calls
 

@@ -70,7 +70,10 @@ class Forked:
 
 def serve() -> None:
     """Answer until the input ends."""
-    from launcher import cache, cli, lifetime, preflight, run  # noqa: F401, PLC0415
+    from launcher import cli, run  # noqa: PLC0415
+    from launcher.corpus import teacher_cache  # noqa: F401, PLC0415
+    from launcher.process import preflight  # noqa: F401, PLC0415
+    from launcher.training import session  # noqa: F401, PLC0415
 
     for line in sys.stdin:
         request = json.loads(line)

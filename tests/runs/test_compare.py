@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from run_lines import lines, train_lines
 
-from launcher import chain, compare
-from launcher.arguments import parser
-from launcher.metrics import last_train_line
-from launcher.signals import CAUGHT, Exit
+from launcher.commands.arguments import parser
+from launcher.comparison import chain, compare
+from launcher.process.signals import CAUGHT, Exit
+from launcher.run_folder.metrics_file import last_train_line
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

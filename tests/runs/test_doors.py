@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from run_lines import free_port, lines, train_lines
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from data_shards.stream import Stream, StreamSettings
+from data_shards.stream.stream import Stream, StreamSettings
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,16 +14,17 @@ from run_lines import facts, lines, train_lines
 from safetensors.torch import load_file
 
 from data_shards.errors import DamagedFile
-from data_shards.manifest import Manifest
-from data_shards.order import Order
-from data_shards.shard import Shard
-from data_shards.windows import Windows
-from kd import checkpoint, distributed
-from kd.trainer import Trainer
-from launcher import config as configuration
-from launcher import lifetime, saving
-from launcher.errors import Agreed, LaunchError
-from launcher.signals import StopFlag
+from data_shards.storage.manifest import Manifest
+from data_shards.storage.shard import Shard
+from data_shards.stream.order import Order
+from data_shards.stream.packed import Windows
+from kd.checkpoint import checkpoint
+from kd.distributed import process_group
+from kd.training.trainer import Trainer
+from launcher.config import load as configuration
+from launcher.errors import LaunchError, SharedError
+from launcher.process.signals import StopFlag
+from launcher.training import checkpoints, session
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch and DeepSpeed warn of themselves while they are imported
 SETTINGS = (
@@ -54,7 +55,7 @@ def one_process() -> Iterator[None]:
 @pytest.fixture
 def run(school, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """run(folder, *settings, before={}): a whole run; before[n](trainer) is called ahead of update n."""
-    monkeypatch.setattr(distributed, "stop", lambda: None)
+    monkeypatch.setattr(process_group, "stop", lambda: None)
     monkeypatch.setattr(StopFlag, "install", classmethod(lambda cls: cls()))
 
     def start(folder: Path, *settings: str, before: dict[int, At] | None = None, shards: Path | None = None) -> int:
@@ -67,7 +68,7 @@ def run(school, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
                 return learn(self, batches)
 
             patch.setattr(Trainer, "update", update)
-            return lifetime.main(configuration.load("tiny", [*own, *SETTINGS, *settings]))
+            return session.main(configuration.load("tiny", [*own, *SETTINGS, *settings]))
 
     return start
 
@@ -137,7 +138,7 @@ def test_a_damaged_shard_stops_a_run_and_a_restart_may_skip_it_and_says_so(run, 
 
 
 def test_more_damaged_shards_than_allowed_stop_the_run_by_name(run, damaged, tmp_path):
-    with pytest.raises(Agreed, match=r"data\.max_skipped_shards: expected at most 0 damaged shards, got 1 \(train-\d+\.tar\)"):
+    with pytest.raises(SharedError, match=r"data\.max_skipped_shards: expected at most 0 damaged shards, got 1 \(train-\d+\.tar\)"):
         run(tmp_path / "run", "data.on_corrupt=skip", "data.max_skipped_shards=0", shards=damaged)
 
 
@@ -280,7 +281,7 @@ def fill(disk: Path) -> At:
 @pytest.mark.parametrize("asynchronous", ["false", "true"])
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(run, plain, small_disk, monkeypatch, asynchronous):
     """Full before update 5, free again before 11: checkpoints fail, lines wait, and then all is as if nothing had been."""
-    monkeypatch.setattr(saving, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", 0.0)
     folder = small_disk / "run"
     before = {5: fill(small_disk), 11: lambda trainer: (small_disk / "ballast").unlink()}
     assert run(folder, f"checkpoint.asynchronous={asynchronous}", before=before) == 0
@@ -293,7 +294,7 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(run,
 
 
 def test_a_quota_that_is_used_up_for_a_while_costs_checkpoints_and_nothing_else(run, plain, quota, monkeypatch):
-    monkeypatch.setattr(saving, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", 0.0)
     folder = quota.folder / "run"
 
     def free(trainer: Trainer) -> None:
@@ -356,6 +357,6 @@ def test_a_checkpoint_knows_its_configuration_where_config_yaml_is_lost_or_edite
     shutil.rmtree(folder / "student")
     (folder / "config.yaml").unlink()
     with pytest.raises(
-        Agreed, match=r"expected the configuration that .* began with, got another; .*\n  optimizer.learning_rate: .* -> 0\.2"
+        SharedError, match=r"expected the configuration that .* began with, got another; .*\n  optimizer.learning_rate: .* -> 0\.2"
     ):
         run(folder, "optimizer.learning_rate=0.2")

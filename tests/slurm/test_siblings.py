@@ -11,7 +11,7 @@ from run_lines import train_lines
 from school import make_school
 from stand_in import ROOT
 
-from data_shards.manifest import Manifest
+from data_shards.storage.manifest import Manifest
 
 pytestmark = pytest.mark.slow
 SCRIPTS = ROOT / "slurm"

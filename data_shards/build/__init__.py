@@ -1,0 +1,1 @@
+"""Building shards: documents in, tars and a manifest out."""

@@ -1,0 +1,192 @@
+"""Shards of a pruned vocabulary from shards of the whole one, without the text.
+
+| tokenizer | a word is | what holds |
+| --- | --- | --- |
+| WordPiece | a piece and the ##pieces after it | as the pruned tokenizer cuts it; [UNK], whose text is gone, stays [UNK] |
+| Unigram, BPE with ▁ | a piece with ▁ and those after it | the same; unknown characters and bytes stay, the text between them is cut anew |
+| BPE over bytes | the document | decoded exactly, and encoded by the pruned tokenizer |
+
+Only what holds a vanished piece is cut anew: kept pieces stand where they stood (data_shards/tokenizer/pruning.py says why). So the
+folder is what a
+build from the text with the pruned tokenizer makes, but for words that were unknown and no longer are (the longest match may fail on a word
+with a larger vocabulary alone).
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from data_shards.build.sidecars import finish
+from data_shards.errors import DataError
+from data_shards.storage.location import Location
+from data_shards.storage.manifest import SPLITS, Manifest, plain_json, smallest_dtype, tokenizer_fingerprint
+from data_shards.storage.shard import Shard
+from data_shards.storage.shard_writer import SplitWriter
+from data_shards.tokenizer.pruning import BYTE
+from data_shards.tokenizer.tokenizer import is_special, shards_tokenizer, vocabulary_size
+from stillhouse.errors import one_line
+
+CHUNK_TOKENS = 1 << 18
+Ids = NDArray[Any]
+Remap = Callable[[Ids, Ids], tuple[Ids, Ids]]
+
+
+def remap_shards(
+    source: str | Path | Location, target: str | Path, pruned: Any, kept: NDArray[np.int64], cache_dir: str | None = None
+) -> Manifest:
+    """Write the folder `target`: the documents of `source` as ids of the pruned tokenizer, in the same order and split.
+
+    kept [V']: the old id of each new one. Returns the new manifest. Raises DataError for a target that is not empty, a tokenizer whose
+    words cannot be found in its ids, and whatever a damaged source raises.
+    """
+    location = Location.of(source, cache_dir)
+    before = Manifest.load(location)
+    folder = Path(target)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder}: expected a free name for the shards, got something there; choose another or remove it")
+    remap = remapper(shards_tokenizer(location, before), pruned, kept)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _written(location, before, folder, pruned, remap)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)  # it was free
+        if isinstance(error, OSError):
+            raise DataError(f"{folder}: expected to write the shards there, got {one_line(error)}; free space or choose another") from None
+        raise
+
+
+def _written(location: Location, before: Manifest, folder: Path, pruned: Any, remap: Remap) -> Manifest:
+    """The new shards, and the files beside them."""
+    size = vocabulary_size(pruned)
+    settings = before.built_from.settings
+    blocks = [settings.get(name, default) for name, default in (("block_tokens", 1 << 20), ("shard_tokens", 1 << 24))]
+    writers = {split: SplitWriter(folder, split, blocks[0], blocks[1], size, lambda entry: None) for split in SPLITS}
+    try:
+        for split, writer in writers.items():
+            for ids, lengths in _documents(location, before, split):
+                new_ids, new_lengths = remap(ids, lengths)
+                writer.add(new_ids.astype(smallest_dtype(size)), new_lengths.astype(np.uint32), [b""] * len(lengths))
+            writer.finish()
+    except BaseException:
+        for writer in writers.values():
+            writer.abandon()
+        raise
+    entries = {split: tuple(writer.entries) for split, writer in writers.items()}
+    pruning = {"fingerprint": before.fingerprint, "tokenizer": before.tokenizer_fingerprint, "vocabulary_size": before.vocabulary_size}
+    built_from = before.built_from.model_copy(update={"settings": settings | {"remapped_from": pruning}})
+    return finish(folder, entries, writers["train"].counts, pruned, built_from)
+
+
+def remapper(tokenizer: Any, pruned: Any, kept: NDArray[np.int64]) -> Remap:
+    """A function (ids of documents one after another, tokens of each) -> the same for the pruned tokenizer. DataError: see remap_shards."""
+    lookup = np.full(vocabulary_size(tokenizer), -1, np.int64)
+    lookup[kept] = np.arange(len(kept))
+    content = json.loads(plain_json(tokenizer))
+    kind = content["model"]["type"]
+    marks = json.dumps([content.get(name) for name in ("pre_tokenizer", "normalizer", "decoder")], ensure_ascii=False)
+    cutters = content.get("pre_tokenizer") or {"pretokenizers": []}
+    plain = {cutter["type"] for cutter in cutters.get("pretokenizers", [cutters])} <= {"Metaspace", "WhitespaceSplit"}
+    backend = Tokenizer.from_str(plain_json(pruned))
+    if kind == "WordPiece":
+        return _by_words(tokenizer, backend, lookup, content["model"]["continuing_subword_prefix"], starts_with_mark=False)
+    if "ByteLevel" in marks:
+        return _by_documents(Tokenizer.from_str(plain_json(tokenizer)), backend, lookup)
+    inside = [token for token in tokenizer.get_vocab() if "▁" in token[1:]]
+    if "▁" in marks and plain and not inside:
+        return _by_words(tokenizer, backend, lookup, "▁", starts_with_mark=True)
+    raise DataError(
+        f"tokenizer: expected one whose words can be found in its ids (WordPiece, bytes, or ▁ at their beginning only), got {kind}; "
+        "build the shards from the text with the pruned tokenizer"
+    )
+
+
+def _by_documents(whole: Tokenizer, pruned: Tokenizer, lookup: NDArray[np.int64]) -> Remap:
+    """Documents with a vanished id are decoded, and encoded anew."""
+
+    def remap(ids: Ids, lengths: Ids) -> tuple[Ids, Ids]:
+        documents = np.split(ids, np.cumsum(lengths, dtype=np.int64)[:-1])
+        parts = [lookup[document] for document in documents]
+        broken = [number for number, part in enumerate(parts) if (part < 0).any()]
+        texts = whole.decode_batch([documents[number].tolist() for number in broken], skip_special_tokens=False)
+        for number, encoding in zip(broken, pruned.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+            parts[number] = np.array(encoding.ids, np.int64)
+        return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)
+
+    return remap
+
+
+def _by_words(tokenizer: Any, pruned: Tokenizer, lookup: NDArray[np.int64], mark: str, starts_with_mark: bool) -> Remap:
+    """Words with a vanished id are cut anew, each distinct one once.
+
+    mark: what a piece carries that begins a word (starts_with_mark) or goes on with one.
+    """
+    apart = is_special(tokenizer)  # no text, or a text that is gone: words end there
+    surface = [""] * len(lookup)
+    begins = np.ones(len(lookup), np.bool_)
+    for token, index in tokenizer.get_vocab().items():
+        surface[index] = token if starts_with_mark else token.removeprefix(mark)
+        begins[index] = token.startswith(mark) == starts_with_mark
+        apart[index] |= BYTE.match(token) is not None
+    unknown = json.loads(plain_json(tokenizer))["model"]
+    unk = unknown.get("unk_id") if unknown["type"] == "Unigram" else tokenizer.get_vocab().get(unknown.get("unk_token"))
+    if unk is not None:
+        apart[unk] = True
+    begins |= apart
+    known: dict[bytes, list[int]] = {}
+
+    def cut(word: Ids) -> list[int]:
+        key = word.tobytes()
+        if key not in known:
+            known[key] = [token.id for token in pruned.model.tokenize("".join(surface[index] for index in word))]
+        return known[key]
+
+    def remap(ids: Ids, lengths: Ids) -> tuple[Ids, Ids]:
+        first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[:-1]
+        starts = begins[ids]
+        starts[1:] |= apart[ids[:-1]]
+        starts[first] = True
+        new = lookup[ids]
+        counts = np.ones(len(ids), np.int64)
+        at = np.append(np.flatnonzero(starts), len(ids))
+        broken = np.unique(np.cumsum(starts)[new < 0]) - 1
+        pieces: list[int] = []
+        for begin, end in zip(at[broken].tolist(), at[broken + 1].tolist(), strict=True):
+            cuts = cut(ids[begin:end])
+            counts[begin:end] = 0
+            counts[begin] = len(cuts)
+            pieces.extend(cuts)
+        whole = np.repeat(new, counts)
+        fresh = np.zeros(len(ids), np.bool_)
+        fresh[at[broken]] = True
+        whole[np.repeat(fresh, counts)] = pieces
+        return whole, np.add.reduceat(counts, first)
+
+    return remap
+
+
+def _documents(location: Location, manifest: Manifest, split: str) -> Iterator[tuple[Ids, Ids]]:
+    """Whole documents of a split in order, some CHUNK_TOKENS at a time: (their ids one after another, tokens of each)."""
+    for entry in manifest.entries(split):
+        shard = Shard.open(location, entry, dtype=manifest.dtype)
+        document = 0
+        while document < len(shard.lengths):
+            last = int(np.searchsorted(shard.starts, shard.starts[document] + CHUNK_TOKENS, side="right")) - 1
+            last = min(max(last, document + 1), len(shard.lengths))
+            yield shard.tokens(np.arange(shard.starts[document], shard.starts[last])), shard.lengths[document:last].astype(np.int64)
+            document = last
+
+
+def same_tokenizer(tokenizer: Any, manifest: Manifest, name: str) -> None:
+    """DataError unless the shards were made with this tokenizer."""
+    found = tokenizer_fingerprint(tokenizer)
+    if found != manifest.tokenizer_fingerprint:
+        raise DataError(
+            f"{name}: expected the tokenizer {manifest.tokenizer_fingerprint[:12]}… that the shards were made with, got {found[:12]}…; "
+            "use the shards' model, or build shards with this one"
+        )

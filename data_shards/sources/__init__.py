@@ -1,0 +1,1 @@
+"""Documents of text, from files and data sets."""

@@ -1,0 +1,1 @@
+"""Files of a corpus: places, manifest, tars, and what is read out of them."""

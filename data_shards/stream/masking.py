@@ -1,0 +1,88 @@
+"""Masks: which positions a model must predict, and what it sees there instead. A pure function of (seed, window, visit, position)."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data_shards.storage.token_statistics import Vocabulary
+from data_shards.stream.counter_hash import Words, counter_hash, unit_interval
+from data_shards.stream.rows import Rows
+
+IGNORED = -100  # the label of a position that is not predicted
+CHOICE, FATE, REPLACEMENT = 0, 1, 2  # the independent draws at one position
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class MaskingSettings(BaseModel):
+    """How much is predicted, and how it is hidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Literal["token", "whole_word", "frequency"] = "token"
+    """token: each alike; whole_word: all pieces of a word together; frequency: rare ids more often, weight count^-smoothing."""
+    rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    mask_share: Share = 0.8
+    random_share: Share = 0.1
+    smoothing: Annotated[float, Field(ge=0)] = 0.7
+
+    @model_validator(mode="after")
+    def _shares(self) -> "MaskingSettings":
+        if self.mask_share + self.random_share > 1:
+            raise ValueError(f"expected mask_share + random_share of at most 1, got {self.mask_share} + {self.random_share}; lower either")
+        return self
+
+
+class Masker:
+    """Masks rows of one vocabulary. Of n tokens in a window, ceil(rate * n) are predicted; special tokens and padding never are.
+
+    whole_word takes whole words until that many tokens are reached, so it may go beyond by the rest of one word.
+    """
+
+    def __init__(self, settings: MaskingSettings, vocabulary: Vocabulary, seed: int) -> None:
+        self._settings = settings
+        self._vocabulary = vocabulary
+        self._seed = seed
+        self._ordinary = np.flatnonzero(~vocabulary.is_special).astype(np.int32)
+        self._rarity = np.maximum(vocabulary.counts, 1).astype(np.float64) ** settings.smoothing
+
+    def apply(self, rows: Rows, window_ids: NDArray[np.int64], visits: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Rows [B, S], window ids [B], visits [B] -> (input_ids, labels), int32 [B, S]; labels are IGNORED where nothing is predicted."""
+        ids = rows.input_ids
+        eligible = (rows.segments > 0) & ~self._vocabulary.is_special[ids]
+        budget = np.ceil(self._settings.rate * eligible.sum(axis=1) - 1e-9).astype(np.int64)
+        predicted = self._chosen(rows, eligible, budget, self._draw(window_ids, visits, ids.shape[1], CHOICE))
+        fate = unit_interval(self._draw(window_ids, visits, ids.shape[1], FATE))
+        spare = self._ordinary[self._draw(window_ids, visits, ids.shape[1], REPLACEMENT) % np.uint64(len(self._ordinary))]
+        hidden = predicted & (fate < self._settings.mask_share)
+        replaced = predicted & ~hidden & (fate < self._settings.mask_share + self._settings.random_share)
+        seen = np.where(hidden, np.int32(self._vocabulary.mask_id), np.where(replaced, spare, ids))
+        return seen, np.where(predicted, ids, np.int32(IGNORED))
+
+    def _draw(self, window_ids: NDArray[np.int64], visits: NDArray[np.int64], width: int, draw: int) -> Words:
+        return counter_hash(self._seed, np.asarray(window_ids)[:, None], np.asarray(visits)[:, None], draw, np.arange(width))
+
+    def _chosen(self, rows: Rows, eligible: NDArray[np.bool_], budget: NDArray[np.int64], words: Words) -> NDArray[np.bool_]:
+        """The positions with the smallest keys, as many as the budget [B] says."""
+        keys = unit_interval(words)
+        if self._settings.policy == "frequency":  # exponential keys: drawing without replacement in proportion to 1 / rarity
+            keys = -np.log(keys) * self._rarity[rows.input_ids]
+        first = (
+            self._first_of_word(rows, eligible)
+            if self._settings.policy == "whole_word"
+            else np.broadcast_to(np.arange(keys.shape[1]), keys.shape)
+        )
+        keys = np.where(eligible, np.take_along_axis(keys, first, axis=1), np.inf)
+        order = np.argsort(keys, axis=1, kind="stable")
+        rank = np.empty_like(order)
+        np.put_along_axis(rank, order, np.broadcast_to(np.arange(keys.shape[1]), keys.shape), axis=1)
+        return eligible & (np.take_along_axis(rank, first, axis=1) < budget[:, None])
+
+    def _first_of_word(self, rows: Rows, eligible: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The position of the first piece of each position's word. [B, S]; a word never reaches over a special token."""
+        joins = eligible & self._vocabulary.is_continuation[rows.input_ids]
+        joins[:, 1:] &= eligible[:, :-1]
+        joins[:, 0] = False
+        columns = np.broadcast_to(np.arange(joins.shape[1]), joins.shape)
+        return np.maximum.accumulate(np.where(joins, 0, columns), axis=1)

@@ -1,0 +1,191 @@
+"""The stream: which rows make up update n, and how they are masked; a pure function of (manifest, settings, n).
+
+Ranks, micro-batches, loader threads and interruptions only cut the same global batch differently. Its whole state is one Cursor.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_shards.errors import DataError
+from data_shards.storage.location import Location
+from data_shards.storage.token_statistics import Vocabulary
+from data_shards.stream.bucketed import PieceOrder, Pieces
+from data_shards.stream.masking import Masker, MaskingSettings
+from data_shards.stream.order import Order
+from data_shards.stream.packed import Windows
+from stillhouse.digests import canonical_sha256
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class StreamSettings(BaseModel):
+    """How a split becomes rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window_tokens: Annotated[int, Field(ge=4)] = 128
+    """Positions of a row, [CLS] and [SEP] included."""
+    packing: Literal["windows", "documents"] = "windows"
+    """windows: full rows of several documents; documents: one piece of one document per row, in batches of like length."""
+    attend_across_documents: bool = False
+    lanes: Positive = 32
+    """Contiguous ranges of an epoch that are read side by side: at least the number of nodes."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
+    masking: MaskingSettings = MaskingSettings()
+    bin_width: Positive = 32
+    """For packing documents: row lengths are rounded up to a multiple of this."""
+    cache_folder: str | None = None
+    """Where copies of remote shards are kept."""
+    on_corrupt: Literal["stop", "skip"] = "stop"
+    """What a shard that is missing, cut short or altered does. skip: its rows are padding alone, every other row stays where it is."""
+    max_skipped_shards: Annotated[int, Field(ge=0)] = 1
+    """How many may be skipped before the run stops."""
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a run has come: `windows` rows consumed by updates, of the stream with this fingerprint."""
+
+    windows: int
+    fingerprint: str
+
+    def as_dict(self) -> dict[str, int | str]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Cursor":
+        """The inverse of as_dict. Raises DataError on anything else."""
+        if not isinstance(values, Mapping):
+            raise DataError(f"cursor: expected windows and fingerprint, got {type(values).__name__}; the checkpoint is of another version")
+        windows, fingerprint = values.get("windows"), values.get("fingerprint")
+        if set(values) != {"windows", "fingerprint"} or type(windows) is not int or windows < 0 or not isinstance(fingerprint, str):
+            raise DataError(f"cursor: expected windows and fingerprint, got {dict(values)}; the checkpoint is of another version")
+        return cls(windows, fingerprint)
+
+
+@dataclass(frozen=True)
+class StreamBatch:
+    """B rows of S positions, masked.
+
+    input_ids, labels, segments, positions: int32 [B, S]; labels are -100 where nothing is predicted; segment 0 is padding.
+    windows, visits: int64 [B], the rows' ids and how often each was served before. first_slot: the first row's place in the global batch.
+    missing: shards that were passed over -> why; their rows are padding alone.
+    """
+
+    input_ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    segments: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    windows: NDArray[np.int64]
+    visits: NDArray[np.int64]
+    first_slot: int
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+class Stream:
+    """One split as endless masked batches. Safe to use from several threads.
+
+    Raises DataError when the folder is not a shard folder, or when the split is smaller than one global batch.
+    """
+
+    def __init__(self, folder: str | Path | Location, split: str, settings: StreamSettings, global_batch: int, verify: bool = True) -> None:
+        if global_batch < 1:
+            raise DataError(f"global_batch: expected at least 1, got {global_batch}; raise it")
+        location = Location.of(folder, settings.cache_folder)
+        where = f"{location.root} ({split})"
+        opening: dict[str, Any] = {"verify": verify, "open_shards": settings.lanes + 2, "on_corrupt": settings.on_corrupt}
+        self._rows: Windows | Pieces
+        self._order: Order | PieceOrder
+        if settings.packing == "windows":
+            across = settings.attend_across_documents
+            windows = Windows(location, split, settings.window_tokens, across_documents=across, **opening)
+            self._rows = windows
+            self._order = Order(windows.shard_windows, settings.lanes, settings.seed)
+        else:
+            pieces = Pieces(location, split, settings.window_tokens, bin_width=settings.bin_width, **opening)
+            self._rows = pieces
+            self._order = PieceOrder(pieces.widths, pieces.shard_windows, global_batch, settings.seed)
+        if self._rows.count < global_batch:
+            raise DataError(
+                f"{where}: expected at least one global batch of {global_batch} windows, got {self._rows.count}; "
+                "lower global_batch or window_tokens, or build from more text"
+            )
+        self.manifest = self._rows.manifest
+        self.vocabulary = Vocabulary.load(location, self.manifest)
+        self.global_batch = global_batch
+        self._masker = Masker(settings.masking, self.vocabulary, settings.seed)
+        decisive = settings.model_dump(mode="json", exclude={"cache_folder", "on_corrupt", "max_skipped_shards"})
+        if settings.packing == "documents":  # there the order depends on it
+            decisive["global_batch"] = global_batch
+        self.fingerprint = canonical_sha256([self.manifest.fingerprint, split, decisive], ascii_only=False)
+
+    @property
+    def windows_per_epoch(self) -> int:
+        return self._rows.count
+
+    @property
+    def updates_per_epoch(self) -> float:
+        """Windows per epoch / global batch; not whole: an update may hold the end of one epoch and the start of the next."""
+        return self._rows.count / self.global_batch
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Positions that are not padding, special tokens included."""
+        return self._rows.tokens
+
+    @property
+    def padding_share(self) -> float:
+        """Padding positions / all positions of an epoch."""
+        return self._rows.padding_share
+
+    def cursor(self, windows: int = 0) -> Cursor:
+        """The cursor of a run that has consumed so many windows."""
+        return Cursor(windows, self.fingerprint)
+
+    def check(self, cursor: Cursor) -> None:
+        """Raises DataError when a cursor belongs to another corpus, split, order or masking."""
+        if cursor.fingerprint != self.fingerprint:
+            raise DataError(
+                f"cursor: expected the stream {cursor.fingerprint[:12]}… that the run began with, got {self.fingerprint[:12]}…; "
+                "the shards or the stream settings have changed: restore them, or start a new run"
+            )
+
+    def slots(self, start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The global batch that starts at a stream position: (window ids [G], visits [G]), int64."""
+        return self._order.locate(start + np.arange(self.global_batch))
+
+    def batch(self, start: int, rank: int, world: int, micro_batch: int, micro_index: int) -> StreamBatch:
+        """A rank's micro-batch of the update that starts at a stream position.
+
+        Rank r owns the slots i with i % world == r, in order; its micro-batch m is the m-th run of micro_batch of them.
+        Raises DataError when global_batch is not world x micro_batch x a whole number.
+        """
+        count, rest = divmod(self.global_batch, world * micro_batch)
+        if rest:
+            product = f"ranks x micro_batch = {world} x {micro_batch}"
+            raise DataError(f"global_batch: expected a multiple of {product}, got {self.global_batch}; change either")
+        if not (0 <= rank < world and 0 <= micro_index < count):
+            raise DataError(f"batch: expected a rank below {world} and a micro-batch below {count}, got {rank} and {micro_index}")
+        slots = rank + world * (micro_batch * micro_index + np.arange(micro_batch))
+        windows, visits = self._order.locate(start + slots)
+        return self._masked(windows, visits, int(slots[0]))
+
+    def sequential(self, batch: int, rank: int = 0, world: int = 1) -> Iterator[StreamBatch]:
+        """Every window once, in natural order, masked as at visit 0; the last batch may be smaller.
+
+        Of several ranks each takes every world-th batch.
+        """
+        for first in range(rank * batch, self._rows.count, batch * world):
+            windows = np.arange(first, min(first + batch, self._rows.count), dtype=np.int64)
+            yield self._masked(windows, np.zeros_like(windows), first)
+
+    def _masked(self, windows: NDArray[np.int64], visits: NDArray[np.int64], first_slot: int) -> StreamBatch:
+        rows = self._rows.read(windows)
+        input_ids, labels = self._masker.apply(rows, windows, visits)
+        return StreamBatch(input_ids, labels, rows.segments, rows.positions, windows, visits, first_slot, rows.missing)

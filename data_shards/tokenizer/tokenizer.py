@@ -1,0 +1,114 @@
+"""The tokenizer as a corpus needs it: a fast one with the special tokens of a masked language model, known by a fingerprint."""
+
+import json
+import tempfile
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from data_shards.errors import DataError
+from data_shards.storage.location import Location
+from data_shards.storage.manifest import TOKENIZER, Manifest
+from stillhouse.errors import one_line
+
+# GPT-2's alphabet: the visible Latin-1 characters stand for their own byte, the other bytes for characters from 256 on.
+_VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTES = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + n): byte for n, byte in enumerate(sorted(set(range(256)) - set(_VISIBLE)))}
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids that frame, fill and mask a window. RoBERTa's <s> and </s> count as cls and sep."""
+
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    mask_id: int
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a folder or hub name. Raises DataError when there is none."""
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise DataError(f"tokenizer {name}: expected a folder with tokenizer.json, got no folder; correct the path")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(Path(name).expanduser()) if name.startswith("~") else name, trust_remote_code=False)
+    except Exception as error:  # transformers and its hub raise a dozen types for "there is none"
+        raise DataError(
+            f"tokenizer {name}: expected a folder or hub name of a tokenizer, got {one_line(error)[:200]}; correct the name"
+        ) from None
+    if not getattr(tokenizer, "is_fast", False):
+        raise DataError(
+            f"tokenizer {name}: expected a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}; save it as a fast one"
+        )
+    return tokenizer
+
+
+def shards_tokenizer(location: Location, manifest: Manifest) -> PreTrainedTokenizerBase:
+    """The tokenizer that a shard folder or URL carries. Raises DataError when its files are not those that were promised."""
+    with tempfile.TemporaryDirectory() as copy:
+        for name in manifest.sidecars:
+            if name.startswith(f"{TOKENIZER}/"):
+                (Path(copy) / Path(name).name).write_bytes(manifest.sidecar(location, name))
+        return load_tokenizer(copy)
+
+
+def special_ids(tokenizer: Any, name: str = "tokenizer") -> SpecialIds:
+    """The four ids that a corpus needs. Raises DataError naming those that the tokenizer lacks."""
+    cls_id = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
+    sep_id = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+    found = {"cls": cls_id, "sep": sep_id, "pad": tokenizer.pad_token_id, "mask": tokenizer.mask_token_id}
+    missing = [kind for kind, value in found.items() if value is None]
+    if missing:
+        raise DataError(
+            f"tokenizer {name}: expected the special tokens of a masked language model, got none for {', '.join(missing)}; "
+            "choose a masked language model's tokenizer"
+        )
+    return SpecialIds(cls_id, sep_id, tokenizer.pad_token_id, tokenizer.mask_token_id)
+
+
+def vocabulary_size(tokenizer: Any) -> int:
+    """The largest id plus one."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def is_special(tokenizer: Any) -> NDArray[np.bool_]:
+    """Which ids stand for no text. bool [V]."""
+    special = np.zeros(vocabulary_size(tokenizer), np.bool_)
+    special[list(tokenizer.all_special_ids)] = True
+    special[[index for index, token in tokenizer.added_tokens_decoder.items() if token.special]] = True
+    return special
+
+
+def is_continuation(tokenizer: Any) -> NDArray[np.bool_]:
+    """Which ids continue the word before them. bool [V]; all False for a tokenizer that does not mark words.
+
+    WordPiece: ## pieces. SentencePiece: pieces without ▁, so that punctuation belongs to the word it is written at (as in fairseq).
+    Bytes: pieces that neither follow a space nor begin with punctuation, which their pre-tokenizer sets apart.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = content["model"]
+    parts = json.dumps([content.get("pre_tokenizer"), content.get("normalizer"), content.get("decoder")], ensure_ascii=False)
+    prefix = model.get("continuing_subword_prefix") if model["type"] in ("WordPiece", "BPE") else None
+    if prefix:
+        continues = lambda token: token.startswith(prefix)  # noqa: E731
+    elif "ByteLevel" in parts:
+        continues = lambda token: not token.startswith(("Ġ", "Ċ", "ĉ", "č")) and not _begins_with_punctuation(token)  # noqa: E731
+    elif "Metaspace" in parts or "▁" in parts:
+        continues = lambda token: not token.startswith("▁")  # noqa: E731
+    else:
+        continues = lambda token: False  # noqa: E731
+    marks = np.zeros(vocabulary_size(tokenizer), np.bool_)
+    for token, index in tokenizer.get_vocab().items():
+        marks[index] = continues(token)
+    return marks & ~is_special(tokenizer)
+
+
+def _begins_with_punctuation(token: str) -> bool:
+    """Whether a piece of a byte-level vocabulary begins with a punctuation mark or symbol; False where its first bytes are no character."""
+    first = bytes(_BYTES.get(character, 0) for character in token[:4]).decode("utf-8", "ignore")[:1]
+    return bool(first) and _BYTES.get(token[:1], 0) not in range(0x80, 0xC0) and unicodedata.category(first)[0] in "PS"

@@ -1,0 +1,1 @@
+"""Ranks: process group, rendezvous, progress of each."""

@@ -1,0 +1,1 @@
+"""Students as files that other programs read."""

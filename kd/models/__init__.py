@@ -1,0 +1,1 @@
+"""Encoders of every family: their structure, their states, their sizes."""

@@ -1,0 +1,129 @@
+"""A model's configuration, proven usable as an encoder here before a weight is touched."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.utils import logging as hf_logging
+
+from kd.errors import KdError
+from kd.models.families import FAMILIES, Family, family_of
+from stillhouse.errors import one_line
+
+ACTIVATIONS = ("hidden_act", "activation", "hidden_activation")  # what families call it
+
+
+def read_config(path: str) -> PreTrainedConfig:
+    """The configuration of a model folder or hub name, proven usable as an encoder here.
+
+    Raises KdError for a missing folder, one that holds no model, a family that is not in the table, a variant that
+    would be computed wrongly, and heads that do not divide the width.
+    """
+    folder = _is_folder(path)
+    if folder and not Path(path).is_dir():
+        raise KdError(f"{path}: expected a model folder, got nothing there; check the path")
+    if folder and not (Path(path) / "config.json").is_file():
+        raise KdError(f"{path}: expected a model folder with config.json, got none; point to a Hugging Face model folder")
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        raise KdError(f"{path}: {_unreadable(path, folder, error)}") from error
+    _check_config(path, config)
+    return config
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no reports of transformers on stderr meanwhile: what matters in them is checked and raised here."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(hub_level)
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _check_config(path: str, config: PreTrainedConfig) -> None:
+    """KdError unless the model is of a known family, in a variant that its transformers code computes, with sizes that divide."""
+    kind = config.model_type
+    if kind not in FAMILIES:
+        raise KdError(f"{path}: expected a model of a known family ({', '.join(FAMILIES)}), got {kind!r}; use one of those")
+    if getattr(config, "is_decoder", False):
+        raise KdError(f"{path}: expected an encoder, got is_decoder: true; set it to false in config.json")
+    positions = getattr(config, "position_embedding_type", None) or "absolute"
+    if positions != "absolute":
+        raise KdError(
+            f"{path}: expected absolute positions, got position_embedding_type: {positions}; "
+            "this version of transformers would ignore it and compute another model"
+        )
+    family = family_of(config)
+    if family.position_offset is None and config.pad_token_id is None:
+        raise KdError(f"{path}: expected a pad_token_id, which positions start from, got null; set it in config.json")
+    names = family.config
+    width, heads = getattr(config, names.width), getattr(config, names.heads)
+    sizes = {"vocab_size": config.vocab_size, names.width: width, names.layers: getattr(config, names.layers)}
+    for name, size in sizes.items():
+        if size < 1:
+            raise KdError(f"{path}: expected {name} to be at least 1, got {size}; correct config.json")
+    for name in ACTIVATIONS:
+        function = getattr(config, name, None)
+        if isinstance(function, str) and function not in ACT2FN:
+            raise KdError(f"{path}: expected {name} to be a function that transformers knows, got {function}; correct config.json")
+    if heads < 1 or width % heads:
+        raise KdError(f"{path}: expected {names.heads} to divide {names.width} = {width}, got {heads} heads; correct config.json")
+    _check_variant(path, config, family)
+
+
+def _check_variant(path: str, config: PreTrainedConfig, family: Family) -> None:
+    """KdError for variants of the newer families that no released model uses and nothing here is tested with."""
+    if family.name == "modernbert" and not config.decoder_bias:
+        raise KdError(f"{path}: expected a decoder with a bias, got decoder_bias: false; set it to true (a bias of 0 is the same model)")
+    if family.name == "modernbert" and (config.hidden_size // config.num_attention_heads) % 2:
+        size = config.hidden_size // config.num_attention_heads
+        got = f"{config.hidden_size} / {config.num_attention_heads} = {size}"
+        raise KdError(f"{path}: expected heads of an even size, got {got}; its positions turn them in pairs: correct config.json")
+    if family.name == "mpnet" and config.relative_attention_num_buckets < 32:
+        got = config.relative_attention_num_buckets
+        raise KdError(
+            f"{path}: expected relative_attention_num_buckets of at least 32, which its code fixes, got {got}; correct config.json"
+        )
+    if family.name == "albert" and (config.num_hidden_groups, config.inner_group_num) != (1, 1):
+        got = f"num_hidden_groups: {config.num_hidden_groups} and inner_group_num: {config.inner_group_num}"
+        raise KdError(f"{path}: expected one layer that all passes share, got {got}; use a model that has it")
+    if family.name == "deberta-v2" and getattr(config, "embedding_size", config.hidden_size) != config.hidden_size:
+        raise KdError(f"{path}: expected embeddings as wide as the layers, got embedding_size: {config.embedding_size}; use another model")
+
+
+def _is_folder(path: str) -> bool:
+    """Whether a user who wrote this meant a folder and not a name on the hub (`name` or `owner/name`)."""
+    return (
+        Path(path).exists()
+        or path.startswith(("/", ".", "~"))
+        or path.count("/") > 1
+        or path.endswith("/")
+        or Path(Path(path).parts[0] if path else ".").is_dir()
+    )
+
+
+def _unreadable(path: str, folder: bool, error: Exception) -> str:
+    if isinstance(error, KeyError) or "model type" in str(error) or "model_type" in str(error):
+        return f"expected a model of a known family ({', '.join(FAMILIES)}), got another or none in config.json; use one of those"
+    if "custom code" in str(error):
+        return (
+            f"expected a model of a known family ({', '.join(FAMILIES)}), got one with its own code, which is never run; use one of those"
+        )
+    if folder:
+        return f"expected a readable config.json, got {one_line(error)}; fetch the model again"
+    return "expected a model folder or a name that the hub or its cache knows, got neither; check the path, or the network"

@@ -1,0 +1,1 @@
+"""The objective: terms applied to outputs, masked, weighted and summed."""

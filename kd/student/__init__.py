@@ -1,0 +1,1 @@
+"""Students: copied layers, or narrower ones."""

@@ -1,0 +1,1 @@
+"""Teachers: replicated, split over ranks, or read from a cache."""

@@ -1,0 +1,135 @@
+"""A frozen teacher behind one small interface: whole on every rank, split over them, or its hidden states read from a disk.
+
+| mode            | what a rank holds                               | what a forward costs                                             |
+| replicated      | everything                                      | computing                                                        |
+| zero3           | 1/ranks of every matrix; biases and norms whole | also: each layer gathered when its turn comes, then dropped      |
+| tensor_parallel | 1/ranks of the layers; embeddings, head whole   | also: every rank's batch on every rank, two sums a layer         |
+| cached          | embeddings, head                                | the head at the selected positions, and D numbers a token to read |
+
+All give the same outputs to rounding; all ranks must call at the same time. A teacher never trains: it is in eval mode and without
+gradients at every call, has no parameters() to hand to an optimizer, and is never saved.
+
+Whatever a rank keeps, it reads the whole model into the host's memory once (in zero3 one weight at a time goes to the device, and only its
+share stays).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, model_validator
+from torch import Tensor, nn
+
+from kd.batch import Batch
+from kd.models.capture import capture
+from kd.models.encoder import Encoder
+from kd.models.states import Shape, State
+from kd.teacher.hidden_state_cache import Positions
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class TeacherSettings(BaseModel):
+    """Which teacher, and how the ranks share it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    """A Hugging Face model folder or hub name, with its MLM head."""
+    mode: Literal["replicated", "zero3", "tensor_parallel", "cached"] = "replicated"
+    precision: Literal["fp32", "bf16"] | None = None
+    """None: the run's."""
+    cache: str | None = None
+    """The folder of a cached teacher's hidden states (`stillhouse cache` fills it)."""
+
+    @model_validator(mode="after")
+    def _cache_where_cached(self) -> "TeacherSettings":
+        if self.mode == "cached" and not self.cache:
+            raise ValueError("cache: expected a folder for mode: cached, got none; name one, and fill it: stillhouse cache")
+        if self.mode != "cached" and self.cache is not None:
+            raise ValueError(f"cache: expected none with mode: {self.mode}, got {self.cache}; set mode: cached, or drop it")
+        return self
+
+
+OFFERS = frozenset({"logits", "last_hidden", "embeddings", "hidden", "queries", "keys", "values"})
+
+
+class TeacherOutputs(NamedTuple):
+    """last: [B, S, D] hidden states of the last layer; transformed: [N, D], the head's transform at the selected positions; states: what
+    was asked for.
+    """
+
+    last: Tensor
+    transformed: Tensor
+    states: dict[State, Tensor]
+
+
+class FrozenEncoder(nn.Module):
+    """Encoder, selection and the head's transform in one forward: what a ZeRO-3 engine has to see whole."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.requires_grad_(False).eval()
+
+    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
+        """selected [B, S] bool; N = how many are True, in row order."""
+        last, states = capture(self.encoder, batch, wanted)
+        return TeacherOutputs(last, self.encoder.transform(last[selected]), states)
+
+
+class Teacher(ABC):
+    """Outputs of a frozen encoder. offers: what an objective may need of it; positions: where."""
+
+    offers: frozenset[str] = OFFERS
+    positions: Positions = "all"
+
+    def __init__(self, module: FrozenEncoder) -> None:
+        self.module = module
+        self.vocabulary = module.encoder.vocabulary
+        self.width = module.encoder.width
+        self.layers = module.encoder.layers
+        self.shape = Shape.of(module.encoder)
+
+    def __call__(self, batch: Batch, selected: Tensor, wanted: frozenset[State] = frozenset()) -> TeacherOutputs:
+        """What the teacher makes of this rank's batch; wanted: the states to keep. Collective; the same twice, whoever called .train() in
+        between.
+        """
+        self.module.eval()
+        with torch.no_grad():
+            return self.forward(batch, selected, wanted)
+
+    @property
+    def bytes_per_rank(self) -> int:
+        """Bytes of the weights and buffers that this rank holds now, each storage counted once and whole."""
+        held: dict[int, int] = {}
+        for weight in chain(self.module.parameters(), self.module.buffers()):
+            for tensor in (weight.data, getattr(weight, "ds_tensor", None)):
+                if tensor is not None and tensor.numel() > 0:
+                    storage = tensor.untyped_storage()
+                    held[storage.data_ptr()] = storage.nbytes()
+        return sum(held.values())
+
+    @abstractmethod
+    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
+        """The outputs; called in eval mode and without gradients."""
+
+    @abstractmethod
+    def decoder(self) -> AbstractContextManager[tuple[Tensor, Tensor]]:
+        """The head's decoder, weight [V, D] and bias [V], valid inside the context only. Collective."""
+
+
+class ReplicatedTeacher(Teacher):
+    """The whole teacher on every rank."""
+
+    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
+        """See Teacher."""
+        return self.module(batch, selected, wanted)
+
+    @contextmanager
+    def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See Teacher."""
+        yield self.module.encoder.decoder_weight, self.module.encoder.decoder_bias

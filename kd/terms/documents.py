@@ -1,0 +1,143 @@
+"""Terms on relations between examples: documents (kd.terms.pooling), pooled, compared within groups of rows of one micro-batch.
+
+Each returns one number a document, its share as the anchor; what divides is the number of documents that have enough partners, over the
+whole update. Comparing needs both documents at one place, so these are the terms that depend on the cut into micro-batches and ranks: what
+holds is that group_rows (a divisor of micro_batch) makes the cut into micro-batches irrelevant, and group_rows: 1 also the number of ranks.
+
+Memory: hidden states B x S x D of the layers in use, and M x M (distances, similarities) or blocks of M x D (angles) for M documents a
+micro-batch.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from kd.models.states import Shape
+from kd.terms.views import DocumentTerm, DocumentView
+
+ANGLE_BLOCK_BYTES = 8 << 20
+
+
+class Similarity(DocumentTerm):
+    """Anchor i's share of ||G_teacher - G_student||^2 / b^2, G the rows of A A^T scaled to length 1, A [b, D] the documents' states: sum
+    over j of (…)^2, by b.
+
+    Similarity-preserving distillation (Tung, Mori 2019, arXiv:1907.09682, equations 1-4). Widths are free.
+    """
+
+    kind: Literal["similarity"] = "similarity"
+
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
+        """Any widths fit."""
+
+    def __call__(self, view: DocumentView) -> Tensor:
+        """pairs [M, D] -> [M] fp32."""
+        together = view.together
+        total = torch.zeros(len(view.group), device=view.group.device)
+        for student, teacher in view.pairs:
+            own, target = (F.normalize((a @ a.T).masked_fill(~together, 0.0), dim=-1) for a in (student, teacher))
+            total = total + (target - own).square().sum(-1) / together.sum(-1)
+        return total
+
+
+class RelationalDistance(DocumentTerm):
+    """Anchor i's mean over its partners j of huber(psi(t_i, t_j) - psi(s_i, s_j)), psi the distance, by the mean distance of the group.
+
+    RKD-D (Park et al. 2019, arXiv:1904.05068, section 3.2.1; Huber's delta is 1). Widths are free.
+    """
+
+    kind: Literal["rkd_distance"] = "rkd_distance"
+
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
+        """Any widths fit."""
+
+    def __call__(self, view: DocumentView) -> Tensor:
+        """pairs [M, D] -> [M] fp32."""
+        others = view.together & ~torch.eye(len(view.group), dtype=torch.bool, device=view.group.device)
+        total = torch.zeros(len(view.group), device=view.group.device)
+        for student, teacher in view.pairs:
+            own, target = (_relative_distances(a, view.together, others) for a in (student, teacher))
+            losses = F.huber_loss(own, target, reduction="none").masked_fill(~others, 0.0)
+            total = total + losses.sum(-1) / others.sum(-1).clamp(min=1)
+        return total
+
+
+class RelationalAngle(DocumentTerm):
+    """Anchor j's mean over pairs i, k of its partners of huber(cos angle(t_i, t_j, t_k) - cos angle(s_i, s_j, s_k)), the angle at j.
+
+    RKD-A (Park et al. 2019, arXiv:1904.05068, section 3.2.2; Huber's delta is 1). Widths are free. Needs three documents in a group.
+    """
+
+    partners: ClassVar[int] = 2
+    kind: Literal["rkd_angle"] = "rkd_angle"
+
+    def check(self, student: Shape, teacher: Shape, where: str) -> None:
+        """Any widths fit."""
+
+    def __call__(self, view: DocumentView) -> Tensor:
+        """pairs [M, D] -> [M] fp32."""
+        values = torch.zeros(len(view.group), device=view.group.device)
+        for number in view.group.unique():
+            members = (view.group == number).nonzero()[:, 0]
+            if len(members) <= self.partners:
+                continue
+            for student, teacher in view.pairs:
+                size = max(1, ANGLE_BLOCK_BYTES // (4 * len(members) * max(student.shape[1], teacher.shape[1])))
+                blocks = [
+                    checkpoint(_angles, student[members], teacher[members], anchors, use_reentrant=False, preserve_rng_state=False)
+                    for anchors in torch.arange(len(members), device=members.device).split(size)
+                ]
+                values = values.index_add(0, members, torch.cat(blocks))
+        return values
+
+
+class Contrastive(DocumentTerm):
+    """-log softmax over the group's documents j of (s_i . t_j / temperature) at j = i, nats: the student's document finds the teacher's of
+    the same text.
+
+    States are scaled to length 1. InfoNCE (van den Oord et al. 2018, arXiv:1807.03748, equation 4) between student and teacher, as in
+    contrastive representation distillation (Tian et al. 2020, arXiv:1910.10699, section 3) with the negatives of the batch in place of a
+    memory. Not zero where student equals teacher: then it is the group's own spread.
+    """
+
+    kind: Literal["contrastive"] = "contrastive"
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+
+    def __call__(self, view: DocumentView) -> Tensor:
+        """pairs [M, D] -> [M] fp32."""
+        labels = torch.arange(len(view.group), device=view.group.device)
+        total = torch.zeros(len(view.group), device=view.group.device)
+        for student, teacher in view.pairs:
+            logits = F.normalize(student, dim=-1) @ F.normalize(teacher, dim=-1).T / self.temperature
+            logits = logits.masked_fill(~view.together, torch.finfo(torch.float32).min)
+            total = total + F.cross_entropy(logits, labels, reduction="none")
+        return total
+
+
+def _relative_distances(states: Tensor, together: Tensor, others: Tensor) -> Tensor:
+    """[M, M] fp32: Euclidean distances by the mean distance of each row's group (0 across groups)."""
+    distances = torch.cdist(states, states, compute_mode="donot_use_mm_for_euclid_dist").masked_fill(~others, 0.0)
+    of_group = (together.float() @ distances.sum(-1, keepdim=True)) / (together.float() @ others.sum(-1, keepdim=True).float()).clamp(min=1)
+    return distances / of_group.clamp(min=1e-12)
+
+
+def _angles(student: Tensor, teacher: Tensor, anchors: Tensor) -> Tensor:
+    """[n, D] of one group, a few anchors of it -> [anchors] fp32."""
+    count = len(student)
+    own, target = (_cosines(states, anchors) for states in (student, teacher))
+    numbers = torch.arange(count, device=anchors.device)
+    different = (numbers[:, None] != numbers[None, :]).expand(len(anchors), count, count)
+    away = numbers[None, :] != anchors[:, None]
+    counts = different & away[:, :, None] & away[:, None, :]
+    losses = F.huber_loss(own, target, reduction="none").masked_fill(~counts, 0.0)
+    return losses.sum((-1, -2)) / counts.sum((-1, -2))
+
+
+def _cosines(states: Tensor, anchors: Tensor) -> Tensor:
+    """[n, D] -> [anchors, n, n]: cosine of the angle at each anchor between the ways to any two others."""
+    ways = F.normalize(states[None, :, :] - states[anchors][:, None, :], dim=-1)
+    return ways @ ways.mT

@@ -1,0 +1,1 @@
+"""Updates: engine, phases, schedule of the optimizer."""

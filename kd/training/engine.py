@@ -1,0 +1,235 @@
+"""The student's optimisation step on DeepSpeed: any ZeRO stage, fp32 or bf16, one update at a time.
+
+An update is: counts over all ranks -> micro-batches (forward, backward) -> one clipped AdamW step. The loss arrives already divided by
+the update's global token counts, so DeepSpeed's own averaging over ranks is undone by multiplying with the world size, and its division by
+the number of micro-batches is switched off.
+
+Full fp32 weights and moments go in and out by parameter name, the same at every stage and number of ranks: see `full_state`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from torch import Tensor, nn
+
+from kd.distributed import process_group
+from kd.distributed.rank_progress import Whereabouts
+from kd.terms.schedules import OptimizerSettings
+from kd.training.settings import TrainSettings
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+NO_CLIPPING = 1e30  # a clip that never bites: DeepSpeed then still computes the norm and skips a non-finite update
+
+
+class StudentEngine:
+    """A module and its AdamW under DeepSpeed. The module's forward returns (loss share, sums)."""
+
+    def __init__(
+        self, module: nn.Module, train: TrainSettings, optimizer: OptimizerSettings, precision: str, here: Whereabouts | None = None
+    ) -> None:
+        self.here = here or Whereabouts()
+        self.world = process_group.world_size()
+        self.micro_batches = train.micro_batches(self.world)
+        self.by_hand = precision == "fp32" and train.zero_stage == 0  # the one case where DeepSpeed neither checks nor skips
+        self.clip = train.clip or NO_CLIPPING
+        self.module = module
+        initial = {name: p.detach().clone().float() for name, p in module.named_parameters() if p.requires_grad}
+        self.frozen = {name: p.detach().clone().float() for name, p in module.named_parameters() if not p.requires_grad}
+        """What does not train, in fp32 and in the host's memory: the module's copy may be rounded to bf16, and it may train again later."""
+        groups = parameter_groups(module, optimizer.weight_decay)
+        # A learning rate of 0 while DeepSpeed allocates the moments by a step of its own: it must not move or decay anything.
+        # Fused: no temporaries as large as the flat masters, on CPUs and GPUs alike.
+        inner = torch.optim.AdamW(groups, lr=0.0, betas=optimizer.betas, eps=optimizer.epsilon, fused=True)
+        with process_group.quiet():
+            self.engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=self._config(train, precision))
+        self.optimizer = self.engine.optimizer
+        self.inner = inner
+        self._allocate_moments()
+        self.load_full_state(initial, {}, steps=0)
+
+    def _config(self, train: TrainSettings, precision: str) -> dict[str, Any]:
+        return {
+            "train_micro_batch_size_per_gpu": train.micro_batch,
+            "gradient_accumulation_steps": self.micro_batches,
+            "train_batch_size": train.global_batch,
+            "gradient_clipping": 0.0 if self.by_hand else self.clip,
+            "bf16": {"enabled": precision == "bf16", "check_grad_overflow": True},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
+            "zero_allow_untested_optimizer": True,
+            "zero_optimization": {
+                "stage": effective_stage(train.zero_stage, precision),
+                "overlap_comm": False,
+                "contiguous_gradients": True,
+                "stage3_param_persistence_threshold": 0,
+            },
+            "steps_per_print": None,
+            "wall_clock_breakdown": False,
+        }
+
+    def set_learning_rate(self, value: float) -> None:
+        """Use this learning rate from now on."""
+        for group in self.inner.param_groups:
+            group["lr"] = value
+        for group in self.optimizer.param_groups:
+            group["lr"] = value
+
+    def micro_step(self, *inputs: Any) -> Tensor:
+        """Forward and backward of one micro-batch: the terms' sums [K] float64 over this rank's tokens."""
+        self.here.enter("forward")
+        loss, sums = self.engine(*inputs)
+        self.here.enter("backward")
+        self.engine.backward(loss * self.world, scale_wrt_gas=False)
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()
+        return sums
+
+    def finish_update(self) -> tuple[float, bool]:
+        """After the last micro-step: clip and step. (global gradient norm, whether the weights moved).
+
+        An update whose gradients hold NaN or infinity is skipped on every rank alike.
+        """
+        self.here.enter("step")
+        if self.by_hand:
+            parameters = [p for p in self.module.parameters() if p.requires_grad]
+            for parameter in parameters:  # what no term reaches: ZeRO's flat gradients have zeros there, and AdamW decays it
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            norm = float(nn.utils.clip_grad_norm_(parameters, self.clip))
+            finite = torch.isfinite(torch.tensor(norm)).item()
+            if not finite:
+                for parameter in parameters:
+                    parameter.grad = None
+            self.engine.step()
+            return norm, bool(finite)
+        self.engine.step()
+        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        return norm, bool(self.engine.was_step_applied()) and norm < float("inf")
+
+    def full_state(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        """(name, fp32 weight, moments) of one parameter after the other, whole, on every rank. Collective: all ranks call it.
+
+        A frozen parameter comes as it is, without moments.
+        """
+        for name, parameter in self.module.named_parameters():
+            if not parameter.requires_grad:
+                yield name, self.frozen[name], {}
+            elif self.by_hand:
+                state = self.inner.state[parameter]
+                yield name, parameter.detach(), {key: state[key] for key in MOMENTS}
+            else:
+                shape = getattr(parameter, "ds_shape", parameter.shape)
+                weight = safe_get_full_fp32_param(parameter).reshape(shape)
+                yield name, weight, {key: safe_get_full_optimizer_state(parameter, key).reshape(shape) for key in MOMENTS}
+
+    def load_full_state(self, weights: Mapping[str, Tensor], moments: Mapping[str, Mapping[str, Tensor]], steps: int) -> None:
+        """Take over full fp32 weights (by name; what is absent stays), moments (zeros where absent) and the AdamW steps behind them.
+
+        The module's own weights must already be these (rounded to its precision); this sets the fp32 masters and the optimizer.
+        """
+        for name, parameter in self.module.named_parameters():
+            shape, device = torch.Size(getattr(parameter, "ds_shape", parameter.shape)), process_group.device()
+            weight = weights[name] if name in weights and weights[name].shape == shape else None
+            if not parameter.requires_grad:
+                self.frozen[name] = self.frozen[name] if weight is None else weight.detach().to("cpu", torch.float32, copy=True)
+                continue
+            kept = moments.get(name, {}) if weight is not None else {}
+            state = {key: kept[key].to(device) if key in kept else torch.zeros(shape, device=device) for key in MOMENTS}
+            if self.by_hand:
+                if weight is not None:
+                    parameter.data.copy_(weight)
+                self.inner.state[parameter] = {k: v.clone() for k, v in state.items()}
+            else:
+                if weight is not None:
+                    self._set(parameter, weight.to(device))
+                for key, value in state.items():
+                    self._set(parameter, value, key)
+        for state in self.inner.state.values():
+            state["step"] = torch.tensor(float(steps), device=state["exp_avg"].device)
+
+    def close(self) -> None:
+        """Let go of the module: hooks and buffers. Nothing else may be called afterwards."""
+        self.engine.destroy()
+        self.inner.state.clear()
+        if hasattr(self.optimizer, "parameter_offload"):  # ZeRO-3: autograd's hooks hold it, unseen by the garbage collector
+            for parameter in self.module.parameters():
+                parameter.__dict__.clear()
+            vars(self.optimizer).clear()
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the module's own copies of some parameters, by name, these values (not the masters: see load_full_state). Collective."""
+        for name, parameter in self.module.named_parameters():
+            if name in weights and weights[name].shape == getattr(parameter, "ds_shape", parameter.shape):
+                whole = deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_tensor"))
+                with whole, torch.no_grad():
+                    parameter.copy_(weights[name])
+
+    def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None = None) -> None:
+        """Give a parameter's fp32 master (key None) or one of its moments a full value."""
+        if not hasattr(parameter, "ds_tensor"):
+            safe_set_full_fp32_param(parameter, value) if key is None else safe_set_full_optimizer_state(parameter, value, key)
+            return
+        share = parameter.ds_tensor.numel()  # ZeRO-3 cuts a parameter into equal shares and pads the last
+        flat = nn.functional.pad(value.flatten(), (0, share * self.world - value.numel()))
+        local = flat[share * process_group.rank() :][:share]
+        if key is None:
+            safe_set_local_fp32_param(parameter, local)
+        else:
+            safe_set_local_optimizer_state(parameter, local, key)
+
+    def _allocate_moments(self) -> None:
+        """DeepSpeed makes AdamW's moments in its first step; make them now, so that they can be set before it."""
+        if self.by_hand:
+            return
+        held = ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_groups_flat_partition")  # stages 1-2, 3, bf16 at 0
+        for master in next(getattr(self.optimizer, name) for name in held if hasattr(self.optimizer, name)):
+            self.inner.state[master] = {key: torch.zeros_like(master) for key in MOMENTS}
+        if hasattr(self.optimizer, "_lazy_init_hp_params_optimizer_state"):
+            self.optimizer._lazy_init_hp_params_optimizer_state()
+
+    @property
+    def bytes_per_rank(self) -> int:
+        """Bytes of weights, gradients' masters and moments this rank holds for the student."""
+        tensors: dict[int, Tensor] = {}
+        for parameter in self.module.parameters():
+            held = getattr(parameter, "ds_tensor", parameter)
+            tensors[held.data_ptr()] = held
+        for state in self.inner.state.values():
+            for value in state.values():
+                if isinstance(value, Tensor):
+                    tensors[value.data_ptr()] = value
+        for group in self.inner.param_groups:
+            for parameter in group["params"]:
+                tensors[parameter.data_ptr()] = parameter
+        return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def effective_stage(zero_stage: int, precision: str) -> int:
+    """The ZeRO stage that really runs: DeepSpeed 0.19 refuses bf16 weights with fp32 accumulation at stage 0, so that runs as stage 1.
+
+    The result is the same; only the fp32 masters and moments are shared out over the ranks.
+    """
+    return max(zero_stage, 1) if precision == "bf16" else zero_stage
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups: matrices are decayed, vectors (norms and biases) are not."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if _dimensions(p) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if _dimensions(p) < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _dimensions(parameter: nn.Parameter) -> int:
+    return len(getattr(parameter, "ds_shape", parameter.shape))

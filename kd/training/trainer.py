@@ -1,0 +1,292 @@
+"""One update after the other: teacher, student, objective, engine. Knows no file, no reporter and no signal; `launcher` drives it.
+
+An update, on every rank:
+0. if it is the first of a phase: another objective, another choice of what trains, an engine of its own;
+1. counts: how many tokens each term looks at in the whole update, over all ranks and micro-batches;
+2. for each micro-batch: teacher outputs, then the student's share of the loss and its gradients;
+3. one clipped step, skipped on all ranks if a gradient is not finite;
+4. the terms' sums over all ranks, as one report.
+"""
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM
+
+from kd.batch import Batch
+from kd.checkpoint import checkpoint
+from kd.checkpoint.checkpoint import Checkpoint, Progress, State
+from kd.distributed import process_group
+from kd.distributed.rank_progress import WRITING, Whereabouts
+from kd.errors import KdError
+from kd.models.capture import capture
+from kd.models.encoder import Encoder
+from kd.models.outputs import Decoder
+from kd.models.states import Shape
+from kd.objective.objective import Ensemble, ModelOutputs, Objective
+from kd.objective.projections import make_projections
+from kd.teacher.teachers import Teachers, check_offers, settled
+from kd.training.engine import StudentEngine
+from kd.training.phases import Phase, check_layers, phase_at
+from kd.training.settings import TrainSettings
+
+STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
+
+STUDENT = "student."  # how the student's own parameters begin in a checkpoint; the others are projections
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What one update did. update counts finished updates (1 after the first); losses are means per token over all ranks."""
+
+    update: int
+    loss: float
+    terms: dict[str, float]
+    gradient_norm: float
+    learning_rate: float
+    applied: bool
+    tokens: int
+    predicted: int
+    phase: str = ""
+    """Its phase; empty where the run has none."""
+    scheduled: dict[str, float] = field(default_factory=dict)
+    """What the terms' schedules gave: {"weight/mlm": 0.5}."""
+    cause: str = ""
+    """Why an update was not applied."""
+
+
+class Lesson(nn.Module):
+    """The student, projections and objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K]).
+
+    The objective is first that of a phase, then that of one update after the other.
+    """
+
+    def __init__(self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1) -> None:
+        super().__init__()
+        self.student = student
+        self.projections = make_projections(objective, seed)
+        self.objective = objective
+        self.vocabulary = vocabulary
+
+    def forward(self, batch: Batch, teacher: Ensemble | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
+        """One micro-batch. divisors [K]: the update's global token count of each term."""
+        last, states = capture(self.student, batch, self.objective.student_states)
+        transformed = self.student.transform(last[self.objective.selected(batch)])
+        decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
+        return self.objective(ModelOutputs(last, transformed, decoder, states), teacher, batch, divisors, dict(self.projections))
+
+
+def reported(names: Sequence[str], means: Sequence[float], divisors: Sequence[float]) -> dict[str, float]:
+    """Each term's mean, by its name; without those that found nothing to look at, whose 0 would read as perfection."""
+    return {name: mean for name, mean, divisor in zip(names, means, divisors, strict=True) if divisor > 0}
+
+
+class Trainer:
+    """A student, what teaches it, and how far it has come."""
+
+    def __init__(
+        self,
+        student: Encoder,
+        teachers: Teachers,
+        phases: Sequence[Phase],
+        *,
+        vocabulary: int,
+        train: TrainSettings,
+        precision: str,
+        here: Whereabouts | None = None,
+    ) -> None:
+        self.device = process_group.device()
+        self.teachers = teachers
+        self.phases = phases
+        self.objectives = [self._objective(phase, Shape.of(student), train.chunk(self.device.type)) for phase in phases]
+        check_layers(phases, student)
+        self.vocabulary = vocabulary
+        self.settings = train
+        self.precision = precision
+        self.here = here or Whereabouts()
+        self.done = 0
+        """Finished updates, skipped ones included."""
+        self.skipped = 0
+        self.tokens = 0
+        self.steps = 0
+        """AdamW's own count: updates that moved the weights since its state was last fresh."""
+        self.may_train = frozenset(name for name, weight in student.named_parameters() if weight.requires_grad)
+        self._begin(phases[0], student, {})
+
+    def update(self, batches: Sequence[Batch]) -> UpdateReport:
+        """Learn from this rank's micro-batches of the next update. Collective."""
+        self.here.enter("counting")
+        phase = phase_at(self.phases, self.done)
+        if phase is not self.phase:
+            self._cross(phase)
+        within = (self.done - phase.first, phase.updates)
+        objective = self.lesson.objective = self.objective.at(*within)
+        rate = phase.learning_rate(self.done)
+        self.engine.set_learning_rate(rate)
+        batches = [batch.to(self.device) for batch in batches]
+        seen = torch.stack([torch.stack([batch.real.sum(), batch.predicted.sum()]) for batch in batches]).sum(0).double()
+        counts = torch.stack([objective.counts(batch) for batch in batches]).sum(0)
+        totals = process_group.sum_over_ranks(torch.cat([counts, seen]))
+        divisors = totals[: len(counts)]
+        sums = torch.zeros_like(divisors)
+        for batch in batches:
+            self.here.enter("teacher")
+            self._seed_dropout(batch)
+            with self.teachers.teach(self.done, batch, objective, self.vocabulary) as taught:
+                sums += self.engine.micro_step(batch, taught, divisors)
+        norm, applied = self.engine.finish_update()
+        means = (process_group.sum_over_ranks(sums) / divisors.clamp(min=1)).tolist()
+        tokens, predicted = (int(n) for n in totals[len(counts) :].tolist())
+        self.done += 1
+        self.tokens += tokens
+        self.skipped += not applied
+        self.steps += applied
+        loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
+        terms = reported(objective.names, means, divisors.tolist())
+        scheduled = self.objective.scheduled(*within)
+        cause = "" if applied else self._cause(batches, objective, terms)
+        return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause)
+
+    def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
+        """The student as it is now, whole and by itself, for evaluation and export. Collective; every rank gets one."""
+        copy = self._blank(dtype)
+        own = dict(copy.named_parameters())
+        with torch.no_grad():
+            for name, weight, _ in self.engine.full_state():
+                if name.startswith(STUDENT):
+                    own[name.removeprefix(STUDENT)].copy_(weight)
+        return copy.to(self.device).eval()
+
+    def save(self, folder: Path, facts: dict[str, Any], write: Callable[[Path, Progress, State], Any] = checkpoint.write) -> str | None:
+        """Write a checkpoint; None, or why it could not be written. Collective: all ranks get the same answer.
+
+        write: what rank 0 does with the state; it may return before the bytes are written.
+        """
+        progress = Progress(self.done, self.skipped, self.tokens, facts | {STEPS: self.steps})
+        state = self._gathered()
+        failed = ""
+        if process_group.rank() == 0:
+            try:
+                write(folder, progress, state)
+            except OSError as error:
+                failed = str(error) or repr(error)
+        for _ in state:  # the other ranks take part in gathering
+            pass
+        self.here.enter("agreeing")
+        return process_group.from_rank_zero(failed) or None
+
+    def _gathered(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        """The full state; who has it all is no longer waited for by a collective, but by its disk."""
+        yield from self.engine.full_state()
+        self.here.enter(WRITING)
+
+    def load(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint. Collective. The student must have been given its weights before this trainer was made."""
+        weights, moments = saved.load()
+        self.done, self.skipped, self.tokens = saved.progress.done, saved.progress.skipped, saved.progress.tokens
+        self.steps = saved.progress.facts.get(STEPS, self.done - self.skipped)
+        phase = phase_at(self.phases, self.done)
+        if phase is self.phase:
+            self.engine.set_weights({name: weight for name, weight in weights.items() if not name.startswith(STUDENT)})
+        else:
+            self._rebuild(phase, weights)
+        self._take(weights, moments, crossing=phase_at(self.phases, max(0, self.done - 1)) is not phase)
+
+    def _objective(self, phase: Phase, student: Shape, chunk_tokens: int) -> Objective:
+        """A phase's objective for this student and these teachers. KdError where it cannot be."""
+        objective = settled(Objective(phase.terms, chunk_tokens, places=phase.place), student, self.teachers.shapes, self.teachers.combine)
+        if objective.needs and not self.teachers.members:
+            raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(objective.needs))}, got none; name one")
+        for number, teacher in enumerate(self.teachers.members):
+            check_offers(objective, number, teacher.offers, teacher.positions)
+        return objective
+
+    def _begin(self, phase: Phase, student: Encoder, before: Mapping[str, Tensor]) -> None:
+        """An engine for a phase, around a student in fp32 on the CPU. before: weights of earlier phases, for projections that go on."""
+        if self.settings.activation_checkpointing:
+            student.checkpoint_activations(use_reentrant=self.settings.zero_stage == 3)
+        self.phase = phase
+        self.objective = self.objectives[self.phases.index(phase)]
+        self.student = student.train()
+        self.lesson = Lesson(student, self.objective, self.vocabulary, self.settings.seed)
+        with torch.no_grad():
+            for name, parameter in self.lesson.named_parameters():
+                own = name.removeprefix(STUDENT)
+                parameter.requires_grad_((own in self.may_train or own == name) and phase.trainable(student, own))
+                if own == name and name in before and before[name].shape == parameter.shape:
+                    parameter.copy_(before[name])
+        if not any(parameter.requires_grad for parameter in self.lesson.parameters()):
+            raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
+        self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision, self.here)
+
+    def _cross(self, phase: Phase) -> None:
+        """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""
+        weights: dict[str, Tensor] = {}
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, weight, kept in self.engine.full_state():
+            weights[name] = weight.detach().to("cpu", copy=True)
+            moments[name] = {key: value.detach().to("cpu", copy=True) for key, value in kept.items()}
+        self._rebuild(phase, weights)
+        self._take(weights, moments, crossing=True)
+
+    def _rebuild(self, phase: Phase, weights: dict[str, Tensor]) -> None:
+        """Another phase's engine, around a new student of these weights."""
+        student = self._blank(torch.float32)
+        with torch.no_grad():
+            for name, parameter in student.named_parameters():
+                parameter.copy_(weights[f"{STUDENT}{name}"])
+        self.engine.close()
+        del self.engine, self.lesson, self.student
+        gc.collect()  # an engine and its module hold each other: free them before the next ones are made
+        self._begin(phase, student, weights)
+
+    def _take(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]], crossing: bool) -> None:
+        """Give the engine full state; crossing: the state is that of the phase before."""
+        if crossing and self.phase.fresh:
+            moments, self.steps = {}, 0
+        self.engine.load_full_state(weights, moments, self.steps)
+
+    def _blank(self, dtype: torch.dtype) -> Encoder:
+        """A student of the same shape on the CPU, with any weights."""
+        with torch.random.fork_rng(devices=[]):
+            return Encoder(AutoModelForMaskedLM.from_config(self.student.hf.config, dtype=dtype))
+
+    def roll_back(self, saved: Checkpoint) -> None:
+        """Take a checkpoint's weights, moments and count of steps again; the updates since then count as skipped ones. Collective."""
+        done, tokens = self.done, self.tokens
+        self.engine.set_weights(saved.load()[0])
+        self.load(saved)
+        self.done, self.tokens = done, tokens
+        self.skipped = saved.progress.skipped + done - saved.progress.done
+
+    def _cause(self, batches: Sequence[Batch], objective: Objective, terms: dict[str, float]) -> str:
+        """Why the update before `done` was not finite: a teacher, a term, or the gradient alone. Collective; asks the teachers again."""
+        broken = torch.zeros(2 * max(1, len(self.teachers.members)), dtype=torch.float64, device=self.device)
+        for batch in batches:
+            with self.teachers.teach(self.done - 1, batch, objective, self.vocabulary) as taught:
+                for number, given in (taught.outputs if taught is not None else {}).items():
+                    head = (None, None) if given.decoder is None else (given.decoder.weight, given.decoder.bias)
+                    broken[2 * number] += _broken(given.last_hidden, given.transformed, *given.states.values())
+                    broken[2 * number + 1] += _broken(*head)
+        found = [index for index, count in enumerate(process_group.sum_over_ranks(broken).tolist()) if count]
+        if found:
+            guilty = self.teachers.present(self.done - 1)[found[0] // 2]
+            which = "the teacher's" if len(self.teachers.members) == 1 else f"teacher {list(self.teachers.members).index(guilty)}'s"
+            return f"{which} {'head' if found[0] % 2 else 'hidden states'} not finite"
+        wrong = [name for name, mean in terms.items() if not math.isfinite(mean)]
+        return f"loss of {', '.join(wrong)} not finite" if wrong else "gradient not finite"
+
+    def _seed_dropout(self, batch: Batch) -> None:
+        """Dropout is a function of (seed, update, first slot): a checkpoint needs no random state."""
+        key = (self.settings.seed * 0x9E3779B97F4A7C15 + batch.update * 0xBF58476D1CE4E5B9 + batch.first_slot * 0x94D049BB133111EB) % 2**63
+        torch.manual_seed(key)
+
+
+def _broken(*tensors: Tensor | None) -> bool:
+    return not all(torch.isfinite(tensor).all() for tensor in tensors if tensor is not None)

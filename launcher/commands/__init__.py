@@ -1,0 +1,1 @@
+"""Command-line arguments of every verb. Imports nothing heavy."""

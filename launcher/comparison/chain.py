@@ -1,0 +1,139 @@
+"""`stillhouse chain FILE`: runs of which each teaches the next, down to a student too small for the first teacher.
+
+Teacher assistants: Mirzadeh et al. 2020, arXiv:1902.03393. Each link is an ordinary run in a folder of its own; its teacher is the student
+that the link before it exported. A chain that was stopped goes on at the link it was in. At the end all students are scored beside the
+first teacher.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+
+from data_shards.storage.manifest import Manifest
+from launcher.comparison.jobs import Job, last_words, run_jobs, updates_in
+from launcher.comparison.settings import Words, folder_name, refuse_decided, resolved
+from launcher.config import load as configuration
+from launcher.config.load import RunConfig, Text
+from launcher.errors import LaunchError
+from launcher.evaluation import evaluate
+from launcher.planning.phases import plan_phases, settled_objectives
+from launcher.planning.plan import meta_model, meta_student
+from launcher.process.signals import Exit
+from launcher.reporting.console import Listened
+from launcher.run_folder.folder import owned
+from launcher.training.build import check_fits
+from stillhouse.errors import StillhouseError
+from stillhouse.files import write_atomically
+
+DECIDED = ("run.folder", "run.name", "data.shards", "teacher.model")
+
+
+class Chain(BaseModel):
+    """What a chain is: all links have the base's settings, then `settings`, then their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: Text
+    """A configuration file, or the name of one in configs/. Its teacher is the first link's."""
+    settings: Words = []
+    """key=value words for all links."""
+    links: Annotated[dict[Text, Words], Field(min_length=1)]
+    """Name -> key=value words, from the largest student to the smallest."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One run of a chain."""
+
+    name: str
+    config: RunConfig
+    job: Job
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The chain, or what of it is not done yet."""
+    files = [word for word in arguments.words if "=" not in word]
+    if len(files) != 1:
+        raise LaunchError(f"stillhouse chain: expected one chain file, got {len(files)}; name one, as configs/chains/assistants.yaml")
+    (file,) = files
+    words = [word for word in arguments.words if word != file]
+    chain = configuration.load_as(Chain, file, "chains")
+    root = Path(arguments.folder) / Path(file).stem
+    links = plan(chain, file, root, words)
+    check(links, file)
+    console = Listened()
+    if arguments.dry_run:
+        for link in links:
+            teacher = link.config.teacher.model if link.config.teacher is not None else ""
+            state = "done" if link.job.done else f"{link.job.updates_done} of {link.job.updates} updates done"
+            console.print(f"{link.name}: {state}, teacher {teacher}, in {link.job.folder}", soft_wrap=True, highlight=False)
+        return Exit.DONE
+    root.mkdir(parents=True, exist_ok=True)
+    with owned(root):
+        return _go(links, root, arguments.ranks, console)
+
+
+def plan(chain: Chain, where: str, root: Path, words: list[str]) -> list[Link]:
+    """The chain's runs, first to last. Raises LaunchError for settings that make no valid run or that the chain decides."""
+    links: list[Link] = []
+    names: dict[str, str] = {}
+    for name, own in chain.links.items():
+        said = f"{where}: links.{name}"
+        other = names.setdefault(folder_name(name), name)
+        if other != name:
+            raise LaunchError(f"{where}: links: expected names that differ in letters or digits, got {other} and {name}; rename one")
+        refuse_decided(said, own, DECIDED)
+        folder = root / folder_name(name)
+        teaching = [f"teacher.model={json.dumps(str(links[-1].job.folder / 'student'))}"] if links else []
+        fixed = [f"run.folder={json.dumps(str(folder))}", f"run.name={json.dumps(f'{root.name}: {name}')}", *teaching]
+        given = [*chain.settings, *words, *own, *fixed]
+        config = resolved(said, chain.base, given)
+        if config.teacher is None:
+            raise LaunchError(f"{said}: expected a teacher, got teacher: null; name one in the base")
+        links.append(Link(name, config, Job(name, folder, chain.base, tuple(given), updates_in(config))))
+    return links
+
+
+def check(links: list[Link], where: str) -> None:
+    """LaunchError for a link whose student cannot be made from the one before, or not learn from it as its terms and phases say: shapes
+    alone, no weight is loaded.
+    """
+    first = links[0].config
+    assert first.teacher is not None
+    manifest = Manifest.load(first.data.shards)
+    teacher = meta_model(first.teacher.model)
+    check_fits("teacher", teacher, manifest, first.data.stream)
+    for link in links:
+        try:
+            student = meta_student(link.config.student, teacher)
+            objectives = settled_objectives(link.config, link.job.updates, student, [teacher])
+            plan_phases(link.config.phases_of(link.job.updates), objectives, student, tokens_per_update=0)
+            teacher = student
+        except StillhouseError as error:
+            raise LaunchError(f"{where}: links.{link.name}: {error}") from None
+
+
+def _go(links: list[Link], root: Path, ranks: int, console: Console) -> int:
+    def finished(job: Job, code: int) -> None:
+        said = "done" if code == Exit.DONE else f"failed with code {code}: {last_words(job)}"
+        console.print(f"{job.name}: {said}", soft_wrap=True, highlight=False)
+
+    for link in links:
+        code = run_jobs([link.job], ranks, 1, console, finished)
+        if code != Exit.DONE:
+            return code
+    config = links[0].config
+    assert config.teacher is not None
+    students = {str(link.job.folder / "student"): link.name for link in links}
+    rows = evaluate.score(list(students), config.data.shards, config.teacher.model, config.data.stream, batch=config.evaluate.batch)
+    names = {config.teacher.model: "teacher"} | students
+    evaluate.show(rows, console, names)
+    report = root / "chain.json"
+    write_atomically(report, json.dumps([row | {"name": names[row["model"]]} for row in rows], indent=1) + "\n")
+    console.print(f"report: {report}", soft_wrap=True, highlight=False)
+    return Exit.DONE

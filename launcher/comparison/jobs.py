@@ -1,0 +1,215 @@
+"""Ordinary runs as processes, one after the other or side by side: what `compare` and `chain` are made of.
+
+1. A `Job` is a run folder and the words that launcher/run.py is given; `done` says whether there is anything left to do.
+2. `run_jobs` starts each on its ranks, shows how far they are, and hands every finished one to its caller.
+3. A signal is passed on: the runs save, and starting the same jobs again continues them. A run that somebody else still owns is waited for.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from data_shards.stream.stream import Stream
+from kd.distributed import process_group
+from launcher.config.load import RunConfig
+from launcher.errors import LaunchError
+from launcher.process.signals import Exit, StopFlag
+from launcher.reporting.console import duration
+from launcher.run_folder.lock import owner_of
+from launcher.run_folder.metrics_file import last_train_line
+from launcher.training.build import updates_of
+from stillhouse.files import ROOT
+
+SCRIPT = ROOT / "launcher" / "run.py"
+OUTPUT = "output.txt"
+POLL_SECONDS = 0.5
+ASKING_SECONDS = 0.1  # for who owns a folder, before the loop goes on without an answer
+PATIENCE_SECONDS = 60.0  # with the ranks that a failed one leaves waiting
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what people call it, its folder, its configuration, the key=value words after that, and how many updates it has."""
+
+    name: str
+    folder: Path
+    config: str
+    words: tuple[str, ...]
+    updates: int
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended with a student and a report."""
+        return (self.folder / "report.json").is_file() and (self.folder / "student").is_dir()
+
+    @property
+    def updates_done(self) -> int:
+        """How far the run's last report line says it is."""
+        line = last_train_line(self.folder)
+        return self.updates if self.done else 0 if line is None else int(line["update"])
+
+
+class Processes:
+    """The ranks of one command, started as torchrun or srun would start them."""
+
+    def __init__(self, command: Sequence[str], ranks: int, output: Path | None, environment: dict[str, str]) -> None:
+        port = str(free_port()) if ranks > 1 else ""
+        self._ranks: list[subprocess.Popen[bytes]] = []
+        self._failed_at: float | None = None
+        with open(output if output is not None else os.devnull, "ab") as file:
+            for rank in range(ranks):
+                place = {
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": str(ranks),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port,
+                }
+                own = environment | (place if ranks > 1 else {})
+                self._ranks.append(subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, env=own))
+
+    def poll(self) -> int | None:
+        """The exit code once all ranks have ended, None before. A rank that failed takes the others, which wait for it, along."""
+        codes = [rank.poll() for rank in self._ranks]
+        if any(codes) and None in codes:
+            self._failed_at = self._failed_at or time.monotonic()
+            if time.monotonic() - self._failed_at > PATIENCE_SECONDS:
+                self.stop(signal.SIGKILL)
+        return None if None in codes else next((code for code in codes if code), 0)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Pass a signal on to the ranks that still live."""
+        for rank in self._ranks:
+            if rank.poll() is None:
+                rank.send_signal(number)
+
+
+def run_jobs(jobs: Sequence[Job], ranks: int, side_by_side: int, console: Console, finished: Callable[[Job, int], None]) -> int:
+    """Run what is not done yet; finished(job, exit code) is called in this process for every job, those done before included.
+
+    Exit.DONE, or Exit.FAILED when a run failed (the others go on), or Exit.SAVED_AFTER_SIGNAL when a signal ended it.
+    """
+    check_devices(ranks, side_by_side)
+    stop = StopFlag.install()
+    waiting, code = list(jobs), Exit.DONE
+    running: dict[Job, tuple[Processes, int]] = {}
+    slots = list(range(side_by_side))
+    owners: dict[Job, Future[str | None]] = {}  # asked beside the loop: an owner on another host is listened for some seconds
+    with _bars(jobs, console) as show, ThreadPoolExecutor(side_by_side) as asking:
+        while waiting or running:
+            if stop.requested:
+                waiting.clear()
+                for processes, _ in running.values():
+                    processes.stop()
+            over = {job: ended for job, (processes, _) in running.items() if (ended := processes.poll()) is not None}
+            slots += [running.pop(job)[1] for job in over]
+            for job in [job for job in waiting if job.done]:
+                waiting.remove(job)
+                finished(job, Exit.DONE)
+            for job in list(waiting):
+                if not slots:
+                    owners.clear()  # too old once there is a slot again
+                    break
+                owners[job] = owners.get(job) or asking.submit(owner_of, job.folder)
+                if wait([owners[job]], timeout=ASKING_SECONDS).done and owners.pop(job).result() is None:
+                    waiting.remove(job)
+                    running[job] = (_start(job, ranks, side_by_side, slots[0]), slots.pop(0))
+            show(list(running))
+            for job, ended in over.items():  # after the next have started: this may take a while
+                if not stop.requested:
+                    code = code if ended == Exit.DONE else Exit.FAILED
+                    finished(job, ended)
+            time.sleep(POLL_SECONDS)
+    return Exit.SAVED_AFTER_SIGNAL if stop.requested else code
+
+
+def updates_in(config: RunConfig) -> int:
+    """How many updates a configuration asks for. Epochs need the corpus."""
+    if config.train.epochs is not None:
+        return updates_of(config, Stream(config.data.shards, "train", config.data.stream, config.train.global_batch))
+    return updates_of(config, None)
+
+
+def last_words(job: Job) -> str:
+    """Why a run ended, in its own words."""
+    path = job.folder / OUTPUT
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    said = [line for line in lines if line.startswith("stillhouse: ")] or [line for line in lines if line.strip()]
+    return said[-1].removeprefix("stillhouse: ").strip() if said else "it said nothing"
+
+
+def check_devices(ranks: int, side_by_side: int) -> None:
+    """LaunchError where there are fewer GPUs than ranks, or fewer than all runs at a time need; runs share processors as they can."""
+    here = torch.cuda.device_count() if process_group.device().type == "cuda" else None
+    if here is not None and ranks * side_by_side > here:
+        raise LaunchError(f"--ranks x --jobs: expected at most {here}, the GPUs here, got {ranks} x {side_by_side}; lower either")
+
+
+def environment(ranks: int, side_by_side: int = 1, slot: int = 0) -> dict[str, str]:
+    """For the ranks of one of several runs: nothing of a launcher above, this project on the path, a share of the processors (unless
+    OMP_NUM_THREADS is set) or GPUs."""
+    launchers = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    inherited = {name: value for name, value in os.environ.items() if name not in launchers}
+    inherited.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (ranks * side_by_side))))
+    inherited["PYTHONPATH"] = os.pathsep.join([str(ROOT), inherited.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    if process_group.device().type == "cuda" and side_by_side > 1:
+        visible = inherited.get("CUDA_VISIBLE_DEVICES") or ",".join(str(gpu) for gpu in range(torch.cuda.device_count()))
+        inherited["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[slot * ranks : (slot + 1) * ranks])
+    return inherited
+
+
+def free_port() -> int:
+    """A port nobody listens on: two that start at the same time do not collide."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(job: Job, ranks: int, side_by_side: int, slot: int) -> Processes:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    command = [str(SCRIPT), "--config", job.config, *job.words]
+    return Processes(command, ranks, job.folder / OUTPUT, environment(ranks, side_by_side, slot))
+
+
+@contextmanager
+def _bars(jobs: Sequence[Job], console: Console) -> Iterator[Callable[[Sequence[Job]], None]]:
+    """show(running): one bar for all updates and one for each run that is going; on a terminal alone."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        before = sum(job.updates_done for job in jobs)
+        started = time.monotonic()
+        total = bars.add_task("all runs, updates", total=sum(job.updates for job in jobs), facts="")
+        tasks: dict[Job, TaskID] = {}
+
+        def show(running: Sequence[Job]) -> None:
+            if not console.is_terminal:
+                return
+            for job in [job for job in tasks if job not in running]:
+                bars.remove_task(tasks.pop(job))
+            for job in running:
+                line = last_train_line(job.folder) or {}
+                facts = f"loss {line['loss']:.3f}" if line.get("loss") is not None else ""
+                tasks[job] = tasks.get(job) or bars.add_task(job.name, total=job.updates, facts="")
+                bars.update(tasks[job], completed=int(line.get("update", 0)), facts=facts)
+            done = sum(job.updates_done for job in jobs)
+            left = (sum(job.updates for job in jobs) - done) * (time.monotonic() - started) / max(done - before, 1)
+            bars.update(total, completed=done, facts=f"{duration(left)} left" if done > before else "")
+
+        yield show

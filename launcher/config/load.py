@@ -1,0 +1,253 @@
+"""The configuration of a run: one YAML, strict, composed of the settings that each room keeps beside the code they set.
+
+1. `load` reads the file (safely, bounded, duplicate keys are errors), applies key=value overrides and validates, types included.
+2. What pydantic finds becomes one line a mistake (launcher/config/validation_errors.py).
+3. What only the whole can know is checked by the model (launcher/config/run_config.py); nothing is changed after loading.
+4. `dump` and `public` give it back, without the credentials that a URL may hold: for every eye and every file.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from launcher.config import validation_errors
+from launcher.config.run_config import RunConfig as RunConfig
+from launcher.config.run_config import Text as Text
+from launcher.errors import LaunchError
+from launcher.redaction import redacted
+from stillhouse.files import ROOT
+
+PACKAGED = ROOT / "configs"
+MAX_BYTES = 1 << 20  # of a file
+MAX_VALUES, MAX_DEPTH = 10_000, 20  # of what it says, aliases unfolded
+SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+NUMBER = re.compile(r"\.\d+(?=\.|$)")
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def load(path: str, overrides: list[str] | None = None, scale: str | None = None) -> RunConfig:
+    """The run that a YAML file and key=value overrides describe. `path` may be the bare name of a packaged configuration (demo).
+
+    scale: the name of a file in configs/scales, laid over the file, and below what the file itself has under `scales` for it.
+    Raises LaunchError, one line a mistake.
+    """
+    where, text = _read(path)
+    values = _scaled(_parse(where, text), scale, where)
+    given = [_apply(values, override) for override in overrides or []]
+    return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where, RunConfig)
+
+
+def parse(text: str, where: str) -> RunConfig:
+    """The configuration that `dump` wrote."""
+    return of_values(_parse(where, text), where)
+
+
+def of_values(values: Any, where: str) -> RunConfig:
+    """The configuration that `public` gave."""
+    return _validated(values, lambda place: where, RunConfig)
+
+
+def public(config: RunConfig) -> dict[str, Any]:
+    """Every setting, defaults included, as plain values; credentials inside URLs are ***."""
+    return dict(redacted(config.model_dump(mode="json")))
+
+
+def dump(config: RunConfig) -> str:
+    """`public` as YAML, in the order of the models."""
+    return yaml.dump(public(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=140)
+
+
+def differences(before: RunConfig, after: RunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
+    """One line a setting that differs: `train.clip: 5.0 -> 1.0`. `ignoring`: dotted prefixes left out, places in lists not counted."""
+    old, new = flat(public(before)), flat(public(after))
+    keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    kept = [key for key in keys if not any(f"{NUMBER.sub('', key)}.".startswith(f"{prefix}.") for prefix in ignoring)]
+    return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in kept]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader without its silence about a key that stands twice, and with off a word and 3e-4 a number, as in YAML 1.2."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the class's own copy, as PyYAML wants it)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is not a word", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, which also quotes the text that _Loader would take for a number (a run named 1e5)."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
+
+
+def load_as(model: type[Settings], path: str, folder: str) -> Settings:
+    """Settings of another kind, as strictly: a YAML file, or the bare name of a packaged one in configs/`folder`.
+
+    Raises LaunchError, one line a mistake.
+    """
+    where, text = _read(path, folder)
+    return _validated(_parse(where, text), lambda place: where, model)
+
+
+def _read(path: str, folder: str = ".") -> tuple[str, str]:
+    """(what to call it, its text)."""
+    packaged = PACKAGED / folder / f"{path}.yaml"
+    names = sorted(file.stem for file in (PACKAGED / folder).glob("*.yaml"))
+    inside = path in names and not Path(path).is_file()
+    try:
+        with open(packaged if inside else path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise LaunchError(f"{path}: expected a configuration of at most {MAX_BYTES:,} bytes, got more; check the path")
+        return (f"configs/{Path(folder) / path}.yaml" if inside else path), data.decode("utf-8")
+    except FileNotFoundError:
+        known = ", ".join(names)
+        raise LaunchError(f"{path or '--config'}: expected a configuration file, got none there; check the path, or use {known}") from None
+    except UnicodeDecodeError as error:
+        raise LaunchError(f"{path}: expected UTF-8, got byte {data[error.start]:#04x} at offset {error.start}; convert it") from None
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"{path}: expected a readable YAML file, got {getattr(error, 'strerror', None) or error}; check it") from None
+
+
+def _yaml(text: str) -> Any:
+    """The value of a YAML text. Raises ValueError, in one line, for anything else."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ValueError(f"{line}{problem}".splitlines()[0]) from None
+    except RecursionError:
+        raise ValueError("brackets nested too deeply") from None
+
+
+def _parse(where: str, text: str) -> dict[str, Any]:
+    try:
+        values = _yaml(text)
+    except ValueError as error:
+        raise LaunchError(f"{where}: expected YAML, got {error}; correct it") from None
+    if not isinstance(values, dict):
+        raise LaunchError(f"{where}: expected keys and values, got {'nothing' if values is None else type(values).__name__}; see configs/")
+    return values
+
+
+def _scaled(values: dict[str, Any], scale: str | None, where: str) -> dict[str, Any]:
+    """A file's values at a scale; at its own where that is None."""
+    own = values.pop("scales", None) or {}
+    if not isinstance(own, dict) or not all(isinstance(over, dict) for over in own.values()):
+        raise LaunchError(f"{where}: scales: expected settings for each scale by its name, got {_shown({'': own}, '')}; see configs/")
+    if scale is None:
+        return values
+    known = sorted(file.stem for file in (PACKAGED / "scales").glob("*.yaml"))
+    if scale not in known:
+        raise LaunchError(f"--scale: expected {' or '.join(known)}, got {scale}; correct it")
+    path = PACKAGED / "scales" / f"{scale}.yaml"
+    return _over(_over(values, _parse(f"configs/scales/{path.name}", path.read_text(encoding="utf-8"))), own.get(scale, {}))
+
+
+def _over(below: Any, above: Any) -> Any:
+    """Settings with others laid over them, key by key; lists and plain values are replaced."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: _over(below.get(key), value) for key, value in above.items()}
+
+
+def _apply(values: dict[str, Any], override: str) -> str:
+    """Set one value, and make the settings around it where there are none; the outermost key that is the command line's doing."""
+    key, equals, text = override.partition("=")
+    *parents, last = key.split(".")
+    if not equals or "" in (*parents, last):
+        raise LaunchError(f"{override}: expected key=value, got {'no value' if not equals else 'no key'}; write it as train.updates=100")
+    try:
+        value = _yaml(text)
+    except ValueError as error:
+        raise LaunchError(f"{override}: expected a YAML value, got {str(error).removeprefix('line 1: ')}; quote it") from None
+    at: Any = values
+    made = None
+    for number, part in enumerate(parents, start=1):
+        place = _index(at, part, key)
+        if (at.get(place) if isinstance(at, dict) else at[place]) is None:
+            at[place] = {}
+            made = made or ".".join(parents[:number])
+        at = at[place]
+    at[_index(at, last, key)] = value
+    return made or key
+
+
+def _index(at: Any, part: str, key: str) -> str | int:
+    """`part` as what `at` is indexed by."""
+    if isinstance(at, dict):
+        return part
+    if not isinstance(at, list):
+        raise LaunchError(f"{key}: expected settings that hold {part}, got {at}; correct the key")
+    if not part.isdecimal() or int(part) >= len(at):
+        raise LaunchError(f"{key}: expected a number from 0 to {len(at) - 1}, got {part}; correct the key")
+    return int(part)
+
+
+def _validated(values: dict[str, Any], where: Callable[[str], str], model: type[Settings]) -> Settings:
+    """Validated as JSON, where pydantic can be strict about types and still take a list for a tuple."""
+    plain = _plain(values, "", where, iter(range(MAX_VALUES)))
+    try:
+        return model.model_validate_json(json.dumps(plain), strict=True)
+    except ValidationError as error:
+        raise LaunchError("\n".join(validation_errors.lines(error, plain, model, where))) from None
+
+
+def _plain(value: Any, place: str, where: Callable[[str], str], budget: Iterator[int]) -> Any:
+    """What JSON can say of a YAML value: whole numbers without a point (1e9 tokens), nothing infinite, nothing endless."""
+    if next(budget, None) is None or place.count(".") > MAX_DEPTH:
+        raise LaunchError(f"{where('')}: expected a configuration, got more than {MAX_VALUES:,} values or {MAX_DEPTH} levels; correct it")
+    if isinstance(value, dict):
+        return {str(key): _plain(inner, f"{place}.{key}".strip("."), where, budget) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, f"{place}.{number}", where, budget) for number, inner in enumerate(value)]
+    problem = None
+    if isinstance(value, float):
+        problem = None if math.isfinite(value) else f"a finite number, got {value}"
+        value = int(value) if value.is_integer() else value
+    elif isinstance(value, str):
+        problem = None if "\0" not in value and not re.search("[\ud800-\udfff]", value) else f"text, got {value!r}"
+    elif value is not None and not isinstance(value, int):
+        problem = f"text, a number, true, false or null, got {type(value).__name__}"
+    if problem is not None:
+        raise LaunchError(f"{where(place)}: {place}: expected {problem}; correct it")
+    return value
+
+
+def _shown(flat: dict[str, Any], key: str) -> str:
+    value = flat.get(key, "absent")
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted names; a list of settings by number."""
+    if isinstance(values, dict):
+        pairs = list(values.items())
+    elif isinstance(values, list) and any(isinstance(v, dict) for v in values):
+        pairs = [(str(i), v) for i, v in enumerate(values)]
+    else:
+        return {prefix: values}
+    return {k: v for key, value in pairs for k, v in flat(value, f"{prefix}.{key}" if prefix else str(key)).items()}

@@ -1,0 +1,157 @@
+"""What decides a run: one frozen model, composed of the settings that each room keeps beside the code they set.
+
+What only the whole can know (a term that asks of a teacher there is not, phases that do not fill the run) is checked here, in one line.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError
+
+from data_shards.stream.stream import StreamSettings
+from kd.errors import KdError
+from kd.student.student import StudentSettings
+from kd.teacher.teacher import TeacherSettings
+from kd.teacher.teachers import MemberSettings, TeachersSettings, check_assignment
+from kd.terms import Term
+from kd.terms.schedules import OptimizerSettings, bounds
+from kd.terms.views import DocumentTerm
+from kd.training.phases import Phase, PhaseSettings, phases_of
+from kd.training.settings import CheckpointSettings, TrainSettings
+from launcher.reporting.reporters import ReportSettings
+
+STRICT = ConfigDict(frozen=True, extra="forbid")
+Text = Annotated[str, Field(min_length=1)]
+
+
+class RunSettings(BaseModel):
+    """What the run is called and where everything about it is kept."""
+
+    model_config = STRICT
+
+    folder: Text
+    name: Text | None = None
+    """Shown in W&B and the model card; default: the folder's last part."""
+
+
+class DataSettings(StreamSettings):
+    """A shard folder or URL, and how it becomes rows."""
+
+    shards: Text
+
+    @property
+    def stream(self) -> StreamSettings:
+        """The stream's own part."""
+        return StreamSettings(**self.model_dump(exclude={"shards"}))
+
+
+class EvaluateSettings(BaseModel):
+    """Held-out scores during and after a run."""
+
+    model_config = STRICT
+
+    every_updates: Annotated[int, Field(gt=0)] | None = 500
+    windows: Annotated[int, Field(gt=0)] | None = 1024
+    """How many held-out windows during the run; null: all of them."""
+    batch: Annotated[int, Field(gt=0)] = 32
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a run."""
+
+    model_config = STRICT
+
+    run: RunSettings
+    data: DataSettings
+    student: StudentSettings = StudentSettings()
+    teacher: TeacherSettings | None = None
+    """null: no teacher; the objective's terms must then all be the student's own (a masked-language-model pretrainer)."""
+    teachers: TeachersSettings | None = None
+    """Several, instead of one."""
+    phases: list[PhaseSettings] = []
+    """[]: the whole run is one."""
+    objective: Annotated[list[Term], Field(validate_default=True)] = []
+    """The loss; with phases, that of those which have none of their own."""
+    train: TrainSettings
+    optimizer: OptimizerSettings = OptimizerSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    report: ReportSettings = ReportSettings()
+
+    @field_validator("objective")
+    @classmethod
+    def _something_to_learn(cls, objective: list[Term], info: ValidationInfo) -> list[Term]:
+        phases = info.data.get("phases", [])
+        if not objective and not (phases and all(phase.objective for phase in phases)):
+            raise PydanticKnownError("missing")
+        return objective
+
+    @model_validator(mode="after")
+    def _rooms_agree(self) -> "RunConfig":
+        if self.train.updates is not None:  # else the plan, which knows the run's length, checks the phases
+            try:
+                self.phases_of(self.train.updates)
+            except KdError as error:
+                raise ValueError(str(error)) from None
+        asking = sorted({term.kind for term in self.terms.values() if max(bounds(term.weight)) > 0 and term.asks})
+        if self.teacher is not None and self.teachers is not None:
+            raise ValueError("teachers: expected either teacher or teachers, got both; keep one")
+        if asking and not self.members:
+            raise ValueError(f"teacher: expected a teacher for {', '.join(asking)}, got null; name one, or drop the term")
+        try:
+            check_assignment(self.terms, max(1, len(self.members)), self.combine)
+        except KdError as error:
+            raise ValueError(str(error)) from None
+        for place, term in self.terms.items():
+            if isinstance(term, DocumentTerm):
+                self._check_group(place, term)
+            if getattr(term, "layer_map", None) == "copied" and (self.student.init != "teacher" or term.teacher):
+                got = f"student.init: {self.student.init}" if self.student.init != "teacher" else f"teacher: {term.teacher}"
+                raise ValueError(
+                    f"{place}.layer_map: expected a student made of this teacher's layers for copied, got {got}; name another map, or pairs"
+                )
+        if not self.members and self.student.init == "teacher":
+            raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
+        return self
+
+    def _check_group(self, place: str, term: DocumentTerm) -> None:
+        """ValueError where a micro-batch cannot be cut into groups of so many rows, or a group never holds two documents to compare."""
+        rows = self.train.micro_batch
+        if term.group_rows is not None and rows % term.group_rows:
+            raise ValueError(
+                f"{place}.group_rows: expected a number that divides train.micro_batch = {rows}, got {term.group_rows}; change either"
+            )
+        group, fewest = term.group_rows or rows, term.partners + 1
+        if self.data.packing == "documents" and group < fewest:
+            name = "train.micro_batch" if term.group_rows is None else f"{place}.group_rows"
+            raise ValueError(f"{name}: expected at least {fewest} for {term.kind} with one document a row, got {group}; raise it")
+
+    @property
+    def members(self) -> dict[str, MemberSettings]:
+        """The teachers, one or several or none, by the setting that names them. A student made from a teacher is made from the first."""
+        if self.teachers is not None:
+            return {f"teachers.models.{number}": member for number, member in enumerate(self.teachers.models)}
+        return {"teacher": MemberSettings(**self.teacher.model_dump())} if self.teacher is not None else {}
+
+    @property
+    def combine(self) -> str:
+        """How several teachers teach."""
+        return "mean" if self.teachers is None else self.teachers.combine
+
+    def phases_of(self, updates: int) -> tuple[Phase, ...]:
+        """The phases of a run of so many updates. Raises KdError where they do not fit."""
+        return phases_of(self.phases, self.objective, self.optimizer, updates)
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """The terms of all phases, by the setting that names them."""
+        lists = {f"phases.{number}.objective": phase.objective for number, phase in enumerate(self.phases) if phase.objective is not None}
+        if len(lists) < max(1, len(self.phases)):
+            lists["objective"] = self.objective
+        return {f"{place}.{number}": term for place, terms in lists.items() for number, term in enumerate(terms)}
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.run.name or Path(self.run.folder).absolute().name

@@ -1,0 +1,1 @@
+"""Shards, teacher caches and vocabularies from the command line."""

@@ -1,0 +1,125 @@
+"""`stillhouse shards build | verify | info`: data_shards' verbs with a progress bar and readable answers."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from data_shards.build.build import BuildSettings, build
+from data_shards.build.merge import seal
+from data_shards.build.parts import build_part
+from data_shards.build.progress import BuildProgress
+from data_shards.info import Info, info
+from data_shards.sources.sources import SourceSettings
+from data_shards.storage.manifest import Manifest
+from data_shards.verify import verify
+from launcher.errors import LaunchError
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """One verb."""
+    {"build": _build, "verify": _verify, "info": _info}[arguments.shards_verb](arguments, Console())
+    return 0
+
+
+def build_with_progress(
+    settings: BuildSettings, folder: Path, processes: int | None, console: Console, part: tuple[int, int] | None = None
+) -> None:
+    """Build with a bar on a terminal; part: only that one of so many (see data_shards.build.parts)."""
+    columns = (TextColumn("tokenising"), BarColumn(), TextColumn("{task.fields[words]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, words="")
+
+        def show(progress: BuildProgress) -> None:
+            words = f"{progress.documents:,} documents, {progress.tokens:,} tokens, {progress.tokens_per_second:,.0f} tokens/s"
+            bar.update(task, completed=progress.bytes_read, total=progress.bytes_total, words=words)
+
+        if part is not None:
+            build_part(settings, folder, *part, processes=processes, progress=show)
+        else:
+            manifest = build(settings, folder, processes, show)
+    if part is not None:
+        console.print(f"part {part[0] + 1} of {part[1]} is ready in {folder}; seal when all are", soft_wrap=True)
+    else:
+        _print_built(manifest, folder, console)
+
+
+def _print_built(manifest: Manifest, folder: Path, console: Console) -> None:
+    made = manifest.built_from
+    dropped = f"{made.empty} empty, {made.duplicate} duplicate, {made.invalid} invalid dropped or repaired"
+    for split in ("train", "heldout"):
+        entries = manifest.entries(split)
+        console.print(f"{split}: {manifest.documents(split):,} documents, {manifest.tokens(split):,} tokens in {len(entries)} shards")
+    console.print(f"read {made.documents_read:,} documents ({dropped}); shards in {folder}", soft_wrap=True)
+
+
+def _build(arguments: argparse.Namespace, console: Console) -> None:
+    source = {"kind": arguments.kind, "column": arguments.column, "per": arguments.per, "name": arguments.name, "split": arguments.split}
+    source["invalid_utf8"] = arguments.invalid_utf8
+    optional = {"shard_tokens": arguments.shard_tokens, "max_documents": arguments.max_documents}
+    given = {name: value for name, value in optional.items() if value is not None}
+    if arguments.shard_tokens is not None:
+        given["block_tokens"] = min(arguments.shard_tokens, BuildSettings.model_fields["block_tokens"].default)
+    try:
+        settings = BuildSettings(
+            sources=tuple(SourceSettings(path=path, **source) for path in arguments.sources),
+            tokenizer=arguments.tokenizer,
+            heldout=arguments.heldout,
+            drop_duplicates=arguments.drop_duplicates,
+            seed=arguments.seed,
+            **given,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + str(first["loc"][-1] if first["loc"] else "sources").replace("_", "-")
+        raise LaunchError(f"{name}: {first['msg']}, got {first['input']!r}; see stillhouse shards build --help") from None
+    if arguments.seal is not None:
+        _print_built(seal(settings, arguments.out, arguments.seal), Path(arguments.out), console)
+    else:
+        build_with_progress(settings, Path(arguments.out), arguments.processes, console, arguments.part)
+
+
+def _verify(arguments: argparse.Namespace, console: Console) -> None:
+    report = verify(arguments.folder, arguments.cache_folder)
+    if arguments.json:
+        print(json.dumps(asdict(report)))
+        return
+    size = f"{report.bytes / 1e6:,.1f} MB"
+    console.print(
+        f"good: {report.shards} shards, {report.blocks} blocks, {report.documents:,} documents, {report.tokens:,} tokens, "
+        f"{report.sidecars} files beside them, {size}",
+        soft_wrap=True,
+    )
+
+
+def _info(arguments: argparse.Namespace, console: Console) -> None:
+    facts = info(arguments.folder, samples=arguments.samples, cache_dir=arguments.cache_folder)
+    if arguments.json:
+        print(json.dumps(asdict(facts) | {"built_from": facts.built_from.model_dump(mode="json")}))
+        return
+    _print_info(arguments.folder, facts, console)
+
+
+def _print_info(folder: str, facts: Info, console: Console) -> None:
+    table = Table(title=folder, title_justify="left")
+    for heading in ("split", "shards", "documents", "tokens", "mean length", "5 %", "median", "95 %", "longest", "MB"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for name, split in facts.splits.items():
+        lengths = [f"{split.length_percentiles[p]:,}" for p in (5, 50, 95, 100)]
+        counts = [f"{split.shards:,}", f"{split.documents:,}", f"{split.tokens:,}", f"{split.mean_length:,.0f}"]
+        table.add_row(name, *counts, *lengths, f"{split.bytes / 1e6:,.1f}")
+    console.print(table)
+    used = facts.vocabulary_used / facts.vocabulary_size
+    console.print(
+        f"vocabulary: {facts.vocabulary_used:,} of {facts.vocabulary_size:,} ids used ({used:.1%}), unknown {facts.unknown_share:.3%}"
+    )
+    console.print(f"tokenizer {facts.tokenizer_fingerprint[:12]}…, shards {facts.fingerprint[:12]}…")
+    for name, split in facts.splits.items():
+        for sample in split.samples:
+            console.print(f"[dim]{name}:[/dim] ", end="")
+            console.print(sample, markup=False, soft_wrap=True)

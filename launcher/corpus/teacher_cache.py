@@ -1,0 +1,252 @@
+"""`stillhouse cache`: a teacher works once, and its hidden states are kept for every run that has `teacher.mode: cached`.
+
+1. What the configuration's terms ask of the teacher is what is kept: states of all positions, or of masked ones alone.
+2. The teacher reads the run's windows in the run's own micro-batches, whole or split over the ranks (--mode).
+3. Now and then each rank writes a file, and rank 0 lists them in cache.json: a kill costs what came after. Started again it goes on.
+
+A folder may hold the states of one teacher for several corpora, orders or maskings.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from shutil import disk_usage
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_shards.stream.stream import Stream
+from kd.batch import Batch
+from kd.distributed import process_group
+from kd.distributed.rank_progress import BUILDING, WRITING, Whereabouts
+from kd.models.encoder import load_mlm, weights_digest
+from kd.teacher.hidden_state_cache import DTYPES, HEADER, CacheHeader, CacheWriter, Positions, Precision, kept, read_header, row_keys
+from kd.teacher.teachers import MemberSettings, make_teacher
+from launcher.config import load as configuration
+from launcher.config.load import RunConfig
+from launcher.errors import LaunchError
+from launcher.planning.cached import positions_asked
+from launcher.planning.phases import settled_objectives
+from launcher.planning.plan import make_plan, meta_model, meta_student
+from launcher.process import network, preflight
+from launcher.reporting.console import Listened, duration, size
+from launcher.run import place
+from launcher.training.batches import Feed
+from launcher.training.rank_consistency import agree
+from launcher.training.rank_watch import say_aloud, watching
+from launcher.training.start import agreed, meet
+
+SEGMENT_BYTES = 128e6  # that a rank holds in memory before it writes them: files of a size that any disk likes
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fill the cache of each cached teacher of a configuration."""
+    preflight.check_packages()
+    config = configuration.load(arguments.config, arguments.settings)
+    if not any(member.cache for member in config.members.values()):
+        raise LaunchError("teacher.mode: expected cached, and a folder, got neither; add teacher.mode=cached teacher.cache=FOLDER")
+    rank, world = place()
+    made = make_plan(uncached(config, arguments.mode), world)
+    teachers = [meta_model(member.model) for member in config.members.values()]
+    objectives = settled_objectives(config, made.updates, meta_student(config.student, teachers[0]), teachers)
+    preflight.check_meeting(rank, world)
+    network.choose_interface()
+    here = Whereabouts()
+    meet(config.train.timeout_seconds)
+    try:
+        with watching(here, config.train.timeout_seconds, say_aloud):
+            agree(config)
+            for number, (name, member) in enumerate(config.members.items()):
+                if member.cache is not None:
+                    positions = arguments.positions or positions_asked(objectives, number)
+                    Filling(config, name, member, arguments.mode, made.precision, positions, here).go(made.updates)
+            process_group.barrier()
+    finally:
+        process_group.stop()
+    return 0
+
+
+def uncached(config: RunConfig, mode: str) -> RunConfig:
+    """The same run with teachers that work."""
+    if config.teachers is None:
+        assert config.teacher is not None
+        return config.model_copy(update={"teacher": config.teacher.model_copy(update={"mode": mode, "cache": None})})
+    models = [one.model_copy(update={"mode": mode, "cache": None}) if one.cache else one for one in config.teachers.models]
+    return config.model_copy(update={"teachers": config.teachers.model_copy(update={"models": models})})
+
+
+class Filling:
+    """One teacher's cache, filled by all ranks together. name: the setting that the teacher stands in."""
+
+    def __init__(
+        self, config: RunConfig, name: str, member: MemberSettings, mode: str, precision: str, positions: Positions, here: Whereabouts
+    ) -> None:
+        assert member.cache is not None
+        self.train = config.train
+        self.name = name
+        self.folder = Path(member.cache)
+        self.settings = member.model_copy(update={"mode": mode, "cache": None})
+        self.precision: Precision = member.precision or ("bf16" if precision == "bf16" else "fp32")
+        self.positions = positions
+        self.masked_share = config.data.masking.rate
+        self.here = here
+        self.console = Listened()
+        self.stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
+
+    def go(self, updates: int) -> None:
+        """Fill it with the windows of so many updates, from the stream's beginning. Collective."""
+        with self._owned():
+            self.here.enter(BUILDING)
+            header = self._begun()
+            done = header.covers.get(self.stream.fingerprint, 0) // self.train.global_batch
+            if done < updates:
+                header = self._fill(header, done, updates)
+            if process_group.rank() == 0:
+                which = "all" if header.positions == "all" else "masked"
+                told = f"{header.rows:,} windows, {header.tokens:,} states ({which} positions), {size(header.bytes)}"
+                self.console.print(f"{self.name}: {told} in {self.folder}", soft_wrap=True, highlight=False)
+
+    def _begun(self) -> CacheHeader:
+        """The folder's header, or a new one's. LaunchError, on every rank, for a folder of other states."""
+        encoder = load_mlm(self.settings.model, dtype=DTYPES[self.precision])
+        sizes = (encoder.family.name, encoder.layers, encoder.width)
+        fresh = CacheHeader(weights_digest(encoder), *sizes, self.precision, self.positions)
+        found = agreed(lambda: self._taken(fresh))
+        return CacheHeader(**json.loads(process_group.from_rank_zero(json.dumps(asdict(found or fresh)))))
+
+    def _taken(self, fresh: CacheHeader) -> CacheHeader:
+        """On rank 0: what is there, without what a killed start has left; it must be of the same teacher, and hold what is asked for."""
+        if not (self.folder / HEADER).exists():
+            fresh.write(self.folder)
+        found, where = read_header(self.folder), f"{self.name}.cache {self.folder}"
+        for fact in ("precision", "teacher"):
+            if (own := getattr(fresh, fact)) != (its := getattr(found, fact)):
+                raise LaunchError(f"{where}: expected states of {fact} {own[:12]}, got {its[:12]}; name another folder")
+        if fresh.positions == "all" and found.positions == "masked":
+            raise LaunchError(f"{where}: expected all positions, as the objective asks, got masked ones alone; name another folder")
+        for file in [*self.folder.glob("states-*"), *self.folder.glob(".states-*")]:
+            if file.name not in found.files:
+                file.unlink()
+        return found
+
+    def _fill(self, header: CacheHeader, done: int, updates: int) -> CacheHeader:
+        rank, world = process_group.rank(), process_group.world_size()
+        self.positions = header.positions
+        each = self._bytes_an_update(header.width)
+        agreed(lambda: self._check_room(each * (updates - done)))
+        teacher = make_teacher(self.settings, self.precision, process_group.device())
+        writer, every = CacheWriter(self.folder, rank), max(1, int(SEGMENT_BYTES * world / each))
+        feed = Feed(self.stream, self.train, rank=rank, world=world, update=done, windows=done * self.train.global_batch)
+        try:
+            with self._progress(done, updates) as show:
+                for update in range(done, updates):
+                    self.here.begin(update + 1, "data")
+                    for batch in feed.take():
+                        self.here.enter("teacher")
+                        nothing = torch.zeros_like(batch.real)
+                        self._keep(writer, batch, teacher(batch.to(process_group.device()), nothing.to(process_group.device())).last)
+                    if (update + 1 - done) % every == 0 or update + 1 == updates:
+                        header = self._publish(header, writer, update + 1)
+                    show(update + 1)
+        finally:
+            feed.close()
+        return header
+
+    def _keep(self, writer: CacheWriter, batch: Batch, last: torch.Tensor) -> None:
+        """Take a micro-batch's rows; one of padding alone, for a shard that was passed over, has no states."""
+        at = kept(batch, self.positions)
+        counts = at.sum(1)
+        rows = last[at.to(last.device)].cpu().split(counts.tolist())
+        real = counts.nonzero()[:, 0].tolist()
+        writer.add(row_keys(batch)[real], [rows[number] for number in real])
+
+    def _publish(self, header: CacheHeader, writer: CacheWriter, updates: int) -> CacheHeader:
+        """The ranks' rows as files, then a header that lists them. Collective."""
+        self.here.enter(WRITING)
+        files, failed = {}, ""
+        try:
+            files = writer.flush(len({name.split("-")[1] for name in header.files}))
+        except OSError as error:
+            failed = str(error) or repr(error)
+        written = [json.loads(text) for text in process_group.texts(json.dumps([files, failed]))]
+        covers = header.covers | {self.stream.fingerprint: updates * self.train.global_batch}
+        more = {name: facts for one, _ in written for name, facts in one.items()}
+        header = replace(header, covers=covers, files=header.files | more)
+
+        def finish() -> None:
+            problem = next((failed for _, failed in written if failed), "")
+            try:
+                if not problem:
+                    header.write(self.folder)
+            except OSError as error:
+                problem = str(error)
+            if problem:
+                raise LaunchError(f"{self.folder}: expected a folder that can be written, got {problem}; free space, and start again")
+
+        agreed(finish)
+        return header
+
+    def _bytes_an_update(self, width: int) -> float:
+        """About what an update's states take."""
+        tokens = self.stream.tokens_per_epoch / self.stream.windows_per_epoch * self.train.global_batch
+        return tokens * (1.0 if self.positions == "all" else self.masked_share) * width * DTYPES[self.precision].itemsize
+
+    def _check_room(self, needed: float) -> None:
+        free = disk_usage(self.folder).free
+        if needed > free:
+            raise LaunchError(
+                f"{self.name}.cache {self.folder}: expected {size(needed)} free for hidden states, got {size(free)}; "
+                "free space, shorten the run, or let the terms look at masked positions alone"
+            )
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """The folder is this start's alone. LaunchError, on every rank, where another fills it."""
+        lock = FileLock(self.folder / ".filling")
+
+        def take() -> None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise LaunchError(f"{self.folder}: expected no other process that fills it, got one; wait for it") from None
+            except OSError as error:
+                raise LaunchError(f"{self.folder}: expected a folder that can be written, got {error}; choose another") from None
+
+        agreed(take)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _progress(self, done: int, updates: int) -> Iterator["Shown"]:
+        """A bar on rank 0's terminal; a line a minute where there is none."""
+        columns = (TextColumn("caching"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,} updates"), TimeRemainingColumn())
+        seen = self.console.is_terminal and process_group.rank() == 0
+        with Progress(*columns, console=self.console, transient=True, disable=not seen) as bar:
+            yield Shown(bar, done, updates, self.console if process_group.rank() == 0 and not seen else None)
+
+
+class Shown:
+    """How far a filling has come."""
+
+    def __init__(self, bar: Progress, done: int, updates: int, plain: Console | None) -> None:
+        self.bar, self.done, self.updates, self.plain = bar, done, updates, plain
+        self.task = bar.add_task("", total=updates, completed=done)
+        self.started = self.said = time.monotonic()
+
+    def __call__(self, update: int) -> None:
+        """So many updates are done."""
+        self.bar.update(self.task, completed=update)
+        now = time.monotonic()
+        if self.plain is not None and now - self.said >= 60:
+            self.said = now
+            left = (now - self.started) / (update - self.done) * (self.updates - update)
+            self.plain.print(f"caching: {update:,}/{self.updates:,} updates, {duration(left)} left", highlight=False)

@@ -1,0 +1,1 @@
+"""The demo: downloads and steps."""

@@ -1,0 +1,172 @@
+"""`stillhouse demo`: the main job on a real teacher and real text that come as packages, from nothing to a measured student.
+
+1. Bring teacher and text, build shards.
+2. Give the teacher a masked-language-model head: head alone, then all (two runs of the same trainer without a teacher).
+3. Make the student from the teacher's layers; distil it; train the same initialised student without a teacher, for as many tokens.
+4. Score all four on held-out text; report.json and a table.
+
+Each step leaves its result in the run folder and is skipped, or continued, when the demo is started again.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from data_shards.build.build import BuildSettings
+from data_shards.sources.sources import SourceSettings
+from data_shards.storage.manifest import Manifest
+from data_shards.stream.stream import StreamSettings
+from kd.distributed import process_group
+from kd.export.hugging_face import save_student
+from kd.models.encoder import load_mlm
+from kd.student.student import make_student
+from launcher.comparison.jobs import free_port
+from launcher.config import load as configuration
+from launcher.corpus.shards import build_with_progress
+from launcher.demo import downloads
+from launcher.evaluation import evaluate
+from launcher.process.signals import Exit
+from launcher.reporting.console import Listened
+from stillhouse.files import ROOT, write_atomically
+
+RANKS = 2
+HELDOUT = 0.01
+SHARD_TOKENS = 1 << 20
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The whole demo, or what of it is not done yet."""
+    demo = Demo(Path(arguments.folder), arguments.seed, Listened())
+    if demo.done:
+        demo.say(f"already done: {demo.report}")
+        demo.show()
+        return 0
+    return demo.go()
+
+
+class Demo:
+    """The demo's steps in one folder."""
+
+    def __init__(self, folder: Path, seed: int, console: Console) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.console = console
+        self.report = folder / "report.json"
+        self.shards = folder / "shards"
+        self.teacher = folder / "teacher" / "student"
+        self.initial = folder / "initial"
+        self.started = time.monotonic()
+
+    @property
+    def done(self) -> bool:
+        """Whether everything, the scores included, is in the report."""
+        return self.report.exists() and "models" in json.loads(self.report.read_text(encoding="utf-8"))
+
+    def go(self) -> int:
+        """Step after step; the exit code."""
+        self.say(f"1/6 teacher and text (packages, kept in {downloads.cache_folder()})")
+        encoder, texts = downloads.teacher(), downloads.corpus()
+        self.say("2/6 shards")
+        settings = BuildSettings(
+            sources=tuple(SourceSettings(path=str(path)) for path in texts),
+            tokenizer=str(encoder),
+            heldout=HELDOUT,
+            drop_duplicates=True,
+            shard_tokens=SHARD_TOKENS,
+            block_tokens=SHARD_TOKENS // 8,
+        )
+        build_with_progress(settings, self.shards, None, self.console)
+        steps = [
+            ("3/6 teacher: a masked-language-model head, alone", "demo-teacher-head", "teacher-head", [f"student.init={encoder}"]),
+            ("3/6 teacher: encoder and head together", "demo-teacher", "teacher", [f"student.init={self.folder / 'teacher-head/student'}"]),
+            (
+                "4/6 distillation: 3 of 6 layers, the teacher sharded by ZeRO-3",
+                "demo",
+                ".",
+                [f"teacher.model={self.teacher}"],
+            ),
+            ("5/6 the same student without a teacher, for as many tokens", "demo-baseline", "baseline", [f"student.init={self.initial}"]),
+        ]
+        for words, name, folder, settings_of in steps:
+            self.say(words)
+            if name == "demo":
+                self._make_initial()
+            code = self._train(name, self.folder / folder, settings_of)
+            if code != Exit.DONE:
+                return code
+        self.say("6/6 held-out scores of all four")
+        self._score()
+        self.show()
+        return 0
+
+    def show(self) -> None:
+        """The table, the demo's last lines."""
+        report = json.loads(self.report.read_text(encoding="utf-8"))
+        evaluate.show(report["models"], self.console)
+        self.console.print(f"student: {report['student']}", soft_wrap=True)
+        self.console.print(f"report:  {self.report}", soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A heading with the time since the start."""
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        self.console.print(f"[bold]{minutes:2d}:{seconds:02d}[/bold] {text}", soft_wrap=True, highlight=False)
+
+    def _make_initial(self) -> None:
+        if self.initial.exists():
+            return
+        config = configuration.load("demo", [f"train.seed={self.seed}"])
+        student = make_student(config.student, load_mlm(str(self.teacher)), self.seed)
+        save_student(student, self.initial, training={"layers": config.student.layers}, tokenizer_folder=self.shards / "tokenizer")
+
+    def _train(self, name: str, folder: Path, settings: list[str]) -> int:
+        """One run under deepspeed's own launcher, its output shown."""
+        if (folder / "report.json").exists():
+            return Exit.DONE
+        common = [f"run.folder={folder}", f"data.shards={self.shards}", f"data.seed={self.seed}", f"train.seed={self.seed}"]
+        on_cpu = process_group.device().type == "cpu"
+        ranks = RANKS if on_cpu else min(RANKS, torch.cuda.device_count())
+        launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--num_accelerators", str(ranks)]
+        launcher += ["--master_port", str(free_port())]
+        script = str(ROOT / "launcher" / "run.py")
+        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or ranks) // ranks)), "HF_HUB_OFFLINE": "1"}
+        if on_cpu:
+            environment["DS_ACCELERATOR"] = "cpu"  # or deepspeed's launcher warns that it found nothing else
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        process = subprocess.Popen([*launcher, script, "--config", name, *common, *settings], env=environment)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the ranks got it too: let them save
+            self.say("stopping: the run saves a checkpoint; start the demo again to continue")
+            process.wait()
+            return Exit.SAVED_AFTER_SIGNAL
+
+    def _score(self) -> None:
+        models = {
+            "teacher": str(self.teacher),
+            "as initialised": str(self.initial),
+            "without teacher": str(self.folder / "baseline" / "student"),
+            "distilled": str(self.folder / "student"),
+        }
+        config = configuration.load("demo")
+        settings = StreamSettings(**config.data.stream.model_dump() | {"seed": self.seed})
+        rows = evaluate.score(list(models.values()), str(self.shards), models["teacher"], settings)
+        runs = {"teacher": "teacher", "without teacher": "baseline", "distilled": "."}
+        for row, (name, path) in zip(rows, models.items(), strict=True):
+            assert row["model"] == path
+            row |= {"name": name, "path": str(Path(path).resolve())}
+            if name in runs:
+                row["tokens_per_second"] = json.loads((self.folder / runs[name] / "report.json").read_text())["tokens_per_second"]
+        report: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8")) | {
+            "models": [row | {"model": row["name"]} for row in rows],
+            "shards": Manifest.load(self.shards).fingerprint,
+            "seed": self.seed,
+        }
+        write_atomically(self.report, json.dumps(report, indent=1) + "\n")

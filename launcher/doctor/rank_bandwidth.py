@@ -1,0 +1,120 @@
+"""How fast ranks talk: a process group of its own, one sum over all ranks, timed. Rank 0 prints one JSON line.
+
+`measure` starts two ranks on this host, or takes part in the world that srun or torchrun has made.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from launcher.errors import LaunchError
+from launcher.process import network
+from stillhouse.files import ROOT
+
+BYTES = 16 << 20
+REPEATS = 4
+TIMEOUT_SECONDS = 60.0
+
+
+def measure() -> dict[str, Any]:
+    """backend, ranks, bytes_per_second (of the data each rank has to send), seconds_small (a sum of one number).
+
+    Raises RuntimeError with the first reason when the ranks do not reach each other.
+    """
+    here = place()
+    if here:
+        worlds: list[Mapping[str, str]] = [here]
+    else:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        worlds = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    command = [sys.executable, "-W", "ignore", "-m", "launcher.doctor.rank_bandwidth"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    ranks = [
+        subprocess.Popen(command, env={**environment, **own}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for own in worlds
+    ]
+    ends = []
+    for rank in ranks:
+        try:
+            out, err = rank.communicate(timeout=2 * TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            rank.kill()
+            out, err = *rank.communicate()[:1], f"no answer in {2 * TIMEOUT_SECONDS:.0f} s"
+        ends.append((rank.returncode, out, err))
+    for code, _, err in ends:
+        if code:
+            lines = [line for line in err.splitlines() if line.strip()] or [f"exit code {code}"]
+            raise RuntimeError(lines[-1].strip()[:200])
+    return dict(json.loads(ends[0][1])) if ends[0][1].strip() else {}
+
+
+def place() -> dict[str, str]:
+    """This process's RANK, WORLD_SIZE and so on in the world of several that srun or torchrun has made; empty where there is none."""
+    seen = os.environ
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
+        several = seen.get("WORLD_SIZE", "1") != "1"
+        if not seen.get(name, "" if several else "0").isdecimal():
+            raise LaunchError(
+                f"{name}: expected a whole number in the environment, got {seen.get(name)!r}; correct it, or unset WORLD_SIZE"
+            )
+    if int(seen.get("WORLD_SIZE", "1")) > 1:
+        return {name: seen.get(name, "127.0.0.1") for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    if int(seen.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in seen:
+        hosts = subprocess.run(["scontrol", "show", "hostnames", seen["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True)
+        return {
+            "RANK": seen["SLURM_PROCID"],
+            "LOCAL_RANK": seen["SLURM_LOCALID"],
+            "WORLD_SIZE": seen["SLURM_STEP_NUM_TASKS"],
+            "MASTER_ADDR": _address(hosts.stdout.split()[0]),
+            "MASTER_PORT": str(20000 + int(seen["SLURM_JOB_ID"]) % 10000),
+        }
+    return {}
+
+
+def _address(host: str) -> str:
+    """A node's address as Slurm itself uses it, which may differ from what its name stands for; its name where Slurm does not say."""
+    shown = subprocess.run(["scontrol", "show", "node", "-o", host], capture_output=True, text=True, check=False).stdout
+    return next((word.removeprefix("NodeAddr=") for word in shown.split() if word.startswith("NodeAddr=")), host)
+
+
+def main() -> None:
+    """One rank."""
+    network.choose_interface()
+    gpu = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ["LOCAL_RANK"])
+    backend = "nccl" if gpu else "gloo"
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(backend, timeout=timedelta(seconds=TIMEOUT_SECONDS))
+    device = torch.device("cuda") if gpu else torch.device("cpu")
+    data, small = torch.ones(BYTES // 4, device=device), torch.ones(1, device=device)
+
+    def seconds(tensor: torch.Tensor) -> float:
+        dist.all_reduce(tensor)
+        float(tensor[0])
+        began = time.perf_counter()
+        for _ in range(REPEATS):
+            dist.all_reduce(tensor)
+        float(tensor[0])
+        return (time.perf_counter() - began) / REPEATS
+
+    world = dist.get_world_size()
+    large, latency = seconds(data), seconds(small)
+    if dist.get_rank() == 0:
+        rate = 2 * (world - 1) / world * BYTES / large
+        print(json.dumps({"backend": backend, "ranks": world, "bytes_per_second": rate, "seconds_small": latency}))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

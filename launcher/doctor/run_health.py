@@ -1,0 +1,182 @@
+"""A run folder, read for `stillhouse doctor RUN`: how far it came, why it stopped, which checkpoint is good, what to do next.
+
+Writes nothing.
+"""
+
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from data_shards.errors import DataError
+from data_shards.stream.stream import Cursor, Stream
+from kd.checkpoint import checkpoint
+from kd.checkpoint.checkpoint import Checkpoint
+from launcher.config import load as configuration
+from launcher.config.load import RunConfig
+from launcher.doctor.findings import Finding, bad, good, warning
+from launcher.errors import LaunchError
+from launcher.reporting.console import size
+from launcher.run_folder.folder import RunFolder
+from launcher.run_folder.lock import owner_of
+from launcher.run_folder.metrics_file import read
+
+ENDS = ("started", "resumed", "stopped", "finished", "export_failed")
+LATE_SECONDS = 1800.0
+
+
+def health(path: Path) -> Iterator[Finding]:
+    """Everything that the folder tells. Raises LaunchError when it is none of ours."""
+    if not (path / "config.yaml").is_file():
+        raise LaunchError(f"{path}: expected a run folder with config.yaml, got none; check the path")
+    run = RunFolder(path)
+    config = None
+    try:
+        config = configuration.parse((path / "config.yaml").read_text(encoding="utf-8"), str(path / "config.yaml"))
+        yield good("configuration", f"{config.name}: readable")
+    except (LaunchError, OSError, ValueError) as error:
+        yield bad("configuration", str(error).splitlines()[0], "bring config.yaml back")
+    owner = owner_of(run.folder)
+    lines: list[dict[str, Any]] = []
+    try:
+        lines = read(run.metrics) if run.metrics.exists() else []
+    except LaunchError as error:
+        yield bad("metrics", str(error), "repair the line; the run will not start again before")
+    newest, passed_over = checkpoint.newest_good(run.checkpoints)
+    yield from _progress(lines)
+    yield from _checkpoints(run, newest, passed_over)
+    yield from _troubles(lines)
+    if config is not None:
+        yield from _data(config, newest)
+        yield from _room(run, config, newest)
+    yield from _permissions(path)
+    yield _state(run, config, lines, owner, newest)
+
+
+def _state(run: RunFolder, config: RunConfig | None, lines: list[dict[str, Any]], owner: str | None, newest: Checkpoint | None) -> Finding:
+    """Running, done, stopped or dead; and what to do next."""
+    subject = "state"
+    if owner is not None:
+        quiet = time.time() - run.metrics.stat().st_mtime if run.metrics.exists() else 0.0
+        if quiet > LATE_SECONDS:
+            return warning(
+                subject,
+                f"running ({owner}), but no line for {timedelta(seconds=int(quiet))}",
+                "see what its ranks do: py-spy, the job's log",
+            )
+        return good(subject, f"running ({owner})")
+    if run.report.exists() and run.student.exists():
+        return good(subject, f"done: student in {run.student}")
+    again = "start it again with the same command"
+    if config is not None:
+        again += f", or: stillhouse train --config {shlex.quote(str(run.folder / 'config.yaml'))}"
+    last = next((line for line in reversed(lines) if line["kind"] == "event" and line.get("event") in ENDS), None)
+    going_on = f"; it goes on after update {newest.progress.done}" if newest is not None else ""
+    if last is None:
+        return warning(subject, "never started to learn", again)
+    if last["event"] == "stopped" and "start again to continue" in str(last.get("message")):
+        return warning(subject, f"stopped on request at update {last['update']}{going_on}", again)
+    if last["event"] == "stopped":
+        return bad(
+            subject,
+            f"stopped at update {last['update']}: {last.get('message')}",
+            "do what the line says, then start it again (train.roll_backs)",
+        )
+    if last["event"] == "export_failed":
+        return bad(subject, str(last.get("message")), again)
+    after = max(line["update"] for line in lines)
+    return bad(
+        subject,
+        f"died after update {after} without a word (killed, or the machine went down){going_on}",
+        f"look at the job's log, then {again}",
+    )
+
+
+def _progress(lines: list[dict[str, Any]]) -> Iterator[Finding]:
+    train = [line for line in lines if line["kind"] == "train"]
+    if not train:
+        yield warning("progress", "no update yet", "")
+        return
+    last = train[-1]
+    loss = f", loss {last['loss']:.4g}" if isinstance(last.get("loss"), int | float) else ""
+    yield good("progress", f"update {last['update']:,} of {last.get('updates', 0):,}{loss}")
+    if last.get("loss") is None:
+        yield bad(
+            "loss", f"not finite at update {last['update']}", "lower the learning rate; see the windows of skipped updates in log.txt"
+        )
+    scores = [line for line in lines if line["kind"] == "heldout" and isinstance(line.get("heldout_loss"), int | float)]
+    if len(scores) > 1:
+        best = min(scores, key=lambda line: float(line["heldout_loss"]))
+        last_loss, best_loss = float(scores[-1]["heldout_loss"]), float(best["heldout_loss"])
+        text = f"held-out loss {last_loss:.4g} at update {scores[-1]['update']:,}, best {best_loss:.4g} at {best['update']:,}"
+        worse = last_loss > 1.1 * best_loss
+        yield warning("scores", text, "it is getting worse: lower the learning rate, or stop earlier") if worse else good("scores", text)
+
+
+def _checkpoints(run: RunFolder, newest: Checkpoint | None, passed_over: list[str]) -> Iterator[Finding]:
+    names = sorted(path.name for path in run.checkpoints.glob("update-*"))
+    if newest is not None:
+        age = timedelta(seconds=int(time.time() - newest.folder.stat().st_mtime))
+        yield good("last good checkpoint", f"{newest.folder.name}, {size(newest.bytes)}, {age} old, verified; {len(names)} in all")
+    elif names:
+        yield bad("last good checkpoint", f"none of {len(names)} is whole", "restore one from a copy, or use another folder")
+    else:
+        yield warning("last good checkpoint", "none yet", "")
+    for line in passed_over:
+        yield bad(
+            "damaged checkpoint", line, "look at the disk; the run goes on from an older one" if newest is not None else "look at the disk"
+        )
+
+
+def _troubles(lines: list[dict[str, Any]]) -> Iterator[Finding]:
+    advice = {
+        "checkpoint_failed": "free space",
+        "skipped_update": "look at those windows, or lower the learning rate",
+        "loss_spike": "look at those windows, or lower the learning rate",
+        "rolled_back": "lower the learning rate if it goes on",
+        "skipped_shard": "bring the shard back",
+    }
+    for event, what in advice.items():
+        found = [line for line in lines if line["kind"] == "event" and line.get("event") == event]
+        if found:
+            yield warning(
+                event.replace("_", " "), f"{len(found)} times, last at update {found[-1]['update']}: {found[-1].get('message')}"[:300], what
+            )
+
+
+def _data(config: RunConfig, newest: Checkpoint | None) -> Iterator[Finding]:
+    if "***" in config.data.shards:
+        yield good("data", f"{config.data.shards}: not looked at, its credentials are not kept")
+        return
+    try:
+        stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
+        if newest is not None:
+            stream.check(Cursor.from_dict(newest.progress.facts["cursor"]))
+        yield good("data", f"{config.data.shards}: the corpus that the run began with")
+    except (DataError, OSError, KeyError) as error:
+        yield bad("data", str(error), "bring the shards back, or say where they are: data.shards=…")
+
+
+def _room(run: RunFolder, config: RunConfig, newest: Checkpoint | None) -> Iterator[Finding]:
+    free = shutil.disk_usage(run.folder).free
+    if newest is None:
+        yield good("room", f"{size(free)} free")
+    elif free < newest.bytes:
+        yield bad("room", f"{size(free)} free, a checkpoint takes {size(newest.bytes)}", "free space, or lower checkpoint.keep_last")
+    else:
+        yield good("room", f"{size(free)} free, a checkpoint takes {size(newest.bytes)}")
+
+
+def _permissions(path: Path) -> Iterator[Finding]:
+    """Nobody else may write what a run will read again."""
+    open_to_all = [entry for entry in (path, *path.rglob("*")) if not entry.is_symlink() and entry.stat().st_mode & 0o002]
+    if open_to_all:
+        yield warning(
+            "permissions", f"{len(open_to_all)} files anyone may write, {open_to_all[0]} first", f"chmod -R o-w {shlex.quote(str(path))}"
+        )
+    else:
+        yield good("permissions", f"nothing that anyone may write; yours: {'yes' if os.access(path, os.W_OK) else 'read-only'}")

@@ -1,0 +1,1 @@
+"""Scores and layer similarity from the command line."""

@@ -1,0 +1,102 @@
+"""`stillhouse evaluate`: held-out scores of students, teachers and any Hugging Face masked-language model, side by side."""
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from data_shards.storage.location import Location
+from data_shards.storage.manifest import Manifest
+from data_shards.stream.masking import MaskingSettings
+from data_shards.stream.stream import Stream, StreamSettings
+from kd.distributed import process_group
+from kd.evaluation.mlm import MlmScores, evaluate_mlm
+from kd.export.hugging_face import model_sizes
+from kd.models.encoder import Encoder, load_mlm
+from launcher.errors import LaunchError
+from launcher.planning.tokenizer_check import check_tokenizers
+from launcher.training.batches import heldout_batches
+from launcher.training.build import check_fits
+from stillhouse.files import write_atomically
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score every model, print the table, write the JSON."""
+    if arguments.json is not None:
+        _check_writable(Path(arguments.json))
+    settings = StreamSettings(
+        window_tokens=arguments.window_tokens,
+        packing=arguments.packing,
+        seed=arguments.seed,
+        masking=MaskingSettings(rate=arguments.mask_rate),
+        cache_folder=arguments.cache_folder,
+    )
+    rows = score(arguments.models, arguments.shards, arguments.teacher, settings, arguments.windows, arguments.batch)
+    show(rows, Console())
+    if arguments.json is not None:
+        write_atomically(Path(arguments.json), json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+def score(
+    models: list[str], shards: str, teacher: str | None, settings: StreamSettings, windows: int | None = None, batch: int = 32
+) -> list[dict[str, Any]]:
+    """One row of scores a model, the teacher's first if there is one; fp32, deterministic.
+
+    Raises LaunchError for a model that does not fit the shards, or shards without a held-out part.
+    """
+    manifest = Manifest.load(shards)
+    if not manifest.entries("heldout"):
+        raise LaunchError(f"{shards}: expected a held-out part, got none; build the shards with --heldout 0.01")
+    named = {name: name for name in models} | ({"teacher": teacher} if teacher is not None else {})
+    check_tokenizers(named, Location.of(shards, settings.cache_folder), manifest)
+    stream = Stream(shards, "heldout", settings, 1)
+    guide = _load("teacher", teacher, manifest, settings) if teacher is not None else None
+    rows = []
+    best: MlmScores | None = None
+    for name in ([teacher] if teacher is not None and teacher not in models else []) + models:
+        encoder = guide if name == teacher and guide is not None else _load(name, name, manifest, settings)
+        scores = evaluate_mlm(encoder, heldout_batches(stream, batch, windows), teacher=guide, vocabulary=manifest.vocabulary_size)
+        best = scores if name == teacher else best
+        rows.append({"model": name, "parameters": model_sizes(encoder).parameters, **asdict(scores)})
+    for row in rows:
+        row["retention"] = row["top1"] / best.top1 if best is not None and best.top1 > 0 else None
+    return rows
+
+
+def show(rows: list[dict[str, Any]], console: Console, names: dict[str, str] | None = None) -> None:
+    """The scores as a small table."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", overflow="fold")
+    extra = ["tokens/s"] if any("tokens_per_second" in row for row in rows) else []
+    for heading in ("loss", "top-1", "top-5", "retained", "agrees", "KL", "size", *extra):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        shares = [_share(row[key]) for key in ("top1", "top5", "retention", "agreement")]
+        kl = "" if row["kl"] is None else f"{row['kl']:.3f}"
+        rate = [f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else ""] if extra else []
+        name = (names or {}).get(row["model"], row["model"])
+        table.add_row(name, f"{row['loss']:.3f}", *shares, kl, f"{row['parameters'] / 1e6:.1f}M", *rate)
+    console.print(table)
+
+
+def _check_writable(path: Path) -> None:
+    """Scores take a while: a place that cannot hold them is found before."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK) or not path.parent.is_dir():
+        raise LaunchError(f"--json: expected a file that can be written, got {path}; choose another")
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _load(role: str, path: str, manifest: Manifest, settings: StreamSettings) -> Encoder:
+    encoder = load_mlm(path)
+    check_fits(role, encoder, manifest, settings)
+    return encoder.to(process_group.device())

@@ -1,0 +1,33 @@
+"""`stillhouse layers`: how alike student and teacher layers are on the corpus (linear CKA), and the layer map that this speaks for."""
+
+import argparse
+
+from rich.console import Console
+
+from data_shards.storage.manifest import Manifest
+from kd.evaluation.cka import layer_similarity
+from kd.models.encoder import load_mlm
+from kd.student.student import make_student
+from kd.terms.layer_map import by_similarity, check_learned
+from launcher.config import load as configuration
+from launcher.errors import LaunchError
+from launcher.planning.plan import meta_model, meta_student
+from launcher.reporting.layer_similarity import sample, show
+from launcher.training import build as wiring
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table of a configuration's student and (first) teacher, and the map."""
+    config = configuration.load(arguments.config, arguments.settings)
+    first = next(iter(config.members.values()), None)
+    if first is None:
+        raise LaunchError("teacher: expected a teacher to compare the student's layers with, got null; name one")
+    manifest, shape = Manifest.load(config.data.shards), meta_model(first.model)
+    for name, encoder in (("teacher", shape), ("student", meta_student(config.student, shape))):
+        wiring.check_fits(name, encoder, manifest, config.data.stream)
+        check_learned(encoder.layers, shape.layers)
+    teacher = load_mlm(first.model)
+    student = make_student(config.student, teacher, config.train.seed, wiring.sample_of(config))
+    table = layer_similarity(student, teacher, sample(config, arguments.tokens), arguments.tokens)
+    show(table, by_similarity(table), Console())
+    return 0

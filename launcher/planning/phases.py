@@ -1,0 +1,94 @@
+"""The phases of a run as arithmetic: for launcher/planning/plan.py, before any weight is loaded."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kd.models.encoder import Encoder
+from kd.models.states import Shape
+from kd.objective.objective import Objective
+from kd.teacher.teachers import settled
+from kd.terms import layer_map
+from kd.training.phases import Phase, check_layers
+from launcher.config.run_config import RunConfig
+from launcher.errors import LaunchError
+from launcher.reporting.layer_similarity import as_copied, asks_for_cka
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase of a run: its updates from 1, what it will see, and how many weights train."""
+
+    name: str
+    first: int
+    last: int
+    tokens: int
+    trainable: int
+    """Projections included."""
+    projections: int
+    """Weights of the learned maps beside the student, trained or not."""
+    objective: str
+    learning_rate: float
+    """The peak of its own course; that of the run's where it has none."""
+    optimizer_state: str
+
+
+def settled_objectives(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
+    """Each phase's objective, `cka` as if it were `uniform`. KdError for a term that the student and its teachers cannot satisfy."""
+    shapes, objectives = [Shape.of(teacher) for teacher in teachers], []
+    phases = as_copied(config.phases_of(updates), config, teachers[0].layers) if teachers else config.phases_of(updates)
+    asked = {term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)}
+    for number in asked:
+        layer_map.check_learned(student.layers, teachers[number].layers)
+    for phase in phases:
+        terms = [term.model_copy(update={"layer_map": "uniform"}) if asks_for_cka(term) else term for term in phase.terms]
+        objectives.append(settled(Objective(terms, chunk_tokens=1, places=phase.place), Shape.of(student), shapes, config.combine))
+    return objectives
+
+
+def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:
+    """What the phases will be; objectives: theirs, settled for the student and its teachers.
+
+    KdError for one that names a layer too many, LaunchError for one in which nothing trains.
+    """
+    check_layers(phases, student)
+    weights = [(name, weight.numel()) for name, weight in student.named_parameters() if weight.requires_grad]
+    learned = [{name: (student.width + 1) * width for name, width in objective.projections.items()} for objective in objectives]
+    plans = [
+        PhasePlan(
+            name=phase.name,
+            first=phase.first + 1,
+            last=phase.end,
+            tokens=round(phase.updates * tokens_per_update),
+            trainable=sum(count for name, count in [*weights, *projections.items()] if phase.trainable(student, name)),
+            projections=sum(projections.values()),
+            objective=", ".join(term.kind for term in phase.terms),
+            learning_rate=phase.optimizer.learning_rate,
+            optimizer_state="fresh" if phase.fresh else "continue",
+        )
+        for phase, projections in zip(phases, learned, strict=True)
+    ]
+    for number, (plan, phase) in enumerate(zip(plans, phases, strict=True)):
+        if not plan.trainable and phase.name:
+            raise LaunchError(
+                f"phases.{number}.trains: expected something that trains in phase {phase.name}, got nothing; name another part"
+            )
+    return plans
+
+
+def logit_chunks(objective: Objective) -> int:
+    """How many [chunk, V] in fp32 exist at most (kd.objective.vocabulary_head, kd.objective.mixture); objective: settled."""
+    terms = objective.on_logits
+    several = len(objective.teachers) > 1
+    # what the terms see of the teachers, which all exist while one of the terms is computed
+    seen = {(term.teacher, str(getattr(term, "temperature", None))) if several else None for term in terms if term.asks}
+    most = max((term.chunks + len(seen) - bool(term.asks) for term in terms), default=0)
+    return most + int(len(terms) > 1)  # the gradient of the terms before
+
+
+def phase_rows(plans: Sequence[PhasePlan]) -> Iterator[tuple[str, str]]:
+    """The plans in words, a line each; none for a run without phases."""
+    for number, plan in enumerate(plans, start=1):
+        if plan.name:
+            state = "" if number == 1 else f", optimizer state: {plan.optimizer_state}"
+            what = f"{plan.objective}; {plan.trainable:,} parameters train, learning rate {plan.learning_rate:.3g}{state}"
+            yield f"phase {number}: {plan.name}", f"updates {plan.first:,} to {plan.last:,}, {plan.tokens:,} tokens: {what}"

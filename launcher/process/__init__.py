@@ -1,0 +1,1 @@
+"""One process: signals, exit codes, standard streams, network, checks before a start."""

@@ -1,0 +1,198 @@
+"""A run's folder: everything about it in one place, and one owner at a time.
+
+config.yaml (resolved), environment.json, metrics.jsonl (the truth), log.txt, checkpoints/, student/, report.json, wandb/, lock;
+layer_maps.txt where `layer_map: cka` was settled.
+Opening a folder that already holds a run continues it, if the configuration is the same where it matters. Nothing here knows a tensor.
+"""
+
+import json
+import os
+import platform
+import secrets
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from launcher.config import load as configuration
+from launcher.config.load import RunConfig
+from launcher.errors import LaunchError
+from launcher.redaction import redacted
+from launcher.run_folder.lock import Ownership, owned
+from stillhouse.files import ROOT, write_atomically
+
+FREE_TO_CHANGE = (
+    "run",  # a folder that was moved is the same run
+    "report",
+    "checkpoint",
+    "evaluate",
+    "data.shards",  # also where they lie: the cursor has their fingerprint, and refuses others
+    "data.cache_folder",
+    "data.on_corrupt",  # nothing, as long as no shard is damaged
+    "data.max_skipped_shards",
+    "teacher.mode",
+    "teacher.cache",
+    "teachers.models.mode",
+    "teachers.models.cache",
+    "train.micro_batch",
+    "train.zero_stage",
+    "train.attention",
+    "train.activation_checkpointing",
+    "train.chunk_tokens",
+    "train.loader_workers",
+    "train.prefetch_updates",
+    "train.max_bad_updates",
+    "train.spike_factor",  # nothing, as long as all goes well
+    "train.roll_backs",
+    "train.timeout_seconds",
+)
+"""Settings that cannot change what is learned, beyond rounding: a run may be continued with others."""
+FILES = ("config.yaml", "environment.json", "metrics.jsonl", "log.txt", "report.json", "wandb_id", "lock", ".opening", "checkpoints/latest")
+PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers", "webdataset", "datasets", "tokenizers", "safetensors", "numpy", "wandb")
+
+
+class RunFolder:
+    """The folder of one run. Only the rank that writes creates and locks it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.configuration = folder / "config.yaml"
+        self.checkpoints = folder / "checkpoints"
+        self.metrics = folder / "metrics.jsonl"
+        self.student = folder / "student"
+        self.report = folder / "report.json"
+        self.layer_maps = folder / "layer_maps.txt"
+        self.ownership: Ownership | None = None
+        """On the rank that writes: what says whether the folder is still this run's."""
+
+    @classmethod
+    @contextmanager
+    def open(cls, config: RunConfig) -> Iterator["RunFolder"]:
+        """Create or continue the folder and own it meanwhile.
+
+        Overwrites nothing that is there: see `record`. Raises LaunchError when it cannot be written, belongs to a live run, or holds a run
+        of another configuration.
+        """
+        run = cls(Path(config.run.folder))
+        try:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LaunchError(f"run.folder: expected a folder that can be written, got {error}; choose another") from None
+        if not os.access(run.folder, os.W_OK):
+            raise LaunchError(f"run.folder: expected permission to write {run.folder}, got none; choose another, or change its mode")
+        run._check_kinds()
+        with owned(run.folder) as run.ownership:
+            try:
+                if run.configuration.exists():
+                    run._compare(config)
+                else:
+                    run.record(config)
+            except OSError as error:
+                raise LaunchError(f"{error.filename}: expected to read it, got {error.strerror}; see its mode and its disk") from None
+            yield run
+
+    def record(self, config: RunConfig) -> None:
+        """Write the configuration and the environment of this start: once it is known that it can go on. Raises LaunchError."""
+        try:
+            write_atomically(self.configuration, configuration.dump(config))
+            write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        except OSError as error:
+            raise LaunchError(f"run.folder: expected to write to {self.folder}, got {error.strerror}; free space there") from None
+
+    @property
+    def wandb_id(self) -> str:
+        """The run's W&B id: made once, so that a continued run continues its curve."""
+        path = self.folder / "wandb_id"
+        if not path.exists():
+            write_atomically(path, secrets.token_hex(4) + "\n")
+        return _text(path).strip()
+
+    def _check_kinds(self) -> None:
+        """LaunchError where something else stands in the place of a file or folder of a run: a pipe would be waited for, for ever."""
+        for name in FILES:
+            path = self.folder / name
+            if path.exists() and not path.is_file():
+                raise LaunchError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'a pipe or a device'}; move it away")
+        for path in (self.checkpoints, self.student):
+            if path.exists() and not path.is_dir():
+                raise LaunchError(f"{path}: expected a folder, got a file; move it away")
+
+    def expect(self, before: RunConfig, config: RunConfig) -> None:
+        """LaunchError where the run that is here began with another configuration."""
+        changed = configuration.differences(before, config, ignoring=FREE_TO_CHANGE)
+        if changed:
+            lines = "".join(f"\n  {line}" for line in changed)
+            raise LaunchError(
+                f"run.folder: expected the configuration that {self.folder} began with, got another; "
+                f"use another folder, or remove this one:{lines}"
+            )
+
+    def _compare(self, config: RunConfig) -> None:
+        before = configuration.parse(_text(self.configuration), str(self.configuration))
+        if self._learned():
+            self.expect(before, config)
+
+    def _learned(self) -> bool:
+        """Whether there is anything that another configuration would lose."""
+        lines = self.metrics.read_bytes() if self.metrics.exists() else b""
+        return any(self.checkpoints.iterdir()) or self.student.exists() or b'"kind": "train"' in lines
+
+
+def environment() -> dict[str, Any]:
+    """What the run runs on: versions, host, command; no environment variable, so no secret."""
+    return {
+        "command": redacted(shlex.join(sys.argv)),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "ranks": int(os.environ.get("WORLD_SIZE", "1")),
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "cpus": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "commit": _commit(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def tell_progress(updates: int) -> None:
+    """Leave the number of updates that the newest checkpoint has where a batch script asks for it, to know whether starting again helps."""
+    place = os.environ.get("STILLHOUSE_PROGRESS")
+    if place:
+        with suppress(OSError):
+            write_atomically(Path(place), f"{updates}\n")
+
+
+def _text(path: Path) -> str:
+    """What a file of the run says. Raises LaunchError where it is not text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise LaunchError(
+            f"{path}: expected UTF-8, got {error.reason} at byte {error.start}; bring it back, or use another folder"
+        ) from None
+
+
+def version(package: str) -> str | None:
+    """The version of an installed package; None where there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of a clone, with -dirty for changes; None for an installed package."""
+    if not (ROOT / ".git").exists():
+        return None
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

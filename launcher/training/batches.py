@@ -1,0 +1,89 @@
+"""The only door from numpy to torch: the stream's micro-batches of one rank, fetched ahead by threads, always in order.
+
+The stream is a pure function of its position, so any number of threads gives the same batches; they only hide reading and masking.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from data_shards.stream.stream import Stream, StreamBatch
+from kd.batch import Batch
+from kd.training.settings import TrainSettings
+
+
+def to_batch(rows: StreamBatch, update: int) -> Batch:
+    """One micro-batch as tensors: ids, labels, positions and segments [B, S] int64."""
+    wide = {name: torch.from_numpy(getattr(rows, name).astype(np.int64)) for name in ("input_ids", "labels", "positions", "segments")}
+    return Batch(**wide, windows=torch.from_numpy(rows.windows.astype(np.int64)), update=update, first_slot=rows.first_slot)
+
+
+class Feed:
+    """This rank's share of one update after the other, from a given update on."""
+
+    def __init__(self, stream: Stream, train: TrainSettings, *, rank: int, world: int, update: int, windows: int) -> None:
+        """update, windows: how many updates are done, and how many windows of the stream they consumed."""
+        self.stream = stream
+        self.train = train
+        self.rank, self.world = rank, world
+        self.windows = windows
+        """Consumed so far: the cursor. Counts what `take` handed out, never what was fetched ahead."""
+        self.waited_seconds = 0.0
+        self.missing: dict[str, str] = {}
+        """Shards that were passed over in what `take` handed out -> why."""
+        self._next = (update, windows)
+        self._threads = ThreadPoolExecutor(max(1, train.loader_workers), thread_name_prefix="feed") if train.loader_workers else None
+        self._ahead: deque[Future[tuple[list[Batch], dict[str, str]]]] = deque()
+
+    def take(self) -> list[Batch]:
+        """The next update's micro-batches of this rank."""
+        started = time.perf_counter()
+        if self._threads is None:
+            batches, missing = self._fetch(*self._advance())
+        else:
+            while len(self._ahead) < self.train.prefetch_updates:
+                self._ahead.append(self._threads.submit(self._fetch, *self._advance()))
+            batches, missing = self._ahead.popleft().result()
+        self.missing |= missing
+        self.waited_seconds += time.perf_counter() - started
+        self.windows += self.train.global_batch
+        return batches
+
+    def close(self) -> None:
+        """Drop what was fetched ahead and end the threads."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _advance(self) -> tuple[int, int]:
+        update, windows = self._next
+        self._next = (update + 1, windows + self.train.global_batch)
+        return update, windows
+
+    def _fetch(self, update: int, windows: int) -> tuple[list[Batch], dict[str, str]]:
+        size = self.train.micro_batch
+        rows = [self.stream.batch(windows, self.rank, self.world, size, index) for index in range(self.train.micro_batches(self.world))]
+        missing = {name: why for part in rows for name, why in part.missing.items()}
+        return [to_batch(part, update) for part in rows], missing
+
+
+def sample_batches(stream: Stream, tokens: int) -> list[Batch]:
+    """The windows that a stream begins with, in whole global batches: at least `tokens` positions, or an epoch. The same on every rank."""
+    batches: list[Batch] = []
+    for start in range(0, stream.windows_per_epoch, stream.global_batch):
+        if sum(int(batch.real.sum()) for batch in batches) >= tokens:
+            break
+        batches.append(to_batch(stream.batch(start, 0, 1, stream.global_batch, 0), update=0))
+    return batches
+
+
+def heldout_batches(stream: Stream, batch: int, windows: int | None, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """Held-out windows in their natural order, masked as at visit 0: every world-th batch, about `windows` of them over all ranks."""
+    limit = None if windows is None else max(1, windows // (batch * world))
+    for number, rows in enumerate(stream.sequential(batch, rank, world)):
+        if limit is not None and number >= limit:
+            return
+        yield to_batch(rows, update=0)

@@ -1,0 +1,120 @@
+"""When and how a run's checkpoints are written: at once or beside the training, tried again after a failure, the old ones pruned last.
+
+Every rank has one and calls it alike; rank 0 alone writes, and all learn how it ended.
+"""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kd.checkpoint import checkpoint
+from kd.checkpoint.background_writer import BackgroundWriter, Written
+from kd.checkpoint.checkpoint import Progress, State
+from kd.distributed import process_group
+from kd.training.settings import CheckpointSettings
+from kd.training.trainer import Trainer
+from launcher.reporting.console import size
+
+RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
+
+
+class Saving:
+    """A run's checkpoints on one rank. saved: the last update that is safe on the disk."""
+
+    def __init__(self, folder: Path, settings: CheckpointSettings, saved: int = -1) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.saved = saved
+        self._writer = BackgroundWriter()
+        self._under_way: int | None = None
+        self._began_at = time.monotonic()
+        self._retry_at: float | None = None
+        self._paused = 0.0
+        self._taken: Written | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the clock says to save: rank 0's alone, to be agreed on."""
+        now, minutes = time.monotonic(), self.settings.every_minutes
+        if self._under_way is not None:
+            return False
+        return (minutes is not None and now - self._began_at >= 60 * minutes) or (self._retry_at is not None and now >= self._retry_at)
+
+    def begin(self, trainer: Trainer, facts: dict[str, Any], wait: bool) -> list[Written]:
+        """Save the trainer as it is; what has ended meanwhile. Collective. wait: afterwards `saved` is its update, unless that failed."""
+        ended = self.settle()
+        if trainer.done == self.saved:
+            return ended
+        self._began_at = time.monotonic()
+        self._retry_at = None
+        started = time.perf_counter()
+        if self.settings.asynchronous and not wait:
+            failed = trainer.save(self.folder, facts, self._write_beside)
+            self._paused = time.perf_counter() - started
+            self._under_way = trainer.done
+            return [*ended, *([self._end(Written(trainer.done, self._paused, 0, failed))] if failed else [])]
+        sizes: list[int] = []
+
+        def write(folder: Path, progress: Progress, state: State) -> None:
+            self._see_folder()
+            sizes.append(checkpoint.read(checkpoint.write(folder, progress, state)).bytes)
+
+        failed = trainer.save(self.folder, facts, write)
+        self._paused = time.perf_counter() - started
+        return [*ended, self._end(Written(trainer.done, self._paused, sum(sizes), failed or ""))]
+
+    def poll(self) -> bool:
+        """Whether the checkpoint under way has ended: rank 0's alone, to be agreed on and followed by `settled`."""
+        self._taken = self._writer.take(wait=False) if self._under_way is not None and process_group.rank() == 0 else None
+        return self._taken is not None
+
+    def settle(self) -> list[Written]:
+        """How the checkpoint under way ended, waited for. Collective."""
+        if self._under_way is None:
+            return []
+        return [self._shared(self._writer.take(wait=True) if process_group.rank() == 0 else None)]
+
+    def settled(self) -> list[Written]:
+        """The same for one that `poll` found ended. Collective."""
+        return [self._shared(self._taken)]
+
+    def close(self) -> None:
+        """Let what is being written come to its end."""
+        self._writer.take(wait=True)
+
+    def sentence(self, written: Written) -> tuple[str, str, dict[str, float]]:
+        """(event, message, numbers) of a checkpoint's end."""
+        if written.error:
+            again = "" if self._retry_at is None else f", the next try is within {RETRY_SECONDS:.0f} s"
+            told = f"checkpoint after update {written.update} not written ({written.error}); the last good one is kept{again}"
+            return "checkpoint_failed", told, {}
+        paused = f"; training paused {self._paused:.2f} s" if self.settings.asynchronous else ""
+        told = f"checkpoint after update {written.update} written and read back in {written.seconds:.1f} s, {size(written.bytes)}{paused}"
+        numbers = {"seconds": round(written.seconds, 3), "bytes": written.bytes, "paused_seconds": round(self._paused, 3)}
+        return "checkpoint", told, numbers
+
+    def _write_beside(self, folder: Path, progress: Progress, state: State) -> None:
+        self._see_folder()
+        self._writer.write(folder, progress, state)
+
+    def _see_folder(self) -> None:
+        """A folder that has vanished (a disk that is no longer mounted) is not made anew in another place."""
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder} is not there")
+
+    def _shared(self, written: Written | None) -> Written:
+        """Rank 0's, on every rank."""
+        text = process_group.from_rank_zero(json.dumps(asdict(written)) if written is not None else "")
+        return self._end(Written(**json.loads(text)))
+
+    def _end(self, written: Written) -> Written:
+        self._under_way = None
+        if written.error:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            return written
+        self.saved = max(self.saved, written.update)
+        if process_group.rank() == 0:  # the new one has been read back: only now may older ones go
+            checkpoint.prune(self.folder, self.settings.keep_last, self.settings.keep_best)
+        return written

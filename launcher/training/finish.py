@@ -1,0 +1,50 @@
+"""What a finished run leaves for others: the student as a Hugging Face folder, and report.json."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kd.distributed import process_group
+from kd.evaluation.mlm import MlmScores
+from kd.export.hugging_face import model_sizes, save_student
+from kd.models.encoder import Encoder
+from kd.training.phases import Phase
+from launcher.config.load import RunConfig
+from launcher.run_folder.folder import RunFolder
+from launcher.training import build as wiring
+from stillhouse.files import write_atomically
+
+
+def write_student(
+    config: RunConfig,
+    folder: RunFolder,
+    student: Encoder,
+    scores: MlmScores | None,
+    facts: dict[str, int],
+    seconds: float,
+    precision: str,
+    phases: Sequence[Phase],
+) -> None:
+    """Write both. facts: updates, skipped_updates and tokens of the run; seconds: how long it took."""
+    teachers = [member.model for member in config.members.values()]
+    sizes = model_sizes(student)
+    report: dict[str, Any] = {
+        "name": config.name,
+        **facts,
+        "elapsed_seconds": round(seconds, 1),
+        "tokens_per_second": round(facts["tokens"] / max(seconds, 1e-9), 1),
+        "ranks": process_group.world_size(),
+        "precision": precision,
+        "parameters": sizes.parameters,
+        "bytes": sizes.bytes,
+        "teacher": ", ".join(str(Path(model).resolve()) if Path(model).exists() else model for model in teachers) or None,
+        "student": str(folder.student.resolve()),
+        "heldout": asdict(scores) if scores is not None else None,
+    }
+    training = {key: report[key] for key in ("teacher", "updates", "tokens", "precision", "heldout")}
+    training |= {"layers": config.student.layers} if config.student.init == "teacher" else {"begun from": config.student.init}
+    training |= {f"objective {phase.name}".rstrip(): [term.model_dump(mode="json") for term in phase.terms] for phase in phases}
+    save_student(student, folder.student, training=training, tokenizer_folder=wiring.tokenizer_folder(config))
+    write_atomically(folder.report, json.dumps(report, indent=1) + "\n")

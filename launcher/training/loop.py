@@ -1,0 +1,300 @@
+"""A run from start to report: the loop around kd's trainer. Numbers come up here; nothing is called back.
+
+1. Stand where the checkpoint stands (launcher/training/session.py has opened the folder and built the parts).
+2. Update after update: take a batch, learn, report; evaluate, save and stop when due.
+3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json.
+
+Every rank runs this same loop; rank 0 alone writes. What ranks must agree on (stop, save) they agree on once an update.
+"""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from data_shards.stream.stream import Cursor
+from kd.batch import Batch
+from kd.checkpoint.background_writer import Written
+from kd.checkpoint.checkpoint import Checkpoint
+from kd.distributed import process_group
+from kd.distributed.rank_progress import WRITING
+from kd.errors import KdError
+from kd.evaluation.mlm import MlmScores, evaluate_mlm
+from kd.models.encoder import Encoder
+from kd.training.trainer import UpdateReport
+from launcher.config import load as configuration
+from launcher.config.load import RunConfig
+from launcher.errors import SharedError
+from launcher.process.signals import Exit, StopFlag
+from launcher.reporting.layer_similarity import as_facts, described, tables
+from launcher.reporting.reporters import Reporters
+from launcher.run_folder.folder import RunFolder, tell_progress
+from launcher.run_folder.metrics_file import lost_lines
+from launcher.training.batches import Feed, heldout_batches
+from launcher.training.build import Parts
+from launcher.training.checkpoints import Saving
+from launcher.training.finish import write_student
+from launcher.training.meter import Meter, peak_memory_gb
+from launcher.training.rank_consistency import teachers
+from launcher.training.recovery import Recovery
+from launcher.training.stragglers import gather, straggler
+from stillhouse.files import sync_path, write_atomically
+
+
+class Run:
+    """One run on one rank, between its first and its last update."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, parts: Parts, reporters: Reporters | None, stop: StopFlag) -> None:
+        self.config = config
+        self.folder = folder
+        self.parts = parts
+        self.trainer = parts.trainer
+        self.here = parts.trainer.here
+        self.reporters = reporters
+        self.stop = stop
+        self.meter = Meter()
+        self.run_id = folder.wandb_id if process_group.rank() == 0 else None
+        self.scores: MlmScores | None = None
+        self.best = float("inf")
+        self.saving = Saving(folder.checkpoints, config.checkpoint)
+        self.recovery = Recovery(config, folder, parts.trainer, self.event)
+        self.started, self.elapsed_before = time.monotonic(), 0.0
+        self.hosts = process_group.texts(socket.gethostname())
+        self.straggler: int | None = None  # the rank that was last said to be much slower than the others
+        self.teachers = teachers(config)
+        self.feed: Feed
+
+    def begin(self, saved: Checkpoint | None, dropped: int) -> None:
+        """Stand where the checkpoint stands and say so. dropped: how many lines of metrics.jsonl lay behind it."""
+        windows, facts = 0, saved.progress.facts if saved is not None else {}
+        if saved is not None:
+            self.parts.stream.check(cursor := Cursor.from_dict(facts["cursor"]))
+            windows = cursor.windows
+            self.meter = Meter.from_dict(facts["meter"])
+            self.best = facts["best"] if facts["best"] is not None else float("inf")
+            self.elapsed_before = facts["elapsed_seconds"]
+            self.saving.saved = self.trainer.done
+            if "recovery" in facts:
+                self.recovery.restore(facts["recovery"])
+        rank, world = process_group.rank(), process_group.world_size()
+        self.feed = Feed(self.parts.stream, self.config.train, rank=rank, world=world, update=self.trainer.done, windows=windows)
+        if self.reporters is not None:
+            where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
+            if saved is None:
+                self.event("started", f"{self.parts.updates} updates, {where}")
+                if self.parts.maps:
+                    self.event("layer_map", f"cka: {described(self.parts.maps)}")
+                    write_atomically(self.folder.layer_maps, tables(self.parts.similarities))
+            else:
+                again = f"; {dropped} later lines are dropped and written again" if dropped else ""
+                again += lost_lines(self.folder.folder, self.trainer.done, facts["config"]["report"]["every_updates"])
+                self.event("resumed", f"going on after update {self.trainer.done} of {self.parts.updates}, {where}{again}")
+
+    def go(self) -> Exit:
+        """Update until done, stopped or hopeless."""
+        while self.trainer.done < self.parts.updates:
+            self.here.begin(self.trainer.done + 1, "data")
+            batches = self.feed.take()
+            report = self.trainer.update(batches)
+            self.announce()
+            self.meter.add(report)
+            if self.recovery.is_hopeless(report, self._windows(), self.settle):
+                return Exit.NOT_FINITE
+            last = report.update == self.parts.updates
+            self.here.enter("reporting")
+            border = report.update == self.trainer.phase.end  # no line is about two phases
+            if report.update % self.config.report.every_updates == 0 or border or last:
+                self.report_line(report)
+            if self._due(self.config.evaluate.every_updates, report.update) or last:
+                self.evaluate(last)
+            self.here.enter("agreeing")
+            asked, minutes = self._agree()
+            due = minutes or self.recovery.rolled_back or self._due(self.config.checkpoint.every_updates, report.update)
+            if last or asked or due or self._is_best():
+                saved = self.save(wait=last or asked)
+                if asked and not last:
+                    if not saved:
+                        return Exit.FAILED
+                    self.event("stopped", f"saved after update {report.update}; start again to continue")
+                    return Exit.SAVED_AFTER_SIGNAL
+                if last and not saved:
+                    return Exit.FAILED
+        failed = ""
+        try:
+            self.finish()
+        except (OSError, KdError) as error:  # rank 0 alone writes
+            failed = str(error)
+        self.here.enter("agreeing")
+        failed = process_group.from_rank_zero(failed)
+        if failed:
+            self.event("export_failed", f"student not written ({failed}); the last checkpoint is whole: start again to export it")
+            return Exit.FAILED
+        return Exit.DONE
+
+    def announce(self) -> None:
+        """Say that a phase began with this update."""
+        phases, phase = self.trainer.phases, self.trainer.phase
+        if phase.name and self.trainer.done == phase.first + 1:
+            number = f"{phases.index(phase) + 1} of {len(phases)}"
+            self.event("phase", f"phase {number}, {phase.name}: updates {phase.first + 1:,} to {phase.end:,}")
+
+    def report_line(self, report: UpdateReport) -> None:
+        """The train line: means since the last one."""
+        waited, self.feed.waited_seconds = self.feed.waited_seconds, 0.0
+        values = self.meter.take(waited)
+        updates = self.parts.updates
+        values |= {
+            "updates": updates,
+            "tokens": self.trainer.tokens,
+            "tokens_total": round(self.trainer.tokens / report.update * updates),
+            "epoch": self.feed.windows / self.parts.stream.windows_per_epoch,
+            "learning_rate": report.learning_rate,
+            **report.scheduled,
+            "seconds_left": (updates - report.update) * values["seconds_per_update"],
+            "memory_gb": peak_memory_gb(),
+            "skipped_updates": self.trainer.skipped,
+        }
+        if report.phase:
+            values["phase"] = report.phase
+        values |= self.recovery.counts()
+        del values["seconds_per_update"]
+        self.line("train", values)
+        self._report_straggler()
+
+    def _report_straggler(self) -> None:
+        """Name the rank that the others wait for, once for as long as it is the same one. Collective."""
+        found = straggler(gather(self.here.take_busy()))
+        rank = found.rank if found is not None else None
+        if found is not None and rank != self.straggler:
+            self.event("straggler", found.sentence(self.hosts))
+        self.straggler = rank
+
+    def evaluate(self, everything: bool) -> None:
+        """Held-out scores of the student as it is; all windows at the end, the configured number in between."""
+        if self.parts.heldout is None:
+            return
+        self.here.enter("evaluation")
+        started = time.perf_counter()
+        dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
+        student = self.trainer.snapshot(torch.float32 if everything else dtype)
+        self.scores = self._scores(student, None if everything else self.config.evaluate.windows)
+        self.line(
+            "heldout",
+            {f"heldout_{name}": getattr(self.scores, name) for name in ("loss", "top1", "top5")} | {"tokens": self.trainer.tokens},
+        )
+        self.meter.pause(time.perf_counter() - started)
+
+    def save(self, wait: bool) -> bool:
+        """Write a checkpoint, or begin to; False if it could not be written (said, and the last good one kept)."""
+        started = time.perf_counter()
+        self.settle()
+        self.here.enter("saving")
+        if process_group.rank() == 0:
+            with suppress(OSError):  # a power cut must not keep the checkpoint and lose the lines before it
+                sync_path(self.folder.metrics)
+        self.note(self.saving.begin(self.trainer, self._facts(), wait))
+        if self.scores is not None:
+            self.best = min(self.best, self.scores.loss)
+        self.scores = None if self.trainer.done < self.parts.updates else self.scores
+        self.meter.pause(time.perf_counter() - started)
+        return self.saving.saved == self.trainer.done
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written, and say how it ended. Collective."""
+        self.here.enter(WRITING)
+        self.note(self.saving.settle())
+
+    def note(self, ended: list[Written]) -> None:
+        """Say how checkpoints ended."""
+        for written in ended:
+            if not written.error and process_group.rank() == 0:
+                tell_progress(written.update)
+            event, message, numbers = self.saving.sentence(written)
+            self.event(event, message, **numbers)
+
+    def finish(self) -> None:
+        """The student as a Hugging Face folder, and report.json."""
+        self.here.enter("exporting")
+        student = self.trainer.snapshot()
+        if self.scores is None and self.parts.heldout is not None:  # continued after the last checkpoint, before the report
+            self.scores = self._scores(student, None)
+        self.here.enter(WRITING)
+        if process_group.rank() != 0:
+            return
+        facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}
+        write_student(self.config, self.folder, student, self.scores, facts, self._elapsed(), self.parts.precision, self.trainer.phases)
+        self.event("finished", f"student in {self.folder.student}")
+
+    def line(self, kind: str, values: dict[str, Any]) -> None:
+        """One line, from rank 0."""
+        if self.reporters is not None:
+            self.reporters.line({"kind": kind, "update": self.trainer.done, **values})
+
+    def event(self, event: str, message: str, **more: Any) -> None:
+        """Something that happened, from rank 0."""
+        self.line("event", {"event": event, "message": message, **more})
+
+    def _scores(self, student: Encoder, windows: int | None) -> MlmScores:
+        assert self.parts.heldout is not None
+        ranks = {"rank": process_group.rank(), "world": process_group.world_size()}
+        batches = heldout_batches(self.parts.heldout, self.config.evaluate.batch, windows, **ranks)
+        return evaluate_mlm(student, self._touched(batches), vocabulary=self.trainer.vocabulary, over_ranks=process_group.sum_over_ranks)
+
+    def _touched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; each is a sign of life."""
+        for batch in batches:
+            self.here.touch()
+            yield batch
+
+    def _windows(self) -> list[int]:
+        """Of the update that was taken last, over all ranks."""
+        windows: list[int] = self.parts.stream.slots(self.feed.windows - self.config.train.global_batch)[0].tolist()
+        return windows
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "cursor": self.parts.stream.cursor(self.feed.windows).as_dict(),
+            "meter": self.meter.as_dict(),
+            "best": None if self.best == float("inf") else self.best,
+            "heldout_loss": self.scores.loss if self.scores is not None else None,
+            "elapsed_seconds": self._elapsed(),
+            "layer_maps": as_facts(self.parts.maps),
+            "recovery": self.recovery.as_dict(),
+            "run_id": self.run_id,
+            "config": configuration.public(self.config),
+            "teachers": self.teachers,
+        }
+
+    def _elapsed(self) -> float:
+        return self.elapsed_before + time.monotonic() - self.started
+
+    def _agree(self) -> tuple[bool, bool]:
+        """(someone was asked to stop, the clock says save): the same on every rank. Also: a checkpoint has ended, a shard is missing.
+
+        Raises where another run has the folder now.
+        """
+        missing = self.feed.missing.keys() - self.recovery.skipped_shards.keys()
+        due = process_group.rank() == 0 and self.saving.is_due
+        other = self.folder.ownership.taken_over if self.folder.ownership is not None else None
+        flags = [self.stop.requested is not None, due, self.saving.poll(), bool(missing), other is not None]
+        asked, save, settled, skipped, lost = process_group.sum_over_ranks(
+            torch.tensor(flags, dtype=torch.float32, device=process_group.device())
+        ).tolist()
+        if lost:
+            who = process_group.from_rank_zero(other or "")
+            raise SharedError(f"run.folder: expected {self.folder.folder} to stay this run's, got another run in it ({who}); this one ends")
+        if settled:
+            self.note(self.saving.settled())
+        if skipped:
+            self.recovery.pass_over({name: self.feed.missing[name] for name in sorted(missing)})
+        return asked > 0, save > 0
+
+    def _is_best(self) -> bool:
+        return self.config.checkpoint.keep_best > 0 and self.scores is not None and self.scores.loss < self.best
+
+    @staticmethod
+    def _due(every: int | None, update: int) -> bool:
+        return every is not None and update % every == 0

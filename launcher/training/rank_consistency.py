@@ -1,0 +1,101 @@
+"""Whether all ranks run the same thing: code, packages, configuration, corpus and models, compared before anything is built.
+
+Ranks that differ would train on, with wrong losses and no word; here they leave with the difference.
+"""
+
+import hashlib
+import json
+import platform
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_shards.storage.location import Location
+from data_shards.storage.manifest import Manifest
+from kd.checkpoint.checkpoint import Checkpoint
+from kd.distributed import process_group
+from kd.teacher.hidden_state_cache import HEADER
+from launcher.config import load as configuration
+from launcher.config.load import RunConfig
+from launcher.errors import SharedError
+from launcher.run_folder.folder import PACKAGES, version
+from stillhouse.files import ROOT
+
+ROOMS = ("kd", "data_shards", "launcher", "stillhouse")
+HEAD_BYTES = 1 << 20  # of a model file: its header and first weights, beside its size
+MAX_LINES = 12
+
+
+def agree(config: RunConfig) -> None:
+    """Raise, on every rank alike, unless each has what rank 0 has. Collective."""
+    if process_group.world_size() == 1:
+        return
+    mine = json.dumps(identity(config), sort_keys=True)
+    digests = process_group.texts(hashlib.sha256(mine.encode()).hexdigest()[:32])
+    if len(set(digests)) == 1:
+        return
+    hosts = process_group.texts(socket.gethostname())
+    everyone = [json.loads(text) for text in process_group.texts(mine)]
+    lines = []
+    for rank, theirs in enumerate(everyone):
+        for name in sorted({*everyone[0], *theirs}):
+            first, other = everyone[0].get(name, "absent"), theirs.get(name, "absent")
+            if first != other:
+                lines.append(f"\n  rank {rank} on {hosts[rank]}: {name}: {first} -> {other}")
+    more = f"\n  and {len(lines) - MAX_LINES} more" if len(lines) > MAX_LINES else ""
+    raise SharedError(
+        f"ranks: expected each to have what rank 0 on {hosts[0]} has, got differences; make the hosts equal:"
+        + "".join(lines[:MAX_LINES])
+        + more
+    )
+
+
+def identity(config: RunConfig) -> dict[str, str]:
+    """What decides the result, by name, in words or digests short enough to show."""
+    facts = {name: version(name) or "none" for name in PACKAGES}
+    facts |= {"python": platform.python_version(), "code": _digest_of_code()}
+    facts |= {key: json.dumps(value) for key, value in configuration.flat(configuration.public(config)).items()}
+    facts["content of data.shards"] = Manifest.load(Location.of(config.data.shards, config.data.cache_folder)).fingerprint[:12]
+    facts |= {f"content of {name}": digest for name, digest in teachers(config).items()}
+    if Path(config.student.init).is_dir():
+        facts["content of student.init"] = _digest_of_model(Path(config.student.init))
+    for name, member in config.members.items():
+        if member.cache is not None and (header := Path(member.cache) / HEADER).is_file():
+            facts[f"content of {name}.cache"] = hashlib.sha256(header.read_bytes()).hexdigest()[:12]
+    return facts
+
+
+def teachers(config: RunConfig) -> dict[str, str]:
+    """A digest of each teacher that is a folder, by name: a checkpoint keeps it."""
+    places = {f"teacher {name}".rstrip(): Path(member.model) for name, member in config.members.items()}
+    return {name: _digest_of_model(place) for name, place in places.items() if place.is_dir()}
+
+
+def check_teachers(config: RunConfig, saved: Checkpoint) -> None:
+    """Raise, on every rank alike, where a teacher's folder holds another model now than when the checkpoint was made."""
+    before: dict[str, str] = saved.progress.facts.get("teachers", {})
+    for name, digest in teachers(config).items():
+        if before.get(name, digest) != digest:
+            where = name.removeprefix("teacher ")
+            raise SharedError(
+                f"{where}: expected the model that the run began with, got other files in its folder; bring them back, or begin anew"
+            )
+
+
+def _digest_of_code() -> str:
+    """Of every module of the three rooms."""
+    files = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
+    return _digest(hashlib.sha256(file.read_bytes()).hexdigest() + str(file.relative_to(ROOT)) for file in files)
+
+
+def _digest_of_model(folder: Path) -> str:
+    """Of a model folder: small files whole, weights by size and beginning."""
+    parts = []
+    for file in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin")):
+        with file.open("rb") as opened:
+            parts.append(f"{file.name} {file.stat().st_size} {hashlib.sha256(opened.read(HEAD_BYTES)).hexdigest()}")
+    return _digest(parts)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,278 @@
+"""Who keeps the others waiting: each rank tells the others where it is, and all leave with one line when one of them is lost.
+
+1. A thread posts this rank's place on the board (the store that the ranks met at) once a second, and reads who has left.
+2. A second thread only looks at clocks: it never waits for a network. A rank that stands still for train.timeout_seconds, in a collective
+   whose partner is gone, asks why and leaves; so does one whose board no longer answers.
+3. `watching` turns what a run may die of into one line a rank: a lost rank, memory that ran out. What a rank says when it leaves is the
+   reason that the others give.
+
+No clock of one host is compared with another's: a rank that is heard of has sent a new number, and tells itself how long it stands still.
+"""
+
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from kd.distributed import process_group
+from kd.distributed.rank_progress import BUILDING, WRITING, Place, Whereabouts
+from launcher.errors import OutOfMemory, RankLost, SharedError
+from launcher.process.standard_streams import say
+from launcher.redaction import redacted
+from launcher.reporting.console import size
+from stillhouse.errors import StillhouseError
+
+BEAT_SECONDS = 1.0
+SILENT_BEATS = 4  # a rank that posts nothing for so long is gone, or its network is
+SLOW_TIMES = 10  # so many times train.timeout_seconds may building the models take, and rank 0 for writing to a disk
+GRACE_SECONDS = 10.0  # for the thread that trains to say itself what this one has found out
+AGAIN = "start again to go on from the last checkpoint"
+LEFT = "left"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a rank has put on the board. beat: a number that grows; pid and host: where it runs."""
+
+    rank: int
+    host: str
+    pid: int
+    beat: int
+    place: Place
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} on {self.host} (pid {self.pid})"
+
+
+class Watch:
+    """One rank's two threads, from the first meeting of the ranks to the end of the run."""
+
+    def __init__(self, here: Whereabouts, timeout_seconds: float, say: Callable[[str], None]) -> None:
+        """say: how a line reaches the user from a thread that is not the training one."""
+        self.rank, self.world = process_group.rank(), process_group.world_size()
+        self.here = here
+        self.timeout_seconds = timeout_seconds
+        self._say = say
+        self._boards = [process_group.board(timeout_seconds) for _ in range(2)]  # to post, and to ask why
+        self._heard = time.monotonic()
+        """When the board last answered."""
+        self._left: str | None = None
+        """Why another rank has left, once it has said so."""
+        self._ended = threading.Event()
+        self._last_word = threading.Lock()
+        for work in (self._exchange, self._judge):
+            threading.Thread(target=work, name=f"watch{work.__name__}", daemon=True).start()
+
+    def close(self) -> None:
+        """The run is over, or its end is being told by the thread that trains. Does not return where _judge tells it already."""
+        with self._last_word:
+            self._ended.set()
+
+    def leave(self, reason: str) -> None:
+        """Tell the others why this rank leaves. The first to leave is the one they name."""
+        me = f"rank {self.rank} on {socket.gethostname()} left: {reason.splitlines()[0] if reason else 'no reason'}"
+        board = self._boards[1]
+        _within(2 * BEAT_SECONDS, lambda: board.compare_set(LEFT, "", me))  # type: ignore[union-attr]
+        if self.rank == 0:  # the board ends with this process: let them read it
+            time.sleep(2 * BEAT_SECONDS)
+
+    def why(self) -> str:
+        """Whom the run has lost, and where that rank was. Takes some seconds, to hear who is still there."""
+        for _ in range(3):
+            if self._left is not None:
+                return self._left
+            time.sleep(BEAT_SECONDS / 2)
+        posts = self._look()
+        return self._left or self._loss(*posts)
+
+    def _look(self) -> tuple[list[Post], list[Post]]:
+        """Every rank's post, now and after the time in which one that is alive must have posted again."""
+        before = self._posts()
+        time.sleep(SILENT_BEATS * BEAT_SECONDS)
+        return before, self._posts()
+
+    def _loss(self, before: list[Post], after: list[Post]) -> str:
+        """Whom two looks at the board show to be lost."""
+        if not after:
+            return f"lost rank 0, where the ranks meet: no answer; its process or host has died, or the network is cut; {AGAIN}"
+        silent = [post for post in after if post.beat == {was.rank: was.beat for was in before}.get(post.rank)]
+        told = {post.rank for post in after}
+        for absent in sorted(set(range(self.world)) - told):
+            return f"lost rank {absent}: it has never been heard of; see whether it started, and whether it can reach rank 0; {AGAIN}"
+        if silent:
+            names = ", ".join(f"{post}, last heard of in {post.place}" for post in silent[:4])
+            more = f" and {len(silent) - 4} more" if len(silent) > 4 else ""
+            since = f"no sign of life for {SILENT_BEATS * BEAT_SECONDS:.0f} s"
+            return f"lost {names}{more}: {since}; killed, stopped, or its host or network is down; {AGAIN}"
+        last = min(after, key=lambda post: (post.place.update, post.place.step))
+        ahead = [post for post in after if (post.place.update, post.place.step) > (last.place.update, last.place.step)]
+        if ahead:
+            return f"{last} hangs: in {last.place} for {last.place.seconds:.0f} s, while the other ranks wait for it; {AGAIN}"
+        return f"all {self.world} ranks wait for each other in {last.place}; see whether the network between their hosts is cut; {AGAIN}"
+
+    def _posts(self) -> list[Post]:
+        """Every rank's last post; nothing where the board does not answer."""
+        board = self._boards[1]
+        assert board is not None
+
+        def read() -> list[Post]:
+            names = [name for name in (f"post/{rank}" for rank in range(self.world)) if board.check([name])]
+            return [_post(rank_post) for rank_post in (board.multi_get(names) if names else [])]
+
+        return _within(SILENT_BEATS * BEAT_SECONDS, read) or []
+
+    def _exchange(self) -> None:
+        """Post and read, as long as the board answers."""
+        board = self._boards[0]
+        assert board is not None
+        host, pid, beat = socket.gethostname(), os.getpid(), 0
+        try:
+            while not self._ended.wait(BEAT_SECONDS if beat else 0):
+                beat += 1
+                place = self.here.now
+                post = {"rank": self.rank, "host": host, "pid": pid, "beat": beat, "place": vars(place)}
+                board.set(f"post/{self.rank}", json.dumps(post))
+                if self._left is None and board.check([LEFT]):
+                    self._left = board.get(LEFT).decode()
+                self._heard = time.monotonic()
+        except RuntimeError:  # the board is gone: _judge sees that nothing is heard any more
+            pass
+
+    def _judge(self) -> None:
+        """Leave when nothing can come any more."""
+        left_since: float | None = None
+        looked = time.monotonic()
+        while not self._ended.wait(BEAT_SECONDS):
+            now = time.monotonic()
+            if now - looked > SILENT_BEATS * BEAT_SECONDS:  # this very process was stopped meanwhile: its clocks mean nothing
+                self.here.touch()
+                self._heard = now
+            looked = now
+            if self._left is not None:
+                left_since = left_since or now
+                if now - left_since > GRACE_SECONDS:
+                    self._end(self._left)
+            elif now - self._heard > self.timeout_seconds:
+                self._end(
+                    f"lost rank 0, where the ranks meet: not heard of for {now - self._heard:.0f} s; see its host and the network; {AGAIN}"
+                )
+            elif now - self._heard < SILENT_BEATS * BEAT_SECONDS and self._stands_still(self.rank, self.here.now):
+                posts = self._look()
+                if not self._somebody_moves(*posts) and self._stands_still(self.rank, self.here.now):  # nothing came meanwhile
+                    self._end(self._left or self._loss(*posts))
+                looked = time.monotonic()
+
+    def _stands_still(self, rank: int, place: Place) -> bool:
+        """Whether a rank has been at its place for longer than it may."""
+        slow = place.phase == BUILDING or (rank == 0 and place.phase == WRITING)
+        return place.seconds > (SLOW_TIMES if slow else 1) * self.timeout_seconds
+
+    def _somebody_moves(self, before: list[Post], after: list[Post]) -> bool:
+        """Whether a rank that this one may be waiting for is at work: slow, but neither silent nor standing still."""
+        mine = self.here.now
+        beats = {post.rank: post.beat for post in before}
+        for post in after:
+            behind = (post.place.update, post.place.step) <= (mine.update, mine.step)
+            heard = post.beat > beats.get(post.rank, 0)
+            if post.rank != self.rank and behind and heard and not self._stands_still(post.rank, post.place):
+                return True
+        return False
+
+    def _end(self, reason: str) -> None:
+        """Leave at once: the thread that trains is inside a call that does not come back."""
+        with self._last_word:
+            if not self._ended.is_set():
+                self._say(reason)
+                if self.rank == 0:  # the board ends with this process: let the others find out the same
+                    time.sleep(2 * BEAT_SECONDS)
+                os._exit(RankLost.exit_code)
+
+
+@contextmanager
+def watching(here: Whereabouts, timeout_seconds: float, say: Callable[[str], None]) -> Iterator[None]:
+    """Inside, every rank knows of the others; what ends a run there is raised as the one line to print (LaunchError)."""
+    watch = Watch(here, timeout_seconds, say) if process_group.world_size() > 1 else None
+    process_group.wait_for_ever()  # in a collective: who is lost is decided here
+    try:
+        yield
+    except BaseException as error:
+        told = _translated(error, here.now, watch)
+        if watch is not None:
+            watch.close()
+            if not isinstance(told, RankLost | SharedError):
+                watch.leave(str(told) or type(told).__name__)
+        if told is error:
+            raise
+        raise told from (None if isinstance(told, RankLost) else error)
+    finally:
+        if watch is not None:
+            watch.close()
+
+
+def _translated(error: BaseException, place: Place, watch: Watch | None) -> BaseException:
+    """The line to print for what is no bug of ours; else the error itself."""
+    if isinstance(error, StillhouseError):
+        return error
+    asked = memory_asked_for(error)
+    if asked is not None:
+        return OutOfMemory(
+            f"expected memory for {place}, got none: {asked} asked for; lower train.micro_batch (the result stays), train.chunk_tokens or "
+            "data.window_tokens, raise train.zero_stage, or set train.activation_checkpointing=true"
+        )
+    if watch is not None and is_lost_connection(error):
+        return RankLost(watch.why())
+    return error
+
+
+def memory_asked_for(error: BaseException) -> str | None:
+    """How much memory an allocation asked for that failed, in words; None for other errors."""
+    text = str(error)
+    found = re.search(r"[Tt]ried to allocate ([\d.]+) ?([KMGT]i?B|bytes)", text)
+    if isinstance(error, MemoryError):
+        found = re.search(r"allocate ([\d.]+) ?([KMGT]i?B|bytes)", text)
+        return f"{found[1]} {found[2]}" if found else "more than there is"
+    if found is None:
+        return None
+    return size(int(found[1])) if found[2] == "bytes" else f"{found[1]} {found[2]}"
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether a collective failed because another rank, or the way to it, is gone."""
+    if isinstance(error, dist.DistError):
+        return True
+    words = ("closed by peer", "Connection reset", "Broken pipe", "Timed out waiting", "Connection refused", "Socket closed", "gloo")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def say_aloud(text: str) -> None:
+    """A line to stderr, with who says it."""
+    say(f"stillhouse: rank {process_group.rank()} on {socket.gethostname()}: {redacted(text)}", sys.stderr)
+
+
+def _post(data: bytes) -> Post:
+    values: dict[str, Any] = json.loads(data)
+    return Post(**values | {"place": Place(**values["place"])})
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T | None:
+    """What a call gives that may wait for a network for ever; None if it takes longer, or fails."""
+    result: list[T] = []
+
+    def work() -> None:
+        with suppress(RuntimeError):
+            result.append(call())
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return result[0] if result else None

@@ -1,0 +1,72 @@
+"""A run's lifetime on one rank: meet the others, agree that all run the same, own the folder, build the parts, train, part.
+
+What ends a run in here, on this rank or another, is one line a rank (launcher/training/rank_watch.py).
+"""
+
+from kd.distributed import process_group
+from kd.distributed.rank_progress import BUILDING, Whereabouts
+from launcher.config import load as configuration
+from launcher.config.load import RunConfig
+from launcher.errors import SharedError
+from launcher.process.signals import Exit, StopFlag
+from launcher.process.standard_streams import say
+from launcher.reporting.reporters import Reporters, trim
+from launcher.training import build as wiring
+from launcher.training.loop import Run
+from launcher.training.rank_consistency import agree, check_teachers
+from launcher.training.rank_watch import say_aloud, watching
+from launcher.training.start import agreed, meet, newest_checkpoint, open_folder
+
+
+def main(config: RunConfig, resume: bool = False) -> int:
+    """Run or continue a configuration on this rank; the exit code (see launcher.process.signals.Exit).
+
+    A run folder that already holds this configuration is continued; resume insists that there is something to continue.
+    """
+    stop = StopFlag.install()
+    here = Whereabouts()
+    meet(config.train.timeout_seconds)
+    try:
+        with watching(here, config.train.timeout_seconds, say_aloud):
+            agree(config)
+            return _run(config, resume, stop, here)
+    finally:
+        process_group.stop()
+
+
+def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> int:
+    """What main promises, between the meeting of the ranks and their parting."""
+    with open_folder(config) as folder:
+        if folder.report.exists() and folder.student.exists():
+            if process_group.rank() == 0:
+                say(f"already done: student in {folder.student}, scores in {folder.report}")
+            return int(Exit.DONE)
+        saved = newest_checkpoint(folder)
+        if resume and saved is None:
+            raise SharedError(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
+        if saved is not None:
+            begun = configuration.of_values(saved.progress.facts["config"], str(saved.folder))  # config.yaml may be lost, or edited
+            agreed(lambda: folder.expect(begun, config))
+            check_teachers(config, saved)
+        here.enter(BUILDING)
+        parts = wiring.build(config, saved, here)
+        agreed(lambda: folder.record(config))
+        reporters, dropped = None, 0
+        if process_group.rank() == 0:
+            dropped = trim(folder.metrics, parts.trainer.done)
+            reporters = Reporters(
+                config.report, folder.folder, name=config.name, config=configuration.public(config), run_id=folder.wandb_id
+            )
+        run = Run(config, folder, parts, reporters, stop)
+        run.begin(saved, dropped)
+        code = Exit.FAILED
+        try:
+            code = run.go()
+        finally:
+            run.feed.close()
+            run.saving.close()
+            if reporters is not None:
+                reporters.close(int(code))
+        here.enter("parting")
+        process_group.barrier()
+        return int(code)

@@ -1,0 +1,86 @@
+"""What ranks must agree on before a run: who owns its folder, and which checkpoint it goes on from.
+
+Rank 0 alone looks and writes; what it finds wrong is raised on every rank with the same words, so that none is left waiting.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kd.checkpoint import checkpoint
+from kd.checkpoint.checkpoint import Checkpoint
+from kd.distributed import process_group
+from launcher.config.load import RunConfig
+from launcher.errors import LaunchError, RendezvousFailed, SharedError
+from launcher.process.standard_streams import say
+from launcher.run_folder.folder import RunFolder
+from launcher.training.rank_watch import is_lost_connection
+from stillhouse.errors import StillhouseError
+
+
+def meet(timeout_seconds: float) -> None:
+    """Join the other ranks. Raises RendezvousFailed when not all of them come."""
+    try:
+        process_group.start(timeout_seconds)
+    except RuntimeError as error:
+        if not is_lost_connection(error):  # no op, no memory, no thread: not the others' fault
+            raise
+        if process_group.world_size() == 1:
+            raise LaunchError(f"network: expected an interface that is up, for one rank too, got {error}; ip link set lo up") from None
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RendezvousFailed(
+            f"{place}: expected {process_group.world_size()} ranks to meet there within {timeout_seconds:.0f} s, got "
+            f"{' '.join(str(error).split())[:200]}; see that each was started, and that rank 0's host lets them in"
+        ) from None
+
+
+@contextmanager
+def open_folder(config: RunConfig) -> Iterator[RunFolder]:
+    """The run folder, owned by rank 0; when rank 0 cannot have it, every rank leaves with the same line."""
+    if process_group.rank() != 0:
+        agreed(lambda: None)
+        yield RunFolder(Path(config.run.folder))
+        return
+    opened = RunFolder.open(config)
+    folder = agreed(opened.__enter__)
+    error: BaseException | None = None
+    try:
+        yield folder
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        opened.__exit__(type(error) if error else None, error, None)
+
+
+def agreed(action: Callable[[], Any]) -> Any:
+    """What rank 0's action gives (None elsewhere); its error, in words, is raised on every rank."""
+    result, failed = None, ""
+    if process_group.rank() == 0:
+        try:
+            result = action()
+        except (StillhouseError, OSError) as error:
+            failed = str(error)
+    failed = process_group.from_rank_zero(failed)
+    if failed:
+        raise SharedError(failed)
+    return result
+
+
+def newest_checkpoint(folder: RunFolder, before: int | None = None) -> Checkpoint | None:
+    """The newest checkpoint that verifies, the same on every rank; rank 0 says what it passed over. before: of an update below it."""
+
+    def find() -> str:
+        found, passed_over = checkpoint.newest_good(folder.checkpoints, before)
+        for line in passed_over:
+            say(f"passed over: {line}")
+        if found is None and passed_over and before is None:
+            raise LaunchError(
+                f"{folder.checkpoints}: expected a usable checkpoint, got {len(passed_over)} damaged; restore one, or use another folder"
+            )
+        return found.folder.name if found is not None else ""
+
+    name = process_group.from_rank_zero(agreed(find) or "")
+    return checkpoint.read(folder.checkpoints / name) if name else None

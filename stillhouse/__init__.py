@@ -1,0 +1,1 @@
+"""The ground floor: what every room may use. Standard library only."""

@@ -1,0 +1,199 @@
+"""Threads, ranks and interruptions only cut the same updates differently."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_shards.errors import DataError
+from data_shards.stream.stream import Stream, StreamSettings
+from kd.batch import Batch
+from kd.training.settings import TrainSettings
+from launcher.training.batches import Feed, heldout_batches, to_batch
+
+GLOBAL, MICRO, WINDOW = 12, 2, 32
+TENSORS = ("input_ids", "labels", "positions", "segments", "windows")
+
+
+@pytest.fixture(scope="module")
+def stream(corpus) -> Stream:
+    return Stream(corpus.shards, "train", StreamSettings(window_tokens=WINDOW, lanes=4), GLOBAL)
+
+
+@pytest.fixture
+def make_feed(stream: Stream) -> Iterator[Any]:
+    """make_feed(workers=0, rank=0, world=1, update=0, micro=MICRO, ahead=2): a feed that the test need not close."""
+    made: list[Feed] = []
+
+    def make(workers: int = 0, rank: int = 0, world: int = 1, update: int = 0, micro: int = MICRO, ahead: int = 2) -> Feed:
+        train = TrainSettings(global_batch=GLOBAL, micro_batch=micro, updates=1, loader_workers=workers, prefetch_updates=ahead)
+        made.append(Feed(stream, train, rank=rank, world=world, update=update, windows=update * GLOBAL))
+        return made[-1]
+
+    yield make
+    for feed in made:
+        feed.close()
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in TENSORS) and (
+        (one.update, one.first_slot) == (other.update, other.first_slot)
+    )
+
+
+def equal(ours: list[list[Batch]], theirs: list[list[Batch]]) -> bool:
+    return all(
+        len(a) == len(b) and all(same(one, other) for one, other in zip(a, b, strict=True)) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def in_slots(batches: list[Batch], world: int) -> dict[int, tuple[Any, ...]]:
+    """Slot of the global batch -> the row there, as lists."""
+    rows = {}
+    for batch in batches:
+        for row in range(len(batch.windows)):
+            rows[batch.first_slot + world * row] = tuple(getattr(batch, name)[row].tolist() for name in TENSORS)
+    return rows
+
+
+def test_a_batch_holds_the_streams_rows_as_int64(stream: Stream):
+    rows = stream.batch(24, 0, 1, MICRO, 3)
+    batch = to_batch(rows, update=2)
+    for name in TENSORS:
+        tensor = getattr(batch, name)
+        assert tensor.dtype == torch.int64
+        assert np.array_equal(tensor.numpy(), getattr(rows, name))
+    assert (batch.update, batch.first_slot) == (2, 6)
+    assert {field.name for field in fields(Batch)} == {*TENSORS, "update", "first_slot"}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_threads_gives_the_same_batches_in_the_same_order(make_feed, stream: Stream, workers: int):
+    begin = stream.windows_per_epoch // GLOBAL - 5  # over the end of an epoch
+    plain = make_feed(update=begin)
+    expected = [plain.take() for _ in range(15)]
+    threaded = make_feed(workers, update=begin, ahead=workers + 1)
+    assert equal([threaded.take() for _ in range(15)], expected)
+
+
+def test_an_update_is_micro_batches_of_the_size_asked_for(make_feed):
+    for world, micro in ((1, 2), (1, 12), (2, 3), (3, 1)):
+        batches = make_feed(world=world, micro=micro).take()
+        assert [len(batch.windows) for batch in batches] == [micro] * (GLOBAL // world // micro)
+        assert [batch.update for batch in batches] == [0] * len(batches)
+
+
+@pytest.mark.parametrize(("world", "micro"), [(2, 3), (3, 2), (4, 1), (6, 2)])
+def test_the_ranks_batches_together_are_the_batch_of_one_rank(make_feed, world: int, micro: int):
+    one = make_feed(micro=GLOBAL)
+    ranks = [make_feed(workers=1, rank=rank, world=world, micro=micro) for rank in range(world)]
+    for _ in range(4):
+        together: dict[int, Any] = {}
+        for feed in ranks:
+            together |= in_slots(feed.take(), world)
+        assert together == in_slots(one.take(), 1)
+        assert sorted(together) == list(range(GLOBAL))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_starting_at_an_update_is_having_arrived_there(make_feed, workers: int):
+    arrived = make_feed(workers)
+    for _ in range(7):
+        arrived.take()
+    started = make_feed(workers, update=7)
+    assert started.windows == arrived.windows == 7 * GLOBAL
+    for expected_update in (7, 8, 9):
+        ours, theirs = started.take(), arrived.take()
+        assert equal([ours], [theirs])
+        assert ours[0].update == expected_update
+    assert started.windows == 10 * GLOBAL
+
+
+def test_the_cursor_counts_what_was_taken_not_what_was_fetched(make_feed, stream: Stream, monkeypatch: pytest.MonkeyPatch):
+    fetched: list[int] = []
+    read = Stream.batch
+    monkeypatch.setattr(Stream, "batch", lambda self, start, *rest: fetched.append(start) or read(self, start, *rest))
+    feed = make_feed(workers=2, ahead=4)
+    assert feed.windows == 0
+    feed.take()
+    end = time.monotonic() + 10
+    while len(set(fetched)) < 4 and time.monotonic() < end:
+        time.sleep(0.005)
+    assert set(fetched) == {0, 12, 24, 36}
+    assert feed.windows == GLOBAL
+    feed.close()
+    assert feed.windows == GLOBAL
+
+
+def test_no_more_is_fetched_ahead_than_asked_for(make_feed, monkeypatch: pytest.MonkeyPatch):
+    fetched: set[int] = set()
+    read = Stream.batch
+    monkeypatch.setattr(Stream, "batch", lambda self, start, *rest: fetched.add(start) or read(self, start, *rest))
+    feed = make_feed(workers=3, ahead=1)
+    feed.take()
+    feed.take()
+    time.sleep(0.05)
+    assert fetched == {0, 12}
+
+
+def test_waiting_is_counted_and_the_clock_can_be_set_back(make_feed, monkeypatch: pytest.MonkeyPatch):
+    read = Stream.batch
+
+    def slow(self: Stream, start: int, *rest: int) -> Any:
+        time.sleep(0.01)
+        return read(self, start, *rest)
+
+    monkeypatch.setattr(Stream, "batch", slow)
+    feed = make_feed(micro=GLOBAL)
+    feed.take()
+    feed.take()
+    assert feed.waited_seconds >= 0.02
+    feed.waited_seconds = 0.0
+    feed.take()
+    assert feed.waited_seconds >= 0.01
+
+
+def test_an_error_of_a_thread_arrives_where_the_batch_is_taken(make_feed, monkeypatch: pytest.MonkeyPatch):
+    def broken(self: Stream, start: int, *rest: int) -> Any:
+        raise DataError("train-000001.tar: expected a good shard, got none; bring it back")
+
+    monkeypatch.setattr(Stream, "batch", broken)
+    with pytest.raises(DataError, match=r"train-000001\.tar"):
+        make_feed(workers=1).take()
+
+
+def test_closing_ends_the_threads_and_may_be_done_twice(make_feed):
+    feed = make_feed(workers=2)
+    feed.take()
+    assert any(thread.name.startswith("feed") for thread in threading.enumerate())
+    feed.close()
+    feed.close()
+    assert not any(thread.name.startswith("feed") for thread in threading.enumerate())
+
+
+def test_heldout_batches_are_every_window_once_in_order(corpus):
+    heldout = Stream(corpus.shards, "heldout", StreamSettings(window_tokens=WINDOW), 1)
+    batches = list(heldout_batches(heldout, 4, None))
+    assert torch.cat([batch.windows for batch in batches]).tolist() == list(range(heldout.windows_per_epoch))
+    again = list(heldout_batches(heldout, 4, None))
+    assert equal([batches], [again])
+    assert all(batch.predicted.any() for batch in batches)
+
+
+def test_heldout_batches_of_ranks_are_disjoint_and_complete(corpus):
+    heldout = Stream(corpus.shards, "heldout", StreamSettings(window_tokens=WINDOW), 1)
+    whole = list(heldout_batches(heldout, 4, None))
+    parts = [list(heldout_batches(heldout, 4, None, rank=rank, world=2)) for rank in range(2)]
+    assert equal([whole[0::2], whole[1::2]], parts)
+
+
+@pytest.mark.parametrize(("windows", "batch", "world", "count"), [(8, 4, 1, 2), (9, 4, 1, 2), (8, 4, 2, 1), (1, 4, 2, 1), (8, 8, 1, 1)])
+def test_a_limit_of_heldout_windows_is_whole_batches_a_rank(corpus, windows: int, batch: int, world: int, count: int):
+    heldout = Stream(corpus.shards, "heldout", StreamSettings(window_tokens=WINDOW), 1)
+    whole = list(heldout_batches(heldout, batch, None, world=world))
+    assert equal([list(heldout_batches(heldout, batch, windows, world=world))], [whole[:count]])
