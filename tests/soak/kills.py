@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runs")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from fork_server import Forked, ForkServer  # noqa: E402
 from run_lines import free_port, train_lines  # noqa: E402
@@ -47,6 +47,7 @@ class Soak:
         self.starts += 1
         port = str(free_port())
         argv = [
+            "launcher/run.py",
             "--config",
             "tiny",
             f"run.folder={run}",
@@ -54,7 +55,15 @@ class Soak:
             f"teacher.model={self.school.teacher}",
             *SETTINGS,
         ]
-        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        meeting = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "WANDB_SILENT": "true",
+            "NO_COLOR": "1",
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         return [
             self.server.start(argv, meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, self.log(rank), self.folder) for rank in (0, 1)
         ]

@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runs"), str(ROOT / "tests" / "slurm")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from cluster import ENDED, Cluster, running, what_it_lacks  # noqa: E402
 from run_lines import train_lines  # noqa: E402
