@@ -18,7 +18,6 @@ from launcher.commands.arguments import TRAIN_EXAMPLE, Parser, add_train
 from launcher.errors import RankEnvironmentError
 from launcher.process.error_exit import guarded
 from launcher.process.signals import Exit
-from launcher.process.standard_streams import say
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher.process import network  # noqa: PLC0415
 
     network.choose_interface()
-    preflight.prepare_extensions(say)
     from launcher.training import session  # noqa: PLC0415
 
     return session.main(config, resume=arguments.resume)

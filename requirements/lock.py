@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 HERE = Path(__file__).resolve().parent
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
-BUILD = ("setuptools", "ninja", "py-cpuinfo", "packaging")  # what building deepspeed and this package needs
+BUILD = ("setuptools", "py-cpuinfo", "packaging")  # what building deepspeed and this package needs
 BY_MACHINE = ("torch",)
 SDISTS = ("deepspeed",)
 

@@ -108,17 +108,8 @@ export MASTER_ADDR MASTER_PORT
 # torch's own monitor must not end a process before the trainer has named the lost rank.
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN} TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC=${TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC:-3600}
 
-# Compiled ops are private to this start of this job on this node, unless TORCH_EXTENSIONS_DIR is set: a job killed while it compiles leaves a
-# lock that the next one would meet. Copies of remote shards are the node's, and stay for the next job.
-local=${STILLHOUSE_LOCAL:-${TMPDIR:-/tmp}}
-export STILLHOUSE_OPS="$local/stillhouse-ops-$SLURM_JOB_ID-$STILLHOUSE_START"
-[ -z "${STILLHOUSE_LOCAL:-}" ] || [[ " $* " == *" data.cache_folder="* ]] || set -- "$@" "data.cache_folder=$local/stillhouse-shards-$(id -u)"
-# shellcheck disable=SC2016  # expands on each node
-clean() { # on the other nodes only while Slurm still starts steps: not after a scancel
-  rm -rf "$STILLHOUSE_OPS"-*
-  timeout 30 env -u SLURM_HOSTFILE srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
-    --cpus-per-task=1 bash -c 'rm -rf "$STILLHOUSE_OPS-$SLURM_NODEID"' >/dev/null 2>&1 || true
-}
+# Copies of remote shards lie on the node's own storage and stay there for the next job.
+[ -z "${STILLHOUSE_LOCAL:-}" ] || [[ " $* " == *" data.cache_folder="* ]] || set -- "$@" "data.cache_folder=$STILLHOUSE_LOCAL/stillhouse-shards-$(id -u)"
 
 echo "job $SLURM_JOB_ID, start $STILLHOUSE_START: $SLURM_NTASKS ranks on $SLURM_JOB_NODELIST, $MASTER_ADDR:$MASTER_PORT, $python"
 
@@ -128,7 +119,6 @@ echo "job $SLURM_JOB_ID, start $STILLHOUSE_START: $SLURM_NTASKS ranks on $SLURM_
 # shellcheck disable=SC2016,SC2086  # the step expands its own variables; flags and prefix are split into words
 srun --kill-on-bad-exit=1 $layout ${SRUN_FLAGS:-} bash -c '
   export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID
-  export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$STILLHOUSE_OPS-$SLURM_NODEID}
   here=${SLURM_TASKS_PER_NODE:-1}; here=${here%%[!0-9]*}; cores=$(nproc)
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-$((cores / here > 0 ? cores / here : 1))}}
   if [ "$RANK" != 0 ]; then
@@ -171,7 +161,6 @@ if [ "$code" != 0 ] && [ "$code" != 75 ]; then # show the messages of the other 
   tail -q -n 20 "$STILLHOUSE_LOGS"/rank-*.log 2>/dev/null | grep '^stillhouse:' | sort -u | head -n 20 || true
 fi
 echo "job $SLURM_JOB_ID: the trainer left with $code$who"
-clean
 
 # 75: saved after a signal. After a user's scancel the job is no longer RUNNING, and is not requeued.
 if [[ " ${STILLHOUSE_REQUEUE_ON:-75} " == *" $code "* ]] && ask -o show job "$task" | grep -q 'JobState=RUNNING '; then

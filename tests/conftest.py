@@ -3,24 +3,14 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fork_server import HELPERS, ROOT, ForkServer
+from run_lines import free_port
 from xdist.scheduler import LoadScopeScheduling
-
-from launcher.process.extensions import VARIABLE, extensions_folder, prepare_extensions
-
-
-@pytest.fixture(scope="session")
-def compiled() -> str:
-    """The folder with DeepSpeed's communication op, compiled once for all tests: TORCH_EXTENSIONS_DIR of child processes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, os.environ.get(VARIABLE, ""))  # restored afterwards: other tests look at what a run does without it
-        folder = str(extensions_folder())
-        prepare_extensions()
-    return folder
 
 
 class Quota:
@@ -58,6 +48,49 @@ def quota(tmp_path: Path) -> Iterator[Quota]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Processes without the seconds that importing takes."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def run_ranks(tmp_path: Path, fork_server: ForkServer) -> Callable[..., str]:
+    """run_ranks(ranks, script, *arguments): a script on so many processes of one gloo group; their output, if all end well.
+
+    script: a path, or the name of one in tests/helpers.
+    """
+
+    def run(ranks: int, script: str | Path, *arguments: object, timeout_seconds: float = 240.0) -> str:
+        shared = {
+            **os.environ,
+            "WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [str(script if isinstance(script, Path) else HELPERS / f"{script}.py"), *map(str, arguments)]
+        logs = [tmp_path / f"output-{rank}.log" for rank in range(ranks)]
+        processes = [
+            fork_server.start(command, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, log, tmp_path)
+            for rank, log in enumerate(logs)
+        ]
+        try:
+            codes = [process.wait(timeout_seconds) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        text = "\n".join(log.read_text(errors="replace") for log in logs)
+        assert codes == [0] * ranks, f"exit codes {codes}\n{text}"
+        return text
+
+    return run
+
+
 class Scheduling(LoadScopeScheduling):
     """Each test goes to the next free worker, but for those that share one cluster, or a count."""
 
@@ -69,3 +102,9 @@ class Scheduling(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     return Scheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -79,7 +79,6 @@ class TensorParallelTeacher(Teacher):
                 replace_with_kernel_inject=False,  # wrong outputs for padded encoders (DeepSpeed #1466, #3960)
                 injection_policy={type(encoder.layer_modules[0]): rows},
             )
-        _sum_by_the_process_group()
 
     def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
         """See Teacher."""
@@ -121,17 +120,6 @@ def gather_heads(states: Tensor) -> Tensor:
     parts = [torch.empty_like(states, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, states.contiguous())
     return torch.cat(parts, dim=-1)
-
-
-def _sum_by_the_process_group() -> None:
-    """On CPUs, keep DeepSpeed's inference from its shared-memory sum.
-
-    Seen in 0.19.8: the kernel is used even where it was never set up, which is whenever LOCAL_SIZE is not the number of ranks
-    (torchrun, srun, several hosts), and the process dies of a segmentation fault. At level 0 it uses the process group.
-    """
-    backend = deepspeed.comm.comm.cdb
-    if hasattr(backend, "shm_vector_kernel_level"):
-        backend.shm_vector_kernel_level = 0
 
 
 def check_split(settings: TeacherSettings, ranks: int) -> None:

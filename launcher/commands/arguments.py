@@ -197,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("run", nargs="?", default=None, metavar="RUN", help="a run folder; without it: this machine")
     doctor.add_argument("--folder", default="runs", metavar="FOLDER", help="where runs will be kept: its disk is tried (runs)")
     doctor.add_argument("--shards", default=None, metavar="FOLDER", help="shards that will be read")
-    doctor.add_argument("--clear-locks", action="store_true", help="remove compile locks that a killed build left")
+    doctor.add_argument("--clear-locks", action="store_true", help=argparse.SUPPRESS)
     doctor.add_argument("--json", action="store_true", help="answer as JSON")
     replay = verbs.add_parser(
         "wandb-replay",

@@ -23,7 +23,6 @@ from launcher.errors import LaunchError
 from launcher.evaluation import evaluate
 from launcher.planning.phases import plan_phases, settled_objectives
 from launcher.planning.plan import meta_model, meta_student
-from launcher.process import preflight
 from launcher.process.signals import Exit
 from launcher.reporting.console import Listened
 from launcher.run_folder.folder import owned
@@ -74,7 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
             state = "done" if link.job.done else f"{link.job.updates_done} of {link.job.updates} updates done"
             console.print(f"{link.name}: {state}, teacher {teacher}, in {link.job.folder}", soft_wrap=True, highlight=False)
         return Exit.DONE
-    preflight.prepare_extensions(lambda text: console.print(text, soft_wrap=True))
     root.mkdir(parents=True, exist_ok=True)
     with owned(root):
         return _go(links, root, arguments.ranks, console)

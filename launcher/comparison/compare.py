@@ -31,7 +31,6 @@ from launcher.config.load import RunConfig
 from launcher.errors import LaunchError
 from launcher.evaluation.scoring import Scorer, learning_seconds
 from launcher.planning.plan import make_plan
-from launcher.process import preflight
 from launcher.process.signals import Exit
 from launcher.reporting.console import Listened, duration
 from launcher.run_folder.folder import owned
@@ -99,7 +98,6 @@ class Comparing:
     def go(self) -> int:
         """Everything that is not done yet."""
         self.say(f"[bold]{self.settings_line()}[/bold]")
-        preflight.prepare_extensions(lambda text: self.console.print(text, soft_wrap=True))
         self.root.mkdir(parents=True, exist_ok=True)
         with owned(self.root):
             settings.settle(self.root, self.base)

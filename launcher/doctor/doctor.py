@@ -16,6 +16,8 @@ from launcher.redaction import redacted
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, print, and leave with 1 if anything is bad."""
+    if arguments.clear_locks:
+        print("stillhouse: --clear-locks: has no effect, because nothing is compiled any more; leave it out", file=sys.stderr)
     if arguments.run is not None:
         return report(list(run_health.health(Path(arguments.run))), arguments.json)
     rank = rank_bandwidth.place().get("RANK", "0")
@@ -37,12 +39,9 @@ def checks(arguments: argparse.Namespace) -> dict[str, Callable[[], Iterable[Fin
     """Everything there is to look at, in order."""
     looks: dict[str, Callable[[], Iterable[Finding]]] = {
         "software": machine.software,
-        "compiler": machine.compiler,
         "processor": machine.processor,
         "memory": machine.memory,
         "GPUs": machine.accelerators,
-        "DeepSpeed's op": machine.compiled_op,
-        "compile locks": partial(machine.locks, arguments.clear_locks),
         "ranks": services.ranks,
         "names": services.names,
         "disk": partial(disk.run_storage, Path(arguments.folder)),

@@ -1,13 +1,11 @@
-"""The machine under a run, looked at for `stillhouse doctor`: software, compiler, processor, memory, GPUs, stale compile locks."""
+"""The machine under a run, looked at for `stillhouse doctor`: software, processor, memory, GPUs."""
 
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
-import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -17,13 +15,11 @@ import torch
 
 from kd.distributed import process_group
 from launcher.doctor.findings import Finding, bad, good, warning
-from launcher.process import extensions, preflight
+from launcher.process import preflight
 from launcher.reporting.console import size
 
 CARED_FOR = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "arm_bf16")
 SMALL_SHARED_MEMORY = 1 << 28
-LOCK_SECONDS = 10.0  # a younger lock may be that of a build that has just begun
-PROGRAM = "#include <Python.h>\n#include <vector>\nint main() { return std::vector<int>(3).size() == 3 ? 0 : 1; }\n"
 
 
 def software() -> Iterator[Finding]:
@@ -45,30 +41,6 @@ def software() -> Iterator[Finding]:
         yield bad("packages", ", ".join(wrong), f"{sys.executable} -m pip install the versions in brackets, or make .venv")
     else:
         yield good("packages", f"all {len(preflight.PACKAGES)} as known to work; torch {torch.__version__}")
-
-
-def compiler() -> Iterator[Finding]:
-    """Whether a C++ program with Python's headers compiles here: DeepSpeed builds an op with it on CPUs."""
-    name = os.environ.get("CXX", "c++")
-    if shutil.which(name) is None:
-        yield bad("compiler", f"no {name} on the PATH", "install g++, or set CXX")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "program.cpp"
-        source.write_text(PROGRAM, encoding="utf-8")
-        command = [name, "-std=c++20", f"-I{sysconfig.get_paths()['include']}", "-c", str(source), "-o", str(source.with_suffix(".o"))]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        first = next((line.strip() for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")
-        yield bad("compiler", first[:200], "install g++ 11 or later and python3-dev")
-    else:
-        version = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout.splitlines()
-        yield good("compiler", f"compiles with Python's headers: {version[0] if version else name}")
-    beside = Path(sys.executable).parent / "ninja"
-    if shutil.which("ninja") or beside.exists():
-        yield good("ninja", shutil.which("ninja") or str(beside))
-    else:
-        yield bad("ninja", "none", f"{sys.executable} -m pip install ninja")
 
 
 def processor() -> Iterator[Finding]:
@@ -125,32 +97,6 @@ def accelerators() -> Iterator[Finding]:
         version = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.split("\n")[0]
     nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else "none"
     yield good("GPUs", f"{held}; driver {version or 'unknown'}, CUDA {torch.version.cuda}, NCCL {nccl}")
-
-
-def compiled_op() -> Iterator[Finding]:
-    """Whether DeepSpeed's op is there."""
-    folder = extensions.extensions_folder()
-    if extensions.is_ready(folder):
-        yield good("DeepSpeed's op", f"compiled, in {folder}")
-    else:
-        yield good("DeepSpeed's op", f"not yet compiled; the first run does it in half a minute, in {folder}")
-
-
-def locks(clear: bool) -> Iterator[Finding]:
-    """Locks of torch's builds that no process holds open: every later start would wait for them for ever. clear: remove them."""
-    roots = {extensions.extensions_folder(), extensions.private_folder(), Path.home() / ".cache" / "torch_extensions"}
-    found = sorted({lock.resolve() for root in roots if root.is_dir() for lock in root.glob("**/lock")})
-    stale = [lock for lock in found if time.time() - lock.stat().st_mtime > LOCK_SECONDS and extensions.holder(lock) is None]
-    if not stale:
-        held = f"; {len(found)} held by builds at work" if found else ""
-        yield good("compile locks", f"none that a killed build left{held}")
-        return
-    for lock in stale:
-        if clear:
-            lock.unlink(missing_ok=True)
-            yield good("compile locks", f"removed {lock}")
-        else:
-            yield bad("compile locks", f"{lock}: left by a killed build", "stillhouse doctor --clear-locks, if no other host builds there")
 
 
 def _cgroup_limit() -> int | None:

@@ -26,7 +26,7 @@ from stillhouse.files import ROOT
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)  # a disk's troubles, not a program's
 MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EACCES, errno.EPERM)  # a user's paths
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EFBIG)  # limits on a process: open files, threads, size of files
-PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME", "TORCH_EXTENSIONS_DIR", "STILLHOUSE_CACHE", "STILLHOUSE_LOGS")
+PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME", "STILLHOUSE_CACHE", "STILLHOUSE_LOGS")
 MAX_BYTES = 1 << 20  # of a file that is searched for paths
 
 

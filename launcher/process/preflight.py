@@ -1,6 +1,6 @@
 """What can be known to be wrong before anything heavy is imported: packages, folders, ports. Needs nothing but Python itself.
 
-Everything raises LaunchError with the one line to print. What DeepSpeed has to compile is launcher/process/extensions.py.
+Everything raises LaunchError with the one line to print.
 """
 
 import codecs
@@ -11,7 +11,6 @@ import re
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -104,15 +103,6 @@ def check_port(address: str, port: int) -> None:
             advice = "choose another: deepspeed --master_port N …, or MASTER_PORT=N with torchrun and srun"
             got = f"one taken by {_listener(port)}" if error.errno == errno.EADDRINUSE else _reason(error)
             raise LaunchError(f"{address}:{port}: expected a free port for the ranks to meet at, got {got}; {advice}") from None
-
-
-def prepare_extensions(say: Callable[[str], None]) -> None:
-    """See launcher.process.extensions.prepare_extensions."""
-    try:
-        from launcher.process import extensions  # noqa: PLC0415 (it needs packages that check_packages has to see first)
-    except ImportError as error:
-        raise LaunchError(f"{error.name}: expected the package, got none; {sys.executable} -m pip install {error.name}") from None
-    extensions.prepare_extensions(say)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -46,7 +46,6 @@ from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import phases_of
 from kd.training.settings import TrainSettings
 from kd.training.trainer import Trainer
-from launcher.process.extensions import extensions_folder, prepare_extensions
 from launcher.training.batches import Feed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,8 +214,6 @@ def main() -> None:
         print(json.dumps(measure(arguments.way, Path(arguments.folder), arguments.updates, arguments.warmup)))
         return
 
-    prepare_extensions()
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions_folder())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)

@@ -1,9 +1,5 @@
 """Tiny encoders with visible random weights, as folders and as Encoder objects, and a packed batch for them."""
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,38 +185,3 @@ def tiny_batch() -> Batch:
     ids = torch.Generator().manual_seed(3)
     documents = [torch.randint(5, VOCABULARY, (n,), generator=ids).tolist() for n in (9, 10, 5, 11, 6)]
     return pack([documents[:3], documents[3:]], columns=24)
-
-
-@pytest.fixture
-def run_ranks(tmp_path: Path, compiled: str) -> Callable[..., str]:
-    """run_ranks(ranks, script, *arguments): the script on so many processes of one gloo group; their output, if all end well."""
-
-    def run(ranks: int, script: Path, *arguments: object, timeout_seconds: float = 240.0) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        shared = {
-            "WORLD_SIZE": str(ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "TORCH_EXTENSIONS_DIR": compiled,
-        }
-        processes, outputs = [], [tmp_path / f"output-{rank}.log" for rank in range(ranks)]
-        for rank, output in enumerate(outputs):
-            with output.open("wb") as log:
-                command = [sys.executable, str(script), *map(str, arguments)]
-                environment = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment))
-        try:
-            codes = [process.wait(timeout=timeout_seconds) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-        text = "\n".join(output.read_text(errors="replace") for output in outputs)
-        assert codes == [0] * ranks, f"exit codes {codes}\n{text}"
-        return text
-
-    return run

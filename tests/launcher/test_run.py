@@ -13,7 +13,6 @@ import pytest
 from launcher.config import load as config
 from launcher.config.load import RunConfig
 from launcher.errors import LaunchError
-from launcher.process import preflight
 from launcher.process.error_exit import guarded
 from launcher.run import run
 from launcher.training import session
@@ -23,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunConfig, bool]]:
-    """What would have been trained: the doors in front of it are real, but for what DeepSpeed compiles."""
+    """What would have been trained: the doors in front of it are real."""
     calls: list[tuple[RunConfig, bool]] = []
 
     def main(made: RunConfig, resume: bool = False) -> int:
@@ -31,7 +30,6 @@ def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunCon
         return 75
 
     monkeypatch.setattr(session, "main", main)
-    monkeypatch.setattr(preflight, "prepare_extensions", lambda say: None)
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
     return calls
 

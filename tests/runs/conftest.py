@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -62,20 +62,11 @@ class Started:
             process.wait()
 
 
-@pytest.fixture(scope="session")
-def fork_server(compiled: str) -> Iterator[ForkServer]:
-    """Ranks without the seconds that importing takes, for the tests that start many."""
-    server = ForkServer()
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def start(school: School, tmp_path: Path, compiled: str, fork_server: ForkServer) -> Callable[..., Started]:
-    """start(folder, *settings, ranks=1, config="tiny", limit=None): launcher/run.py on so many ranks, as torchrun or srun would.
+def start(school: School, tmp_path: Path, fork_server: ForkServer) -> Callable[..., Started]:
+    """start(folder, *settings, ranks=1, config="tiny"): launcher/run.py on so many ranks, as torchrun or srun would.
 
-    limit: called in each process before it starts (preexec_fn). roots: ranks that run another copy of the project. verb: of `stillhouse`,
-    instead of a run.
+    limits, constants: see ForkServer.start. roots: ranks that run another copy of the project. verb: of `stillhouse`, instead of a run.
     """
     started: list[Started] = []
 
@@ -85,7 +76,8 @@ def start(school: School, tmp_path: Path, compiled: str, fork_server: ForkServer
         ranks: int = 1,
         config: str = "tiny",
         arguments: tuple[str, ...] = (),
-        limit: Any = None,
+        limits: Mapping[str, int] = MappingProxyType({}),
+        constants: Mapping[str, float] = MappingProxyType({}),
         roots: Mapping[int, Path] = MappingProxyType({}),
         verb: str | None = None,
     ) -> Started:
@@ -97,18 +89,18 @@ def start(school: School, tmp_path: Path, compiled: str, fork_server: ForkServer
         port = free_port()
         for rank in range(ranks):
             log = tmp_path / f"{folder.name}-{len(started)}-{rank}.log"
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "NO_COLOR": "1", "TORCH_EXTENSIONS_DIR": compiled}
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "NO_COLOR": "1"}
             if ranks > 1:
                 environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             words = ["--config", config, *base, *settings, *arguments]
-            if limit is None and not roots:
-                processes.append(fork_server.start(words, environment, log, tmp_path, verb))
+            if rank not in roots:
+                door = ["stillhouse", verb] if verb else ["launcher/run.py"]
+                processes.append(fork_server.start([*door, *words], environment, log, tmp_path, limits, constants))
             else:
-                command = [sys.executable, str(roots.get(rank, ROOT) / "launcher" / "run.py"), *words]
+                command = [sys.executable, str(roots[rank] / "launcher" / "run.py"), *words]
                 with log.open("wb") as file:
-                    started_by = {"stdout": file, "stderr": subprocess.STDOUT, "env": environment, "cwd": tmp_path}
-                    processes.append(subprocess.Popen(command, preexec_fn=limit, **started_by))
+                    processes.append(subprocess.Popen(command, stdout=file, stderr=file, env=environment, cwd=tmp_path))
             logs.append(log)
         started.append(Started(processes, logs, folder))
         return started[-1]

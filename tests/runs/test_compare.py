@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fork_server import ForkServer
 from run_lines import lines, train_lines
 
 from launcher.commands.arguments import parser
-from launcher.comparison import chain, compare
+from launcher.comparison import chain, compare, jobs
 from launcher.process.signals import CAUGHT, Exit
 from launcher.run_folder.metrics_file import last_train_line
 
@@ -49,7 +51,13 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def words(school, compiled: str, tmp_path: Path):
+def forked_jobs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
+    """The runs that this process starts are forked. Those of a process of its own (test_a_chain…) are started as users start them."""
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=fork_server.popen))
+
+
+@pytest.fixture
+def words(school, tmp_path: Path):
     """words(verb, text, *arguments): the command line of a verb on a file with that text, everything in the test's folder."""
 
     def make(verb: str, text: str, *arguments: str) -> list[str]:
@@ -61,7 +69,7 @@ def words(school, compiled: str, tmp_path: Path):
     return make
 
 
-def test_a_comparison_at_equal_time_reports_what_its_runs_did_and_does_nothing_twice(words, tmp_path, capsys):
+def test_a_comparison_at_equal_time_reports_what_its_runs_did_and_does_nothing_twice(words, forked_jobs, tmp_path, capsys):
     arguments = parser().parse_args(words("compare", COMPARISON, "--budget", "time", "--jobs", "2"))
     assert compare.run(arguments) == Exit.DONE
     shown = capsys.readouterr().out
@@ -94,7 +102,9 @@ def test_a_comparison_at_equal_time_reports_what_its_runs_did_and_does_nothing_t
     assert "0 of 2 runs to do" in capsys.readouterr().out
 
 
-def test_a_chain_that_is_stopped_goes_on_in_its_link_and_is_measured_against_the_first_teacher(words, tmp_path, school, capsys):
+def test_a_chain_that_is_stopped_goes_on_in_its_link_and_is_measured_against_the_first_teacher(
+    words, forked_jobs, tmp_path, school, capsys
+):
     half, quarter = tmp_path / "mine" / "half", tmp_path / "mine" / "quarter"
     command = [sys.executable, "-m", "launcher.cli", *words("chain", CHAIN)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

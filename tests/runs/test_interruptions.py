@@ -3,7 +3,6 @@
 import math
 import os
 import random
-import resource
 import shutil
 import signal
 from pathlib import Path
@@ -125,10 +124,7 @@ def test_a_disk_that_fills_up_while_saving_leaves_the_last_good_checkpoint_and_s
     good = {path.name for path in (folder / "checkpoints").glob("update-*")}
     assert good
 
-    def files_of_at_most_100_kb() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-
-    full = start(folder, *SETTINGS, ranks=2, limit=files_of_at_most_100_kb)
+    full = start(folder, *SETTINGS, ranks=2, limits={"RLIMIT_FSIZE": 100_000})
     assert full.wait() == [1, 1], full.output
     failed = [line for line in lines(folder, "event") if line["event"] == "checkpoint_failed"]
     assert failed

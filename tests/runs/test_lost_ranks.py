@@ -11,8 +11,17 @@ import psutil
 import pytest
 from run_lines import lines
 
+from kd.checkpoint.checkpoint import TEMPORARY
+from stillhouse.files import temporary_path
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
+HASTY = {
+    "launcher.training.rank_watch.BEAT_SECONDS": 0.25,
+    "launcher.training.rank_watch.GRACE_SECONDS": 1.0,
+    "launcher.training.stragglers.AT_LEAST_SECONDS": 0.25,
+}
+"""A quarter of what a user waits for."""
 LONG = ("train.updates=100000", "checkpoint.every_updates=20", "report.every_updates=20", "evaluate.every_updates=null")
 
 
@@ -22,8 +31,8 @@ def said(log: Path) -> list[str]:
 
 
 def test_a_slow_rank_is_named_and_one_that_hangs_ends_the_run_on_every_rank(start, tmp_path):
-    """Ten times slower: stopped for nine tenths of the time. Then stopped for good: named within timeout_seconds and ten more."""
-    run = start(tmp_path / "run", *LONG, "train.timeout_seconds=4", ranks=2)
+    """Ten times slower: stopped for nine tenths of the time. Then stopped for good: named within timeout_seconds and GRACE_SECONDS more."""
+    run = start(tmp_path / "run", *LONG, "train.timeout_seconds=1", "report.every_updates=5", ranks=2, constants=HASTY)
     run.wait_for_update(20)
     slow = run.processes[1].pid
     end = time.monotonic() + 60
@@ -50,15 +59,17 @@ def test_a_slow_rank_is_named_and_one_that_hangs_ends_the_run_on_every_rank(star
 
 def test_a_disk_that_takes_longer_than_the_timeout_is_waited_for(start, tmp_path):
     """A pipe in the place of a file: who opens it waits for a reader. Afterwards it cannot be synced, which is a failed checkpoint."""
-    run = start(tmp_path / "run", *LONG, "train.timeout_seconds=3", ranks=2)
-    pipe = run.folder / "checkpoints" / ".writing-latest"
+    run = start(tmp_path / "run", *LONG, "train.timeout_seconds=1", ranks=2, constants=HASTY)
+    pipe = temporary_path(run.folder / "checkpoints" / f"{TEMPORARY}latest")
     while not [line for line in lines(run.folder, "event") if line["event"] == "checkpoint"]:
         assert all(process.poll() is None for process in run.processes), run.output
         time.sleep(0.005)
     os.mkfifo(pipe)
-    time.sleep(12)
+    time.sleep(4)  # a rank that is waited for in vain is left after 1 s, 1 s to look again, and 1 s for its last words
     assert [process.poll() for process in run.processes] == [None, None], run.output
     before = len(lines(run.folder, "train"))
+    time.sleep(0.5)
+    assert len(lines(run.folder, "train")) == before, "the pipe did not stop the run"
     with pipe.open("rb"):
         run.wait_for_update(20 * (before + 3))
     assert "checkpoint_failed" in [line["event"] for line in lines(run.folder, "event")], run.output
@@ -81,7 +92,7 @@ def test_a_rank_without_memory_says_what_it_asked_for_and_all_leave(start, tmp_p
 
 def test_ranks_with_other_code_or_other_data_are_refused_with_the_difference(start, tmp_path, monkeypatch):
     other = tmp_path / "other"
-    for room in ("kd", "data_shards", "launcher", "configs"):
+    for room in ("stillhouse", "kd", "data_shards", "launcher", "configs"):
         shutil.copytree(ROOT / room, other / room)
     with (other / "kd" / "batch.py").open("a") as file:
         file.write("\n# changed\n")

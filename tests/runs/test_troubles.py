@@ -23,7 +23,6 @@ from kd.distributed import process_group
 from kd.training.trainer import Trainer
 from launcher.config import load as configuration
 from launcher.errors import LaunchError, SharedError
-from launcher.process.extensions import prepare_extensions
 from launcher.process.signals import StopFlag
 from launcher.training import checkpoints, session
 
@@ -47,7 +46,6 @@ def one_process() -> Iterator[None]:
     """A world of one that outlives each run; DeepSpeed keeps it for good."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
-    prepare_extensions(lambda text: None)
     yield
     for name in names:
         os.environ.pop(name, None)

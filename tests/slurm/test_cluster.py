@@ -71,10 +71,7 @@ def test_a_preempted_job_saves_is_requeued_and_goes_on_also_when_a_rank_does_not
     assert slurm.wait(urgent)["JobState"] == "COMPLETED"
     facts = slurm.wait(number)
     assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), log_of(stand_in, number)
-    before, after = facts_of(stand_in, start=0), facts_of(stand_in, start=1)
-    assert [rank["RANK"] for rank in after] == ["0", "1", "2", "3"]
-    assert not Path(before[0]["TORCH_EXTENSIONS_DIR"]).exists()
-    assert before[0]["TORCH_EXTENSIONS_DIR"] != after[0]["TORCH_EXTENSIONS_DIR"], "a stale compile lock stays behind"
+    assert [rank["RANK"] for rank in facts_of(stand_in, start=1)] == ["0", "1", "2", "3"]
 
 
 def test_a_step_whose_daemon_was_killed_is_not_waited_for_for_ever(slurm: Any, stand_in: Path):

@@ -24,9 +24,6 @@ def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path)
         ("4", "198.51.100.11", str(20000 + int(number)))
     }
     assert {tuple(rank["argv"]) for rank in ranks} == {("--config", "x.yaml", "run.name=two words", "a=[1, 2]")}
-    folders = {Path(rank["TORCH_EXTENSIONS_DIR"]) for rank in ranks}
-    assert len(folders) == 2, "compiled ops are a node's own"
-    assert not any(folder.exists() for folder in folders), "and are gone with the job"
 
 
 @pytest.mark.parametrize("words", [("code=7",), ("code=7", "fails=2")], ids=["all ranks", "one rank"])

@@ -13,8 +13,6 @@ from safetensors.torch import load_file
 from school import make_school
 from stand_in import ROOT, SCRIPT
 
-from launcher.process.extensions import extensions_folder, prepare_extensions
-
 pytestmark = pytest.mark.slow
 ADDRESS = {"node1": "198.51.100.11", "node2": "198.51.100.12"}
 
@@ -24,7 +22,6 @@ def train(slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
     """train(name): the number of a job of two ranks on node1 and node2, and its run folder."""
     folder = tmp_path_factory.mktemp("faults")
     school = make_school(folder)
-    prepare_extensions()  # or each host would compile for a minute
 
     def submit(name: str) -> tuple[str, Path]:
         settings = [
@@ -39,7 +36,6 @@ def train(slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
         ]
         environment = {
             "STILLHOUSE_PYTHON": sys.executable,
-            "TORCH_EXTENSIONS_DIR": str(extensions_folder()),
             "STILLHOUSE_REQUEUE_ON": "75 76",
             "OMP_NUM_THREADS": "1",
         }

@@ -50,11 +50,11 @@ def ssh(slurm: Any, tmp_path: Path) -> Iterator[None]:
         slurm.run("on", node, "bash", "-c", "pkill -x sshd; umount /etc/ssh/ssh_config /run")
 
 
-def test_a_hostfile_starts_a_rank_on_each_host_with_every_word_as_it_was_typed(slurm: Any, ssh: None, compiled: str, tmp_path: Path):
+def test_a_hostfile_starts_a_rank_on_each_host_with_every_word_as_it_was_typed(slurm: Any, ssh: None, tmp_path: Path):
     school = make_school(tmp_path)
     (tmp_path / "hosts").write_text("node1 slots=1\nnode2 slots=1\n")
     # The launcher hands on PYTHON… and NCCL… by itself, and what this file says.
-    handed_on = f"TORCH_EXTENSIONS_DIR={compiled}\nOMP_NUM_THREADS=1\nHF_HUB_OFFLINE=1\nTORCH_CPP_LOG_LEVEL=ERROR\n"
+    handed_on = "OMP_NUM_THREADS=1\nHF_HUB_OFFLINE=1\nTORCH_CPP_LOG_LEVEL=ERROR\n"
     (tmp_path / ".deepspeed_env").write_text(handed_on)
     run = tmp_path / "a run"
     words = [f"run.folder={run}", f"data.shards={school.shards}", f"teacher.model={school.teacher}", "train.updates=4"]
@@ -71,9 +71,9 @@ def test_a_hostfile_starts_a_rank_on_each_host_with_every_word_as_it_was_typed(s
     assert json.loads((run / "environment.json").read_text())["host"] == "node1"
 
 
-def test_doctor_meets_itself_on_the_jobs_other_hosts_and_measures_the_way_there(slurm: Any, compiled: str, tmp_path: Path):
+def test_doctor_meets_itself_on_the_jobs_other_hosts_and_measures_the_way_there(slurm: Any, tmp_path: Path):
     words = ["--export=ALL", "--nodes=2", "--nodelist=node1,node2", "--ntasks-per-node=1", sys.executable, "-m", "launcher.cli", "doctor"]
-    environment = {"TORCH_EXTENSIONS_DIR": compiled, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     offline = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
     found = json.loads(slurm.run("srun", *words, "--json", "--folder", str(tmp_path / "runs"), cwd=tmp_path, **environment, **offline))
     by_subject = {finding["subject"]: finding for finding in found}

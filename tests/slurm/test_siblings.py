@@ -12,7 +12,6 @@ from school import make_school
 from stand_in import ROOT
 
 from data_shards.storage.manifest import Manifest
-from launcher.process.extensions import extensions_folder, prepare_extensions
 
 pytestmark = pytest.mark.slow
 SCRIPTS = ROOT / "slurm"
@@ -26,11 +25,9 @@ def test_shards_then_train_then_evaluate_as_one_chain_and_a_sweep_over_them(slur
     """all.sh starts build_shards.sh (an array and its seal), distil_pretrain.sh and evaluate.sh; sweep.sh then waits for them."""
     (tmp_path / "school").mkdir()
     school = make_school(tmp_path / "school")
-    prepare_extensions()
     config = ["--config", str(ROOT / "configs" / "tiny.yaml"), f"teacher.model={school.teacher}", "train.updates=4"]
     environment = {
         "STILLHOUSE_PYTHON": sys.executable,
-        "TORCH_EXTENSIONS_DIR": str(extensions_folder()),
         "OMP_NUM_THREADS": "1",
         "STILLHOUSE_OFFLINE": "1",
     }

@@ -20,14 +20,12 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runs")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from fork_server import Forked, ForkServer  # noqa: E402
 from run_lines import free_port, train_lines  # noqa: E402
 from sameness import compare  # noqa: E402
 from school import make_school  # noqa: E402
-
-from launcher.process.extensions import extensions_folder, prepare_extensions  # noqa: E402
 
 SETTINGS = "train.updates=24 checkpoint.every_updates=3 report.every_updates=1 evaluate.every_updates=8".split()  # noqa: SIM905
 KILLS_PER_RUN = 10
@@ -49,6 +47,7 @@ class Soak:
         self.starts += 1
         port = str(free_port())
         argv = [
+            "launcher/run.py",
             "--config",
             "tiny",
             f"run.folder={run}",
@@ -56,7 +55,15 @@ class Soak:
             f"teacher.model={self.school.teacher}",
             *SETTINGS,
         ]
-        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        meeting = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "WANDB_SILENT": "true",
+            "NO_COLOR": "1",
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         return [
             self.server.start(argv, meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, self.log(rank), self.folder) for rank in (0, 1)
         ]
@@ -123,8 +130,6 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 10_000)
     arguments = parser.parse_args()
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions_folder())
-    prepare_extensions()
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     soak = Soak(folder, arguments.seed)

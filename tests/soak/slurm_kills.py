@@ -26,14 +26,12 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runs"), str(ROOT / "tests" / "slurm")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from cluster import ENDED, Cluster, running, what_it_lacks  # noqa: E402
 from run_lines import train_lines  # noqa: E402
 from sameness import compare  # noqa: E402
 from school import make_school  # noqa: E402
-
-from launcher.process.extensions import extensions_folder, prepare_extensions  # noqa: E402
 
 HOSTS = {"node1": "198.51.100.11", "node2": "198.51.100.12", "node3": "198.51.100.13"}
 SETTINGS = (
@@ -59,7 +57,6 @@ class Soak:
         words = [f"run.folder={run}", f"data.shards={self.school.shards}", f"teacher.model={self.school.teacher}", *SETTINGS]
         environment = {
             "STILLHOUSE_PYTHON": sys.executable,
-            "TORCH_EXTENSIONS_DIR": str(extensions_folder()),
             "STILLHOUSE_REQUEUE_ON": "75 76 137",
             "STILLHOUSE_STARTS": "9",
             "STILLHOUSE_STEP_SECONDS": "10",
@@ -317,9 +314,7 @@ def main() -> None:
     if lacks:
         print(f"slurm_kills.py: skipped: a Slurm of three hosts needs {lacks}", file=sys.stderr)
         return
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions_folder())
     os.environ["PYTHONPATH"] = str(ROOT)
-    prepare_extensions()
     folder, failed = Path(tempfile.mkdtemp(prefix="soak-slurm-")), ""
     with running(NODES="3", CPUS="2", GPUS="0") as cluster:
         soak = Soak(cluster, folder, arguments.seed)

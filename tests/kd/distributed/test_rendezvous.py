@@ -2,30 +2,29 @@
 
 import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
+import time
 
 import psutil
 import pytest
+from run_lines import free_port
 
 from kd.distributed import rendezvous
 
 RANK = """
 import sys
+import time
+from pathlib import Path
+
 import torch
+
 from kd.distributed import process_group
-distributed.start(60)
-print("met", float(distributed.sum_over_ranks(torch.ones(1))), flush=True)
-sys.stdin.readline()
-distributed.stop()
+
+process_group.start(60)
+print("met", float(process_group.sum_over_ranks(torch.ones(1))), flush=True)
+while not Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+process_group.leave()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -48,22 +47,27 @@ def test_one_address_is_listened_on_and_a_strange_one_is_left_to_torch():
 
 
 @pytest.mark.slow
-def test_ranks_of_one_host_can_be_reached_from_nowhere_else():
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    shared["PYTHONPATH"] = str(Path(__file__).parents[3])
-    command = [sys.executable, "-W", "ignore", "-c", RANK]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    ranks = [subprocess.Popen(command, env=shared | {"RANK": str(r), "LOCAL_RANK": str(r)}, **pipes) for r in range(2)]
+def test_ranks_of_one_host_can_be_reached_from_nowhere_else(fork_server, tmp_path):
+    script, leave, port = tmp_path / "rank.py", tmp_path / "leave", free_port()
+    script.write_text(RANK)
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    logs = [tmp_path / f"rank-{rank}.log" for rank in range(2)]
+    ranks = [
+        fork_server.start([str(script), str(leave)], shared | {"RANK": str(r), "LOCAL_RANK": str(r)}, log, tmp_path)
+        for r, log in enumerate(logs)
+    ]
     try:
-        assert [rank.stdout.readline() for rank in ranks] == ["met 2.0\n"] * 2
+        end = time.monotonic() + 60
+        while not all(log.exists() and "met 2.0\n" in log.read_text() for log in logs):
+            assert time.monotonic() < end, [log.read_text() for log in logs]
+            assert [rank.poll() for rank in ranks] == [None, None], [log.read_text() for log in logs]
+            time.sleep(0.02)
         listening = [c.laddr for rank in ranks for c in psutil.Process(rank.pid).net_connections() if c.status == psutil.CONN_LISTEN]
-        assert int(shared["MASTER_PORT"]) in {address.port for address in listening}
+        assert port in {address.port for address in listening}
         assert {address.ip for address in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-        for rank in ranks:
-            rank.stdin.write("\n")
-            rank.stdin.flush()
+        leave.touch()
         assert [rank.wait(60) for rank in ranks] == [0, 0]
     finally:
         for rank in ranks:
             rank.kill()
-            rank.communicate()
+            rank.wait()

@@ -302,7 +302,7 @@ def test_tensor_parallel_is_refused_where_heads_cannot_be_split(make_model, save
 def test_odd_families_teach_and_learn_sharded_on_two_ranks_as_they_do_whole(make_model, saved, run_ranks, tmp_path):
     names = ("electra", "mpnet", "deberta-v2", "deberta of its own keys", "modernbert", "albert")
     folders = {saved(make_model(name)): name for name in names}
-    run_ranks(2, Path(__file__).with_name("families_on_ranks.py"), tmp_path, *folders)
+    run_ranks(2, "families_on_ranks", tmp_path, *folders)
     for rank in range(2):
         report = {folders[folder]: found for folder, found in json.loads((tmp_path / f"rank-{rank}.json").read_text()).items()}
         assert set(report) == set(names)

@@ -1,7 +1,6 @@
 """Two teachers, whole and split over ranks, against one plain torch loop on whole logits."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,6 @@ from whole_outputs import whole
 from kd.batch import IGNORED
 from kd.models.encoder import Encoder, load_mlm, quiet_transformers
 from kd.teacher.teachers import drawn
-
-SCRIPT = Path(__file__).with_name("teachers_on_ranks.py")
 
 
 def plain_loop(teachers: list[Encoder], student: Encoder, combine: str) -> list[dict[str, float]]:
@@ -67,7 +64,7 @@ def test_two_teachers_of_different_sizes_and_modes_teach_what_plain_torch_says(m
     result = tmp_path / "result.json"
     teachers = [load_mlm(str(folder)) for folder in folders[:2]]
     expected = {combine: plain_loop(teachers, load_mlm(str(folders[2])).train(), combine) for combine in ("mean", "random")}
-    run_ranks(2, SCRIPT, result, *folders, tmp_path / "checkpoints")
+    run_ranks(2, "teachers_on_ranks", result, *folders, tmp_path / "checkpoints")
     report = json.loads(result.read_text())
     assert len(report) == 2
     for way, seen in report.items():

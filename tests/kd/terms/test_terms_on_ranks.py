@@ -1,14 +1,11 @@
 """Every term on one and two ranks: each kind of teacher, alone and two together, ZeRO stage and micro-batch, activation checkpoints."""
 
 import json
-from pathlib import Path
 
 import pytest
 from terms_on_ranks import TERMS, UPDATES
 
 from kd.models.encoder import Encoder, quiet_transformers
-
-SCRIPT = Path(__file__).with_name("terms_on_ranks.py")
 
 
 @pytest.mark.slow
@@ -22,7 +19,7 @@ def test_every_teacher_stage_micro_batch_and_number_of_ranks_gives_the_same_valu
     expected = None
     for ranks in (1, 2):
         result = tmp_path / f"ranks-{ranks}.json"
-        run_ranks(ranks, SCRIPT, result, teacher, student, tmp_path / f"checkpoints-{ranks}")
+        run_ranks(ranks, "terms_on_ranks", result, teacher, student, tmp_path / f"checkpoints-{ranks}")
         for name, seen in json.loads(result.read_text()).items():
             where = f"{ranks} ranks, {name}"
             expected = expected or seen

@@ -1,7 +1,6 @@
 """Phases: their borders by hand, what trains in them, what cannot be; and runs of three phases against plain torch, killed at borders."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +17,6 @@ from kd.terms import MaskedLM
 from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import PhaseSettings, check_layers, part_of, phase_at, phases_of
 
-SCRIPT = Path(__file__).with_name("phases_on_ranks.py")
 RUN = OptimizerSettings(learning_rate=1.0, warmup=0, schedule="linear")
 
 
@@ -192,7 +190,7 @@ def test_three_phases_do_what_plain_torch_does_and_continue_bit_identically_arou
         make_model("distilbert", seed=2, layers=2, dropout=0.0, attention_dropout=0.0).save_pretrained(student)
     losses = plain_phases(load_mlm(str(teacher)), load_mlm(str(student)).train())
     ways, result = "0-fp32,3-bf16", tmp_path / "result.json"  # one rank: tests/runs/test_phases.py
-    run_ranks(2, SCRIPT, result, teacher, student, tmp_path / "checkpoints", ways)
+    run_ranks(2, "phases_on_ranks", result, teacher, student, tmp_path / "checkpoints", ways)
     report = json.loads(result.read_text())
     assert list(report) == ways.split(",")
     for where, seen in report.items():

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +18,6 @@ from kd.terms.schedules import OptimizerSettings, learning_rate
 from kd.training.phases import phases_of
 from kd.training.settings import TrainSettings
 from kd.training.trainer import Trainer, reported
-
-SCRIPT = Path(__file__).with_name("trainer_on_ranks.py")
 
 
 def plain_loop(teacher: Encoder, student: Encoder) -> tuple[list[float], list[float], dict[str, float]]:
@@ -63,7 +60,7 @@ def test_every_stage_precision_micro_batch_and_number_of_ranks_does_what_plain_t
     assert norms[0] > CLIP  # clipping is at work
     for ranks in (1, 2):
         result = tmp_path / f"ranks-{ranks}.json"
-        run_ranks(ranks, SCRIPT, result, teacher, student, tmp_path / f"checkpoints-{ranks}")
+        run_ranks(ranks, "trainer_on_ranks", result, teacher, student, tmp_path / f"checkpoints-{ranks}")
         report = json.loads(result.read_text())
         assert len(report) == 4 * 3 + 2 + 5
         for name, seen in report.items():

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +22,6 @@ PAPERS = {
     "pkd": "1908.09355",
     "tinybert": "1909.10351",
 }
-SCRIPT = Path(__file__).with_name("presets_in_small.py")
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -96,12 +92,9 @@ def test_every_preset_can_be_planned_at_the_demos_scale(corpus, small_teacher, t
 
 
 @pytest.mark.slow
-def test_every_preset_learns_in_small(compiled, corpus, small_teacher, tmp_path):
+def test_every_preset_learns_in_small(corpus, small_teacher, tmp_path, run_ranks):
     result = tmp_path / "result.json"
-    command = [sys.executable, str(SCRIPT), str(result), str(corpus.shards), str(small_teacher), *PAPERS]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_ranks(1, "presets_in_small", result, corpus.shards, small_teacher, *PAPERS)
     report = json.loads(result.read_text())
     for name, seen in report.items():
         assert len(seen["losses"]) == UPDATES, name

@@ -1,10 +1,7 @@
 """The plan against figures worked out by hand, and against what the models and engines then really hold."""
 
 import io
-import os
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -182,7 +179,7 @@ def test_memory_of_a_student_by_stage_and_precision(stage: int, precision: str, 
 
 
 @pytest.mark.slow
-def test_memory_of_a_student_is_what_the_engine_holds(compiled):
+def test_memory_of_a_student_is_what_the_engine_holds(run_ranks, tmp_path):
     cases = [(0, "fp32"), (1, "fp32"), (2, "fp32"), (1, "bf16"), (2, "bf16")]
     code = (
         "from transformers import BertConfig, BertForMaskedLM\n"
@@ -194,9 +191,8 @@ def test_memory_of_a_student_is_what_the_engine_holds(compiled):
         "    count = sum(p.numel() for p in model.parameters())\n"
         "    print('held', count, StudentEngine(model, train, OptimizerSettings(), precision).bytes_per_rank)\n"
     )
-    environment = os.environ | {"TORCH_EXTENSIONS_DIR": compiled}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=250)
-    lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("held")]
+    (tmp_path / "held.py").write_text(code)
+    lines = [line.split()[1:] for line in run_ranks(1, tmp_path / "held.py").splitlines() if line.startswith("held")]
     assert len(lines) == len(cases)
     for (stage, precision), (parameters, held) in zip(cases, lines, strict=True):
         memory = student_memory(int(parameters), int(parameters), stage, precision, 1)

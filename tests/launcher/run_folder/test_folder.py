@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from fork_server import ForkServer
 
 from launcher.config import load as config
 from launcher.config.load import RunConfig
@@ -193,16 +193,20 @@ def test_a_damaged_configuration_in_the_folder_is_a_refusal_that_names_the_file(
 
 
 @pytest.mark.slow
-def test_a_second_live_run_is_refused_and_a_killed_ones_lock_is_taken_over(folder: Path):
-    first = subprocess.Popen([sys.executable, "-c", OPENER, f"run.folder={folder}"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def test_a_second_live_run_is_refused_and_a_killed_ones_lock_is_taken_over(folder: Path, tmp_path: Path, fork_server: ForkServer):
+    script, log = tmp_path / "opener.py", tmp_path / "log"
+    script.write_text(OPENER)
+    first = fork_server.start([str(script), f"run.folder={folder}"], os.environ, log, ROOT)
     try:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "open\n"
+        deadline = time.monotonic() + 60
+        while not log.exists() or log.read_text() != "open\n":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         assert refusal(configured(folder)) == (
             f"run.folder: expected {folder} to be free, got a run that is still going (host {socket.gethostname()}, pid {first.pid}); "
             "wait for it, or use another folder"
         )
-        first.send_signal(signal.SIGKILL)
+        os.kill(first.pid, signal.SIGKILL)
         deadline = time.monotonic() + 10
         while psutil.Process(first.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -210,7 +214,7 @@ def test_a_second_live_run_is_refused_and_a_killed_ones_lock_is_taken_over(folde
             assert json.loads((folder / "lock").read_text())["pid"] == os.getpid()
     finally:
         first.kill()
-        first.communicate()
+        first.wait()
 
 
 def test_of_many_that_find_a_dead_owner_one_gets_the_folder(folder: Path):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+SCRIPTS = Path(__file__).resolve().parents[1] / "slurm"
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "unshare", "nsenter", "ip")
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge iproute2"
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
@@ -62,7 +62,7 @@ def running(**shape: str) -> Iterator[Cluster]:
         # A file and no pipe for its output: the daemons that stay would keep a pipe open.
         with (folder / "up.log").open("w+") as log:
             up = subprocess.run(
-                [HERE / "cluster_up.sh", folder],
+                [SCRIPTS / "cluster_up.sh", folder],
                 env=os.environ | shape,
                 stdout=log,
                 stderr=log,
@@ -74,5 +74,5 @@ def running(**shape: str) -> Iterator[Cluster]:
             assert up.returncode == 0, log.read()
         yield Cluster(folder)
     finally:
-        subprocess.run([HERE / "cluster_down.sh", folder], timeout=60, check=True)
+        subprocess.run([SCRIPTS / "cluster_down.sh", folder], timeout=60, check=True)
         shutil.rmtree(folder)

@@ -19,7 +19,7 @@ from kd.teacher.teacher import Teacher, TeacherSettings
 from kd.teacher.teachers import make_teacher
 
 MODES = ("replicated", "zero3", "tensor_parallel")
-STEPS = 200
+WARM_STEPS, STEPS = 120, 50
 
 
 def own_batch(rank: int) -> Batch:
@@ -63,11 +63,11 @@ def measure(folder: str, mode: str, precision: str, batch: Batch) -> dict[str, o
 
 
 def grown_bytes(folder: str, mode: str, batch: Batch) -> dict[str, int]:
-    """How much the process and the teacher grew over STEPS passes, after as many to warm up."""
+    """How much the process and the teacher grew over STEPS passes, after WARM_STEPS in which memory is still reserved."""
     teacher = make_teacher(TeacherSettings(model=folder, mode=mode), "fp32", process_group.device())
     process, sizes = psutil.Process(), []
-    for _ in range(2):
-        for _ in range(STEPS):
+    for steps in (WARM_STEPS, STEPS):
+        for _ in range(steps):
             logits(teacher, batch, batch.real)
         sizes.append((process.memory_info().rss, teacher.bytes_per_rank))
     return {"process": sizes[1][0] - sizes[0][0], "teacher": sizes[1][1] - sizes[0][1]}

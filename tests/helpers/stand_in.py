@@ -16,7 +16,7 @@ from pathlib import Path
 
 words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
 start = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCH_EXTENSIONS_DIR", "OMP_NUM_THREADS", "WRAPPED"]
+names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS", "WRAPPED"]
 facts = {name: os.environ.get(name) for name in names} | {"argv": sys.argv[1:], "host": socket.gethostname()}
 if words.get("until") == "signal" and start == 0 and words.get("deaf") != facts["RANK"]:
     def save(*_):
@@ -24,7 +24,6 @@ if words.get("until") == "signal" and start == 0 and words.get("deaf") != facts[
         sys.exit(75)
     signal.signal(signal.SIGUSR2, save)
     signal.signal(signal.SIGTERM, save)
-os.makedirs(facts["TORCH_EXTENSIONS_DIR"], exist_ok=True)
 place = Path(f"rank-{facts['RANK']}-{start}{os.environ.get('SLURM_ARRAY_TASK_ID', '')}.json")
 place.with_suffix(".part").write_text(json.dumps(facts))
 place.with_suffix(".part").rename(place)

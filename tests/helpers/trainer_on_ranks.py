@@ -137,6 +137,7 @@ def main() -> None:
             "went_on": good.applied and all(torch.isfinite(w).all().item() for w in weights(trainer).values()),
             "moved": any(not torch.equal(w, before[k]) for k, w in weights(trainer).items()),
         }
+    assert "torch._inductor.compile_fx" not in sys.modules, "something prepares to compile"
     if process_group.rank() == 0:
         Path(result).write_text(json.dumps(report))
     process_group.leave()
