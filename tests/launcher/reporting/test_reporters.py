@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from wandb_server import inspected
 
 from launcher.errors import LaunchError
 from launcher.reporting import reporters
@@ -255,7 +256,7 @@ def test_a_replay_without_metrics_or_mode_says_what_is_missing(tmp_path: Path):
 @pytest.mark.slow
 def test_online_without_a_key_is_said_once_and_recorded_offline(tmp_path: Path):
     code = (
-        "from pathlib import Path\nfrom launcher import reporters as r\nr.INIT_SECONDS = 2.0\n"
+        "from pathlib import Path\nfrom launcher.reporting import reporters as r\nr.INIT_SECONDS = 2.0\n"
         f"made = r.Reporters(r.ReportSettings(wandb='online'), Path({str(tmp_path)!r}), name='n', config={{}}, run_id='abcd1234')\n"
         f"for line in {[train(1), train(2)]}: made.line(line)\n"
         "made.close()\n"
@@ -296,14 +297,6 @@ def test_wandb_failing_in_the_middle_is_said_once_and_training_goes_on(tmp_path:
 
 def wandb_files(folder: Path) -> list[Path]:
     return sorted((folder / "wandb").glob("*run-*/*.wandb"), key=lambda file: file.parent.name)
-
-
-def inspected(file: Path) -> list[dict[str, object]]:
-    """The records of a W&B file, as W&B's own reader gives them."""
-    done = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def summary(file: Path) -> dict[str, object]:
