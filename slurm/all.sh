@@ -1,18 +1,18 @@
 #!/bin/bash
-# The whole job as a chain: shards -> train -> evaluate, each when the one before has succeeded.
+# Builds shards, trains and evaluates, as a chain of jobs. Each job starts when the one before has succeeded.
 #
 #   slurm/all.sh [--test-only] --parts 16 --out shards/wiki --tokenizer bert-base-uncased texts/*.jsonl \
 #     -- --config configs/X.yaml run.folder=runs/X key=value … [-- --json scores.json …]
 #
-# Before the first --: slurm/build_shards.sh's arguments. Then distil_pretrain.sh's; data.shards is the folder that was built. Then more for
-# evaluate.sh, which measures the student and compares it with the teacher of --teacher.
+# Before the first --: the arguments of slurm/build_shards.sh. Then those of distil_pretrain.sh; data.shards is set to the folder that was built.
+# Then further arguments of evaluate.sh, which scores the student. With --teacher it also compares the student with that teacher.
 set -euo pipefail
 name=all.sh
 script=$0
 scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
 source "$scripts/common.sh"
-[ -z "${SLURM_JOB_ID:-}" ] || die "expected to run where jobs are submitted, got a job; start it there"
+[ -z "${SLURM_JOB_ID:-}" ] || die "expected to run on a login node, got a job; run it where you submit jobs"
 
 test=
 if [ "${1:-}" = --test-only ]; then test=1; shift; fi
@@ -29,8 +29,8 @@ done
 out= folder=
 for ((n = 0; n < ${#build[@]}; n++)); do [ "${build[n]}" != --out ] || out=${build[n + 1]:-}; done
 for word in "${train[@]}"; do [[ $word != run.folder=* ]] || folder=${word#run.folder=}; done
-[ -n "$out" ] || die "expected --out FOLDER among the arguments for shards, got none"
-[ -n "$folder" ] || die "expected run.folder=FOLDER among the arguments for training, got none"
+[ -n "$out" ] || die "expected --out FOLDER in the arguments for shards, got none; add it"
+[ -n "$folder" ] || die "expected run.folder=FOLDER in the arguments for training, got none; add it"
 
 number() { sed -n 's/^Submitted batch job //p'; }
 plain=${SBATCH_FLAGS:-}

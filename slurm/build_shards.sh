@@ -1,17 +1,17 @@
 #!/bin/bash
-# Text to shards on many nodes: an array whose tasks tokenise a part each, and one job that seals them when all are there.
+# Builds shards on many nodes: an array of jobs that tokenise one part each, and one job that merges the parts when all are done.
 #
 #   slurm/build_shards.sh [--test-only] --parts 16 --out shards/wiki --tokenizer bert-base-uncased texts/*.jsonl
 #
-# Arguments are those of `stillhouse shards build`; the folder is the one that a single build would make, byte for byte. A part that failed is
-# built again by the same call, and what is finished stays. SHARDS_FLAGS are sbatch's flags for both jobs.
+# The arguments are those of `stillhouse shards build`. The folder is the same as that of a single build, byte for byte. If a part failed, run
+# the same command again: finished work is kept. SHARDS_FLAGS are sbatch flags for both jobs.
 #SBATCH --job-name=stillhouse-shards
 #SBATCH --output=%x-%A_%a.out --open-mode=append --nodes=1 --ntasks=1 --requeue
 set -euo pipefail
 name=build_shards.sh
 script=$0
 if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
-  script=$(scontrol -o show job "$SLURM_JOB_ID") && script=${script#* Command=} # path and arguments; either may have spaces
+  script=$(scontrol -o show job "$SLURM_JOB_ID") && script=${script#* Command=} # path and arguments; both can contain spaces
   case $script in *"/$name"*) script=${script%%"/$name"*}/$name ;; *) script=${script%% *} ;; esac
 fi
 scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
@@ -20,7 +20,7 @@ source "$scripts/common.sh"
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   if [ "${1:-}" = --test-only ]; then test=1; shift; fi
-  if [ "${1:-}" != --parts ] || ! [[ ${2:-} =~ ^[1-9][0-9]*$ ]]; then die "expected --parts N first, got ${1:-nothing} ${2:-}"; fi
+  if [ "${1:-}" != --parts ] || ! [[ ${2:-} =~ ^[1-9][0-9]*$ ]]; then die "expected --parts N as the first arguments, got ${1:-nothing} ${2:-}; give the number of parts"; fi
   parts=$2
   shift 2
   export SBATCH_FLAGS="${SBATCH_FLAGS:-} --nodes=1 --ntasks=1 --ntasks-per-node=1 ${SHARDS_FLAGS:-}"
@@ -35,8 +35,8 @@ shift 2
 case $what in
   part) form=(--part "$SLURM_ARRAY_TASK_ID/$parts") ;;
   seal) form=(--seal "$parts") ;;
-  *) die "expected to be submitted by itself, got $what; run slurm/build_shards.sh --parts N …" ;;
+  *) die "expected part or seal from the script itself, got $what; run slurm/build_shards.sh --parts N …" ;;
 esac
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
-# shellcheck disable=SC2086  # flags and prefix are words
+# shellcheck disable=SC2086  # flags and prefix are split into words
 exec srun --ntasks=1 --nodes=1 ${SRUN_FLAGS:-} ${STEP_PREFIX:-} "$python" -u -m launcher.cli shards build "$@" "${form[@]}"

@@ -1,4 +1,4 @@
-# What the scripts of this folder share; sourced, never submitted. Needs $root and $name (the script's own, for messages).
+# Functions and variables that the scripts in this folder share. It is sourced, never submitted. Needs $root, and $name for messages.
 # shellcheck shell=bash
 
 die() { echo "$name: $*" >&2; exit 2; }
@@ -10,7 +10,7 @@ cluster=${STILLHOUSE_CLUSTER:-$root/slurm/cluster.sh}
 if [ -f "$cluster" ]; then set +u; source "$cluster"; set -u; fi
 
 python=${STILLHOUSE_PYTHON:-$root/.venv/bin/python}
-if [ -z "${STILLHOUSE_PYTHON:-}" ] && [ ! -x "$python" ]; then python=$(command -v python || command -v python3) || die "no python on PATH"; fi
+if [ -z "${STILLHOUSE_PYTHON:-}" ] && [ ! -x "$python" ]; then python=$(command -v python || command -v python3) || die "expected python on PATH, got none; set STILLHOUSE_PYTHON"; fi
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
 if [ "${STILLHOUSE_OFFLINE:-}" = 1 ]; then # compute nodes without internet
@@ -19,23 +19,23 @@ fi
 
 words() { printf '%q ' "$@"; }
 
-# Credentials inside URLs, as launcher/redaction.py hides them: what is said here stays in a job's log.
+# Hides credentials in URLs, like launcher/redaction.py, because messages stay in a job's log.
 hide() {
   sed -E 's#://[^/@[:space:]]+@#://***@#g; s~([?&][A-Za-z0-9_.-]*(token|key|secret|signature|password|credential)[A-Za-z0-9_.-]*=)[^&#[:space:]]+~\1***~gI'
 }
 
-# submit [sbatch's flags …] -- script [arguments …]: says what is submitted, then the job's number (in $job). With $test set, Slurm only says
-# whether and when it would start. The cluster file's flags come first, so that the environment's and the caller's win.
+# submit [sbatch flags …] -- script [arguments …]: prints the plan, submits, and sets $job to the job's number. With $test set, nothing is
+# submitted, and Slurm says whether and when the job would start. The cluster file's flags come first, so that later ones override them.
 submit() {
   local flags=() answer
   while [ "$1" != -- ]; do flags+=("$1"); shift; done
   shift
   command -v sbatch >/dev/null || die "expected Slurm's sbatch on PATH, got none; without Slurm: deepspeed launcher/run.py --config …"
-  # shellcheck disable=SC2206  # flags are words
+  # shellcheck disable=SC2206  # flags are split into words
   flags=(${SBATCH_FLAGS:-} "${flags[@]}")
   {
     echo "plan: sbatch $(words "${flags[@]}" "$@")"
-    echo "  cluster file: $([ -f "$cluster" ] && echo "$cluster" || echo "none ($cluster is not there)"); python: $python; prefix: ${STEP_PREFIX:-none}"
+    echo "  cluster file: $([ -f "$cluster" ] && echo "$cluster" || echo "none ($cluster does not exist)"); python: $python; prefix: ${STEP_PREFIX:-none}"
   } | hide >&2
   if [ -n "${test:-}" ]; then
     sbatch --test-only "${flags[@]}" "$@" 2>&1 | sed 's/^sbatch: //' >&2
@@ -46,20 +46,20 @@ submit() {
   job=${answer%%;*}
 }
 
-# scontrol, and again while Slurm's controller is away (restarted, failing over): for ten minutes.
+# Runs scontrol. While Slurm's controller does not answer (restart, failover), tries again for ten minutes.
 ask() {
   local answer tries
   for ((tries = 0; tries < 60; tries++)); do
     if answer=$(scontrol "$@" 2>&1); then echo "$answer"; return; fi
     case $answer in *controller* | *[Cc]onnect* | *[Tt]imed\ out*) ;; *) break ;; esac
-    [ $tries != 0 ] || echo "job ${SLURM_JOB_ID:-}: Slurm's controller does not answer; asked again for ten minutes" >&2
+    [ $tries != 0 ] || echo "job ${SLURM_JOB_ID:-}: Slurm's controller does not answer; trying again for ten minutes" >&2
     sleep 10
   done
   echo "$answer" >&2
   return 1
 }
 
-# The job's first node as the other nodes reach it: what Slurm itself calls, which may differ from its host name.
+# The address of the job's first node, as the other nodes reach it: the one that Slurm uses, which can differ from the host name.
 first_address() {
   local first address
   first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
