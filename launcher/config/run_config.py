@@ -4,7 +4,7 @@ What only the whole can know (a term that asks of a teacher there is not, phases
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
@@ -19,7 +19,6 @@ from kd.terms.schedules import OptimizerSettings, bounds
 from kd.terms.views import DocumentTerm
 from kd.training.phases import Phase, PhaseSettings, phases_of
 from kd.training.settings import CheckpointSettings, TrainSettings
-from launcher.reporting.reporters import ReportSettings
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
 Text = Annotated[str, Field(min_length=1)]
@@ -55,6 +54,18 @@ class EvaluateSettings(BaseModel):
     windows: Annotated[int, Field(gt=0)] | None = 1024
     """How many held-out windows during the run; null: all of them."""
     batch: Annotated[int, Field(gt=0)] = 32
+
+
+class ReportSettings(BaseModel):
+    """How often to report, and whether to W&B."""
+
+    model_config = STRICT
+
+    every_updates: Annotated[int, Field(gt=0)] = 10
+    wandb: Literal["online", "offline", "off"] = "off"
+    project: str = "stillhouse"
+    entity: str | None = None
+    tags: list[str] = []
 
 
 class RunConfig(BaseModel):

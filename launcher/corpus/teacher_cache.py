@@ -28,15 +28,15 @@ from kd.distributed.rank_progress import BUILDING, WRITING, Whereabouts
 from kd.models.encoder import load_mlm, weights_digest
 from kd.teacher.hidden_state_cache import DTYPES, HEADER, CacheHeader, CacheWriter, Positions, Precision, kept, read_header, row_keys
 from kd.teacher.teachers import MemberSettings, make_teacher
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from launcher.config.load import load_config
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.cached import positions_asked
 from launcher.planning.phases import settled_objectives
 from launcher.planning.plan import make_plan, meta_model, meta_student
 from launcher.process import network, preflight
+from launcher.process.rank_environment import rank_and_world
 from launcher.reporting.console import Listened, duration, size
-from launcher.run import place
 from launcher.training.batches import Feed
 from launcher.training.rank_consistency import agree
 from launcher.training.rank_watch import say_aloud, watching
@@ -48,10 +48,10 @@ SEGMENT_BYTES = 128e6  # that a rank holds in memory before it writes them: file
 def run(arguments: argparse.Namespace) -> int:
     """Fill the cache of each cached teacher of a configuration."""
     preflight.check_packages()
-    config = configuration.load(arguments.config, arguments.settings)
+    config = load_config(arguments.config, arguments.settings)
     if not any(member.cache for member in config.members.values()):
         raise LaunchError("teacher.mode: expected cached, and a folder, got neither; add teacher.mode=cached teacher.cache=FOLDER")
-    rank, world = place()
+    rank, world = rank_and_world()
     made = make_plan(uncached(config, arguments.mode), world)
     teachers = [meta_model(member.model) for member in config.members.values()]
     objectives = settled_objectives(config, made.updates, meta_student(config.student, teachers[0]), teachers)

@@ -20,9 +20,9 @@ from kd.evaluation.mlm import MlmScores, evaluate_mlm
 from kd.export.hugging_face import model_sizes
 from kd.models.encoder import Encoder, load_mlm
 from launcher.errors import LaunchError
+from launcher.planning.checks import check_fits
 from launcher.planning.tokenizer_check import check_tokenizers
 from launcher.training.batches import heldout_batches
-from launcher.training.build import check_fits
 from stillhouse.files import write_atomically
 
 

@@ -11,7 +11,7 @@ from kd.terms import layer_map
 from kd.training.phases import Phase, check_layers
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
-from launcher.reporting.layer_similarity import as_copied, asks_for_cka
+from launcher.planning.layer_maps import asks_for_cka, with_copied_maps
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PhasePlan:
 def settled_objectives(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
     """Each phase's objective, `cka` as if it were `uniform`. KdError for a term that the student and its teachers cannot satisfy."""
     shapes, objectives = [Shape.of(teacher) for teacher in teachers], []
-    phases = as_copied(config.phases_of(updates), config, teachers[0].layers) if teachers else config.phases_of(updates)
+    phases = with_copied_maps(config.phases_of(updates), config, teachers[0].layers) if teachers else config.phases_of(updates)
     asked = {term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)}
     for number in asked:
         layer_map.check_learned(student.layers, teachers[number].layers)

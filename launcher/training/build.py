@@ -1,7 +1,7 @@
 """From a configuration to the objects of a run, once. Knows both rooms, and checks here what neither can know alone."""
 
 import json
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,38 +10,34 @@ import torch
 
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import TOKENIZER, Manifest
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.checkpoint.checkpoint import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import Whereabouts
+from kd.evaluation.cka import layer_similarity
 from kd.models.encoder import Encoder, load_mlm
 from kd.student.student import make_student
 from kd.teacher.teachers import make_teachers
+from kd.terms.layer_map import by_similarity
+from kd.training.phases import Phase
 from kd.training.trainer import STUDENT, Trainer
-from launcher.config.load import RunConfig
-from launcher.errors import LaunchError
-from launcher.reporting.layer_similarity import (
-    LearnedMaps,
-    Similarities,
-    as_copied,
-    as_facts,
-    asks_for_cka,
-    compared,
-    from_facts,
-    learned,
-    settled,
-)
+from launcher.config.derived import attention_of, precision_of, updates_of
+from launcher.config.run_config import RunConfig
+from launcher.planning.checks import check_fits
+from launcher.planning.layer_maps import LayerMaps, asks_for_cka, from_json, to_json, with_copied_maps, with_layer_maps
+from launcher.reporting.layer_similarity import Similarities
 from launcher.training.batches import sample_batches
 from launcher.training.start import agreed
 from stillhouse.files import write_atomically
 
 SAMPLE_BATCH = 16  # windows at a time
-SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further
+SAMPLE_ROWS = 8  # at a time, to compare layers
+SAMPLE_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunParts:
     """What a run is made of."""
 
     trainer: Trainer
@@ -49,42 +45,13 @@ class Parts:
     heldout: Stream | None
     updates: int
     precision: str
-    maps: LearnedMaps
+    maps: LayerMaps
     """What `layer_map: cka` was settled to."""
     similarities: Similarities
     """What that was read off: on rank 0, where it was now and not before the checkpoint."""
 
 
-def precision_of(config: RunConfig) -> str:
-    """fp32 or bf16: what `auto` means on this machine."""
-    if config.train.precision != "auto":
-        return config.train.precision
-    return "bf16" if process_group.native_bf16() else "fp32"
-
-
-def attention_of(config: RunConfig, precision: str) -> str:
-    """sdpa or eager: what `auto` means on this machine (figures: ARCHITECTURE.md, Decisions)."""
-    if config.train.attention != "auto":
-        return config.train.attention
-    slow_fused_backward = process_group.device().type == "cpu" and precision == "bf16" and config.data.window_tokens <= 256
-    return "eager" if slow_fused_backward else "sdpa"
-
-
-def updates_of(config: RunConfig, stream: Stream | None) -> int:
-    """How many updates the run has, whichever way its length is given; a length in epochs needs the stream."""
-    train = config.train
-    if train.updates is not None:
-        return train.updates
-    if train.tokens is not None:
-        windows = train.tokens / config.data.window_tokens
-    else:
-        assert train.epochs is not None
-        assert stream is not None
-        windows = train.epochs * stream.windows_per_epoch
-    return max(1, math.ceil(windows / train.global_batch))
-
-
-def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | None = None) -> Parts:
+def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | None = None) -> RunParts:
     """Streams, student, teacher and trainer; the trainer stands where the checkpoint, if any, left it. Collective."""
     manifest = Manifest.load(config.data.shards)
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
@@ -98,13 +65,14 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
             check_fits(name, encoder, manifest, config.data.stream)
     student.use_attention(attention_of(config, precision))
     updates = updates_of(config, stream)
-    phases = as_copied(config.phases_of(updates), config, teacher.layers) if teacher is not None else config.phases_of(updates)
-    maps = from_facts(checkpoint.progress.facts.get("layer_maps", {})) if checkpoint is not None else {}
+    phases = with_copied_maps(config.phases_of(updates), config, teacher.layers) if teacher is not None else config.phases_of(updates)
+    maps = from_json(checkpoint.progress.facts.get("layer_maps", {})) if checkpoint is not None else {}
     similarities: Similarities = {}
     if not maps and any(asks_for_cka(term) for phase in phases for term in phase.terms):
         # rank 0's, for all: other processors may round two near similarities to another order
-        similarities = agreed(partial(compared, phases, student, partial(_member, config, teacher), config)) or {}
-        maps = from_facts(json.loads(process_group.from_rank_zero(json.dumps(as_facts(learned(similarities))))))
+        similarities = agreed(partial(compare_layers, phases, student, partial(_member, config, teacher), config)) or {}
+        learned = to_json({number: by_similarity(table) for number, table in similarities.items()})
+        maps = from_json(json.loads(process_group.from_rank_zero(json.dumps(learned))))
     if checkpoint is not None:
         weights, _ = checkpoint.load()
         own = dict(student.named_parameters())
@@ -116,7 +84,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
     trainer = Trainer(
         student,
         make_teachers(list(config.members.values()), config.combine, config.train.seed, precision, process_group.device()),
-        settled(phases, maps),
+        with_layer_maps(phases, maps),
         vocabulary=manifest.vocabulary_size,
         train=config.train,
         precision=precision,
@@ -124,12 +92,23 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
     )
     if checkpoint is not None:
         trainer.load(checkpoint)
-    return Parts(trainer, stream, heldout, updates, precision, maps, similarities)
+    return RunParts(trainer, stream, heldout, updates, precision, maps, similarities)
 
 
 def _member(config: RunConfig, first: Encoder | None, number: int) -> Encoder:
     """Teacher number n, whole: the first one as it is already here."""
     return first if number == 0 and first is not None else load_mlm(list(config.members.values())[number].model)
+
+
+def compare_layers(phases: Sequence[Phase], student: Encoder, teacher: Callable[[int], Encoder], config: RunConfig) -> Similarities:
+    """What the maps that `cka` means in any phase are read off; teacher: loads teacher number n. Empty, and nothing is computed, where no
+    term asks.
+    """
+    asked = sorted({term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)})
+    if not asked:
+        return {}
+    batches = first_batches(config)
+    return {number: layer_similarity(student, teacher(number), batches, SAMPLE_TOKENS) for number in asked}
 
 
 def sample_of(config: RunConfig) -> list[Batch]:
@@ -140,23 +119,9 @@ def sample_of(config: RunConfig) -> list[Batch]:
     return sample_batches(Stream(config.data.shards, "train", config.data.stream, few), config.student.sample_tokens)
 
 
-def check_fits(name: str, encoder: Encoder, manifest: Manifest, stream: StreamSettings) -> None:
-    """A model and a corpus belong together: vocabulary, window length, and documents side by side."""
-    if not manifest.vocabulary_size <= encoder.vocabulary <= manifest.vocabulary_size + SPARE_ROWS:
-        raise LaunchError(
-            f"{name}: expected a vocabulary of {manifest.vocabulary_size}, the shards', got {encoder.vocabulary}; "
-            f"build shards with the {name}'s own tokenizer"
-        )
-    if stream.window_tokens > encoder.max_positions:
-        raise LaunchError(
-            f"data.window_tokens: expected at most {encoder.max_positions}, the {name}'s positions, "
-            f"got {stream.window_tokens}; shorten them"
-        )
-    if not encoder.packs and stream.packing == "windows" and not stream.attend_across_documents:
-        raise LaunchError(
-            f"data.packing: expected documents for the {name}, whose convolution reads across the documents of a window, got windows; "
-            "set data.packing: documents (evaluate: --packing documents)"
-        )
+def first_batches(config: RunConfig, tokens: int = SAMPLE_TOKENS) -> list[Batch]:
+    """The stream's first windows, the same for any number of ranks."""
+    return sample_batches(Stream(config.data.shards, "train", config.data.stream, SAMPLE_ROWS), tokens)
 
 
 def tokenizer_folder(config: RunConfig) -> Path:

@@ -9,10 +9,12 @@ import pytest
 
 from kd.models.encoder import load_mlm
 from kd.student.student import make_student
-from kd.terms.layer_map import LayerPair
+from kd.terms.layer_map import LayerPair, by_similarity
 from launcher.errors import LaunchError
 from launcher.evaluation import layers
-from launcher.reporting.layer_similarity import as_copied, as_facts, compared, described, from_facts, learned, sample, settled, tables
+from launcher.planning.layer_maps import describe, from_json, to_json, with_copied_maps, with_layer_maps
+from launcher.reporting.layer_similarity import render
+from launcher.training.build import compare_layers, first_batches
 
 CKA = "objective=[{kind: mlm}, {kind: hidden_mse, layer_map: cka}]"
 COPIES = [LayerPair(student=0, teacher=[0]), LayerPair(student=1, teacher=[1])]
@@ -23,16 +25,16 @@ def test_cka_finds_the_layers_that_the_student_was_made_of_and_settles_the_terms
     teacher = load_mlm(str(corpus.model))
     student = make_student(config.student, teacher, seed=1)
     phases = config.phases_of(5)
-    similarities = compared(phases, student, lambda number: teacher, config)
-    maps = learned(similarities)
+    similarities = compare_layers(phases, student, lambda number: teacher, config)
+    maps = {number: by_similarity(table) for number, table in similarities.items()}
     assert maps == {0: COPIES}
-    assert from_facts(json.loads(json.dumps(as_facts(maps)))) == maps
-    assert "0  1.00*" in tables(similarities)
-    assert tables(similarities).endswith("\nlayer_map: [{student: 0, teacher: 0}, {student: 1, teacher: 1}]\n")
-    assert described(maps) == "student layer 0 from 0, 1 from 1"
-    (phase,) = settled(phases, maps)
+    assert from_json(json.loads(json.dumps(to_json(maps)))) == maps
+    assert "0  1.00*" in render(similarities)
+    assert render(similarities).endswith("\nlayer_map: [{student: 0, teacher: 0}, {student: 1, teacher: 1}]\n")
+    assert describe(maps) == "student layer 0 from 0, 1 from 1"
+    (phase,) = with_layer_maps(phases, maps)
     assert [getattr(term, "layer_map", None) for term in phase.terms] == [None, COPIES]
-    assert sum(int(batch.real.sum()) for batch in sample(config, 100)) >= 100
+    assert sum(int(batch.real.sum()) for batch in first_batches(config, 100)) >= 100
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_cka_finds_the_layers_that_the_student_was_made_of_and_settles_the_terms
 )
 def test_copied_joins_each_student_layer_with_the_one_it_was_copied_from(make_config, corpus, student, seed, expected):
     config = make_config("objective=[{kind: mlm}, {kind: hidden_mse, layer_map: copied}]", f"student={student}", f"train.seed={seed}")
-    (phase,) = as_copied(config.phases_of(5), config, 4)
+    (phase,) = with_copied_maps(config.phases_of(5), config, 4)
     assert phase.terms[1].layer_map == [LayerPair(student=own, teacher=[layer]) for own, layer in enumerate(expected)]
     assert phase.terms[0] == config.objective[0]
 
@@ -57,11 +59,11 @@ def test_copied_without_copies_is_one_line(make_config, corpus):
         make_config("objective=[{kind: mlm}, {kind: hidden_mse, layer_map: copied}]", f"student={{init: {corpus.model}}}")
 
 
-def test_where_no_term_asks_for_cka_nothing_is_compared(make_config):
+def test_where_no_term_asks_for_cka_nothing_is_compare_layers(make_config):
     config = make_config("objective=[{kind: mlm}, {kind: hidden_mse}]")
     phases = config.phases_of(5)
-    assert compared(phases, None, partial(pytest.fail, "no teacher may be loaded"), config) == {}
-    assert settled(phases, {}) == phases
+    assert compare_layers(phases, None, partial(pytest.fail, "no teacher may be loaded"), config) == {}
+    assert with_layer_maps(phases, {}) == phases
 
 
 def test_the_verb_refuses_what_does_not_fit_before_it_reads_a_weight(corpus, save_model, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from kd.errors import KdError
 from kd.models.encoder import Encoder
 from kd.student.student import StudentSettings, make_student
 from kd.training.settings import CheckpointSettings
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.plan import Plan, disk, make_plan, meta_model, meta_student, rows, show, student_memory
 
