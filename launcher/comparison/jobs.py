@@ -25,11 +25,11 @@ from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from launcher.config.load import RunConfig
 from launcher.errors import LaunchError
+from launcher.planning.derived import updates_of
 from launcher.process.signals import Exit, StopFlag
 from launcher.reporting.console import duration
 from launcher.run_folder.lock import owner_of
 from launcher.run_folder.metrics_file import last_train_line
-from launcher.training.build import updates_of
 from stillhouse.files import ROOT
 
 SCRIPT = ROOT / "launcher" / "run.py"

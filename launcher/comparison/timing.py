@@ -25,8 +25,8 @@ from launcher.comparison.settings import PlannedRun
 from launcher.config import load as configuration
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit
-from launcher.training import build as wiring
 from launcher.training.batches import Feed
+from launcher.training.build import build
 from stillhouse.files import write_atomically
 
 PACE = "pace.json"
@@ -103,7 +103,7 @@ def main(path: Path) -> int:
 
 def _updates(config: configuration.RunConfig) -> list[float]:
     """Seconds of each timed update of a run that is thrown away."""
-    parts = wiring.build(config, None)
+    parts = build(config, None)
     feed = Feed(parts.stream, config.train, rank=process_group.rank(), world=process_group.world_size(), update=0, windows=0)
     times = []
     for number in range(WARM_UPDATES + UPDATES):

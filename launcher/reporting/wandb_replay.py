@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import load as configuration
+from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
-from launcher.reporting.reporters import ReportSettings, WandB
+from launcher.reporting.reporters import WandB
 from launcher.run_folder.metrics_file import METRICS, read
 
 

@@ -1,10 +1,8 @@
-"""A run from start to report: the loop around kd's trainer. Numbers come up here; nothing is called back.
+"""The training loop of a run, around kd's trainer, on every rank.
 
-1. Stand where the checkpoint stands (launcher/training/session.py has opened the folder and built the parts).
-2. Update after update: take a batch, learn, report; evaluate, save and stop when due.
-3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json.
-
-Every rank runs this same loop; rank 0 alone writes. What ranks must agree on (stop, save) they agree on once an update.
+1. Continue from the checkpoint, if any (launcher/training/session.py opens the folder and builds the objects).
+2. For each update: load a batch, train, report; evaluate, save and stop when due. Ranks agree once per update on stopping and saving.
+3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json. Only rank 0 writes files.
 """
 
 import socket
@@ -24,17 +22,18 @@ from kd.distributed.rank_progress import WRITING
 from kd.errors import KdError
 from kd.evaluation.mlm import MlmScores, evaluate_mlm
 from kd.models.encoder import Encoder
-from kd.training.trainer import UpdateReport
+from kd.terms import layer_map
+from kd.training.update_report import UpdateReport
 from launcher.config import load as configuration
 from launcher.config.load import RunConfig
 from launcher.errors import SharedError
 from launcher.process.signals import Exit, StopFlag
-from launcher.reporting.layer_similarity import as_facts, described, tables
+from launcher.reporting.layer_similarity import render
 from launcher.reporting.reporters import Reporters
 from launcher.run_folder.folder import RunFolder, tell_progress
 from launcher.run_folder.metrics_file import lost_lines
 from launcher.training.batches import Feed, heldout_batches
-from launcher.training.build import Parts
+from launcher.training.build import RunParts
 from launcher.training.checkpoints import Saving
 from launcher.training.finish import write_student
 from launcher.training.meter import Meter, peak_memory_gb
@@ -47,7 +46,7 @@ from stillhouse.files import sync_path, write_atomically
 class Run:
     """One run on one rank, between its first and its last update."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, parts: Parts, reporters: Reporters | None, stop: StopFlag) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, parts: RunParts, reporters: Reporters | None, stop: StopFlag) -> None:
         self.config = config
         self.folder = folder
         self.parts = parts
@@ -85,9 +84,9 @@ class Run:
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
-                if self.parts.maps:
-                    self.event("layer_map", f"cka: {described(self.parts.maps)}")
-                    write_atomically(self.folder.layer_maps, tables(self.parts.similarities))
+                if self.parts.layer_maps:
+                    self.event("layer_map", f"cka: {layer_map.describe(self.parts.layer_maps)}")
+                    write_atomically(self.folder.layer_maps, render(self.parts.similarities))
             else:
                 again = f"; {dropped} later lines are dropped and written again" if dropped else ""
                 again += lost_lines(self.folder.folder, self.trainer.done, facts["config"]["report"]["every_updates"])
@@ -261,7 +260,8 @@ class Run:
             "best": None if self.best == float("inf") else self.best,
             "heldout_loss": self.scores.loss if self.scores is not None else None,
             "elapsed_seconds": self._elapsed(),
-            "layer_maps": as_facts(self.parts.maps),
+            "layer_maps": layer_map.to_json(self.parts.layer_maps),
+            "student": self.parts.student,
             "recovery": self.recovery.as_dict(),
             "run_id": self.run_id,
             "config": configuration.public(self.config),

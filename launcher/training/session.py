@@ -11,7 +11,7 @@ from launcher.errors import SharedError
 from launcher.process.signals import Exit, StopFlag
 from launcher.process.standard_streams import say
 from launcher.reporting.reporters import Reporters, trim
-from launcher.training import build as wiring
+from launcher.training.build import build
 from launcher.training.loop import Run
 from launcher.training.rank_consistency import agree, check_teachers
 from launcher.training.rank_watch import say_aloud, watching
@@ -49,7 +49,7 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
             agreed(lambda: folder.expect(begun, config))
             check_teachers(config, saved)
         here.enter(BUILDING)
-        parts = wiring.build(config, saved, here)
+        parts = build(config, saved, here)
         agreed(lambda: folder.record(config))
         reporters, dropped = None, 0
         if process_group.rank() == 0:

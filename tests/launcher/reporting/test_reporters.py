@@ -13,9 +13,10 @@ import pytest
 from rich.console import Console
 from wandb_server import inspected
 
+from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
 from launcher.reporting import reporters
-from launcher.reporting.reporters import Reporters, ReportSettings, read, trim
+from launcher.reporting.reporters import Reporters, read, trim
 from launcher.reporting.wandb_replay import replay
 
 ROOT = Path(__file__).parents[3]

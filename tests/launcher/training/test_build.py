@@ -9,16 +9,19 @@ import pytest
 import torch
 
 from data_shards.storage.manifest import Manifest
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.errors import KdError
 from kd.models.encoder import load_mlm
 from kd.student.student import make_student
 from launcher.errors import LaunchError
+from launcher.planning import checks
+from launcher.planning.checks import check_fits
+from launcher.planning.derived import attention_of, precision_of, updates_of
 from launcher.planning.plan import make_plan
-from launcher.training import build as wiring
 from launcher.training.batches import sample_batches
-from launcher.training.build import attention_of, build, check_fits, precision_of, sample_of, tokenizer_folder, updates_of
+from launcher.training.build import build, sample_of, tokenizer_folder
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -143,7 +146,7 @@ def test_the_tokenizer_of_remote_shards_is_copied_beside_them(make_config, corpu
 
 
 def test_the_spare_rows_are_those_of_the_documentation():
-    assert wiring.SPARE_ROWS == 256
+    assert checks.SPARE_ROWS == 256
 
 
 @pytest.mark.parametrize("shrink", ["projection", "activation"])
