@@ -16,7 +16,7 @@ ROOMS = {
     "stillhouse": {"stillhouse"},
 }
 ORDER = {
-    "stillhouse": ["errors", "files", "digests"],
+    "stillhouse": ["errors", "files", "digests", "lazy"],
     "data_shards": ["errors", "storage", "tokenizer", "sources", "stream", "build", "info", "verify"],
     "kd": [
         *("errors", "batch", "distributed", "models", "student", "checkpoint", "terms", "objective", "teacher"),

@@ -22,7 +22,7 @@ from launcher.config.run_config import RunConfig, Text
 from launcher.errors import LaunchError
 from launcher.evaluation import evaluate
 from launcher.planning.checks import check_fits
-from launcher.planning.phases import plan_phases, settled_objectives
+from launcher.planning.phases import objectives_of, plan_phases
 from launcher.planning.plan import meta_model, meta_student
 from launcher.process.signals import Exit
 from launcher.reporting.console import Listened
@@ -111,7 +111,7 @@ def check(links: list[Link], where: str) -> None:
     for link in links:
         try:
             student = meta_student(link.config.student, teacher)
-            objectives = settled_objectives(link.config, link.job.updates, student, [teacher])
+            objectives = objectives_of(link.config, link.job.updates, student, [teacher])
             plan_phases(link.config.phases_of(link.job.updates), objectives, student, tokens_per_update=0)
             teacher = student
         except StillhouseError as error:

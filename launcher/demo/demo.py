@@ -23,7 +23,7 @@ from rich.console import Console
 from data_shards.build.build import BuildSettings
 from data_shards.sources.sources import SourceSettings
 from data_shards.storage.manifest import Manifest
-from data_shards.stream.stream import StreamSettings
+from data_shards.stream.settings import StreamSettings
 from kd.distributed import process_group
 from kd.export.hugging_face import save_student
 from kd.models.encoder import load_mlm

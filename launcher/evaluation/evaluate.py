@@ -13,8 +13,8 @@ from rich.table import Table
 
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
-from data_shards.stream.masking import MaskingSettings
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import MaskingSettings, StreamSettings
+from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.evaluation.mlm import MlmScores, evaluate_mlm
 from kd.export.hugging_face import model_sizes

@@ -13,8 +13,9 @@ from launcher.config.load import load_config
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_fits
 from launcher.planning.plan import meta_model, meta_student
-from launcher.reporting.layer_similarity import show_similarity
-from launcher.training.build import first_batches, sample_of
+from launcher.reporting.layer_similarity import show
+from launcher.training.batches import sample_of_corpus
+from launcher.training.build import CKA_ROWS, sample_of
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,6 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
         check_learned(encoder.layers, shape.layers)
     teacher = load_mlm(first.model)
     student = make_student(config.student, teacher, config.train.seed, sample_of(config))
-    table = layer_similarity(student, teacher, first_batches(config, arguments.tokens), arguments.tokens)
-    show_similarity(table, by_similarity(table), Console())
+    table = layer_similarity(student, teacher, sample_of_corpus(config, CKA_ROWS, arguments.tokens), arguments.tokens)
+    show(table, by_similarity(table), Console())
     return 0

@@ -1,4 +1,4 @@
-"""Tables of layer similarity (linear CKA) with the layer map that has the highest total similarity: for a terminal and layer_maps.txt."""
+"""Tables of layer similarities, as `stillhouse layers` prints them and as `layer_maps.txt` of a run folder keeps them."""
 
 from io import StringIO
 
@@ -10,21 +10,21 @@ from torch import Tensor
 from kd.terms.layer_map import LayerPair, by_similarity
 
 Similarities = dict[int, Tensor]
-"""[S, T] of the student's layers with those of a teacher, by its number."""
+"""[S, T] of the student's layers with those of a teacher, by the teacher's number."""
 
 
 def render(similarities: Similarities) -> str:
-    """The tables with their maps, for a file: the same as `show_similarity` prints."""
+    """The tables with their maps, as text."""
     text = StringIO()
     for number, table in similarities.items():
         if len(similarities) > 1:
             text.write(f"teacher {number}\n")
-        show_similarity(table, by_similarity(table), Console(file=text, width=20 + 8 * table.shape[1], color_system=None))
+        show(table, by_similarity(table), Console(file=text, width=20 + 8 * table.shape[1], color_system=None))
     return text.getvalue()
 
 
-def show_similarity(similarity: Tensor, pairs: list[LayerPair], console: Console) -> None:
-    """A row a student layer, a column a teacher layer, the map's pairs marked; then the map as a setting."""
+def show(similarity: Tensor, pairs: list[LayerPair], console: Console) -> None:
+    """Print a row per student layer and a column per teacher layer, the map's pairs marked; then the map as a setting."""
     chosen = {(pair.student, layer) for pair in pairs for layer in pair.teacher}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("student \\ teacher", justify="right")

@@ -1,12 +1,14 @@
-"""From a configuration to the objects of a run, once. Knows both rooms, and checks here what neither can know alone."""
+"""From a configuration to the objects of a run. Each teacher, the corpus and the checkpoint are read once.
+
+A new run makes its student from the teacher and measures the layer maps of `cka`. A resumed run takes both from its checkpoint.
+"""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import TOKENIZER, Manifest
@@ -16,112 +18,114 @@ from kd.checkpoint.checkpoint import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import Whereabouts
 from kd.evaluation.cka import layer_similarity
-from kd.models.encoder import Encoder, load_mlm
-from kd.student.student import make_student
-from kd.teacher.teachers import make_teachers
-from kd.terms.layer_map import by_similarity
+from kd.models.encoder import Encoder
+from kd.student.settings import chosen_layers
+from kd.student.student import make_student, student_of_config
+from kd.teacher.teachers import TeacherModels, make_teachers
+from kd.terms import layer_map
+from kd.terms.base import has_layer_map
+from kd.terms.layer_map import LayerMaps, LayerSources, by_similarity
 from kd.training.phases import Phase
-from kd.training.trainer import STUDENT, Trainer
+from kd.training.trainer import Trainer
 from launcher.config.derived import attention_of, precision_of, updates_of
 from launcher.config.run_config import RunConfig
 from launcher.planning.checks import check_fits
-from launcher.planning.layer_maps import LayerMaps, asks_for_cka, from_json, to_json, with_copied_maps, with_layer_maps
 from launcher.reporting.layer_similarity import Similarities
-from launcher.training.batches import sample_batches
+from launcher.training.batches import sample_of_corpus
 from launcher.training.start import agreed
 from stillhouse.files import write_atomically
 
-SAMPLE_BATCH = 16  # windows at a time
-SAMPLE_ROWS = 8  # at a time, to compare layers
-SAMPLE_TOKENS = 4096
+SAMPLE_BATCH = 16  # windows at a time, for a student that is made smaller
+CKA_TOKENS, CKA_ROWS = 4096, 8
 
 
 @dataclass(frozen=True)
 class RunParts:
-    """What a run is made of."""
+    """The objects of a run."""
 
     trainer: Trainer
     stream: Stream
     heldout: Stream | None
     updates: int
     precision: str
-    maps: LayerMaps
-    """What `layer_map: cka` was settled to."""
+    layer_maps: LayerMaps
+    """The pairs that `layer_map: cka` stands for."""
     similarities: Similarities
-    """What that was read off: on rank 0, where it was now and not before the checkpoint."""
+    """The layer similarities that they were read from: on rank 0 of a new run."""
+    student: dict[str, Any]
+    """The student's model configuration and the layers it was copied from: a checkpoint keeps them."""
 
 
 def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | None = None) -> RunParts:
-    """Streams, student, teacher and trainer; the trainer stands where the checkpoint, if any, left it. Collective."""
+    """Streams, student, teachers and trainer. With a checkpoint, the trainer continues from it. Collective."""
     manifest = Manifest.load(config.data.shards)
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
     whole = config.data.stream.model_copy(update={"on_corrupt": "stop"})  # scores of other windows would not compare
     heldout = Stream(config.data.shards, "heldout", whole, 1) if manifest.entries("heldout") else None
-    precision = precision_of(config)
-    teacher = load_mlm(first.model) if (first := next(iter(config.members.values()), None)) is not None else None
-    student = make_student(config.student, teacher, config.train.seed, sample_of(config))
-    for name, encoder in (("teacher", teacher), ("student", student)):
-        if encoder is not None:
-            check_fits(name, encoder, manifest, config.data.stream)
+    precision, updates = precision_of(config), updates_of(config, stream)
+    members = list(config.members.values())
+    models = TeacherModels([member.model for member in members])
+    facts = checkpoint.progress.facts if checkpoint is not None else {}
+    student, made_from = _student(config, manifest, models, facts.get("student"))
+    check_fits("student", student, manifest, config.data.stream)
     student.use_attention(attention_of(config, precision))
-    updates = updates_of(config, stream)
-    phases = with_copied_maps(config.phases_of(updates), config, teacher.layers) if teacher is not None else config.phases_of(updates)
-    maps = from_json(checkpoint.progress.facts.get("layer_maps", {})) if checkpoint is not None else {}
     similarities: Similarities = {}
-    if not maps and any(asks_for_cka(term) for phase in phases for term in phase.terms):
-        # rank 0's, for all: other processors may round two near similarities to another order
-        similarities = agreed(partial(compare_layers, phases, student, partial(_member, config, teacher), config)) or {}
-        learned = to_json({number: by_similarity(table) for number, table in similarities.items()})
-        maps = from_json(json.loads(process_group.from_rank_zero(json.dumps(learned))))
     if checkpoint is not None:
-        weights, _ = checkpoint.load()
-        own = dict(student.named_parameters())
-        with torch.no_grad():
-            for name, weight in weights.items():
-                if name.startswith(STUDENT):
-                    own[name.removeprefix(STUDENT)].copy_(weight)
-    del teacher
+        maps = layer_map.from_json(facts.get("layer_maps", {}))
+    else:
+        # rank 0's, for all: other processors may round two near similarities to another order
+        phases = config.phases_of(updates)
+        similarities = agreed(partial(measure_similarities, phases, student, models.whole, config)) or {}
+        learned = {number: by_similarity(table) for number, table in similarities.items()}
+        maps = layer_map.from_json(json.loads(process_group.from_rank_zero(json.dumps(layer_map.to_json(learned)))))
+    state = checkpoint.load() if checkpoint is not None else None
+    if state is not None:
+        student.load_weights(state.student)
     trainer = Trainer(
         student,
-        make_teachers(list(config.members.values()), config.combine, config.train.seed, precision, process_group.device()),
-        with_layer_maps(phases, maps),
+        make_teachers(members, config.combine, config.train.seed, precision, process_group.device(), models),
+        config.phases_of(updates),
         vocabulary=manifest.vocabulary_size,
         train=config.train,
         precision=precision,
         here=here,
+        sources=LayerSources(made_from["copied_layers"], maps),
     )
-    if checkpoint is not None:
-        trainer.load(checkpoint)
-    return RunParts(trainer, stream, heldout, updates, precision, maps, similarities)
+    if checkpoint is not None and state is not None:
+        trainer.load(checkpoint, state)
+    return RunParts(trainer, stream, heldout, updates, precision, maps, similarities, made_from)
 
 
-def _member(config: RunConfig, first: Encoder | None, number: int) -> Encoder:
-    """Teacher number n, whole: the first one as it is already here."""
-    return first if number == 0 and first is not None else load_mlm(list(config.members.values())[number].model)
+def _student(config: RunConfig, manifest: Manifest, models: TeacherModels, saved: dict[str, Any] | None) -> tuple[Encoder, dict[str, Any]]:
+    """The student, and the record of its origin that checkpoints keep. saved: that record; checkpoints of version 0.1.0 have none."""
+    if saved is not None:
+        return student_of_config(config.student, saved["model"]), saved
+    teacher = models.whole(0) if config.members else None
+    if teacher is not None:
+        check_fits("teacher", teacher, manifest, config.data.stream)
+    student = make_student(config.student, teacher, config.train.seed, sample_of(config))
+    copied = chosen_layers(config.student, teacher.layers, config.train.seed) if teacher and config.student.init == "teacher" else None
+    values = json.loads(student.hf.config.to_json_string(use_diff=False))
+    return student, {"model": values, "copied_layers": None if copied is None else list(copied)}
 
 
-def compare_layers(phases: Sequence[Phase], student: Encoder, teacher: Callable[[int], Encoder], config: RunConfig) -> Similarities:
-    """What the maps that `cka` means in any phase are read off; teacher: loads teacher number n. Empty, and nothing is computed, where no
-    term asks.
+def measure_similarities(phases: Sequence[Phase], student: Encoder, teacher: Any, config: RunConfig) -> Similarities:
+    """Layer similarities (linear CKA) for each teacher that a term with `layer_map: cka` learns from; {} if there is no such term.
+
+    teacher: loads teacher number n.
     """
-    asked = sorted({term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)})
-    if not asked:
+    numbers = sorted({term.teacher or 0 for phase in phases for term in phase.terms if has_layer_map(term, "cka")})
+    if not numbers:
         return {}
-    batches = first_batches(config)
-    return {number: layer_similarity(student, teacher(number), batches, SAMPLE_TOKENS) for number in asked}
+    batches = sample_of_corpus(config, CKA_ROWS, CKA_TOKENS)
+    return {number: layer_similarity(student, teacher(number), batches, CKA_TOKENS) for number in numbers}
 
 
 def sample_of(config: RunConfig) -> list[Batch]:
-    """Text for a student that is made smaller by what the teacher does on it."""
+    """Text for a student that is made smaller by the teacher's activations on it; [] for other students."""
     if not config.student.needs_sample:
         return []
-    few = min(config.train.global_batch, SAMPLE_BATCH)
-    return sample_batches(Stream(config.data.shards, "train", config.data.stream, few), config.student.sample_tokens)
-
-
-def first_batches(config: RunConfig, tokens: int = SAMPLE_TOKENS) -> list[Batch]:
-    """The stream's first windows, the same for any number of ranks."""
-    return sample_batches(Stream(config.data.shards, "train", config.data.stream, SAMPLE_ROWS), tokens)
+    return sample_of_corpus(config, min(config.train.global_batch, SAMPLE_BATCH), config.student.sample_tokens)
 
 
 def tokenizer_folder(config: RunConfig) -> Path:

@@ -1,10 +1,8 @@
-"""A run from start to report: the loop around kd's trainer. Numbers come up here; nothing is called back.
+"""The training loop of a run, around kd's trainer, on every rank.
 
-1. Stand where the checkpoint stands (launcher/training/session.py has opened the folder and built the parts).
-2. Update after update: take a batch, learn, report; evaluate, save and stop when due.
-3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json.
-
-Every rank runs this same loop; rank 0 alone writes. What ranks must agree on (stop, save) they agree on once an update.
+1. Continue from the checkpoint, if any (launcher/training/session.py opens the folder and builds the objects).
+2. For each update: load a batch, train, report; evaluate, save and stop when due. Ranks agree once per update on stopping and saving.
+3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json. Only rank 0 writes files.
 """
 
 import socket
@@ -21,11 +19,11 @@ from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING
 from kd.errors import KdError
 from kd.evaluation.mlm import MlmScores
-from kd.training.trainer import UpdateReport
+from kd.terms import layer_map
+from kd.training.update_report import UpdateReport
 from launcher.config.load import public_values
 from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
-from launcher.planning.layer_maps import describe, to_json
 from launcher.process.signals import Exit, StopFlag
 from launcher.reporting.layer_similarity import render
 from launcher.reporting.reporters import Reporters
@@ -84,8 +82,8 @@ class Run:
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
-                if self.parts.maps:
-                    self.event("layer_map", f"cka: {describe(self.parts.maps)}")
+                if self.parts.layer_maps:
+                    self.event("layer_map", f"cka: {layer_map.describe(self.parts.layer_maps)}")
                     write_atomically(self.folder.layer_maps, render(self.parts.similarities))
             else:
                 again = f"; {dropped} later lines are dropped and written again" if dropped else ""
@@ -250,7 +248,8 @@ class Run:
             "best": None if self.best == float("inf") else self.best,
             "heldout_loss": self.scores.loss if self.scores is not None else None,
             "elapsed_seconds": self._elapsed(),
-            "layer_maps": to_json(self.parts.maps),
+            "layer_maps": layer_map.to_json(self.parts.layer_maps),
+            "student": self.parts.student,
             "recovery": self.recovery.as_dict(),
             "run_id": self.run_id,
             "config": public_values(self.config),

@@ -9,7 +9,8 @@ from typing import Any
 
 from kd.distributed import process_group
 from kd.training.stability import Stability
-from kd.training.trainer import Trainer, UpdateReport
+from kd.training.trainer import Trainer
+from kd.training.update_report import UpdateReport
 from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
 from launcher.run_folder.folder import RunFolder

@@ -12,7 +12,7 @@ from launcher.config.load import differences, dump_config, load_config, public_v
 from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
 
-PACKAGED = sorted(path.stem for path in (PACKAGED / "compare").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (PACKAGED / "compare").glob("*.yaml"))
 VARIANTS = {"every other": ["student.layers=every_other"], "last": ["student.layers=last", "optimizer.learning_rate=2e-3"]}
 
 
@@ -35,7 +35,7 @@ def refused(action: Callable[[], object]) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_packaged_comparison_makes_valid_runs_for_both_budgets(name: str, tmp_path: Path, corpus):
     own = [f"data.shards={corpus.shards}", f"teacher.model={corpus.model}"]
     for budget in ("tokens", "time"):

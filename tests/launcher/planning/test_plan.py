@@ -17,7 +17,8 @@ from data_shards.storage.manifest import BuiltFrom
 from data_shards.storage.shard_writer import SplitWriter
 from kd.errors import KdError
 from kd.models.encoder import Encoder
-from kd.student.student import StudentSettings, make_student
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
 from kd.training.settings import CheckpointSettings
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError

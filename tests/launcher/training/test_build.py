@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 from kd.errors import KdError
 from kd.models.encoder import load_mlm
 from kd.student.student import make_student
