@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.storage.manifest import Manifest
-from data_shards.stream.stream import StreamSettings
+from data_shards.stream.settings import StreamSettings
 from kd.models.encoder import load_mlm
 from launcher.errors import LaunchError
 from launcher.planning import checks
