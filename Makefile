@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv demo test check bench soak clean
+.PHONY: help .venv demo test test-cluster lint check bench soak clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 .venv: .venv/.installed ## the pinned environment, made anew when requirements/ changes
 
@@ -29,18 +29,23 @@ demo: .venv ## text to a distilled, measured student: runs/demo
 	$(BIN)/stillhouse demo
 
 # The tests bring what they need: once installed, no network.
-test check: export HF_HUB_OFFLINE := 1
-test check: export WANDB_MODE := offline
-test check: export OMP_NUM_THREADS := 1
+test test-cluster check: export HF_HUB_OFFLINE := 1
+test test-cluster check: export WANDB_MODE := offline
+test test-cluster check: export OMP_NUM_THREADS := 1
 WORKERS := -n 2
 
-test: .venv ## every test
-	$(BIN)/python -m pytest $(WORKERS)
+test: .venv ## every test but those of test-cluster
+	$(BIN)/python -m pytest -m 'not cluster' $(WORKERS)
 
-check: .venv ## format, lint, types, the import rule, fast tests
+test-cluster: .venv ## the tests on a real Slurm of three hosts, started on this machine (root, Debian's Slurm)
+	$(BIN)/python -m pytest -m cluster
+
+lint: .venv ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+check: lint ## format, lint, types, the import rule, fast tests
 	$(BIN)/python -m pytest -q -m 'not slow' $(WORKERS)
 
 bench: .venv ## speed and memory against bare loops, as JSON

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -20,11 +20,13 @@ from torch import Tensor
 from kd.checkpoint.tensors import save_tensors
 from kd.errors import KdError
 from stillhouse.digests import canonical_sha256
+from stillhouse.errors import one_line
 from stillhouse.files import sha256_of_file, sync_path, write_atomically
 
 FORMAT = 1
 WEIGHTS, MOMENTS, STATE = "weights.safetensors", "moments.safetensors", "state.json"
 TEMPORARY = ".writing-"
+STUDENT = "student."  # prefix of the student's parameters; the others are projections
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,18 @@ class Progress:
     skipped: int
     tokens: int
     facts: dict[str, Any]
+
+
+class FullState(NamedTuple):
+    """Weights by name, and AdamW's moments by name and key, fp32 on the CPU."""
+
+    weights: dict[str, Tensor]
+    moments: dict[str, dict[str, Tensor]]
+
+    @property
+    def student(self) -> dict[str, Tensor]:
+        """The student's weights, by their names in the student."""
+        return {name.removeprefix(STUDENT): weight for name, weight in self.weights.items() if name.startswith(STUDENT)}
 
 
 @dataclass(frozen=True)
@@ -54,15 +68,13 @@ class Checkpoint:
         """Raise KdError unless every file has the size and sha256 it was written with."""
         for name, written in self.files.items():
             path = self.folder / name
-            if not path.is_file():
-                raise KdError(f"{path}: expected a file of {written['bytes']} bytes, got none; the checkpoint is not usable")
-            if path.stat().st_size != written["bytes"]:
-                raise KdError(f"{path}: expected {written['bytes']} bytes, got {path.stat().st_size}; the checkpoint is not usable")
-            if sha256_of_file(path) != written["sha256"]:
-                raise KdError(f"{path}: expected sha256 {written['sha256'][:12]}…, got another; the checkpoint is not usable")
+            try:
+                _verify(path, written)
+            except OSError as error:
+                raise KdError(f"{path}: expected a readable file, got {one_line(error)}; the checkpoint is not usable") from error
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-        """(weights by name, moments by name and key), fp32 on the CPU."""
+    def load(self) -> FullState:
+        """The state in its files."""
         try:
             weights = load_file(self.folder / WEIGHTS)
             flat = load_file(self.folder / MOMENTS)
@@ -72,7 +84,16 @@ class Checkpoint:
         for name, value in flat.items():
             key, _, parameter = name.partition("/")
             moments.setdefault(parameter, {})[key] = value
-        return weights, moments
+        return FullState(weights, moments)
+
+
+def _verify(path: Path, written: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise KdError(f"{path}: expected a file of {written['bytes']} bytes, got none; the checkpoint is not usable")
+    if path.stat().st_size != written["bytes"]:
+        raise KdError(f"{path}: expected {written['bytes']} bytes, got {path.stat().st_size}; the checkpoint is not usable")
+    if sha256_of_file(path) != written["sha256"]:
+        raise KdError(f"{path}: expected sha256 {written['sha256'][:12]}…, got another; the checkpoint is not usable")
 
 
 State = Iterable[tuple[str, Tensor, dict[str, Tensor]]]

@@ -9,10 +9,10 @@ Never runs a model folder's own code (trust_remote_code), never unpickles what s
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,15 +26,11 @@ from kd.errors import KdError
 from kd.models.config import quiet_transformers as quiet_transformers
 from kd.models.config import read_config as read_config
 from kd.models.families import LAYER_PARTS, Family, family_of
+from kd.models.outputs import EncoderOutputs
+from kd.models.states import EncoderShape
 from stillhouse.errors import one_line
 
 HOW_TO_ADAPT = "give it one first: `stillhouse train` with teacher: null, student.init: {path} and student.new_head: true"
-
-
-class Encoded(NamedTuple):
-    """What the layers make of a batch. last: [B, S, D], the last layer's hidden states."""
-
-    last: Tensor
 
 
 class Encoder(nn.Module):
@@ -58,16 +54,16 @@ class Encoder(nn.Module):
         """Whether documents side by side in a row stay apart; not where a convolution runs over the row (DeBERTa v2 xlarge)."""
         self._activation = get_activation(self.family.head_activation or getattr(config, names.head_activation or names.activation))
 
-    def forward(self, batch: Batch) -> Encoded:
+    def forward(self, batch: Batch) -> EncoderOutputs:
         """The hidden states of a batch; the MLM head is not run."""
         ids, positions = batch.input_ids, batch.positions + self.position_offset
         if self.family.masks == "embeddings_apart":
-            return Encoded(last=self._embeddings_apart(batch, positions))
+            return EncoderOutputs(self._embeddings_apart(batch, positions), {})
         masks: Any = self._as_kernel_wants(batch.attention)
         if self.family.masks == "by_layer_type":
             near = (batch.positions[:, None, :, None] - batch.positions[:, None, None, :]).abs() <= self.hf.config.sliding_window
             masks = {"full_attention": masks, "sliding_attention": self._as_kernel_wants(batch.attention & near)}
-        return Encoded(last=self.base(input_ids=ids, attention_mask=masks, position_ids=positions)[0])
+        return EncoderOutputs(self.base(input_ids=ids, attention_mask=masks, position_ids=positions)[0], {})
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -100,6 +96,11 @@ class Encoder(nn.Module):
         return cast(nn.Parameter, self.hf.get_parameter(path))
 
     @property
+    def shape(self) -> EncoderShape:
+        """Its sizes, also on the meta device."""
+        return EncoderShape(self.layers, self.width, self.heads, self.family.name, self.family.scores == "scaled_dot")
+
+    @property
     def tied(self) -> bool:
         """Whether the decoder's weight is the word embedding table itself."""
         return self.decoder_weight is self.weight(self.family.word_embeddings)
@@ -130,6 +131,13 @@ class Encoder(nn.Module):
         if path is None:
             raise KdError(f"{self.family.name}: expected a {name} of its own in each layer, got one matrix for query, key and value")
         return self.layer_modules[layer].get_submodule(path)
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy these values into the parameters of these names."""
+        parameters = dict(self.named_parameters())
+        with torch.no_grad():
+            for name, weight in weights.items():
+                parameters[name].copy_(weight)
 
     def use_attention(self, kernel: str) -> None:
         """Run this attention implementation from now on, or the one that the family's code has."""

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Shape = Literal["linear", "cosine", "constant"]
+ScheduleShape = Literal["linear", "cosine", "constant"]
 A_SCHEDULE = "a schedule"  # pydantic's name for that member of the union, which no key may have
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -27,7 +27,7 @@ class OptimizerSettings(BaseModel):
     betas: tuple[Share, Share] = (0.9, 0.98)
     epsilon: Annotated[float, Field(gt=0)] = 1e-6
     weight_decay: NotNegative = 0.0
-    schedule: Shape = "linear"
+    schedule: ScheduleShape = "linear"
     warmup: NotNegative = 0.05
     """Below 1 a share of the run, otherwise a number of updates."""
     final_share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -65,7 +65,7 @@ class Ramp(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
-    schedule: Shape
+    schedule: ScheduleShape
     from_: Annotated[float, Field(alias="from")]
     """Until `start`."""
     to: float | None = None

@@ -5,17 +5,21 @@
 3. `phase_at` says which one an update belongs to: a pure function, so that a checkpoint needs to say nothing about phases.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from kd.errors import KdError
-from kd.models.encoder import Encoder
 from kd.terms import Term
-from kd.terms.schedules import OptimizerSettings, Shape, Share, bounds, learning_rate, resolved, schedules
+from kd.terms.schedules import OptimizerSettings, ScheduleShape, Share, bounds, learning_rate, resolved, schedules
+
+if TYPE_CHECKING:
+    from kd.models.encoder import Encoder
 
 PART = re.compile(r"all|embeddings|head|projections|layers( \d+(\.\.\d+)?)?")
 
@@ -26,7 +30,7 @@ def _part(value: str) -> str:
     return value
 
 
-Part = Annotated[str, AfterValidator(_part)]
+TrainablePart = Annotated[str, AfterValidator(_part)]
 
 
 class OptimizerOverrides(BaseModel):
@@ -38,7 +42,7 @@ class OptimizerOverrides(BaseModel):
     betas: tuple[Share, Share] | None = None
     epsilon: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
-    schedule: Shape | None = None
+    schedule: ScheduleShape | None = None
     warmup: Annotated[float, Field(ge=0)] | None = None
     final_share: Annotated[float, Field(ge=0, le=1)] | None = None
 
@@ -56,14 +60,14 @@ class PhaseSettings(BaseModel):
     """null: the run's."""
     optimizer: OptimizerOverrides | None = None
     """null: the run's, whose learning rate goes on as if there were no phases; else the phase has a course of its own, warm-up included."""
-    trains: Annotated[list[Part], Field(min_length=1)] = ["all"]
-    freezes: list[Part] = []
+    trains: Annotated[list[TrainablePart], Field(min_length=1)] = ["all"]
+    freezes: list[TrainablePart] = []
     """What does not train after all."""
     optimizer_state: Literal["fresh", "continue"] = "fresh"
     """At the phase's begin: AdamW's moments and step count from zero, or kept for what trained before and still does."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> "PhaseSettings":
+    def _one_length(self) -> PhaseSettings:
         if self.updates is not None and self.share is not None:
             raise ValueError("share: expected either updates or share, got both; keep one")
         return self

@@ -24,18 +24,19 @@ from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.export.hugging_face import model_sizes
 from kd.models.encoder import Encoder, quiet_transformers, read_config, untrained
-from kd.student.student import StudentSettings, make_student
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
+from kd.teacher.settings import TeacherSettings
 from kd.teacher.split import check_split
-from kd.teacher.teacher import TeacherSettings
 from kd.training.engine import effective_stage
 from kd.training.settings import CheckpointSettings
-from launcher.config.load import RunConfig
+from launcher.config.derived import precision_of, updates_of
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
-from launcher.planning.cached import check_caches
-from launcher.planning.phases import PhasePlan, logit_chunks, phase_rows, plan_phases, settled_objectives
+from launcher.planning.checks import check_caches, check_fits
+from launcher.planning.phases import PhasePlan, logit_chunks, objectives_of, phase_rows, plan_phases
 from launcher.planning.tokenizer_check import check_tokenizers
 from launcher.reporting.console import size
-from launcher.training import build as wiring
 
 BYTES = {"fp32": 4, "bf16": 2}
 CHECKPOINTS = "checkpoints"
@@ -118,8 +119,8 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         raise LaunchError(str(error)) from None
     manifest = Manifest.load(config.data.shards)
     stream = Stream(config.data.shards, "train", config.data.stream, train.global_batch)
-    updates = wiring.updates_of(config, stream)
-    precision = wiring.precision_of(config)
+    updates = updates_of(config, stream)
+    precision = precision_of(config)
     stage = effective_stage(train.zero_stage, precision)
     for member in config.members.values():
         check_split(member, world)
@@ -128,13 +129,13 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     if train.activation_checkpointing:
         student.checkpoint_activations(use_reentrant=train.zero_stage == 3)  # refused here for a family whose code cannot
     for name, encoder in [*teachers.items(), ("student", student)]:
-        wiring.check_fits(name, encoder, manifest, config.data.stream)
+        check_fits(name, encoder, manifest, config.data.stream)
     location = Location.of(config.data.shards, config.data.cache_folder)
     models = {place: member.model for place, member in config.members.items()}
     check_tokenizers(models, location, manifest, required=len(models) > 1)
     if config.student.init != "teacher":
         check_tokenizers({"student.init": config.student.init}, location, manifest)
-    objectives = settled_objectives(config, updates, student, list(teachers.values()))
+    objectives = objectives_of(config, updates, student, list(teachers.values()))
     check_caches(config, list(teachers.values()), objectives, precision, stream, updates * train.global_batch)
     sizes = model_sizes(student)
     tokens_per_update = stream.tokens_per_epoch / stream.windows_per_epoch * train.global_batch

@@ -17,39 +17,26 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
+from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
 from launcher.redaction import redacted
 from launcher.reporting.background import MOST, Beside
 from launcher.reporting.console import Screen, sentence
 from launcher.reporting.wandb_sent import KINDS, Sent, Warnings
-from launcher.run_folder.metrics_file import METRICS, AppendedFile, json_line, read, trim
+from launcher.run_folder.metrics_file import METRICS, AppendedFile, json_line, read
 
 LOG = "log.txt"
 AXES = ("update", "tokens")
 CONSTANTS = ("updates", "tokens_total")  # no curves
-__all__ = ["ReportSettings", "Reporters", "WandB", "read", "trim"]
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
 FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
 HANGING_SECONDS = 10.0  # more: then its process hangs
-
-
-class ReportSettings(BaseModel):
-    """How often to report, and whether to W&B."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    every_updates: Annotated[int, Field(gt=0)] = 10
-    wandb: Literal["online", "offline", "off"] = "off"
-    project: str = "stillhouse"
-    entity: str | None = None
-    tags: list[str] = []
 
 
 class Reporters:

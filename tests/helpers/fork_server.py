@@ -129,6 +129,8 @@ def become(request: dict[str, Any], doors: dict[str, Any]) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.chdir(request["cwd"])
+        for number in (signal.SIGHUP, signal.SIGINT):  # ignored where the tests run under nohup, or in the background of a script
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(request["env"])
         sys.argv = request["argv"]

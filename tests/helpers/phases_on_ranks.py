@@ -15,7 +15,8 @@ from trainer_on_ranks import CLIP, OPTIMIZER, ROWS, VOCABULARY, batches, weights
 from kd.checkpoint import checkpoint
 from kd.distributed import process_group
 from kd.models.encoder import Encoder, load_mlm
-from kd.teacher.teachers import MemberSettings, make_teachers
+from kd.teacher.settings import MemberSettings
+from kd.teacher.teachers import make_teachers
 from kd.training.phases import PhaseSettings, part_of, phases_of
 from kd.training.settings import TrainSettings
 from kd.training.trainer import Trainer

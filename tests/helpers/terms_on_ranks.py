@@ -16,7 +16,8 @@ from kd.batch import IGNORED, Batch
 from kd.checkpoint import checkpoint
 from kd.distributed import process_group
 from kd.models.encoder import load_mlm
-from kd.teacher.teachers import MemberSettings, make_teachers
+from kd.teacher.settings import MemberSettings
+from kd.teacher.teachers import make_teachers
 from kd.terms import Term
 from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import phases_of
@@ -82,7 +83,9 @@ def make(teacher: str, student: str, mode: str, stage: int, precision: str, micr
     members = [MemberSettings(model=teacher, mode=one, weight=weight) for one, weight in zip(mode.split("+"), (3.0, 1.0), strict=False)]
     terms = TypeAdapter(list[Term]).validate_python(TERMS)
     if len(members) > 1:  # each other term on states learns from each
-        terms = [term.model_copy(update={"teacher": n % 2}) if term.asks and not term.mixes else term for n, term in enumerate(terms)]
+        terms = [
+            term.model_copy(update={"teacher": n % 2}) if term.required_outputs and not term.mixes else term for n, term in enumerate(terms)
+        ]
     return Trainer(
         load_mlm(student),
         make_teachers(members, "mean", 1, precision, process_group.device()),

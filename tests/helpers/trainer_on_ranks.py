@@ -15,7 +15,8 @@ from kd.batch import IGNORED, Batch
 from kd.checkpoint import checkpoint
 from kd.distributed import process_group
 from kd.models.encoder import Encoder, load_mlm
-from kd.teacher.teachers import MemberSettings, make_teachers
+from kd.teacher.settings import MemberSettings
+from kd.teacher.teachers import make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
 from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import phases_of

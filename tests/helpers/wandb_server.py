@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from wandb.util import get_core_path
+
 HISTORY = "wandb-history.jsonl"
 KEY = "1f" * 20
 ROOT = Path(__file__).parents[2]
@@ -188,10 +190,12 @@ def python(code: str, folder: Path, *arguments: object, **environment: str) -> s
     return subprocess.Popen(command, cwd=folder, env=clean | own, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
+def inspected(file: Path) -> list[dict[str, Any]]:
+    """The records of a W&B file, as W&B's own reader gives them (`wandb leet inspect`, without the second that its Python takes)."""
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", str(file)]
+    return [json.loads(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()]
+
+
 def updates_of(file: Path) -> list[int]:
-    """The updates in a W&B file, as W&B's own reader gives them."""
-    done = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True
-    )
-    records = [json.loads(line) for line in done.stdout.splitlines()]
-    return [record["history"]["item"]["update"] for record in records if record["type"] == "history"]
+    """The updates in a W&B file."""
+    return [record["history"]["item"]["update"] for record in inspected(file) if record["type"] == "history"]

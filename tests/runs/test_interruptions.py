@@ -13,6 +13,8 @@ from run_lines import facts, lines, train_lines
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
+HASTY = {"launcher.training.rank_watch.BEAT_SECONDS": 0.5}
+"""Half of what a user waits for before a lost rank is named."""
 SETTINGS = ("train.updates=24", "checkpoint.every_updates=3", "report.every_updates=1", "evaluate.every_updates=8")
 
 
@@ -55,7 +57,7 @@ def test_killed_three_times_at_random_updates_it_ends_bit_identical(start, tmp_p
     print("killed when these updates were reported:", moments)
     folder = tmp_path / "killed"
     for moment, victims in zip(moments, ([1], [0, 1], [0, 1]), strict=True):
-        run = start(folder, *SETTINGS, ranks=2)
+        run = start(folder, *SETTINGS, ranks=2, constants=HASTY)
         run.wait_for_update(moment)
         for victim in victims:
             os.kill(run.processes[victim].pid, signal.SIGKILL)
@@ -124,7 +126,7 @@ def test_a_disk_that_fills_up_while_saving_leaves_the_last_good_checkpoint_and_s
     good = {path.name for path in (folder / "checkpoints").glob("update-*")}
     assert good
 
-    full = start(folder, *SETTINGS, ranks=2, limits={"RLIMIT_FSIZE": 100_000})
+    full = start(folder, *SETTINGS, ranks=2, limits={"RLIMIT_FSIZE": 100_000}, constants=HASTY)
     assert full.wait() == [1, 1], full.output
     failed = [line for line in lines(folder, "event") if line["event"] == "checkpoint_failed"]
     assert failed

@@ -42,7 +42,7 @@ def planted(data: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize(("right", "typed"), [(True, False), (False, False), (True, True)])
-def test_no_planted_secret_is_found_in_what_a_run_leaves_or_shows(school, tmp_path, right, typed):
+def test_no_planted_secret_is_found_in_what_a_run_leaves_or_shows(school, fork_server, tmp_path, right, typed):
     """typed: the URL is given on the command line, which everyone on the host can see; then at least nothing else shows it."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(school.shards))) as http:
         threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
@@ -58,7 +58,10 @@ def test_no_planted_secret_is_found_in_what_a_run_leaves_or_shows(school, tmp_pa
             command = [sys.executable, str(ROOT / "launcher" / "run.py"), "--config", str(tmp_path / "mine.yaml"), "train.updates=4"]
             command += [f"data.shards={url}"] if typed else []
             environment = os.environ | IN_THE_ENVIRONMENT | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path)
+            if right and not typed:  # the run whose own command line is looked at
+                process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=tmp_path)
+            else:
+                process = fork_server.start(command[1:], environment, tmp_path / "output", tmp_path)
             shown: set[bytes] = set()
             while process.poll() is None:
                 try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stand_in import ROOT, SCRIPT, facts_of, submit, wait_for_ranks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 SCRIPTS = ROOT / "slurm"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stand_in import ROOT, SCRIPT, facts_of, submit, wait_for_ranks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
 def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from school import make_school
 from stand_in import ROOT, SCRIPT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 ADDRESS = {"node1": "198.51.100.11", "node2": "198.51.100.12"}
 
 

@@ -14,7 +14,7 @@ from run_lines import train_lines
 from school import make_school
 from stand_in import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 SERVER = """
 HostKey {folder}/key
 AuthorizedKeysFile {folder}/key.pub

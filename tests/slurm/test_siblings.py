@@ -13,7 +13,7 @@ from stand_in import ROOT
 
 from data_shards.storage.manifest import Manifest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 SCRIPTS = ROOT / "slurm"
 
 

@@ -15,7 +15,8 @@ from data_shards.info import info
 from data_shards.storage import location
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 from data_shards.verify import verify
 from stillhouse.files import write_atomically
 

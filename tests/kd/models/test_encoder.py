@@ -37,7 +37,7 @@ def test_logits_are_those_of_the_hugging_face_model_on_padded_rows(make_model, f
     batch, mask = one_document_rows(documents, padding=model.config.pad_token_id, columns=11)
     with torch.no_grad():
         expected = model(input_ids=batch.input_ids, attention_mask=mask).logits
-        got = encoder.logits(encoder(batch).last)
+        got = encoder.logits(encoder(batch).last_hidden)
     assert got.shape == (3, 11, 120)
     torch.testing.assert_close(got[batch.real], expected[batch.real], **FP32)
 
@@ -47,7 +47,7 @@ def test_a_packed_row_gives_what_its_documents_give_alone(make_model, tiny_batch
     model = make_model(family)
     encoder = Encoder(model)
     with torch.no_grad():
-        packed = encoder.logits(encoder(tiny_batch).last)
+        packed = encoder.logits(encoder(tiny_batch).last_hidden)
         for row in range(2):
             for segment in range(1, int(tiny_batch.segments[row].max()) + 1):
                 inside = tiny_batch.segments[row] == segment
@@ -61,8 +61,8 @@ def test_padding_changes_no_real_position(make_model, tiny_batch, family):
     encoder = Encoder(make_model(family))
     other = tiny_batch.input_ids.where(tiny_batch.real, torch.tensor(77))
     with torch.no_grad():
-        plain = encoder(tiny_batch).last
-        changed = encoder(Batch(other, *[getattr(tiny_batch, n) for n in ("labels", "positions", "segments", "windows")])).last
+        plain = encoder(tiny_batch).last_hidden
+        changed = encoder(Batch(other, *[getattr(tiny_batch, n) for n in ("labels", "positions", "segments", "windows")])).last_hidden
     assert torch.isfinite(plain).all()
     torch.testing.assert_close(changed[tiny_batch.real], plain[tiny_batch.real], rtol=0, atol=0)
 
@@ -87,7 +87,7 @@ def test_the_last_usable_position_of_roberta_is_accepted_and_no_further_one(make
     with pytest.raises((IndexError, RuntimeError)):
         encoder(batch)
     short = Batch(ids[:, :40], ids[:, :40], torch.arange(40)[None], torch.ones_like(ids[:, :40]), torch.zeros(1))
-    assert encoder(short).last.shape == (1, 40, 32)
+    assert encoder(short).last_hidden.shape == (1, 40, 32)
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

@@ -22,8 +22,8 @@ def test_logits_are_the_whole_models_at_the_kept_ids(make_model, tiny_batch, tmp
     new[~tiny_batch.real] = 0
     others = [getattr(tiny_batch, name) for name in ("labels", "positions", "segments", "windows")]
     with torch.no_grad():
-        got = smaller.logits(smaller(Batch(new, *others)).last)
-        expected = whole.logits(whole(Batch(torch.tensor(KEPT)[new], *others)).last)[..., KEPT]
+        got = smaller.logits(smaller(Batch(new, *others)).last_hidden)
+        expected = whole.logits(whole(Batch(torch.tensor(KEPT)[new], *others)).last_hidden)[..., KEPT]
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     assert smaller.vocabulary == smaller.hf.config.vocab_size == len(KEPT)
     assert smaller.tied == whole.tied

@@ -17,7 +17,8 @@ from kd.terms import SoftTargets
 from kd.terms.schedules import OptimizerSettings, learning_rate
 from kd.training.phases import phases_of
 from kd.training.settings import TrainSettings
-from kd.training.trainer import Trainer, reported
+from kd.training.trainer import Trainer
+from kd.training.update_report import reported
 
 
 def plain_loop(teacher: Encoder, student: Encoder) -> tuple[list[float], list[float], dict[str, float]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.stream.stream import StreamSettings
+from data_shards.stream.settings import StreamSettings
 from launcher.errors import LaunchError
 from launcher.evaluation.evaluate import score
 from launcher.planning.plan import make_plan, rows

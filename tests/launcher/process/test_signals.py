@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[3]
 WAITING = """
 import signal, sys, time
 from launcher.errors import LaunchError, OutOfMemory, RankLost
-from launcher.process.signals import StopFlag
+from launcher.process.signals import CAUGHT, StopFlag
+for number in CAUGHT:  # the tests may run under nohup, or in the background of a script: both leave signals ignored
+    signal.signal(number, signal.default_int_handler)
 flag = StopFlag.install()
 print("ready", flush=True)
 for line in sys.stdin:
@@ -26,8 +28,10 @@ for line in sys.stdin:
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """The handlers of this process are put back after the test."""
+    """The signals of a process that a shell has started in the foreground; the handlers of this process are put back after the test."""
     before = {number: signal.getsignal(number) for number in CAUGHT}
+    for number in CAUGHT:
+        signal.signal(number, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -78,6 +82,14 @@ def test_the_first_signal_is_the_reason_whatever_follows():
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
         os.kill(os.getpid(), number)
     assert flag.requested == "SIGUSR2"
+
+
+@pytest.mark.usefixtures("handlers")
+def test_under_nohup_a_terminal_that_goes_away_has_no_effect():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    flag = StopFlag.install()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert flag.requested is None
 
 
 def test_a_second_ctrl_c_leaves_at_once(waiting: subprocess.Popen[str]):

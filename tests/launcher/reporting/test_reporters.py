@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from wandb_server import inspected
 
+from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
 from launcher.reporting import reporters
-from launcher.reporting.reporters import Reporters, ReportSettings, read, trim
+from launcher.reporting.reporters import Reporters
 from launcher.reporting.wandb_replay import replay
+from launcher.run_folder.metrics_file import read, trim
 
 ROOT = Path(__file__).parents[3]
 OFFLINE = ReportSettings(wandb="offline", project="lab", tags=["tiny"])
@@ -169,7 +172,7 @@ def test_a_full_disk_is_said_once_and_its_lines_come_when_there_is_room(tmp_path
 
 def test_reports_without_wandb_never_import_it(tmp_path: Path):
     code = (
-        "import sys, pathlib\nfrom launcher.reporting.reporters import *\n"
+        "import sys, pathlib\nfrom launcher.config.run_config import ReportSettings\nfrom launcher.reporting.reporters import Reporters\n"
         f"r = Reporters(ReportSettings(), pathlib.Path({str(tmp_path)!r}), name='n', config={{}}, run_id='x')\n"
         "r.line({'kind': 'train', 'update': 1, 'loss': 1.0}); r.close(); assert 'wandb' not in sys.modules, 'imported'"
     )
@@ -255,8 +258,9 @@ def test_a_replay_without_metrics_or_mode_says_what_is_missing(tmp_path: Path):
 @pytest.mark.slow
 def test_online_without_a_key_is_said_once_and_recorded_offline(tmp_path: Path):
     code = (
-        "from pathlib import Path\nfrom launcher import reporters as r\nr.INIT_SECONDS = 2.0\n"
-        f"made = r.Reporters(r.ReportSettings(wandb='online'), Path({str(tmp_path)!r}), name='n', config={{}}, run_id='abcd1234')\n"
+        "from pathlib import Path\nfrom launcher.config.run_config import ReportSettings\n"
+        "from launcher.reporting import reporters as r\nr.INIT_SECONDS = 2.0\n"
+        f"made = r.Reporters(ReportSettings(wandb='online'), Path({str(tmp_path)!r}), name='n', config={{}}, run_id='abcd1234')\n"
         f"for line in {[train(1), train(2)]}: made.line(line)\n"
         "made.close()\n"
     )
@@ -296,14 +300,6 @@ def test_wandb_failing_in_the_middle_is_said_once_and_training_goes_on(tmp_path:
 
 def wandb_files(folder: Path) -> list[Path]:
     return sorted((folder / "wandb").glob("*run-*/*.wandb"), key=lambda file: file.parent.name)
-
-
-def inspected(file: Path) -> list[dict[str, object]]:
-    """The records of a W&B file, as W&B's own reader gives them."""
-    done = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def summary(file: Path) -> dict[str, object]:
