@@ -7,10 +7,12 @@ are hidden. Only the names in HARMLESS keep their values. `hide` in slurm/common
 import re
 from typing import Any
 
-HARMLESS = frozenset(
-    "page part sort order limit offset length start end version versionid revision ref format download split lang "
-    "x-amz-algorithm x-amz-date x-amz-expires x-amz-signedheaders sv sr sp st se spr".split()
-)
+HARMLESS = {
+    *("page", "part", "sort", "order", "limit", "offset", "length", "start", "end", "version"),
+    *("versionid", "revision", "ref", "format", "download", "split", "lang"),
+    *("x-amz-algorithm", "x-amz-date", "x-amz-expires", "x-amz-signedheaders"),
+    *("sv", "sr", "sp", "st", "se", "spr"),
+}
 """Names whose values are shown, in lower case. The last six are the version and validity of an Azure signature."""
 USER = re.compile(
     r"://[^/\s]*@"
