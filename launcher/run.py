@@ -26,15 +26,15 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher.process import preflight  # noqa: PLC0415
 
     preflight.check_packages()
-    from launcher.config import load as configuration  # noqa: PLC0415
+    from launcher.config.load import dump_config, load_config  # noqa: PLC0415
     from launcher.planning import plan  # noqa: PLC0415
 
     rank, world = rank_and_world()
-    config = configuration.load(arguments.config, arguments.settings, arguments.scale)
+    config = load_config(arguments.config, arguments.settings, arguments.scale)
     made = plan.make_plan(config, world)
     if arguments.dry_run:
         if rank == 0:
-            print(configuration.dump(config))
+            print(dump_config(config))
             plan.show(made)
         return int(Exit.DONE)
     preflight.check_meeting(rank, world)

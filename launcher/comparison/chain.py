@@ -17,8 +17,8 @@ from rich.console import Console
 from data_shards.storage.manifest import Manifest
 from launcher.comparison.jobs import Job, last_words, run_jobs, updates_in
 from launcher.comparison.settings import Words, folder_name, refuse_decided, resolved
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig, Text
+from launcher.config.load import load_settings
+from launcher.config.run_config import RunConfig, Text
 from launcher.errors import LaunchError
 from launcher.evaluation import evaluate
 from launcher.planning.checks import check_fits
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise LaunchError(f"stillhouse chain: expected one chain file, got {len(files)}; name one, as configs/chains/assistants.yaml")
     (file,) = files
     words = [word for word in arguments.words if word != file]
-    chain = configuration.load_as(Chain, file, "chains")
+    chain = load_settings(Chain, file, "chains")
     root = Path(arguments.folder) / Path(file).stem
     links = plan(chain, file, root, words)
     check(links, file)

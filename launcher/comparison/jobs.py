@@ -23,9 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
-from launcher.config.load import RunConfig
+from launcher.config.derived import updates_of
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
-from launcher.planning.derived import updates_of
 from launcher.process.signals import Exit, StopFlag
 from launcher.reporting.console import duration
 from launcher.run_folder.lock import owner_of

@@ -22,7 +22,8 @@ from rich.console import Console
 from kd.distributed import process_group
 from launcher.comparison.jobs import Processes, environment
 from launcher.comparison.settings import PlannedRun
-from launcher.config import load as configuration
+from launcher.config.load import load_config
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit
 from launcher.training.batches import Feed
@@ -91,7 +92,7 @@ def main(path: Path) -> int:
     try:
         for number in range(ROUNDS):
             for name, (base, *words) in variants.items():
-                times[name] += _updates(configuration.load(base, words))
+                times[name] += _updates(load_config(base, words))
                 print(f"round {number + 1}: {name}: {', '.join(f'{t:.3f}' for t in times[name][-UPDATES:])} s", flush=True)
         if process_group.rank() == 0:
             write_atomically(path, json.dumps({name: lower_quartile(taken) for name, taken in times.items()}))
@@ -101,7 +102,7 @@ def main(path: Path) -> int:
     return int(Exit.DONE)
 
 
-def _updates(config: configuration.RunConfig) -> list[float]:
+def _updates(config: RunConfig) -> list[float]:
     """Seconds of each timed update of a run that is thrown away."""
     parts = build(config, None)
     feed = Feed(parts.stream, config.train, rank=process_group.rank(), world=process_group.world_size(), update=0, windows=0)

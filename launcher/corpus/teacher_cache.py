@@ -29,8 +29,8 @@ from kd.models.encoder import load_mlm, weights_digest
 from kd.teacher.hidden_state_cache import DTYPES, HEADER, CacheHeader, CacheWriter, Positions, Precision, kept, read_header, row_keys
 from kd.teacher.settings import MemberSettings
 from kd.teacher.teachers import make_teacher
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from launcher.config.load import load_config
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import positions_asked
 from launcher.planning.phases import objectives_of
@@ -49,7 +49,7 @@ SEGMENT_BYTES = 128e6  # that a rank holds in memory before it writes them: file
 def run(arguments: argparse.Namespace) -> int:
     """Fill the cache of each cached teacher of a configuration."""
     preflight.check_packages()
-    config = configuration.load(arguments.config, arguments.settings)
+    config = load_config(arguments.config, arguments.settings)
     if not any(member.cache for member in config.members.values()):
         raise LaunchError("teacher.mode: expected cached, and a folder, got neither; add teacher.mode=cached teacher.cache=FOLDER")
     rank, world = rank_and_world()

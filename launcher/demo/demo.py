@@ -29,7 +29,7 @@ from kd.export.hugging_face import save_student
 from kd.models.encoder import load_mlm
 from kd.student.student import make_student
 from launcher.comparison.jobs import free_port
-from launcher.config import load as configuration
+from launcher.config.load import load_config
 from launcher.corpus.shards import build_with_progress
 from launcher.demo import downloads
 from launcher.evaluation import evaluate
@@ -122,7 +122,7 @@ class Demo:
     def _make_initial(self) -> None:
         if self.initial.exists():
             return
-        config = configuration.load("demo", [f"train.seed={self.seed}"])
+        config = load_config("demo", [f"train.seed={self.seed}"])
         student = make_student(config.student, load_mlm(str(self.teacher)), self.seed)
         save_student(student, self.initial, training={"layers": config.student.layers}, tokenizer_folder=self.shards / "tokenizer")
 
@@ -155,7 +155,7 @@ class Demo:
             "without teacher": str(self.folder / "baseline" / "student"),
             "distilled": str(self.folder / "student"),
         }
-        config = configuration.load("demo")
+        config = load_config("demo")
         settings = StreamSettings(**config.data.stream.model_dump() | {"seed": self.seed})
         rows = evaluate.score(list(models.values()), str(self.shards), models["teacher"], settings)
         runs = {"teacher": "teacher", "without teacher": "baseline", "distilled": "."}

@@ -16,8 +16,8 @@ from data_shards.errors import DataError
 from data_shards.stream.stream import Cursor, Stream
 from kd.checkpoint import checkpoint
 from kd.checkpoint.checkpoint import Checkpoint
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from launcher.config.load import parse_config
+from launcher.config.run_config import RunConfig
 from launcher.doctor.findings import Finding, bad, good, warning
 from launcher.errors import LaunchError
 from launcher.reporting.console import size
@@ -36,7 +36,7 @@ def health(path: Path) -> Iterator[Finding]:
     run = RunFolder(path)
     config = None
     try:
-        config = configuration.parse((path / "config.yaml").read_text(encoding="utf-8"), str(path / "config.yaml"))
+        config = parse_config((path / "config.yaml").read_text(encoding="utf-8"), str(path / "config.yaml"))
         yield good("configuration", f"{config.name}: readable")
     except (LaunchError, OSError, ValueError) as error:
         yield bad("configuration", str(error).splitlines()[0], "bring config.yaml back")

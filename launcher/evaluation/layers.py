@@ -9,7 +9,7 @@ from kd.evaluation.cka import layer_similarity
 from kd.models.encoder import load_mlm
 from kd.student.student import make_student
 from kd.terms.layer_map import by_similarity, check_learned
-from launcher.config import load as configuration
+from launcher.config.load import load_config
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_fits
 from launcher.planning.plan import meta_model, meta_student
@@ -20,7 +20,7 @@ from launcher.training.build import CKA_ROWS, sample_of
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table of a configuration's student and (first) teacher, and the map."""
-    config = configuration.load(arguments.config, arguments.settings)
+    config = load_config(arguments.config, arguments.settings)
     first = next(iter(config.members.values()), None)
     if first is None:
         raise LaunchError("teacher: expected a teacher to compare the student's layers with, got null; name one")

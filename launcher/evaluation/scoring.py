@@ -15,7 +15,7 @@ from kd.distributed import process_group
 from kd.evaluation.cka import layer_similarity
 from kd.evaluation.mlm import evaluate_mlm
 from kd.models.encoder import Encoder, load_mlm
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.planning.checks import check_fits
 from launcher.run_folder.metrics_file import METRICS, read
 from launcher.training.batches import heldout_batches

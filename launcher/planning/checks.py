@@ -10,7 +10,7 @@ from kd.objective.objective import Objective
 from kd.teacher.cached import CACHED, check_cache
 from kd.teacher.hidden_state_cache import Positions
 from kd.teacher.teachers import check_provides
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 
 SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further

@@ -30,10 +30,10 @@ from kd.teacher.settings import TeacherSettings
 from kd.teacher.split import check_split
 from kd.training.engine import effective_stage
 from kd.training.settings import CheckpointSettings
-from launcher.config.load import RunConfig
+from launcher.config.derived import precision_of, updates_of
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_caches, check_fits
-from launcher.planning.derived import precision_of, updates_of
 from launcher.planning.phases import PhasePlan, logit_chunks, objectives_of, phase_rows, plan_phases
 from launcher.planning.tokenizer_check import check_tokenizers
 from launcher.reporting.console import size

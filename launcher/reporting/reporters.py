@@ -29,12 +29,11 @@ from launcher.redaction import redacted
 from launcher.reporting.background import MOST, Beside
 from launcher.reporting.console import Screen, sentence
 from launcher.reporting.wandb_sent import KINDS, Sent, Warnings
-from launcher.run_folder.metrics_file import METRICS, AppendedFile, json_line, read, trim
+from launcher.run_folder.metrics_file import METRICS, AppendedFile, json_line, read
 
 LOG = "log.txt"
 AXES = ("update", "tokens")
 CONSTANTS = ("updates", "tokens_total")  # no curves
-__all__ = ["ReportSettings", "Reporters", "WandB", "read", "trim"]
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
 FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
 HANGING_SECONDS = 10.0  # more: then its process hangs

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.config import load as configuration
+from launcher.config.load import parse_config
 from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
 from launcher.reporting.reporters import WandB
@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = folder / "config.yaml"
     if not path.is_file():
         raise LaunchError(f"{folder}: expected a run folder with config.yaml, got none; check the path")
-    config = configuration.parse(path.read_text(encoding="utf-8"), str(path))
+    config = parse_config(path.read_text(encoding="utf-8"), str(path))
     settings = ReportSettings(wandb=arguments.mode, project=arguments.project, entity=arguments.entity)
     values = config.model_dump(mode="json")
     run_id = replay(folder, settings, name=config.name, config=values, run_id=secrets.token_hex(4))

@@ -27,9 +27,9 @@ from kd.terms.base import has_layer_map
 from kd.terms.layer_map import LayerMaps, LayerSources, by_similarity
 from kd.training.phases import Phase
 from kd.training.trainer import Trainer
-from launcher.config.load import RunConfig
+from launcher.config.derived import attention_of, precision_of, updates_of
+from launcher.config.run_config import RunConfig
 from launcher.planning.checks import check_fits
-from launcher.planning.derived import attention_of, precision_of, updates_of
 from launcher.reporting.layer_similarity import Similarities
 from launcher.training.batches import sample_of_corpus
 from launcher.training.start import agreed

@@ -11,7 +11,7 @@ from kd.evaluation.mlm import MlmScores
 from kd.export.hugging_face import model_sizes, save_student
 from kd.models.encoder import Encoder
 from kd.training.phases import Phase
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.run_folder.folder import RunFolder
 from launcher.training.build import tokenizer_folder
 from stillhouse.files import write_atomically

@@ -7,34 +7,32 @@
 
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import torch
 
 from data_shards.stream.stream import Cursor
-from kd.batch import Batch
 from kd.checkpoint.background_writer import Written
 from kd.checkpoint.checkpoint import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING
 from kd.errors import KdError
-from kd.evaluation.mlm import MlmScores, evaluate_mlm
-from kd.models.encoder import Encoder
+from kd.evaluation.mlm import MlmScores
 from kd.terms import layer_map
 from kd.training.update_report import UpdateReport
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from launcher.config.load import public_values
+from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
 from launcher.process.signals import Exit, StopFlag
 from launcher.reporting.layer_similarity import render
 from launcher.reporting.reporters import Reporters
 from launcher.run_folder.folder import RunFolder, tell_progress
 from launcher.run_folder.metrics_file import lost_lines
-from launcher.training.batches import Feed, heldout_batches
+from launcher.training.batches import Feed
 from launcher.training.build import RunParts
 from launcher.training.checkpoints import Saving
+from launcher.training.evaluation import heldout_scores
 from launcher.training.finish import write_student
 from launcher.training.meter import Meter, peak_memory_gb
 from launcher.training.rank_consistency import teachers
@@ -177,9 +175,10 @@ class Run:
             return
         self.here.enter("evaluation")
         started = time.perf_counter()
+        settings = self.config.evaluate.model_copy(update={"windows": None}) if everything else self.config.evaluate
         dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
         student = self.trainer.snapshot(torch.float32 if everything else dtype)
-        self.scores = self._scores(student, None if everything else self.config.evaluate.windows)
+        self.scores = heldout_scores(self.trainer, student, self.parts.heldout, settings)
         self.line(
             "heldout",
             {f"heldout_{name}": getattr(self.scores, name) for name in ("loss", "top1", "top5")} | {"tokens": self.trainer.tokens},
@@ -219,7 +218,8 @@ class Run:
         self.here.enter("exporting")
         student = self.trainer.snapshot()
         if self.scores is None and self.parts.heldout is not None:  # continued after the last checkpoint, before the report
-            self.scores = self._scores(student, None)
+            settings = self.config.evaluate.model_copy(update={"windows": None})
+            self.scores = heldout_scores(self.trainer, student, self.parts.heldout, settings)
         self.here.enter(WRITING)
         if process_group.rank() != 0:
             return
@@ -235,18 +235,6 @@ class Run:
     def event(self, event: str, message: str, **more: Any) -> None:
         """Something that happened, from rank 0."""
         self.line("event", {"event": event, "message": message, **more})
-
-    def _scores(self, student: Encoder, windows: int | None) -> MlmScores:
-        assert self.parts.heldout is not None
-        ranks = {"rank": process_group.rank(), "world": process_group.world_size()}
-        batches = heldout_batches(self.parts.heldout, self.config.evaluate.batch, windows, **ranks)
-        return evaluate_mlm(student, self._touched(batches), vocabulary=self.trainer.vocabulary, over_ranks=process_group.sum_over_ranks)
-
-    def _touched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; each is a sign of life."""
-        for batch in batches:
-            self.here.touch()
-            yield batch
 
     def _windows(self) -> list[int]:
         """Of the update that was taken last, over all ranks."""
@@ -264,7 +252,7 @@ class Run:
             "student": self.parts.student,
             "recovery": self.recovery.as_dict(),
             "run_id": self.run_id,
-            "config": configuration.public(self.config),
+            "config": public_values(self.config),
             "teachers": self.teachers,
         }
 

@@ -11,7 +11,7 @@ from kd.distributed import process_group
 from kd.training.stability import Stability
 from kd.training.trainer import Trainer
 from kd.training.update_report import UpdateReport
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
 from launcher.run_folder.folder import RunFolder
 from launcher.training.start import newest_checkpoint

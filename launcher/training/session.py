@@ -5,12 +5,13 @@ What ends a run in here, on this rank or another, is one line a rank (launcher/t
 
 from kd.distributed import process_group
 from kd.distributed.rank_progress import BUILDING, Whereabouts
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from launcher.config.load import config_of, public_values
+from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
 from launcher.process.signals import Exit, StopFlag
 from launcher.process.standard_streams import say
-from launcher.reporting.reporters import Reporters, trim
+from launcher.reporting.reporters import Reporters
+from launcher.run_folder.metrics_file import trim
 from launcher.training.build import build
 from launcher.training.loop import Run
 from launcher.training.rank_consistency import agree, check_teachers
@@ -45,7 +46,7 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
         if resume and saved is None:
             raise SharedError(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
         if saved is not None:
-            begun = configuration.of_values(saved.progress.facts["config"], str(saved.folder))  # config.yaml may be lost, or edited
+            begun = config_of(saved.progress.facts["config"], str(saved.folder))  # config.yaml may be lost, or edited
             agreed(lambda: folder.expect(begun, config))
             check_teachers(config, saved)
         here.enter(BUILDING)
@@ -54,9 +55,7 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
         reporters, dropped = None, 0
         if process_group.rank() == 0:
             dropped = trim(folder.metrics, parts.trainer.done)
-            reporters = Reporters(
-                config.report, folder.folder, name=config.name, config=configuration.public(config), run_id=folder.wandb_id
-            )
+            reporters = Reporters(config.report, folder.folder, name=config.name, config=public_values(config), run_id=folder.wandb_id)
         run = Run(config, folder, parts, reporters, stop)
         run.begin(saved, dropped)
         code = Exit.FAILED

@@ -12,7 +12,7 @@ from typing import Any
 from kd.checkpoint import checkpoint
 from kd.checkpoint.checkpoint import Checkpoint
 from kd.distributed import process_group
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError, RendezvousFailed, SharedError
 from launcher.process.standard_streams import say
 from launcher.run_folder.folder import RunFolder

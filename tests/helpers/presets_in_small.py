@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from kd.distributed import process_group
-from launcher.config import load as configuration
+from launcher.config.load import load_config
 from launcher.training.batches import Feed
 from launcher.training.build import build
 
@@ -32,7 +32,7 @@ def main() -> None:
     process_group.start()
     report = {}
     for name in presets:
-        config = configuration.load(name, settings(name, shards, teacher), "demo")
+        config = load_config(name, settings(name, shards, teacher), "demo")
         parts = build(config, None)
         feed = Feed(parts.stream, config.train, rank=0, world=1, update=0, windows=0)
         lines = [parts.trainer.update(feed.take()) for _ in range(UPDATES)]

@@ -21,7 +21,7 @@ from data_shards.stream.packed import Windows
 from kd.checkpoint import checkpoint
 from kd.distributed import process_group
 from kd.training.trainer import Trainer
-from launcher.config import load as configuration
+from launcher.config.load import load_config
 from launcher.errors import LaunchError, SharedError
 from launcher.process.signals import StopFlag
 from launcher.training import checkpoints, session
@@ -68,7 +68,7 @@ def run(school, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
                 return learn(self, batches)
 
             patch.setattr(Trainer, "update", update)
-            return session.main(configuration.load("tiny", [*own, *SETTINGS, *settings]))
+            return session.main(load_config("tiny", [*own, *SETTINGS, *settings]))
 
     return start
 

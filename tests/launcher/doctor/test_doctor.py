@@ -21,10 +21,11 @@ from data_shards.stream.stream import Stream
 from kd.checkpoint import checkpoint
 from kd.checkpoint.checkpoint import Progress
 from launcher.commands.arguments import parser
-from launcher.config import load as configuration
-from launcher.doctor import disk, doctor, machine, rank_bandwidth, run_health, services
+from launcher.config.load import dump_config
+from launcher.doctor import disk, doctor, machine, run_health, services
 from launcher.doctor.findings import Finding, bad, good, report, seen, warning
 from launcher.errors import LaunchError
+from launcher.process import rank_environment
 
 
 def verdicts(findings: Iterator[Finding]) -> dict[str, str]:
@@ -177,7 +178,7 @@ def test_a_taken_port_is_bad(monkeypatch: pytest.MonkeyPatch, server):
 def test_a_world_of_several_is_recognised_as_torchrun_or_srun_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-    assert rank_bandwidth.place() == {}
+    assert rank_environment.rank_variables() == {}
     scontrol = tmp_path / "scontrol"
     scontrol.write_text('#!/bin/sh\n[ "$2" = node ] && echo "NodeName=$4 NodeAddr=198.51.100.3 State=IDLE" || printf "n3\\nn4\\n"\n')
     scontrol.chmod(0o755)
@@ -185,7 +186,7 @@ def test_a_world_of_several_is_recognised_as_torchrun_or_srun_made_it(tmp_path: 
     step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[3-4]", "SLURM_JOB_ID": "17"}
     for name, value in step.items():
         monkeypatch.setenv(name, value)
-    assert rank_bandwidth.place() == {
+    assert rank_environment.rank_variables() == {
         "RANK": "1",
         "LOCAL_RANK": "0",
         "WORLD_SIZE": "2",
@@ -199,7 +200,7 @@ def test_nonsense_in_the_environment_is_one_line(monkeypatch: pytest.MonkeyPatch
     for variable, sane in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "29000", name: value}.items():
         monkeypatch.setenv(variable, sane)
     with pytest.raises(LaunchError, match=f"{name}: expected a whole number in the environment, got '{value}'"):
-        rank_bandwidth.place()
+        rank_environment.rank_variables()
 
 
 def test_only_something_bad_makes_the_exit_code_1(capsys: pytest.CaptureFixture[str]):
@@ -219,7 +220,7 @@ def folder(make_config, corpus) -> Path:
     config = make_config()
     place = Path(config.run.folder)
     (place / "checkpoints").mkdir(parents=True)
-    (place / "config.yaml").write_text(configuration.dump(config))
+    (place / "config.yaml").write_text(dump_config(config))
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
     lines = [{"kind": "event", "update": 0, "event": "started", "message": "12 updates"}]
     lines += [{"kind": "train", "update": update, "updates": 12, "loss": 9.0 - update} for update in range(1, 10)]
@@ -295,7 +296,7 @@ def test_troubles_of_the_past_are_counted(folder: Path):
 
 
 def test_another_corpus_a_broken_configuration_and_files_for_everyone_are_found(folder: Path, make_config, corpus):
-    (folder / "config.yaml").write_text(configuration.dump(make_config("data.seed=7")))
+    (folder / "config.yaml").write_text(dump_config(make_config("data.seed=7")))
     assert "the shards or the stream settings have changed" in the(run_health.health(folder), "data").found
     (folder / "metrics.jsonl").chmod(0o666)
     found = the(run_health.health(folder), "permissions")

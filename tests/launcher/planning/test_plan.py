@@ -20,7 +20,7 @@ from kd.models.encoder import Encoder
 from kd.student.settings import StudentSettings
 from kd.student.student import make_student
 from kd.training.settings import CheckpointSettings
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.plan import Plan, disk, make_plan, meta_model, meta_student, rows, show, student_memory
 

@@ -16,8 +16,9 @@ from wandb_server import inspected
 from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
 from launcher.reporting import reporters
-from launcher.reporting.reporters import Reporters, read, trim
+from launcher.reporting.reporters import Reporters
 from launcher.reporting.wandb_replay import replay
+from launcher.run_folder.metrics_file import read, trim
 
 ROOT = Path(__file__).parents[3]
 OFFLINE = ReportSettings(wandb="offline", project="lab", tags=["tiny"])
@@ -171,7 +172,7 @@ def test_a_full_disk_is_said_once_and_its_lines_come_when_there_is_room(tmp_path
 
 def test_reports_without_wandb_never_import_it(tmp_path: Path):
     code = (
-        "import sys, pathlib\nfrom launcher.reporting.reporters import *\n"
+        "import sys, pathlib\nfrom launcher.config.run_config import ReportSettings\nfrom launcher.reporting.reporters import Reporters\n"
         f"r = Reporters(ReportSettings(), pathlib.Path({str(tmp_path)!r}), name='n', config={{}}, run_id='x')\n"
         "r.line({'kind': 'train', 'update': 1, 'loss': 1.0}); r.close(); assert 'wandb' not in sys.modules, 'imported'"
     )
@@ -257,8 +258,9 @@ def test_a_replay_without_metrics_or_mode_says_what_is_missing(tmp_path: Path):
 @pytest.mark.slow
 def test_online_without_a_key_is_said_once_and_recorded_offline(tmp_path: Path):
     code = (
-        "from pathlib import Path\nfrom launcher.reporting import reporters as r\nr.INIT_SECONDS = 2.0\n"
-        f"made = r.Reporters(r.ReportSettings(wandb='online'), Path({str(tmp_path)!r}), name='n', config={{}}, run_id='abcd1234')\n"
+        "from pathlib import Path\nfrom launcher.config.run_config import ReportSettings\n"
+        "from launcher.reporting import reporters as r\nr.INIT_SECONDS = 2.0\n"
+        f"made = r.Reporters(ReportSettings(wandb='online'), Path({str(tmp_path)!r}), name='n', config={{}}, run_id='abcd1234')\n"
         f"for line in {[train(1), train(2)]}: made.line(line)\n"
         "made.close()\n"
     )

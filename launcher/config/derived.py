@@ -1,10 +1,10 @@
-"""Values that a configuration leaves open (`auto`, a length in tokens or epochs), for this machine and corpus."""
+"""What a configuration leaves to the machine or the corpus: precision, attention, the number of updates."""
 
 import math
 
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 
 
 def precision_of(config: RunConfig) -> str:
