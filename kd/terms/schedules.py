@@ -210,7 +210,7 @@ def warmup_updates(warmup: float, updates: int) -> int:
 
 def _check_warmup(warmup: float) -> None:
     if warmup >= 1 and warmup != int(warmup):
-        raise ValueError(f"warmup: expected a share below 1 or a whole number of updates, got {warmup:g}; correct it")
+        raise ValueError(f"warmup: expected a share below 1 or a whole number of updates, got {warmup:g}")
 
 
 def _check_point(name: str, value: float) -> None:
