@@ -23,7 +23,9 @@ from data_shards.storage.manifest import Manifest
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.export.hugging_face import model_sizes
-from kd.models.encoder import Encoder, quiet_transformers, read_config, untrained
+from kd.models.config import quiet_transformers, read_config
+from kd.models.encoder import Encoder
+from kd.models.loading import untrained
 from kd.student.settings import StudentSettings
 from kd.student.student import make_student
 from kd.teacher.settings import TeacherSettings
