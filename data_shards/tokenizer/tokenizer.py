@@ -38,9 +38,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(Path(name).expanduser()) if name.startswith("~") else name, trust_remote_code=False)
     except Exception as error:  # transformers and its hub raise a dozen types for "there is none"
-        raise DataError(
-            f"tokenizer {name}: expected a folder or hub name of a tokenizer, got {one_line(error)[:200]}; correct the name"
-        ) from None
+        cause = one_line(error)
+        if "connect to" in cause or "offline" in cause:
+            raise DataError(
+                f"tokenizer {name}: expected a folder, or a name that the hub or its cache knows, got neither; "
+                "check the name, or the network"
+            ) from None
+        raise DataError(f"tokenizer {name}: expected a folder or hub name of a tokenizer, got {cause[:200]}; correct the name") from None
     if not getattr(tokenizer, "is_fast", False):
         raise DataError(
             f"tokenizer {name}: expected a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}; save it as a fast one"
@@ -67,6 +71,12 @@ def special_ids(tokenizer: Any, name: str = "tokenizer") -> SpecialIds:
         raise DataError(
             f"tokenizer {name}: expected the special tokens of a masked language model, got none for {', '.join(missing)}; "
             "choose a masked language model's tokenizer"
+        )
+    same = [kind for kind, value in found.items() if kind != "mask" and value == found["mask"]]
+    if same:
+        raise DataError(
+            f"tokenizer {name}: expected a mask token of its own, got {tokenizer.mask_token!r}, which is also its {same[0]} token; "
+            "correct tokenizer_config.json"
         )
     return SpecialIds(cls_id, sep_id, tokenizer.pad_token_id, tokenizer.mask_token_id)
 

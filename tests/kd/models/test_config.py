@@ -89,5 +89,5 @@ def test_a_configuration_without_model_type_is_refused_also_in_a_folder_named_li
 def test_a_number_of_layers_that_no_memory_holds_is_refused_before_a_model_is_made(make_model, saved):
     config = Path(saved(make_model("bert"))) / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 10_000_000}))
-    with pytest.raises(KdError, match="expected num_hidden_layers of at most 10,000, got 10,000,000; correct config.json"):
+    with pytest.raises(KdError, match=r"expected num_hidden_layers of at most 10,000, got 10,000,000; correct config\.json"):
         read_config(str(config.parent))
