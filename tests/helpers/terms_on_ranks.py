@@ -16,7 +16,7 @@ from kd.batch import IGNORED, Batch
 from kd.checkpoint import on_disk
 from kd.checkpoint.checkpoint import load_state
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.teacher.settings import MemberSettings
 from kd.teacher.teachers import make_teachers
 from kd.terms import Term
