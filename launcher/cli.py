@@ -8,6 +8,7 @@ from importlib import import_module
 
 from launcher.commands.arguments import parser
 from launcher.process.error_exit import guarded
+from launcher.process.model_hub import require_model
 
 MODULES = {
     "demo": "launcher.demo.demo",
@@ -37,6 +38,8 @@ def main() -> None:
 
 def _dispatch(arguments: argparse.Namespace) -> int:
     """The chosen verb's own run."""
+    if getattr(arguments, "shards_verb", None) == "build":
+        require_model("--tokenizer", arguments.tokenizer)
     return int(import_module(MODULES[arguments.verb]).run(arguments))
 
 

@@ -27,25 +27,26 @@ def run(arguments: argparse.Namespace) -> int:
 
     preflight.check_packages()
     from launcher.config.load import dump_config, load_config  # noqa: PLC0415
-    from launcher.planning import plan  # noqa: PLC0415
+    from launcher.planning.checks import check_disk  # noqa: PLC0415
+    from launcher.planning.plan import make_plan  # noqa: PLC0415
+    from launcher.planning.table import show_plan  # noqa: PLC0415
 
     rank, world = rank_and_world()
     config = load_config(arguments.config, arguments.settings, arguments.scale)
-    made = plan.make_plan(config, world)
+    plan = make_plan(config, world)
     if arguments.dry_run:
         if rank == 0:
+            check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
             print(dump_config(config))
-            plan.show(made)
+            show_plan(plan)
         return int(Exit.DONE)
     preflight.check_meeting(rank, world)
-    if rank == 0:
-        preflight.check_writable(Path(config.run.folder))
     from launcher.process import network  # noqa: PLC0415
 
     network.choose_interface()
     from launcher.training import session  # noqa: PLC0415
 
-    return session.main(config, resume=arguments.resume)
+    return session.main(config, plan, arguments.resume)
 
 
 def main() -> None:

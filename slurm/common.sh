@@ -19,9 +19,24 @@ fi
 
 words() { printf '%q ' "$@"; }
 
-# Hides credentials in URLs, like launcher/redaction.py, because messages stay in a job's log.
+# Hides credentials in URLs, because messages stay in a job's log. The rules are those of launcher/redaction.py, and one table tests both.
+# \x01 marks a value to keep, \x02 a hidden one.
 hide() {
-  sed -E 's#://[^/@[:space:]]+@#://***@#g; s~([?&][A-Za-z0-9_.-]*(token|key|secret|signature|password|credential)[A-Za-z0-9_.-]*=)[^&#[:space:]]+~\1***~gI'
+  local end=$':,.)\x27}!' harmless='page|part|sort|order|limit|offset|length|start|end|version|versionid|revision|ref|format|download|split|lang'
+  harmless+='|x-amz-algorithm|x-amz-date|x-amz-expires|x-amz-signedheaders|sv|sr|sp|st|se|spr'
+  local value="[^&;#?[:space:]\"<>\\x01\\x02]*[^]&;#?[:space:]\"<>\\x01\\x02$end]"
+  local bare="[^=&;#?[:space:]\"<>\\x01\\x02]*[^]=&;#?[:space:]\"<>\\x01\\x02$end]"
+  sed -E "
+    s#://[^/[:space:]]*@#://***@#g
+    s~://[^][/@[:space:]]*:[0-9]*[^/@[:space:]0-9][^/@[:space:]]*/[^[:space:]\"']*@~://***@~g
+    s~://[^][/@[:space:]]*:[0-9]*/[^[:space:]\"'?#]*@~://***@~g
+    s~([?&;#]($harmless)=)~\\1\\x01~gI
+    s~(#)([A-Za-z_-]{1,20}[]$end;]*([[:space:]\"<>]|\$))~\\1\\x01\\2~g
+    :path; s~(://[^?#[:space:]\"<>]*;[^]=;/?#[:space:]\"<>]+=)[^];/?#[:space:]\"<>\\x01\\x02]*[^];/?#[:space:]\"<>\\x01\\x02$end]~\\1\\x02~; t path
+    :value; s~(://[^[:space:]\"<>]*[?&;#][^=?&;#[:space:]\"<>]*=)$value~\\1\\x02~; t value
+    :bare; s~(://[^?#[:space:]\"<>]*[?#]([^[:space:]\"<>]*[?&;#])?)$bare([]$end;]*([?&;#[:space:]\"<>]|\$))~\\1\\x02\\3~; t bare
+    s~([?&][^]=?&;#/[:space:]\"']+=)[^]&;#[:space:]\"<>\\x01\\x02]*[^]&;#[:space:]\"<>\\x01\\x02$end]~\\1\\x02~g
+    s~\\x02~***~g; s~\\x01~~g"
 }
 
 # submit [sbatch flags …] -- script [arguments …]: prints the plan, submits, and sets $job to the job's number. With $test set, nothing is

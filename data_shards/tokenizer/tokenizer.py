@@ -47,9 +47,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # transformers and its hub raise a dozen types for "there is none"
-        raise DataError(
-            f"tokenizer {name}: expected a folder or hub name of a tokenizer, got {one_line(error)[:200]}; correct the name"
-        ) from None
+        cause = one_line(error)
+        if "connect to" in cause or "offline" in cause:
+            raise DataError(
+                f"tokenizer {name}: expected a folder, or a name that the hub or its cache knows, got neither; "
+                "check the name, or the network"
+            ) from None
+        raise DataError(f"tokenizer {name}: expected a folder or hub name of a tokenizer, got {cause[:200]}; correct the name") from None
     if not getattr(tokenizer, "is_fast", False):
         raise DataError(
             f"tokenizer {name}: expected a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}; save it as a fast one"

@@ -78,7 +78,11 @@ def _place(encoder: Encoder, state: StateKey) -> _Place | None:
     if state.kind == "embeddings":
         return _Place(modules[0], "input", 0)
     if state.kind == "hidden":
-        return None if layer == encoder.layers - 1 else _Place(modules[layer], "output", before)
+        if layer == encoder.layers - 1:
+            return None
+        if layer == 0 and encoder.has_convolution:  # it runs between layers 0 and 1, on what layer 0 gives
+            return _Place(modules[1], "input", 0)
+        return _Place(modules[layer], "output", before)
     if encoder.family.layer.fused_qkv is not None:
         fused = modules[layer].get_submodule(encoder.family.layer.fused_qkv)
         return _Place(fused, "output", before, list(INSIDE).index(state.kind))

@@ -50,7 +50,9 @@ class Encoder(nn.Module):
         self.position_offset = int(config.pad_token_id) + 1 if offset is None else offset
         self.max_positions = int(config.max_position_embeddings) - self.position_offset
         """Positions a document may have (RoBERTa's table has pad_token_id + 1 rows more)."""
-        self.packs = not getattr(config, "conv_kernel_size", 0)
+        self.has_convolution = bool(getattr(config, "conv_kernel_size", 0))
+        """True: a convolution over the row follows the first layer (DeBERTa v2 xlarge)."""
+        self.packs = not self.has_convolution
         """Whether documents side by side in a row stay apart; not where a convolution runs over the row (DeBERTa v2 xlarge)."""
         self._activation = get_activation(self.family.head_activation or getattr(config, names.head_activation or names.activation))
 
@@ -152,7 +154,7 @@ class Encoder(nn.Module):
             raise KdError(f"train.activation_checkpointing: expected a family whose code can, got {self.family.name}; set it to false")
         if use_reentrant and self.family.masks == "embeddings_apart":
             raise KdError(f"train.activation_checkpointing: expected train.zero_stage below 3 for {self.family.name}, got 3; change either")
-        self.hf.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+        self.hf.activation_checkpointing_enable({"use_reentrant": use_reentrant})
 
     def _embeddings_apart(self, batch: Batch, positions: Tensor) -> Tensor:
         """[B, S, D] of a model whose embeddings take the padding [B, S] and whose layers take [B, S, S].

@@ -131,7 +131,7 @@ def phases_of(settings: Sequence[PhaseSettings], terms: Sequence[Term], optimize
     """
     if not settings:
         whole = Phase("", 0, updates, updates, tuple(terms), optimizer)
-        _check(whole)
+        _check(whole, "optimizer")
         return (whole,)
     names = [phase.name for phase in settings]
     if len(set(names)) < len(names):
@@ -154,7 +154,7 @@ def phases_of(settings: Sequence[PhaseSettings], terms: Sequence[Term], optimize
                 place="objective" if phase.objective is None else f"phases.{number}.objective",
             )
         )
-        _check(made[-1])
+        _check(made[-1], f"phases.{number}.optimizer" if made[-1].own_course else "optimizer")
     return tuple(made)
 
 
@@ -200,8 +200,12 @@ def _borders(settings: Sequence[PhaseSettings], updates: int) -> list[tuple[int,
     return borders
 
 
-def _check(phase: Phase) -> None:
-    """KdError, before anything runs, for what an update of the phase could not do."""
+def _check(phase: Phase, optimizer: str) -> None:
+    """Raise KdError, before anything runs, for an update that the phase could not make. optimizer: the key of its optimizer."""
+    length = phase.updates if phase.own_course else phase.run_updates
+    warmup = phase.optimizer.warmup_updates(length)
+    if warmup > length:
+        raise KdError(f"{optimizer}.warmup: expected at most {length:,} updates, the length of its course, got {warmup:,}; shorten it")
     where = f" in phase {phase.name}" if phase.name else ""
     turns = {0}
     for number, term in enumerate(phase.terms):

@@ -23,7 +23,7 @@ from launcher.errors import LaunchError
 from launcher.evaluation import evaluate
 from launcher.planning.checks import check_fits
 from launcher.planning.phases import objectives_of, plan_phases
-from launcher.planning.plan import meta_model, meta_student
+from launcher.planning.shape_models import meta_model, meta_student
 from launcher.process.signals import Exit
 from launcher.reporting.console import Listened
 from launcher.run_folder.folder import owned

@@ -34,14 +34,16 @@ from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import positions_asked
 from launcher.planning.phases import objectives_of
-from launcher.planning.plan import make_plan, meta_model, meta_student
+from launcher.planning.plan import make_plan
+from launcher.planning.shape_models import meta_model, meta_student
 from launcher.process import network, preflight
 from launcher.process.rank_environment import rank_and_world
+from launcher.process.rank_zero import on_rank_zero
 from launcher.reporting.console import Listened, duration, size
 from launcher.training.batches import Feed
 from launcher.training.rank_consistency import agree
 from launcher.training.rank_watch import say_aloud, watching
-from launcher.training.start import agreed, meet
+from launcher.training.start import meet
 
 SEGMENT_BYTES = 128e6  # that a rank holds in memory before it writes them: files of a size that any disk likes
 
@@ -119,7 +121,7 @@ class Filling:
         sizes = (self.encoder.family.name, self.encoder.layers, self.encoder.width)
         digest = weights_digest(self.encoder) if process_group.rank() == 0 else ""
         fresh = CacheHeader(digest, *sizes, self.precision, self.positions)
-        found = agreed(lambda: self._taken(fresh))
+        found = on_rank_zero(lambda: self._taken(fresh))
         return CacheHeader(**json.loads(process_group.from_rank_zero(json.dumps(asdict(found or fresh)))))
 
     def _taken(self, fresh: CacheHeader) -> CacheHeader:
@@ -141,7 +143,7 @@ class Filling:
         rank, world = process_group.rank(), process_group.world_size()
         self.positions = header.positions
         each = self._bytes_an_update(header.width)
-        agreed(lambda: self._check_room(each * (updates - done)))
+        on_rank_zero(lambda: self._check_room(each * (updates - done)))
         teacher = make_teacher(self.settings, self.precision, process_group.device(), self.encoder)
         writer, every = CacheWriter(self.folder, rank), max(1, int(SEGMENT_BYTES * world / each))
         feed = Feed(self.stream, self.train, rank=rank, world=world, update=done, windows=done * self.train.global_batch)
@@ -191,7 +193,7 @@ class Filling:
             if problem:
                 raise LaunchError(f"{self.folder}: expected a folder that can be written, got {problem}; free space, and start again")
 
-        agreed(finish)
+        on_rank_zero(finish)
         return header
 
     def _bytes_an_update(self, width: int) -> float:
@@ -221,7 +223,7 @@ class Filling:
             except OSError as error:
                 raise LaunchError(f"{self.folder}: expected a folder that can be written, got {error}; choose another") from None
 
-        agreed(take)
+        on_rank_zero(take)
         try:
             yield
         finally:

@@ -78,7 +78,7 @@ def _state(run: RunFolder, config: RunConfig | None, lines: list[dict[str, Any]]
     going_on = f"; it goes on after update {newest.progress.done}" if newest is not None else ""
     if last is None:
         return warning(subject, "never started to learn", again)
-    if last["event"] == "stopped" and "start again to continue" in str(last.get("message")):
+    if last["event"] == "stopped" and last.get("reason") == "requested":
         return warning(subject, f"stopped on request at update {last['update']}{going_on}", again)
     if last["event"] == "stopped":
         return bad(

@@ -12,7 +12,7 @@ from kd.terms.layer_map import by_similarity, check_learned
 from launcher.config.load import load_config
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_fits
-from launcher.planning.plan import meta_model, meta_student
+from launcher.planning.shape_models import meta_model, meta_student
 from launcher.reporting.layer_similarity import show
 from launcher.training.batches import sample_of_corpus
 from launcher.training.build import CKA_ROWS, sample_of

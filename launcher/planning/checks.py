@@ -1,6 +1,8 @@
 """Checks of models, corpus and teacher caches against each other, before any weight is loaded."""
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import StreamSettings
@@ -10,9 +12,13 @@ from kd.objective.objective import Objective
 from kd.teacher.cached import CACHED, check_cache
 from kd.teacher.hidden_state_cache import Positions
 from kd.teacher.teachers import check_provides
+from kd.training.settings import CheckpointSettings
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
+from launcher.process.preflight import existing_parent
+from launcher.reporting.console import size
 
+CHECKPOINTS = "checkpoints"
 SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further
 
 
@@ -62,3 +68,20 @@ def positions_asked(objectives: Sequence[Objective], number: int) -> Positions:
     for objective, _ in asking:
         check_provides(objective, number, CACHED, "all")
     return "masked" if all(term.masked_only for _, term in asking) else "all"
+
+
+def disk(folder: Path, checkpoint: int, export: int, settings: CheckpointSettings) -> tuple[int, int]:
+    """(bytes that a run still has to write, bytes free where it writes). checkpoint, export: bytes of one checkpoint, of the student."""
+    existing = existing_parent(folder)
+    kept = (settings.keep_last + settings.keep_best + 1) * checkpoint
+    there = sum(file.stat().st_size for file in (folder / CHECKPOINTS).rglob("*") if file.is_file())
+    return max(kept - there, checkpoint) + export, shutil.disk_usage(existing).free
+
+
+def check_disk(folder: Path, needed: int, free: int) -> None:
+    """LaunchError where the checkpoints of a run do not fit. For the rank that writes: the disks of other hosts do not matter."""
+    if needed > free:
+        raise LaunchError(
+            f"run.folder: expected {size(needed)} free for checkpoints, got {size(free)} in {existing_parent(folder)}; "
+            "free space, lower checkpoint.keep_last or keep_best, or choose another folder"
+        )

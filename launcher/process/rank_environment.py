@@ -1,4 +1,4 @@
-"""RANK, WORLD_SIZE and their kind, read from the environment that deepspeed, torchrun or srun left."""
+"""RANK, WORLD_SIZE, LOCAL_RANK and MASTER_PORT as a launcher (deepspeed, torchrun, srun) sets them."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from launcher.errors import LaunchError, RankEnvironmentError
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(rank, how many ranks) as a launcher left them in the environment, where all of it makes sense."""
+    """(rank, number of ranks). Raises RankEnvironmentError where a variable is invalid."""
     rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
     if rank >= world:
         raise RankEnvironmentError(
@@ -19,7 +19,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def _number(variable: str, default: int) -> int:
-    """A whole number that a launcher left in the environment."""
+    """A whole number in the environment."""
     text = os.environ.get(variable, str(default))
     if not text.isdecimal():
         raise RankEnvironmentError(f"{variable}: expected a whole number in the environment, got {text!r}; correct it, or unset it")

@@ -30,9 +30,9 @@ from kd.training.trainer import Trainer
 from launcher.config.derived import attention_of, precision_of, updates_of
 from launcher.config.run_config import RunConfig
 from launcher.planning.checks import check_fits
+from launcher.process.rank_zero import on_rank_zero
 from launcher.reporting.layer_similarity import Similarities
 from launcher.training.batches import sample_of_corpus
-from launcher.training.start import agreed
 from stillhouse.files import write_atomically
 
 SAMPLE_BATCH = 16  # windows at a time, for a student that is made smaller
@@ -75,7 +75,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
     else:
         # rank 0's, for all: other processors may round two near similarities to another order
         phases = config.phases_of(updates)
-        similarities = agreed(partial(measure_similarities, phases, student, models.whole, config)) or {}
+        similarities = on_rank_zero(partial(measure_similarities, phases, student, models.whole, config)) or {}
         learned = {number: by_similarity(table) for number, table in similarities.items()}
         maps = layer_map.from_json(json.loads(process_group.from_rank_zero(json.dumps(layer_map.to_json(learned)))))
     state = checkpoint.load() if checkpoint is not None else None

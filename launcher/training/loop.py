@@ -115,7 +115,7 @@ class Run:
                 if asked and not last:
                     if not saved:
                         return Exit.FAILED
-                    self.event("stopped", f"saved after update {report.update}; start again to continue")
+                    self.event("stopped", f"saved after update {report.update}; start again to continue", reason="requested")
                     return Exit.SAVED_AFTER_SIGNAL
                 if last and not saved:
                     return Exit.FAILED

@@ -54,7 +54,7 @@ class Recovery:
             why = row if trouble.kind == "not_finite" else "the loss leapt"
             spent = self._stability.roll_backs
             after = f" after {spent} roll-back{'s' if spent > 1 else ''}" if spent else ""
-            self._say("stopped", f"{why}{after}; lower the learning rate, or look at those windows")
+            self._say("stopped", f"{why}{after}; lower the learning rate, or look at those windows", reason=trouble.kind)
         return not self.rolled_back
 
     def _go_back(self, update: int, since: int) -> bool:

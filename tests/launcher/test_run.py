@@ -13,6 +13,7 @@ import pytest
 from launcher.config.load import dump_config
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
+from launcher.planning.plan import Plan
 from launcher.process.error_exit import guarded
 from launcher.run import run
 from launcher.training import session
@@ -25,7 +26,7 @@ def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunCon
     """What would have been trained: the doors in front of it are real."""
     calls: list[tuple[RunConfig, bool]] = []
 
-    def main(made: RunConfig, resume: bool = False) -> int:
+    def main(made: RunConfig, plan: Plan, resume: bool) -> int:
         calls.append((made, resume))
         return 75
 

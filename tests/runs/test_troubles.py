@@ -23,6 +23,7 @@ from kd.distributed import process_group
 from kd.training.trainer import Trainer
 from launcher.config.load import load_config
 from launcher.errors import LaunchError, SharedError
+from launcher.planning.plan import make_plan
 from launcher.process.signals import StopFlag
 from launcher.training import checkpoints, session
 
@@ -68,7 +69,8 @@ def run(school, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
                 return learn(self, batches)
 
             patch.setattr(Trainer, "update", update)
-            return session.main(load_config("tiny", [*own, *SETTINGS, *settings]))
+            config = load_config("tiny", [*own, *SETTINGS, *settings])
+            return session.main(config, make_plan(config, 1))
 
     return start
 

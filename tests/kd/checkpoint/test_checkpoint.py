@@ -1,6 +1,8 @@
 """Checkpoints are whole or absent: round trips, every kind of damage, and a disk that fills up."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import resource
@@ -159,3 +161,26 @@ def test_a_state_nested_without_end_or_a_pipe_in_its_place_is_passed_over(tmp_pa
     assert found.progress.done == 5
     assert first == f"{pipe}: expected a file, got something else; the checkpoint is not usable"
     assert second.startswith(f"{deep}: expected a checkpoint's state, got RecursionError")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("file", ["weights.safetensors", "moments.safetensors", "state.json"])
+def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, file: str
+) -> None:
+    for done in (5, 10):
+        checkpoint.write(tmp_path, progress(done), state(done))
+    bad, open_ = tmp_path / "update-00000010" / file, io.open
+
+    def opened(path: object, *rest: object, **more: object) -> object:
+        if str(path) == str(bad):
+            raise OSError(number, os.strerror(number), str(path))
+        return open_(path, *rest, **more)
+
+    monkeypatch.setattr(io, "open", opened)
+    monkeypatch.setattr("builtins.open", opened)
+    found, passed_over = checkpoint.newest_good(tmp_path)
+    assert found.progress.done == 5
+    (line,) = passed_over
+    assert str(bad) in line
+    assert os.strerror(number) in line

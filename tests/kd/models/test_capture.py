@@ -1,5 +1,7 @@
 """What a forward pass keeps: the tensors that transformers would return, no more than asked for, also when computed twice."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,6 +39,24 @@ def test_hidden_states_and_embeddings_are_those_of_transformers(make_model, tiny
     for layer in range(4):
         assert torch.equal(kept.states[StateKey("hidden", layer)], expected[layer + 1])
     assert kept.states[StateKey("hidden", 3)] is kept.last_hidden
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_first_hidden_state_of_deberta_with_a_convolution_is_the_input_of_the_second_layer(
+    make_model, tiny_batch: Batch, checkpointing: bool
+) -> None:
+    model = make_model("deberta with a convolution", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    encoder = Encoder(model)
+    alone = replace(tiny_batch, segments=(tiny_batch.segments > 0).long())
+    expected = model.deberta.encoder(
+        model.deberta.embeddings(alone.input_ids, position_ids=alone.positions, mask=alone.real.long()), alone.real.long()
+    ).hidden_states
+    if checkpointing:
+        encoder.train()
+        encoder.checkpoint_activations(use_reentrant=False)
+    states = capture(encoder, alone, frozenset(StateKey("hidden", layer) for layer in range(4))).states
+    for layer in range(4):
+        torch.testing.assert_close(states[StateKey("hidden", layer)], expected[layer + 1])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -71,6 +71,16 @@ def test_a_phase_with_an_optimizer_has_its_own_course_and_one_without_follows_th
     assert second.optimizer.weight_decay == RUN.weight_decay
 
 
+def test_a_warmup_that_is_longer_than_its_course_is_refused_by_its_key():
+    long = RUN.model_copy(update={"warmup": 11})
+    with pytest.raises(KdError, match=r"^optimizer.warmup: expected at most 10 updates, the length of its course, got 11; shorten it$"):
+        phases_of([], [MaskedLM()], long, 10)
+    assert phases_of([], [MaskedLM()], RUN.model_copy(update={"warmup": 10}), 10)[0].learning_rate(9) == 1.0
+    halves = [PhaseSettings(name="a", updates=4), PhaseSettings(name="b", optimizer={"warmup": 7})]
+    with pytest.raises(KdError, match=r"^phases.1.optimizer.warmup: expected at most 6 updates"):
+        phases_of(halves, [MaskedLM()], RUN, 10)
+
+
 @pytest.mark.parametrize(
     ("terms", "line"),
     [

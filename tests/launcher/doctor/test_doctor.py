@@ -258,20 +258,27 @@ def test_damage_is_named_and_the_older_checkpoint_taken(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("event", "message", "verdict", "words"),
+    ("event", "reason", "message", "verdict", "words"),
     [
         (
             "stopped",
-            "saved after update 9; start again to continue",
+            "requested",
+            "saved after update 9; worded otherwise",
             "warning",
             "stopped on request at update 9; it goes on after update 8",
         ),
-        ("stopped", "10 updates in a row were not finite", "bad", "stopped at update 9: 10 updates in a row"),
-        ("export_failed", "student not written (disk full)", "bad", "student not written"),
+        (
+            "stopped",
+            "not_finite",
+            "10 updates in a row were not finite; start again to continue",
+            "bad",
+            "stopped at update 9: 10 updates in a row",
+        ),
+        ("export_failed", None, "student not written (disk full)", "bad", "student not written"),
     ],
 )
-def test_why_a_run_stopped_is_said(folder: Path, event: str, message: str, verdict: str, words: str):
-    add(folder, kind="event", update=9, event=event, message=message)
+def test_why_a_run_stopped_is_said(folder: Path, event: str, reason: str | None, message: str, verdict: str, words: str):
+    add(folder, kind="event", update=9, event=event, reason=reason, message=message)
     found = the(run_health.health(folder), "state")
     assert found.verdict == verdict
     assert words in found.found

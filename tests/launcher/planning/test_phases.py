@@ -3,7 +3,8 @@
 import pytest
 
 from launcher.config.load import differences, dump_config, parse_config
-from launcher.planning.plan import make_plan, rows
+from launcher.planning.plan import make_plan
+from launcher.planning.table import rows
 
 HEAD = "{name: head, share: 0.25, trains: [head], objective: [{kind: mlm}], optimizer: {learning_rate: 2.0e-3}}"
 REST = "{name: rest, freezes: [embeddings, layers 0], optimizer_state: continue}"

@@ -9,7 +9,8 @@ import pytest
 from data_shards.stream.settings import StreamSettings
 from launcher.errors import LaunchError
 from launcher.evaluation.evaluate import score
-from launcher.planning.plan import make_plan, rows
+from launcher.planning.plan import make_plan
+from launcher.planning.table import rows
 
 
 @pytest.fixture
