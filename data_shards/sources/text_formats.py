@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 
 from data_shards.errors import DataError
 
+MOST_BYTES = 1 << 27
+"""Of one line, or of a file that is one document. Tokenising takes about 50 times as much memory."""
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -53,16 +56,18 @@ def decoded(content: bytes, path: str, offset: int) -> str | InvalidText:
 def plain_text(file: BinaryIO, fields: Fields) -> Iterator[Found]:
     """A text file's lines, paragraphs, or itself; line ends and a byte order mark are no part of a document."""
     if fields.per == "file":
-        content = file.read()
+        content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise DataError(f"{fields.path}: expected a document of at most {MOST_BYTES:,} bytes, got a larger file; split it into lines")
         yield decoded(content.removeprefix(codecs.BOM_UTF8), fields.path, 0), f"{fields.path}:0"
         return
     if fields.per == "line":
-        for number, offset, line in _lines(file):
+        for number, offset, line in _lines(file, fields.path):
             yield decoded(line.rstrip(b"\r\n"), fields.path, offset), f"{fields.path}:{number}"
         return
     paragraph: list[bytes] = []
     first, begin = 1, 0
-    for number, offset, line in _lines(file):
+    for number, offset, line in _lines(file, fields.path):
         if line.strip():
             if not paragraph:
                 first, begin = number, offset
@@ -76,7 +81,7 @@ def plain_text(file: BinaryIO, fields: Fields) -> Iterator[Found]:
 
 def json_lines(file: BinaryIO, fields: Fields) -> Iterator[Found]:
     """One field of each line's JSON object; a null is an empty document."""
-    for number, offset, line in _lines(file):
+    for number, offset, line in _lines(file, fields.path):
         origin = f"{fields.path}:{number}"
         valid = decoded(line, fields.path, offset)
         raw = valid.repaired if isinstance(valid, InvalidText) else valid
@@ -130,7 +135,7 @@ def csv_rows(file: BinaryIO, fields: Fields) -> Iterator[Found]:
     invalid: list[InvalidText] = []
 
     def text_lines() -> Iterator[str]:
-        for _, offset, line in _lines(file):
+        for _, offset, line in _lines(file, fields.path):
             text = decoded(line, fields.path, offset)
             if isinstance(text, InvalidText):
                 invalid.append(text)
@@ -155,10 +160,12 @@ def csv_rows(file: BinaryIO, fields: Fields) -> Iterator[Found]:
         raise DataError(f"{fields.path}:{rows.line_num}: expected CSV, got {error}; repair the line") from None
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """(number from 1, byte offset, line with its end) of a file; a byte order mark is left out."""
+def _lines(file: BinaryIO, path: str) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, byte offset, line with its end) of a file; a byte order mark is left out. DataError for a line above MOST_BYTES."""
     offset = 0
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(iter(lambda: file.readline(MOST_BYTES + 1), b""), 1):
+        if len(line) > MOST_BYTES:
+            raise DataError(f"{path}:{number}: expected a line of at most {MOST_BYTES:,} bytes, got a longer one; break it into documents")
         begin, offset = offset, offset + len(line)
         if number == 1 and line.startswith(codecs.BOM_UTF8):
             begin, line = len(codecs.BOM_UTF8), line.removeprefix(codecs.BOM_UTF8)

@@ -14,6 +14,9 @@ from kd.errors import KdError
 from kd.models.families import FAMILIES, Family, family_of
 from stillhouse.errors import one_line
 
+LARGEST_LAYERS = 1000
+LARGEST = {"vocab_size": 10_000_000, "hidden_size": 1_000_000, "dim": 1_000_000}
+"""Far above every known encoder. Larger sizes would fill the memory before a weight is read."""
 ACTIVATIONS = ("hidden_act", "activation", "hidden_activation")  # what families call it
 
 
@@ -77,6 +80,8 @@ def _check_config(path: str, config: PreTrainedConfig) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise KdError(f"{path}: expected {name} to be at least 1, got {size}; correct config.json")
+        if size > LARGEST.get(name, LARGEST_LAYERS):
+            raise KdError(f"{path}: expected {name} to be at most {LARGEST.get(name, LARGEST_LAYERS):,}, got {size:,}; correct config.json")
     for name in ACTIVATIONS:
         function = getattr(config, name, None)
         if isinstance(function, str) and function not in ACT2FN:
