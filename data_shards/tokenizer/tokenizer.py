@@ -72,6 +72,12 @@ def special_ids(tokenizer: Any, name: str = "tokenizer") -> SpecialIds:
             f"tokenizer {name}: expected the special tokens of a masked language model, got none for {', '.join(missing)}; "
             "choose a masked language model's tokenizer"
         )
+    same = [kind for kind, value in found.items() if kind != "mask" and value == found["mask"]]
+    if same:
+        raise DataError(
+            f"tokenizer {name}: expected a mask token of its own, got {tokenizer.mask_token!r}, which is also its {same[0]} token; "
+            "correct tokenizer_config.json"
+        )
     return SpecialIds(cls_id, sep_id, tokenizer.pad_token_id, tokenizer.mask_token_id)
 
 

@@ -1,5 +1,6 @@
 """A model's configuration, proven usable as an encoder here before a weight is touched."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,10 @@ from transformers.utils import logging as hf_logging
 
 from kd.errors import KdError
 from kd.models.families import FAMILIES, Family, family_of
+from kd.models.weight_files import check_content
 from stillhouse.errors import one_line
 
-LARGEST_LAYERS = 1000
-LARGEST = {"vocab_size": 10_000_000, "hidden_size": 1_000_000, "dim": 1_000_000}
-"""Far above every known encoder. Larger sizes would fill the memory before a weight is read."""
+MOST_LAYERS = 10_000  # more would fill the memory with modules before a weight is read
 ACTIVATIONS = ("hidden_act", "activation", "hidden_activation")  # what families call it
 
 
@@ -31,6 +31,9 @@ def read_config(path: str) -> PreTrainedConfig:
         raise KdError(f"{path}: expected a model folder, got nothing there; check the path")
     if folder and not (Path(path) / "config.json").is_file():
         raise KdError(f"{path}: expected a model folder with config.json, got none; point to a Hugging Face model folder")
+    if folder:
+        check_content(Path(path) / "config.json")
+        _check_model_type(path)
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -38,6 +41,19 @@ def read_config(path: str) -> PreTrainedConfig:
         raise KdError(f"{path}: {_unreadable(path, folder, error)}") from error
     _check_config(path, config)
     return config
+
+
+def _check_model_type(path: str) -> None:
+    """Raise KdError for a config.json without model_type: transformers would guess the family from the folder's name."""
+    try:
+        content = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise KdError(f"{path}: expected a readable config.json, got {one_line(error)}; fetch the model again") from error
+    if not isinstance(content, dict):
+        raise KdError(f"{path}: expected settings by name in config.json, got {type(content).__name__}; fetch the model again")
+    if content.get("model_type") is None:
+        known = ", ".join(FAMILIES)
+        raise KdError(f"{path}: expected model_type in config.json to name a known family ({known}), got none; add it")
 
 
 @contextmanager
@@ -80,8 +96,8 @@ def _check_config(path: str, config: PreTrainedConfig) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise KdError(f"{path}: expected {name} to be at least 1, got {size}; correct config.json")
-        if size > LARGEST.get(name, LARGEST_LAYERS):
-            raise KdError(f"{path}: expected {name} to be at most {LARGEST.get(name, LARGEST_LAYERS):,}, got {size:,}; correct config.json")
+    if sizes[names.layers] > MOST_LAYERS:
+        raise KdError(f"{path}: expected {names.layers} of at most {MOST_LAYERS:,}, got {sizes[names.layers]:,}; correct config.json")
     for name in ACTIVATIONS:
         function = getattr(config, name, None)
         if isinstance(function, str) and function not in ACT2FN:

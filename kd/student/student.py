@@ -14,8 +14,9 @@ from transformers import AutoConfig, DistilBertConfig, PreTrainedConfig
 
 from kd.batch import Batch
 from kd.errors import KdError
-from kd.models.encoder import Encoder, load_mlm, untrained, with_new_head
+from kd.models.encoder import Encoder
 from kd.models.families import FAMILIES, LAYER_PARTS
+from kd.models.loading import load_mlm, untrained, with_new_head
 from kd.student.fit import can_fit
 from kd.student.narrow import narrow
 from kd.student.presets import PRESETS, Dimensions, dimensions_of, narrowed

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from kd.batch import Batch
 from kd.errors import KdError
-from kd.models.encoder import Encoder, weights_digest
+from kd.models.encoder import Encoder
+from kd.models.loading import weights_digest
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey
 from kd.objective.selection import Indices

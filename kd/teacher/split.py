@@ -14,7 +14,7 @@ from kd.batch import IGNORED, Batch
 from kd.distributed import process_group
 from kd.errors import KdError
 from kd.models.capture import INSIDE, capture
-from kd.models.encoder import read_config
+from kd.models.config import read_config
 from kd.models.families import family_of
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey

@@ -13,7 +13,8 @@ import torch
 
 from kd.distributed import process_group
 from kd.errors import KdError
-from kd.models.encoder import Encoder, load_mlm
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.models.outputs import Decoder
 from kd.models.states import EncoderShape
 from kd.objective.objective import Objective

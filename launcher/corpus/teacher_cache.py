@@ -25,7 +25,7 @@ from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.distributed import process_group
 from kd.distributed.rank_progress import BUILDING, WRITING, Whereabouts
-from kd.models.encoder import load_mlm, weights_digest
+from kd.models.loading import load_mlm, weights_digest
 from kd.teacher.hidden_state_cache import DTYPES, HEADER, CacheHeader, CacheWriter, Positions, Precision, kept, read_header, row_keys
 from kd.teacher.settings import MemberSettings
 from kd.teacher.teachers import make_teacher

@@ -26,7 +26,7 @@ from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import StreamSettings
 from kd.distributed import process_group
 from kd.export.hugging_face import save_student
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.student.student import make_student
 from launcher.comparison.jobs import free_port
 from launcher.config.load import load_config

@@ -18,7 +18,8 @@ from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.evaluation.mlm import MlmScores, evaluate_mlm
 from kd.export.hugging_face import model_sizes
-from kd.models.encoder import Encoder, load_mlm
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_fits
 from launcher.planning.tokenizer_check import check_tokenizers

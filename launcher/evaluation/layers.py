@@ -6,7 +6,7 @@ from rich.console import Console
 
 from data_shards.storage.manifest import Manifest
 from kd.evaluation.cka import layer_similarity
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.student.student import make_student
 from kd.terms.layer_map import by_similarity, check_learned
 from launcher.config.load import load_config

@@ -2,7 +2,9 @@
 
 import torch
 
-from kd.models.encoder import Encoder, quiet_transformers, read_config, untrained
+from kd.models.config import quiet_transformers, read_config
+from kd.models.encoder import Encoder
+from kd.models.loading import untrained
 from kd.student.settings import StudentSettings
 from kd.student.student import make_student
 

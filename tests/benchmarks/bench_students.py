@@ -14,7 +14,7 @@ import torch
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.evaluation.mlm import evaluate_mlm
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.student.settings import StudentSettings
 from kd.student.student import make_student
 from launcher.training.batches import heldout_batches, sample_batches

@@ -39,7 +39,8 @@ from data_shards.sources.sources import SourceSettings
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.loading import load_mlm
 from kd.student.settings import StudentSettings
 from kd.student.student import make_student
 from kd.teacher.settings import MemberSettings

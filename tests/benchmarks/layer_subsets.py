@@ -13,7 +13,7 @@ from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.evaluation.mlm import evaluate_mlm
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.student.settings import StudentSettings
 from kd.student.student import make_student
 from launcher.training.batches import heldout_batches

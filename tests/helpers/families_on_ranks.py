@@ -13,7 +13,7 @@ import torch
 
 from kd.batch import IGNORED, Batch
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.student.settings import StudentSettings
 from kd.student.student import make_student
 from kd.teacher.settings import MemberSettings, TeacherSettings

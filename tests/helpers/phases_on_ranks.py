@@ -14,7 +14,8 @@ from trainer_on_ranks import CLIP, OPTIMIZER, ROWS, VOCABULARY, batches, weights
 
 from kd.checkpoint import checkpoint
 from kd.distributed import process_group
-from kd.models.encoder import Encoder, load_mlm
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.teacher.settings import MemberSettings
 from kd.teacher.teachers import make_teachers
 from kd.training.phases import PhaseSettings, part_of, phases_of

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from data_shards.build.build import BuildSettings, build
 from data_shards.sources.sources import SourceSettings
-from kd.models.encoder import quiet_transformers
+from kd.models.config import quiet_transformers
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 SYLLABLES = "ba de fi go lu mer nor pel qua ris sto ten".split()  # noqa: SIM905

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kd.batch import IGNORED, Batch
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.teacher.settings import TeacherSettings
 from kd.teacher.split import gather_batches
 from kd.teacher.teacher import Teacher

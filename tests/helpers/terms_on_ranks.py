@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from kd.batch import IGNORED, Batch
 from kd.checkpoint import checkpoint
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.teacher.settings import MemberSettings
 from kd.teacher.teachers import make_teachers
 from kd.terms import Term

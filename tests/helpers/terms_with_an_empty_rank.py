@@ -14,7 +14,7 @@ from terms_on_ranks import COLUMNS, TERMS, VOCABULARY, row
 
 from kd.batch import IGNORED, Batch
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.teacher.settings import MemberSettings
 from kd.teacher.teachers import make_teachers
 from kd.terms import Term

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from data_shards.build.build import BuildSettings, build
 from data_shards.sources.sources import SourceSettings
-from kd.models.encoder import quiet_transformers
+from kd.models.config import quiet_transformers
 from launcher.config.load import load_config
 from launcher.config.run_config import RunConfig
 

@@ -66,6 +66,16 @@ def test_a_tokenizer_without_a_mask_is_refused_by_name(wordpiece):
         special_ids(tokenizer, "some")
 
 
+@pytest.mark.parametrize(("token", "kind"), [("pad_token", "pad"), ("cls_token", "cls")])
+def test_a_mask_that_is_another_special_token_is_refused_by_name(wordpiece, token, kind):
+    tokenizer = load_tokenizer(str(wordpiece))
+    setattr(tokenizer, token, tokenizer.mask_token)
+    with pytest.raises(
+        DataError, match=rf"tokenizer some: expected a mask token of its own, got '\[MASK\]', which is also its {kind} token"
+    ):
+        special_ids(tokenizer, "some")
+
+
 @pytest.mark.parametrize("name", ["/absent/folder", "./absent"])
 def test_an_absent_tokenizer_is_one_line(name):
     with pytest.raises(DataError, match=r"expected a folder with tokenizer\.json, got no folder") as error:

@@ -10,8 +10,10 @@ from transformers import AutoModelForMaskedLM
 from kd.batch import IGNORED, Batch
 from kd.errors import KdError
 from kd.export.hugging_face import save_student
-from kd.models.encoder import Encoder, load_mlm, quiet_transformers, read_config, with_new_head
+from kd.models.config import quiet_transformers, read_config
+from kd.models.encoder import Encoder
 from kd.models.families import FAMILIES, LAYER_PARTS
+from kd.models.loading import load_mlm, with_new_head
 from kd.models.outputs import Decoder
 from kd.objective.teacher_outputs import TeacherOutputs
 from kd.objective.vocabulary_head import chunked_terms

@@ -6,7 +6,8 @@ import torch
 from kd.batch import Batch
 from kd.errors import KdError
 from kd.export.hugging_face import save_student
-from kd.models.encoder import Encoder, load_mlm
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.models.prune_vocabulary import with_rows
 
 KEPT = [0, 1, 2, 3, 4, *range(7, 120, 3)]

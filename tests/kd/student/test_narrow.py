@@ -8,7 +8,8 @@ from transformers import BertConfig, BertForMaskedLM
 from kd.batch import IGNORED, Batch
 from kd.errors import KdError
 from kd.export.hugging_face import save_student
-from kd.models.encoder import Encoder, load_mlm
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.student.axes import axes
 from kd.student.fit import Kept, can_fit, fit, regression
 from kd.student.importance import by_activation, by_magnitude, head_dimensions, strongest

@@ -10,7 +10,8 @@ import torch
 
 from kd.batch import IGNORED
 from kd.errors import KdError
-from kd.models.encoder import Encoder, load_mlm, weights_digest
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm, weights_digest
 from kd.models.states import EncoderShape, StateKey
 from kd.objective.objective import Objective
 from kd.teacher.cached import check_cache

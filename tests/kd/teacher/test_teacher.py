@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from teacher_on_ranks import STEPS
 
 from kd.errors import KdError
-from kd.models.encoder import Encoder, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
 from kd.teacher.settings import TeacherSettings
 from kd.teacher.teachers import make_teacher
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kd.models.encoder import quiet_transformers
+from kd.models.config import quiet_transformers
 
 
 @pytest.mark.slow

@@ -12,7 +12,9 @@ from whole_outputs import whole
 
 from kd.batch import IGNORED
 from kd.errors import KdError
-from kd.models.encoder import Encoder, load_mlm, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.terms import MaskedLM
 from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import PhaseSettings, check_layers, part_of, phase_at, phases_of

@@ -11,7 +11,9 @@ from whole_outputs import whole
 
 from kd.batch import IGNORED
 from kd.errors import KdError
-from kd.models.encoder import Encoder, load_mlm, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.teacher.teachers import Teachers
 from kd.terms import SoftTargets
 from kd.terms.schedules import OptimizerSettings, learning_rate

@@ -8,7 +8,7 @@ import pytest
 from presets_in_small import UPDATES, settings
 from transformers import BertConfig, BertForMaskedLM
 
-from kd.models.encoder import quiet_transformers
+from kd.models.config import quiet_transformers
 from launcher.config.load import load_config
 from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError

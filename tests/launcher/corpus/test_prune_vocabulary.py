@@ -10,7 +10,7 @@ from data_shards.errors import DataError
 from data_shards.storage.manifest import Manifest
 from data_shards.verify import verify
 from kd.errors import KdError
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from launcher.config.load import load_config
 from launcher.corpus.prune_vocabulary import prune, show
 from launcher.errors import LaunchError

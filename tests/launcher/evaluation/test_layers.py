@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.models.states import EncoderShape
 from kd.objective.objective import Objective
 from kd.student.settings import chosen_layers

@@ -6,7 +6,7 @@ import pytest
 
 from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import StreamSettings
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from launcher.errors import LaunchError
 from launcher.planning import checks
 from launcher.planning.checks import check_fits

@@ -11,7 +11,7 @@ import torch
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.errors import KdError
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.student.student import make_student
 from launcher.errors import LaunchError
 from launcher.planning.plan import make_plan
