@@ -142,6 +142,7 @@ class WandB:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's telemetry on itself: a server that is away would hold the end up
         try:
             import wandb  # noqa: PLC0415 (importing it costs 0.6 s, and a run without W&B needs nothing of it)
+            from wandb.util import get_core_path  # noqa: PLC0415
         except ImportError as error:
             raise LaunchError(f"expected the package wandb, got {error}; pip install wandb") from error
         given = {
@@ -164,7 +165,7 @@ class WandB:
         online = self._start_online(wandb, given, surroundings) if settings.wandb == "online" else None
         self._run: Any = online or self._start(wandb, "offline", given)
         self.sent = Sent()
-        self._offline_files = None if online else (str(wandb.util.get_core_path()), folder, run_id)
+        self._offline_files = None if online else (str(get_core_path()), folder, run_id)
         self._as_asked = online is not None or settings.wandb == "offline"
         if online:
             self.sent.know(online.starting_step - 1)  # a kill takes with it what was not uploaded: the server knows best
