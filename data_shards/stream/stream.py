@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_shards.errors import DataError
 from data_shards.storage.location import Location
-from data_shards.storage.token_statistics import Vocabulary
+from data_shards.storage.token_statistics import Vocabulary, check_ordinary_tokens
 from data_shards.stream.bucketed import PieceOrder, Pieces
 from data_shards.stream.masking import Masker
 from data_shards.stream.order import Order
@@ -92,6 +92,7 @@ class Stream:
             )
         self.manifest = self._rows.manifest
         self.vocabulary = Vocabulary.load(location, self.manifest)
+        check_ordinary_tokens(self.vocabulary, location.root)
         self.global_batch = global_batch
         self._masker = Masker(settings.masking, self.vocabulary, settings.seed)
         decisive = settings.model_dump(mode="json", exclude={"cache_folder", "on_corrupt", "max_skipped_shards"})

@@ -17,7 +17,8 @@ from data_shards.build.merge import seal
 from data_shards.build.parts import build_part
 from data_shards.build.progress import BuildProgress
 from data_shards.info import Info, SplitInfo, info
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.files import left_out
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.verify import verify
 from launcher.errors import LaunchError
@@ -61,9 +62,21 @@ def _print_built(manifest: Manifest, folder: Path, console: Console) -> None:
     console.print(f"read {made.documents_read:,} documents ({dropped}); shards in {folder}", soft_wrap=True)
 
 
+def _print_left_out(files: list[tuple[str, str]], console: Console) -> None:
+    """Name the files of the sources' folders that were not read, grouped by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for path, reason in files:
+        reasons.setdefault(reason, []).append(path)
+    if files:
+        parts = [
+            f"{', '.join(paths[:3])}{f' and {len(paths) - 3} more' if len(paths) > 3 else ''} ({why})" for why, paths in reasons.items()
+        ]
+        console.print(f"left out {len(files)} file{'s' if len(files) > 1 else ''}: {'; '.join(parts)}", soft_wrap=True, markup=False)
+
+
 def _build(arguments: argparse.Namespace, console: Console) -> None:
     source = {"kind": arguments.kind, "column": arguments.column, "per": arguments.per, "name": arguments.name, "split": arguments.split}
-    source["invalid_utf8"] = arguments.invalid_utf8
+    source |= {"invalid_utf8": arguments.invalid_utf8, "separator": arguments.separator, "quoting": arguments.quoting}
     optional = {"shard_tokens": arguments.shard_tokens, "max_documents": arguments.max_documents}
     given = {name: value for name, value in optional.items() if value is not None}
     if arguments.shard_tokens is not None:
@@ -85,6 +98,7 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
         _print_built(seal(settings, arguments.out, arguments.seal), Path(arguments.out), console)
     else:
         build_with_progress(settings, Path(arguments.out), arguments.processes, console, arguments.part)
+    _print_left_out(left_out(list(settings.sources)), console)
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> None:

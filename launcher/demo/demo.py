@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 
 from data_shards.build.build import BuildSettings
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import StreamSettings
 from kd.distributed import process_group

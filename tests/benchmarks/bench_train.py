@@ -35,7 +35,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from data_shards.build.build import BuildSettings, build
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group

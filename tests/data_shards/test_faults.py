@@ -16,7 +16,7 @@ import pytest
 
 from data_shards.build.build import BuildSettings, build
 from data_shards.errors import DamagedFile, DataError
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage import location
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest

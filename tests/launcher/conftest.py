@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from data_shards.build.build import BuildSettings, build
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 from kd.models.config import quiet_transformers
 from launcher.config.load import load_config
 from launcher.config.run_config import RunConfig

@@ -32,7 +32,8 @@ def said(log: Path) -> list[str]:
 
 def test_a_slow_rank_is_named_and_one_that_hangs_ends_the_run_on_every_rank(start, tmp_path):
     """Ten times slower: stopped for nine tenths of the time. Then stopped for good: named within timeout_seconds and GRACE_SECONDS more."""
-    run = start(tmp_path / "run", *LONG, "train.timeout_seconds=1", "report.every_updates=5", ranks=2, constants=HASTY)
+    settings = (*LONG, "train.timeout_seconds=2", "report.every_updates=5", "checkpoint.every_updates=null")
+    run = start(tmp_path / "run", *settings, ranks=2, constants=HASTY)
     run.wait_for_update(20)
     slow = run.processes[1].pid
     end = time.monotonic() + 60
@@ -59,13 +60,13 @@ def test_a_slow_rank_is_named_and_one_that_hangs_ends_the_run_on_every_rank(star
 
 def test_a_disk_that_takes_longer_than_the_timeout_is_waited_for(start, tmp_path):
     """A pipe in the place of a file: who opens it waits for a reader. Afterwards it cannot be synced, which is a failed checkpoint."""
-    run = start(tmp_path / "run", *LONG, "train.timeout_seconds=1", ranks=2, constants=HASTY)
+    run = start(tmp_path / "run", *LONG, "train.timeout_seconds=2", ranks=2, constants=HASTY)
     pipe = temporary_path(run.folder / "checkpoints" / f"{TEMPORARY}latest")
     while not [line for line in lines(run.folder, "event") if line["event"] == "checkpoint"]:
         assert all(process.poll() is None for process in run.processes), run.output
         time.sleep(0.005)
     os.mkfifo(pipe)
-    time.sleep(4)  # a rank that is waited for in vain is left after 1 s, 1 s to look again, and 1 s for its last words
+    time.sleep(5)  # a rank that is waited for in vain is left after 2 s, 1 s to look again, and 1 s for its last words
     assert [process.poll() for process in run.processes] == [None, None], run.output
     before = len(lines(run.folder, "train"))
     time.sleep(0.5)

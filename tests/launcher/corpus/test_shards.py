@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from data_shards.build.build import BuildSettings
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from launcher import cli
 from launcher.corpus.shards import build_with_progress
