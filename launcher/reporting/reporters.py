@@ -201,9 +201,12 @@ class WandB:
             run.define_metric(f"{kind}/*", step_metric="update")
         return run
 
-    def catch_up(self, lines: list[dict[str, Any]]) -> None:
-        """Send what W&B lacks of a run's lines so far. Offline, its files say what it has: a kill takes rows that were not yet written."""
-        if self._offline_files is not None and lines:
+    def catch_up(self, lines: list[dict[str, Any]], anew: bool = False) -> None:
+        """Send what W&B lacks of a run's lines so far. Offline, its files say what it has: a kill takes rows that were not yet written.
+
+        anew: send every line that the server has not got, whatever earlier files hold.
+        """
+        if self._offline_files is not None and lines and not anew:
             self.sent.hold(rows_held(*self._offline_files))
         for values in sorted(lines, key=lambda values: values["update"]):
             self._send(values)
