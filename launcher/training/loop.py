@@ -14,7 +14,7 @@ import torch
 
 from data_shards.stream.stream import Cursor
 from kd.checkpoint.background_writer import Written
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING
 from kd.errors import KdError

@@ -19,10 +19,10 @@ import torch
 
 from data_shards.stream.stream import Stream
 from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Progress
+from kd.checkpoint.on_disk import Progress
 from launcher.commands.arguments import parser
 from launcher.config.load import dump_config
-from launcher.doctor import disk, doctor, machine, run_health, services
+from launcher.doctor import disk, machine, run_health, services
 from launcher.doctor.findings import Finding, bad, good, report, seen, warning
 from launcher.errors import LaunchError
 from launcher.process import rank_environment
@@ -326,7 +326,7 @@ def test_looking_changes_nothing(folder: Path):
 
 
 def test_the_command_answers_in_json_with_the_exit_code_of_the_worst(folder: Path, capsys: pytest.CaptureFixture[str]):
-    assert doctor.run(parser().parse_args(["doctor", str(folder), "--json"])) == 1
+    assert run_health.run(parser().parse_args(["doctor", str(folder), "--json"])) == 1
     assert {finding["subject"]: finding["verdict"] for finding in json.loads(capsys.readouterr().out)}["state"] == "bad"
 
 
