@@ -230,7 +230,7 @@ class Run:
     def line(self, kind: str, values: dict[str, Any]) -> None:
         """One line, from rank 0."""
         if self.reporters is not None:
-            self.reporters.line({"kind": kind, "update": self.trainer.done, **values})
+            self.reporters.line({"kind": kind, "update": self.trainer.done, **values, "time": round(time.time(), 3)})
 
     def event(self, event: str, message: str, **more: Any) -> None:
         """Something that happened, from rank 0."""
