@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, DebertaV2Config, MPNetConfig
 
-from kd.models import encoder
+from kd.models import loading
 from launcher import run as door
 from launcher.commands.arguments import Parser, add_train
 
@@ -39,7 +39,7 @@ def refused(corpus, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def say(*settings: str, ranks: int = 1) -> str:
         monkeypatch.setenv("WORLD_SIZE", str(ranks))
-        monkeypatch.setattr(encoder.AutoModelForMaskedLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
+        monkeypatch.setattr(loading.AutoModelForMaskedLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
         parser: argparse.ArgumentParser = Parser(prog="run")
         add_train(parser)
         folders = [f"run.folder={tmp_path / 'run'}", f"data.shards={corpus.shards}", f"teacher.model={configs / 'bert'}"]
@@ -114,8 +114,8 @@ def test_a_setting_that_cannot_be_is_one_line(refused, settings: str, line: str)
             "objective.0 (hidden_mse): expected a student of the teacher's width 32, got 16; add projection: shared",
         ),
         (
-            ["teacher=null", "teachers.models=[{model: MODELS/bert}, {model: MODELS/of other words}]", "objective=[{kind: soft_targets}]"],
-            "teachers.models.1: expected a vocabulary of 88, the shards', got 700; build shards with the teachers.models.1's own tokenizer",
+            ["teacher=[{model: MODELS/bert}, {model: MODELS/of other words}]", "objective=[{kind: soft_targets}]"],
+            "teacher.1: expected a vocabulary of 88, the shards', got 700; build shards with the teacher.1's own tokenizer",
         ),
         (
             ["phases=[{name: a, trains: [projections]}]"],
