@@ -22,17 +22,20 @@ from launcher.process.signals import Exit
 
 def run(arguments: argparse.Namespace) -> int:
     """The run that the arguments describe; its exit code."""
-    # Imported here and not above: torch and transformers take seconds, which --help and a misspelt verb should not cost.
+    # Imported here and not above: --help needs none of it, and mistakes are found before torch is imported, which takes seconds.
     from launcher.process import preflight  # noqa: PLC0415
 
     preflight.check_packages()
     from launcher.config.load import dump_config, load_config  # noqa: PLC0415
+    from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
+
+    rank, world = rank_and_world()
+    config = load_config(arguments.config, arguments.settings, arguments.scale)
+    check_inputs(config, world)
     from launcher.planning.checks import check_disk  # noqa: PLC0415
     from launcher.planning.plan import make_plan  # noqa: PLC0415
     from launcher.planning.table import show_plan  # noqa: PLC0415
 
-    rank, world = rank_and_world()
-    config = load_config(arguments.config, arguments.settings, arguments.scale)
     plan = make_plan(config, world)
     if arguments.dry_run:
         if rank == 0:

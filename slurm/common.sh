@@ -1,7 +1,16 @@
-# Functions and variables that the scripts in this folder share. It is sourced, never submitted. Needs $root, and $name for messages.
+# Functions and variables that the scripts in this folder share. It is sourced, never submitted. Needs $root and $scripts, $name for messages,
+# and $without: the command to use without Slurm.
 # shellcheck shell=bash
 
 die() { echo "$name: $*" >&2; exit 2; }
+
+# On a login node: --help prints the comment at the top of the script, and a call without arguments is refused.
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+  for word in "$@"; do
+    case $word in -h | --help) sed -n '2,/^[^#]/{/^#SBATCH/d; s/^# \{0,1\}//p}' "$scripts/$name"; exit 0 ;; esac
+  done
+  [ $# -gt 0 ] || die "expected arguments, got none; see slurm/$name --help"
+fi
 [ -f "$root/launcher/run.py" ] || die "expected the repository at $root, got no launcher/run.py; set STILLHOUSE_ROOT"
 export STILLHOUSE_ROOT=$root
 
@@ -39,13 +48,23 @@ hide() {
     s~\\x02~***~g; s~\\x01~~g"
 }
 
+# check VERB [arguments …]: refuses what `stillhouse VERB` would refuse, before anything is submitted. A Python that only the compute nodes have
+# checks nothing here.
+check() {
+  if "$python" -c 'import launcher.config.check' 2>/dev/null; then
+    "$python" -m launcher.config.check "$@" || exit
+  else
+    echo "$name: $python cannot check the arguments on this node; the job checks them" >&2
+  fi
+}
+
 # submit [sbatch flags …] -- script [arguments …]: prints the plan, submits, and sets $job to the job's number. With $test set, nothing is
 # submitted, and Slurm says whether and when the job would start. The cluster file's flags come first, so that later ones override them.
 submit() {
   local flags=() answer
   while [ "$1" != -- ]; do flags+=("$1"); shift; done
   shift
-  command -v sbatch >/dev/null || die "expected Slurm's sbatch on PATH, got none; without Slurm: deepspeed launcher/run.py --config …"
+  command -v sbatch >/dev/null || die "expected Slurm's sbatch on PATH, got none; without Slurm: $without"
   # shellcheck disable=SC2206  # flags are split into words
   flags=(${SBATCH_FLAGS:-} "${flags[@]}")
   {

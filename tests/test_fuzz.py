@@ -30,8 +30,8 @@ from data_shards.storage.shard_writer import SplitWriter
 from data_shards.storage.token_statistics import Vocabulary
 from data_shards.stream.bucketed import read_lengths
 from data_shards.stream.stream import Cursor
-from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Progress
+from kd.checkpoint import checkpoint, on_disk
+from kd.checkpoint.on_disk import Progress
 from kd.errors import KdError
 from launcher.config.load import load_config
 from launcher.config.yaml_file import PACKAGED
@@ -263,11 +263,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_checkpoints(saved: Path, tmp_path: Path, name: str):
     shutil.copytree(saved, tmp_path / "copy")
     path = tmp_path / "copy" / "update-00000007" / name
-    progress = checkpoint.read(path.parent).progress
+    progress = on_disk.read(path.parent).progress
     content = path.read_bytes()
     for data in broken(content, 160, seed=5):
         path.write_bytes(data)
-        found, passed_over = answered(lambda: checkpoint.newest_good(tmp_path / "copy"))
+        found, passed_over = answered(lambda: on_disk.newest_good(tmp_path / "copy"))
         assert (found is None) == bool(passed_over)
         assert found is None or found.progress == progress, "white space alone"
         if name != "state.json":
@@ -294,7 +294,7 @@ def test_checkpoints_of_an_adversary_whose_digest_is_right(
         body = json.loads(json.dumps(body))
         body["digest"] = canonical_sha256(body, ascii_only=True)
     (place / "state.json").write_text(json.dumps(body))
-    answered(lambda: checkpoint.newest_good(place.parent))
+    answered(lambda: on_disk.newest_good(place.parent))
 
 
 CONFIG = (PACKAGED / "tiny.yaml").read_bytes()

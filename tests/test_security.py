@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForMaskedLM
 from data_shards.errors import DataError
 from data_shards.tokenizer.tokenizer import load_tokenizer
 from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Progress
+from kd.checkpoint.on_disk import Progress
 from kd.errors import KdError
 from kd.export.hugging_face import save_student
 from kd.models.config import quiet_transformers

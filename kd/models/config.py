@@ -13,6 +13,7 @@ from transformers.utils import logging as hf_logging
 
 from kd.errors import KdError
 from kd.models.families import FAMILIES, Family, family_of
+from kd.models.folder import check_model_folder, is_folder
 from kd.models.weight_files import check_content
 from stillhouse.errors import one_line
 
@@ -26,11 +27,8 @@ def read_config(path: str) -> PreTrainedConfig:
     Raises KdError for a missing folder, one that holds no model, a family that is not in the table, a variant that
     would be computed wrongly, and heads that do not divide the width.
     """
-    folder = _is_folder(path)
-    if folder and not Path(path).is_dir():
-        raise KdError(f"{path}: expected a model folder, got nothing there; check the path")
-    if folder and not (Path(path) / "config.json").is_file():
-        raise KdError(f"{path}: expected a model folder with config.json, got none; point to a Hugging Face model folder")
+    check_model_folder(path)
+    folder = is_folder(path)
     if folder:
         check_content(Path(path) / "config.json")
         _check_model_type(path)
@@ -125,17 +123,6 @@ def _check_variant(path: str, config: PreTrainedConfig, family: Family) -> None:
         raise KdError(f"{path}: expected one layer that all passes share, got {got}; use a model that has it")
     if family.name == "deberta-v2" and getattr(config, "embedding_size", config.hidden_size) != config.hidden_size:
         raise KdError(f"{path}: expected embeddings as wide as the layers, got embedding_size: {config.embedding_size}; use another model")
-
-
-def _is_folder(path: str) -> bool:
-    """Whether a user who wrote this meant a folder and not a name on the hub (`name` or `owner/name`)."""
-    return (
-        Path(path).exists()
-        or path.startswith(("/", ".", "~"))
-        or path.count("/") > 1
-        or path.endswith("/")
-        or Path(Path(path).parts[0] if path else ".").is_dir()
-    )
 
 
 def _unreadable(path: str, folder: bool, error: Exception) -> str:

@@ -77,7 +77,7 @@ class StudentEngine:
                 "overlap_comm": False,
                 "contiguous_gradients": True,
                 "reduce_bucket_size": min(DEFAULT_BUCKET, trainable),
-                "allgather_bucket_size": min(DEFAULT_BUCKET, trainable),
+                "allgather_bucket_size": min(DEFAULT_BUCKET, trainable + trainable % 2),  # DeepSpeed refuses an odd number
                 "stage3_prefetch_bucket_size": min(DEFAULT_BUCKET // 10, weights),
                 "stage3_max_live_parameters": min(2 * DEFAULT_BUCKET, weights),
                 "stage3_max_reuse_distance": min(2 * DEFAULT_BUCKET, weights),

@@ -20,7 +20,8 @@ from transformers import AutoModelForMaskedLM
 
 from kd.batch import Batch
 from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import STUDENT, Checkpoint, FullState, Progress, State
+from kd.checkpoint.checkpoint import STUDENT, FullState, State, load_state
+from kd.checkpoint.on_disk import Checkpoint, Progress
 from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING, Whereabouts
 from kd.errors import KdError
@@ -146,7 +147,7 @@ class Trainer:
 
         state: that of the checkpoint, if it was read before.
         """
-        weights, moments = state or saved.load()
+        weights, moments = state or load_state(saved)
         self.done, self.skipped, self.tokens = saved.progress.done, saved.progress.skipped, saved.progress.tokens
         self.steps = saved.progress.facts.get(STEPS, self.done - self.skipped)
         phase = phase_at(self.phases, self.done)
@@ -219,7 +220,7 @@ class Trainer:
     def roll_back(self, saved: Checkpoint) -> None:
         """Take a checkpoint's weights, moments and count of steps again; the updates since then count as skipped ones. Collective."""
         done, tokens = self.done, self.tokens
-        state = saved.load()
+        state = load_state(saved)
         self.engine.set_weights(state.weights)
         self.load(saved, state)
         self.done, self.tokens = done, tokens

@@ -20,12 +20,13 @@ from statistics import quantiles
 from rich.console import Console
 
 from kd.distributed import process_group
-from launcher.comparison.jobs import Processes, environment
+from launcher.comparison.jobs import job_environment
 from launcher.comparison.settings import PlannedRun
 from launcher.config.load import load_config
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit
+from launcher.process.start_ranks import Processes
 from launcher.training.batches import Feed
 from launcher.training.build import build
 from stillhouse.files import write_atomically
@@ -63,7 +64,7 @@ def measure(root: Path, runs: list[PlannedRun], reference: str, ranks: int, seco
     asked = root / ".measuring.json"
     write_atomically(asked, json.dumps({run.variant: [run.job.config, *run.job.words] for run in wanted}))
     output = root / "pace.txt"
-    processes = Processes([*COMMAND, str(asked)], ranks, output, environment(ranks))
+    processes = Processes([*COMMAND, str(asked)], ranks, output, job_environment(ranks))
     try:
         while (code := processes.poll()) is None:
             time.sleep(0.2)

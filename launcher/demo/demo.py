@@ -28,12 +28,12 @@ from kd.distributed import process_group
 from kd.export.hugging_face import save_student
 from kd.models.loading import load_mlm
 from kd.student.student import make_student
-from launcher.comparison.jobs import free_port
 from launcher.config.load import load_config
 from launcher.corpus.shards import build_with_progress
 from launcher.demo import downloads
 from launcher.evaluation import evaluate
 from launcher.process.signals import Exit
+from launcher.process.start_ranks import child_environment, free_port
 from launcher.reporting.console import Listened
 from stillhouse.files import ROOT, write_atomically
 
@@ -136,10 +136,9 @@ class Demo:
         launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--num_accelerators", str(ranks)]
         launcher += ["--master_port", str(free_port())]
         script = str(ROOT / "launcher" / "run.py")
-        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or ranks) // ranks)), "HF_HUB_OFFLINE": "1"}
+        environment = child_environment() | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or ranks) // ranks)), "HF_HUB_OFFLINE": "1"}
         if on_cpu:
             environment["DS_ACCELERATOR"] = "cpu"  # or deepspeed's launcher warns that it found nothing else
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         process = subprocess.Popen([*launcher, script, "--config", name, *common, *settings], env=environment)
         try:
             return process.wait()

@@ -5,11 +5,9 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +16,7 @@ import torch.distributed as dist
 
 from launcher.process import network
 from launcher.process.rank_environment import rank_variables
-from stillhouse.files import ROOT
+from launcher.process.start_ranks import child_environment, rank_environments
 
 BYTES = 16 << 20
 REPEATS = 4
@@ -31,18 +29,11 @@ def measure() -> dict[str, Any]:
     Raises RuntimeError with the first reason when the ranks do not reach each other.
     """
     here = rank_variables()
-    if here:
-        worlds: list[Mapping[str, str]] = [here]
-    else:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        worlds = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    worlds = [here] if here else rank_environments(2)
     command = [sys.executable, "-W", "ignore", "-m", "launcher.doctor.rank_bandwidth"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     ranks = [
-        subprocess.Popen(command, env={**environment, **own}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for own in worlds
+        subprocess.Popen(command, env=child_environment() | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for own in worlds
     ]
     ends = []
     for rank in ranks:

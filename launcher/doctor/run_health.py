@@ -3,6 +3,7 @@
 Writes nothing.
 """
 
+import argparse
 import os
 import shlex
 import shutil
@@ -14,11 +15,11 @@ from typing import Any
 
 from data_shards.errors import DataError
 from data_shards.stream.stream import Cursor, Stream
-from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint import on_disk
+from kd.checkpoint.on_disk import Checkpoint
 from launcher.config.load import parse_config
 from launcher.config.run_config import RunConfig
-from launcher.doctor.findings import Finding, bad, good, warning
+from launcher.doctor.findings import Finding, bad, good, report, warning
 from launcher.errors import LaunchError
 from launcher.reporting.console import size
 from launcher.run_folder.folder import RunFolder
@@ -27,6 +28,11 @@ from launcher.run_folder.metrics_file import read
 
 ENDS = ("started", "resumed", "stopped", "finished", "export_failed")
 LATE_SECONDS = 1800.0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what a run folder tells; 1 if anything is bad."""
+    return report(list(health(Path(arguments.run))), arguments.json)
 
 
 def health(path: Path) -> Iterator[Finding]:
@@ -46,7 +52,7 @@ def health(path: Path) -> Iterator[Finding]:
         lines = read(run.metrics) if run.metrics.exists() else []
     except LaunchError as error:
         yield bad("metrics", str(error), "repair the line; the run will not start again before")
-    newest, passed_over = checkpoint.newest_good(run.checkpoints)
+    newest, passed_over = on_disk.newest_good(run.checkpoints)
     yield from _progress(lines)
     yield from _checkpoints(run, newest, passed_over)
     yield from _troubles(lines)

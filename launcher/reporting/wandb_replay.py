@@ -41,7 +41,7 @@ def replay(folder: Path, settings: ReportSettings, *, name: str, config: Mapping
     lines = read(metrics)
     run = WandB(settings, into or folder, name=name, config=config, run_id=run_id, say=print)
     run.sent.know(-1)
-    run.catch_up(lines)
+    run.catch_up(lines, anew=True)
     if not run.finish(0):
         raise LaunchError(f"{folder}: expected W&B to take every line, got what is said above; replay again when its server answers")
     return run_id

@@ -14,7 +14,8 @@ from data_shards.storage.location import Location
 from data_shards.storage.manifest import TOKENIZER, Manifest
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint.checkpoint import load_state
+from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import Whereabouts
 from kd.evaluation.cka import layer_similarity
@@ -78,7 +79,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
         similarities = on_rank_zero(partial(measure_similarities, phases, student, models.whole, config)) or {}
         learned = {number: by_similarity(table) for number, table in similarities.items()}
         maps = layer_map.from_json(json.loads(process_group.from_rank_zero(json.dumps(layer_map.to_json(learned)))))
-    state = checkpoint.load() if checkpoint is not None else None
+    state = load_state(checkpoint) if checkpoint is not None else None
     if state is not None:
         student.load_weights(state.student)
     trainer = Trainer(

@@ -14,7 +14,7 @@ import torch
 
 from data_shards.stream.stream import Cursor
 from kd.checkpoint.background_writer import Written
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING
 from kd.errors import KdError
@@ -230,7 +230,7 @@ class Run:
     def line(self, kind: str, values: dict[str, Any]) -> None:
         """One line, from rank 0."""
         if self.reporters is not None:
-            self.reporters.line({"kind": kind, "update": self.trainer.done, **values})
+            self.reporters.line({"kind": kind, "update": self.trainer.done, **values, "time": round(time.time(), 3)})
 
     def event(self, event: str, message: str, **more: Any) -> None:
         """Something that happened, from rank 0."""

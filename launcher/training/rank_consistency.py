@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.teacher.hidden_state_cache import HEADER
 from launcher.config.load import flat_values, public_values

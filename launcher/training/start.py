@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint import on_disk
+from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError, RendezvousFailed
@@ -58,7 +58,7 @@ def newest_checkpoint(folder: RunFolder, before: int | None = None) -> Checkpoin
     """The newest checkpoint that verifies, the same on every rank; rank 0 says what it passed over. before: of an update below it."""
 
     def find() -> str:
-        found, passed_over = checkpoint.newest_good(folder.checkpoints, before)
+        found, passed_over = on_disk.newest_good(folder.checkpoints, before)
         for line in passed_over:
             say(f"passed over: {line}")
         if found is None and passed_over and before is None:
@@ -68,4 +68,4 @@ def newest_checkpoint(folder: RunFolder, before: int | None = None) -> Checkpoin
         return found.folder.name if found is not None else ""
 
     name = process_group.from_rank_zero(on_rank_zero(find) or "")
-    return checkpoint.read(folder.checkpoints / name) if name else None
+    return on_disk.read(folder.checkpoints / name) if name else None

@@ -13,7 +13,8 @@ import torch
 from pydantic import TypeAdapter
 
 from kd.batch import IGNORED, Batch
-from kd.checkpoint import checkpoint
+from kd.checkpoint import on_disk
+from kd.checkpoint.checkpoint import load_state
 from kd.distributed import process_group
 from kd.models.loading import load_mlm
 from kd.teacher.settings import MemberSettings
@@ -120,11 +121,11 @@ def main() -> None:
         assert failed is None, failed
         lines += [trainer.update(batches(update, micro_batch, rank, world)) for update in range(1, UPDATES)]
         after = {key: weight.clone() for key, weight, _ in trainer.engine.full_state()}
-        saved, passed_over = checkpoint.newest_good(Path(checkpoints) / name)
+        saved, passed_over = on_disk.newest_good(Path(checkpoints) / name)
         assert saved is not None, passed_over
         process_group.barrier()
         resumed = make(teacher, student, *way)
-        kept, _ = saved.load()
+        kept, _ = load_state(saved)
         resumed.engine.set_weights({key: weight for key, weight in kept.items() if key.startswith("student.")})
         resumed.load(saved)
         continued = [resumed.update(batches(update, micro_batch, rank, world)) for update in range(1, UPDATES)]

@@ -53,7 +53,7 @@ def test_credentials_inside_a_url_are_three_stars(text: str, shown: str):
 
 def test_the_job_scripts_hide_the_same():
     given = "".join(f"{text}\n" for text, _ in SHOWN)
-    command = ["bash", "-c", f"name=test root={ROOT}; source {ROOT}/slurm/common.sh; hide"]
+    command = ["bash", "-c", f"name=test root={ROOT}; source {ROOT}/slurm/common.sh; hide", "test", "argument"]
     told = subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
     assert told.splitlines() == [shown for _, shown in SHOWN]
 

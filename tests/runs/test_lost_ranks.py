@@ -11,7 +11,7 @@ import psutil
 import pytest
 from run_lines import lines
 
-from kd.checkpoint.checkpoint import TEMPORARY
+from kd.checkpoint.on_disk import TEMPORARY
 from stillhouse.files import temporary_path
 
 pytestmark = pytest.mark.slow

@@ -153,10 +153,3 @@ def test_a_bpe_model_that_drops_what_it_does_not_know_is_refused(tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]").save_pretrained(tmp_path)
     with pytest.raises(DataError, match="got a BPE model without either, which drops them"):
         load_tokenizer(str(tmp_path))
-
-
-def test_a_mask_token_that_is_the_padding_is_refused(wordpiece):
-    tokenizer = AutoTokenizer.from_pretrained(wordpiece)
-    tokenizer.mask_token = tokenizer.pad_token
-    with pytest.raises(DataError, match=r"expected a mask token of its own, got '\[PAD\]' which is also its pad token"):
-        special_ids(tokenizer)

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,10 +18,10 @@ import torch
 
 from data_shards.stream.stream import Stream
 from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Progress
+from kd.checkpoint.on_disk import Progress
 from launcher.commands.arguments import parser
 from launcher.config.load import dump_config
-from launcher.doctor import disk, doctor, machine, run_health, services
+from launcher.doctor import disk, machine, run_health, services
 from launcher.doctor.findings import Finding, bad, good, report, seen, warning
 from launcher.errors import LaunchError
 from launcher.process import rank_environment
@@ -43,26 +42,8 @@ def test_a_good_disk_keeps_every_promise_and_nothing_is_left_on_it(tmp_path: Pat
     assert found.pop(f"disk of {tmp_path / 'runs' / 'deep'}") in ("good", "warning")  # a tmpfs is worth a warning
     found.pop("disk speed")
     found.pop("fsync")
-    assert found == {"rename": "good", "locks": "good"}
+    assert found == {}
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_disk_whose_replacements_can_be_seen_half_done_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def replace(source: Path, target: Path) -> None:
-        target.unlink()
-        time.sleep(0.002)
-        shutil.copy(source, target)
-
-    monkeypatch.setattr(disk.os, "replace", replace)
-    monkeypatch.setattr(disk, "REPLACEMENTS", 20)
-    found = disk._renames(tmp_path)
-    assert found.verdict == "bad"
-    assert "a reader saw" in found.found
-
-
-def test_a_disk_without_locks_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(disk, "TRY_LOCK", "pass")  # the other process gets what this one holds
-    assert disk._locks(tmp_path).verdict == "bad"
 
 
 def test_a_place_that_cannot_be_written_is_bad(tmp_path: Path):
@@ -326,7 +307,7 @@ def test_looking_changes_nothing(folder: Path):
 
 
 def test_the_command_answers_in_json_with_the_exit_code_of_the_worst(folder: Path, capsys: pytest.CaptureFixture[str]):
-    assert doctor.run(parser().parse_args(["doctor", str(folder), "--json"])) == 1
+    assert run_health.run(parser().parse_args(["doctor", str(folder), "--json"])) == 1
     assert {finding["subject"]: finding["verdict"] for finding in json.loads(capsys.readouterr().out)}["state"] == "bad"
 
 
@@ -351,7 +332,7 @@ def test_the_whole_look_at_this_machine_has_every_subject_and_its_processor_memo
         "host name",
         "ports",
     }
-    assert found.keys() >= wanted | {"rename", "fsync", "locks", "disk speed", "Slurm", "W&B", "model hub"}
+    assert found.keys() >= wanted | {"fsync", "disk speed", "Slurm", "W&B", "model hub"}
     for subject in ("processor", "threads", "memory", "shared memory", "GPUs", "ranks"):
         assert found[subject] != "bad", findings[subject]
     backend = "nccl" if torch.cuda.device_count() > 1 else "gloo"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kd.checkpoint.checkpoint import Checkpoint, Progress
+from kd.checkpoint.on_disk import Checkpoint, Progress
 from launcher.config.load import load_config
 from launcher.errors import SharedError
 from launcher.training.rank_consistency import check_teachers, teachers
