@@ -64,7 +64,7 @@ def test_the_configuration_of_an_earlier_checkpoint_is_the_same_run(present, tmp
     [
         ({"teachers": {"models": MODELS}}, "teachers: expected either teacher or teachers, got both; keep teacher, which takes a list"),
         ({"teacher": None, "teachers": MODELS}, "teachers: expected models and combine, got other settings"),
-        ({"teacher": [{"model": "x", "wieght": 2}]}, "teacher.0.wieght: unknown key; did you mean teacher.weight?"),
+        ({"teacher": [{"model": "x", "wieght": 2}]}, "teacher.0.wieght: unknown key; did you mean weight?"),
         ({"teacher": [{"mode": "zero3"}]}, "teacher.0.model: expected a value, got none; add it"),
         (
             {"teacher": {"model": "x", "mode": "zero4"}},

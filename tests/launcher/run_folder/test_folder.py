@@ -25,6 +25,7 @@ from stillhouse.files import write_atomically
 ROOT = Path(__file__).parents[3]
 OPENER = """
 import sys, time
+from launcher.config.load import load_config
 from launcher.run_folder.folder import RunFolder
 with RunFolder.open(load_config("tiny", sys.argv[1:])):
     print("open", flush=True)
