@@ -3,7 +3,7 @@
 1. `load` reads the file (safely, bounded, duplicate keys are errors), applies key=value overrides and validates, types included.
 2. What pydantic finds becomes one line a mistake (launcher/config/validation_errors.py).
 3. What only the whole can know is checked by the model (launcher/config/run_config.py); nothing is changed after loading.
-4. `dump` and `public` give it back, without the credentials that a URL may hold: for every eye and every file.
+4. `dump_config` and `public_values` return it without the credentials that a URL may hold.
 """
 
 import json
@@ -55,7 +55,7 @@ def parse_config(text: str, where: str) -> RunConfig:
 
 
 def config_of(values: Any, where: str) -> RunConfig:
-    """The configuration that `public` gave."""
+    """The configuration that `public_values` returned."""
     return _validated(values, lambda place: where, RunConfig)
 
 
@@ -65,7 +65,7 @@ def public_values(config: RunConfig) -> dict[str, Any]:
 
 
 def dump_config(config: RunConfig) -> str:
-    """`public` as YAML, in the order of the models."""
+    """`public_values` as YAML, in the order of the models."""
     return dump_yaml(public_values(config))
 
 
