@@ -23,7 +23,7 @@ from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.verify import verify
 from launcher.errors import LaunchError
-from launcher.reporting.console import size
+from launcher.text import size
 
 
 def run(arguments: argparse.Namespace) -> int:
