@@ -8,13 +8,16 @@
 
 import json
 import math
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from launcher.config import validation_errors
+from launcher.config.renamed import rename, renamed_key
 from launcher.config.run_config import RunConfig
 from launcher.config.yaml_file import PACKAGED, dump_yaml, parse_yaml, read_yaml, yaml_value
 from launcher.errors import LaunchError
@@ -36,7 +39,16 @@ def load_config(
     """
     where, text = read_yaml(path)
     values = _scaled(parse_yaml(where, text), scale, where)
-    given = [_apply(values, override) for override in overrides or []]
+    notes, given = rename(values), []
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if renamed_key(key) != key:
+            notes.append(f"{key}: is now {renamed_key(key)}; it is read, please rename it")
+        given.append(_apply(values, f"{renamed_key(key)}{equals}{value}"))
+        notes += rename(values)
+    if os.environ.get("RANK", "0") == "0":
+        for line in dict.fromkeys(notes):
+            print(f"stillhouse: {line}", file=sys.stderr)
     replaced = _replace_length(values, given)
     if replaced and note is not None:
         note(replaced)
@@ -156,6 +168,9 @@ def _index(at: Any, part: str, key: str) -> str | int:
 
 def _validated(values: dict[str, Any], where: Callable[[str, str], str], model: type[Settings]) -> Settings:
     """Validated as JSON, where pydantic can be strict about types and still take a list for a tuple."""
+    if model is RunConfig and isinstance(values, dict):
+        values = dict(values)
+        rename(values)
     plain = _plain(values, "", where, iter(range(MAX_VALUES)))
     try:
         return model.model_validate_json(json.dumps(plain), strict=True)
