@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kd.errors import KdError
 from kd.terms import Term
@@ -38,25 +38,27 @@ class MemberSettings(TeacherSettings):
     """Its share of the mean, or its probability: relative to the others'."""
 
 
-class TeachersSettings(BaseModel):
-    """Several teachers of one tokenizer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    combine: Literal["mean", "random"] = "mean"
-    models: Annotated[list[MemberSettings], Field(min_length=2)]
+def _kind(value: object) -> str:
+    return "several" if isinstance(value, list) else "one"
 
 
-def check_assignment(terms: Mapping[str, Term], members: int, combine: str) -> None:
+OneOrSeveral = Annotated[
+    Annotated[TeacherSettings, Tag("one")] | Annotated[list[MemberSettings], Field(min_length=1), Tag("several")], Discriminator(_kind)
+]
+"""Settings of one teacher, or a list of them with a weight each."""
+Mixing = Literal["mean", "random"]
+
+
+def check_assignment(terms: Mapping[str, Term], members: int, mixing: Mixing) -> None:
     """Raise KdError, one line, for a term that cannot learn from so many teachers. terms: by the setting that names them."""
     for place, term in terms.items():
         wrong = f"{place}.teacher: expected"
         if term.teacher is not None and not term.required_outputs:
             raise KdError(f"{wrong} none for {term.kind}, which needs no teacher, got {term.teacher}; drop it")
-        if term.teacher is not None and (members == 1 or combine == "random"):
-            why = "with one teacher" if members == 1 else "with combine: random, where one teaches everything"
+        if term.teacher is not None and (members == 1 or mixing == "random"):
+            why = "with one teacher" if members == 1 else "with teacher_mixing: random, where one teaches everything"
             raise KdError(f"{wrong} none {why}, got {term.teacher}; drop it")
         if term.teacher is not None and term.teacher >= members:
             raise KdError(f"{wrong} a teacher from 0 to {members - 1}, got {term.teacher}; correct it")
-        if members > 1 and combine == "mean" and term.required_outputs and term.teacher is None and not term.mixes:
+        if members > 1 and mixing == "mean" and term.required_outputs and term.teacher is None and not term.mixes:
             raise KdError(f"{wrong} one of 0 to {members - 1} for {term.kind}, which several cannot teach together, got none; name one")

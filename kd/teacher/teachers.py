@@ -22,7 +22,7 @@ from kd.objective.selection import Selection
 from kd.objective.teacher_outputs import TeacherOutputs
 from kd.teacher.cached import CachedTeacher
 from kd.teacher.hidden_state_cache import DTYPES, Positions, StateCache
-from kd.teacher.settings import MemberSettings, TeacherSettings
+from kd.teacher.settings import MemberSettings, Mixing, TeacherSettings
 from kd.teacher.split import TensorParallelTeacher, Zero3Teacher, check_split
 from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher, Teacher
 from kd.terms.layer_map import LayerSources
@@ -33,16 +33,16 @@ MASK = (1 << 64) - 1
 class Teachers:
     """The teachers of a run: none, one, or several."""
 
-    def __init__(self, members: Sequence[Teacher], weights: Sequence[float] = (1.0,), combine: str = "mean", seed: int = 1) -> None:
+    def __init__(self, members: Sequence[Teacher], weights: Sequence[float] = (1.0,), mixing: Mixing = "mean", seed: int = 1) -> None:
         self.members = members
         self.weights = shares(weights)
-        self.combine = combine
+        self.mixing = mixing
         self.seed = seed
         self.shapes = [member.shape for member in members]
 
     def present(self, update: int) -> list[Teacher]:
         """Who teaches an update."""
-        if len(self.members) > 1 and self.combine == "random":
+        if len(self.members) > 1 and self.mixing == "random":
             return [self.members[drawn(self.seed, update, self.weights)]]
         return list(self.members)
 
@@ -113,7 +113,7 @@ def make_teacher(settings: TeacherSettings, precision: str, device: torch.device
 
 
 def make_teachers(
-    members: Sequence[MemberSettings], combine: str, seed: int, precision: str, device: torch.device, models: TeacherModels | None = None
+    members: Sequence[MemberSettings], mixing: Mixing, seed: int, precision: str, device: torch.device, models: TeacherModels | None = None
 ) -> Teachers:
     """The teachers of these settings on this rank. models: those that were read before. Collective for the split modes."""
     models = models or TeacherModels([member.model for member in members])
@@ -121,21 +121,21 @@ def make_teachers(
         make_teacher(member, precision, device, models.take(number, DTYPES[member.precision or precision]))
         for number, member in enumerate(members)
     ]
-    return Teachers(made, [member.weight for member in members] or (1.0,), combine, seed)
+    return Teachers(made, [member.weight for member in members] or (1.0,), mixing, seed)
 
 
 def fit_objective(
-    objective: Objective, student: EncoderShape, teachers: Sequence[EncoderShape], combine: str, sources: LayerSources | None = None
+    objective: Objective, student: EncoderShape, teachers: Sequence[EncoderShape], mixing: Mixing, sources: LayerSources | None = None
 ) -> Objective:
-    """The objective for these encoders (Objective.for_encoders). With combine: random, one size must fit all teachers."""
-    if combine != "random" or len(teachers) < 2:
+    """The objective for these encoders (Objective.for_encoders). With mixing random, one size must fit all teachers."""
+    if mixing != "random" or len(teachers) < 2:
         return objective.for_encoders(student, *teachers, sources=sources)
     sizes = [(shape.layers, shape.width, shape.heads) for shape in teachers]
     if objective.on_states and len(set(sizes)) > 1:
         listed = " and ".join(f"{layers} layers x {width}, {heads} heads" for layers, width, heads in dict.fromkeys(sizes))
         kinds = ", ".join(term.kind for term in objective.on_states)
         raise KdError(
-            f"teachers: expected teachers of one size for {kinds} with combine: random, got {listed}; use mean, and name one a term"
+            f"teacher: expected teachers of one size for {kinds} with teacher_mixing: random, got {listed}; use mean, and name one a term"
         )
     return objective.for_encoders(student, teachers[0], sources=sources)
 

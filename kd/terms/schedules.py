@@ -1,7 +1,7 @@
 """Numbers that change during training, as pure functions of the update: nothing to save, nothing to restore.
 
 1. The learning rate has its own course: `OptimizerSettings` and `learning_rate`.
-2. Any other number of a settings model (a term's weight, its temperature) may be a `Schedule` where its field says `Schedulable()`.
+2. Any other number of a settings model (a term's weight, its temperature) may be a `Ramp` or `Steps` where its field says `Schedulable()`.
    `resolved` gives the same settings with plain numbers at an update, so that a formula never meets a schedule.
 """
 

@@ -160,7 +160,7 @@ class Trainer:
     def _objective(self, phase: Phase, student: EncoderShape, chunk_tokens: int, sources: LayerSources | None) -> Objective:
         """A phase's objective for this student and these teachers. Raises KdError if they do not fit."""
         whole = Objective(phase.terms, chunk_tokens, phase.place)
-        objective = fit_objective(whole, student, self.teachers.shapes, self.teachers.combine, sources)
+        objective = fit_objective(whole, student, self.teachers.shapes, self.teachers.mixing, sources)
         if objective.needs and not self.teachers.members:
             raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(objective.needs))}, got none; name one")
         for number, teacher in enumerate(self.teachers.members):

@@ -32,7 +32,7 @@ CHAIN_EXAMPLE = """example:
 CACHE_EXAMPLE = """example:
   stillhouse cache --config laptop data.shards=shards/mine teacher.mode=cached teacher.cache=caches/mine
   stillhouse train --config laptop data.shards=shards/mine teacher.mode=cached teacher.cache=caches/mine
-  torchrun --nproc-per-node 8 -m launcher.cli cache --mode zero3 --config configs/large.yaml
+  torchrun --nproc-per-node 8 -m launcher.cli cache --mode zero3 --config configs/distilbert.yaml
 """
 LAYERS_EXAMPLE = """example:
   stillhouse layers --config configs/demo.yaml student.layers=last

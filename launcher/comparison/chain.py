@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from data_shards.storage.manifest import Manifest
+from kd.teacher.settings import TeacherSettings
 from launcher.comparison.jobs import Job, last_words, run_jobs, updates_in
 from launcher.comparison.settings import Words, folder_name, refuse_decided, resolved
 from launcher.config.load import load_settings
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Listened()
     if arguments.dry_run:
         for link in links:
-            teacher = link.config.teacher.model if link.config.teacher is not None else ""
+            teacher = teacher_of(link.config, link.name).model
             state = "done" if link.job.done else f"{link.job.updates_done} of {link.job.updates} updates done"
             console.print(f"{link.name}: {state}, teacher {teacher}, in {link.job.folder}", soft_wrap=True, highlight=False)
         return Exit.DONE
@@ -93,10 +94,17 @@ def plan(chain: Chain, where: str, root: Path, words: list[str]) -> list[Link]:
         fixed = [f"run.folder={json.dumps(str(folder))}", f"run.name={json.dumps(f'{root.name}: {name}')}", *teaching]
         given = [*chain.settings, *words, *own, *fixed]
         config = resolved(said, chain.base, given)
-        if config.teacher is None:
-            raise LaunchError(f"{said}: expected a teacher, got teacher: null; name one in the base")
+        teacher_of(config, said)
         links.append(Link(name, config, Job(name, folder, chain.base, tuple(given), updates_in(config))))
     return links
+
+
+def teacher_of(config: RunConfig, where: str) -> TeacherSettings:
+    """The one teacher of a link. Raises LaunchError for none, or several."""
+    if config.teacher is None or isinstance(config.teacher, list):
+        got = "teacher: null" if config.teacher is None else f"{len(config.teacher)} teachers"
+        raise LaunchError(f"{where}: expected a teacher, got {got}; name one in the base")
+    return config.teacher
 
 
 def check(links: list[Link], where: str) -> None:
@@ -104,9 +112,8 @@ def check(links: list[Link], where: str) -> None:
     alone, no weight is loaded.
     """
     first = links[0].config
-    assert first.teacher is not None
     manifest = Manifest.load(first.data.shards)
-    teacher = meta_model(first.teacher.model)
+    teacher = meta_model(teacher_of(first, where).model)
     check_fits("teacher", teacher, manifest, first.data.stream)
     for link in links:
         try:
@@ -128,10 +135,10 @@ def _go(links: list[Link], root: Path, ranks: int, console: Console) -> int:
         if code != Exit.DONE:
             return code
     config = links[0].config
-    assert config.teacher is not None
+    teacher = teacher_of(config, links[0].name).model
     students = {str(link.job.folder / "student"): link.name for link in links}
-    rows = evaluate.score(list(students), config.data.shards, config.teacher.model, config.data.stream, batch=config.evaluate.batch)
-    names = {config.teacher.model: "teacher"} | students
+    rows = evaluate.score(list(students), config.data.shards, teacher, config.data.stream, batch=config.evaluate.batch)
+    names = {teacher: "teacher"} | students
     evaluate.show(rows, console, names)
     report = root / "chain.json"
     write_atomically(report, json.dumps([row | {"name": names[row["model"]]} for row in rows], indent=1) + "\n")

@@ -3,18 +3,21 @@
 1. `load` reads the file (safely, bounded, duplicate keys are errors), applies key=value overrides and validates, types included.
 2. What pydantic finds becomes one line a mistake (launcher/config/validation_errors.py).
 3. What only the whole can know is checked by the model (launcher/config/run_config.py); nothing is changed after loading.
-4. `dump` and `public` give it back, without the credentials that a URL may hold: for every eye and every file.
+4. `dump_config` and `public_values` return it without the credentials that a URL may hold.
 """
 
 import json
 import math
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from launcher.config import validation_errors
+from launcher.config.renamed import rename, renamed_key
 from launcher.config.run_config import RunConfig
 from launcher.config.yaml_file import PACKAGED, dump_yaml, parse_yaml, read_yaml, yaml_value
 from launcher.errors import LaunchError
@@ -33,7 +36,16 @@ def load_config(path: str, overrides: list[str] | None = None, scale: str | None
     """
     where, text = read_yaml(path)
     values = _scaled(parse_yaml(where, text), scale, where)
-    given = [_apply(values, override) for override in overrides or []]
+    notes, given = rename(values), []
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if renamed_key(key) != key:
+            notes.append(f"{key}: is now {renamed_key(key)}; it is read, please rename it")
+        given.append(_apply(values, f"{renamed_key(key)}{equals}{value}"))
+        notes += rename(values)
+    if os.environ.get("RANK", "0") == "0":
+        for note in dict.fromkeys(notes):
+            print(f"stillhouse: {note}", file=sys.stderr)
     return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where, RunConfig)
 
 
@@ -43,7 +55,7 @@ def parse_config(text: str, where: str) -> RunConfig:
 
 
 def config_of(values: Any, where: str) -> RunConfig:
-    """The configuration that `public` gave."""
+    """The configuration that `public_values` returned."""
     return _validated(values, lambda place: where, RunConfig)
 
 
@@ -53,7 +65,7 @@ def public_values(config: RunConfig) -> dict[str, Any]:
 
 
 def dump_config(config: RunConfig) -> str:
-    """`public` as YAML, in the order of the models."""
+    """`public_values` as YAML, in the order of the models."""
     return dump_yaml(public_values(config))
 
 
@@ -130,6 +142,9 @@ def _index(at: Any, part: str, key: str) -> str | int:
 
 def _validated(values: dict[str, Any], where: Callable[[str], str], model: type[Settings]) -> Settings:
     """Validated as JSON, where pydantic can be strict about types and still take a list for a tuple."""
+    if model is RunConfig and isinstance(values, dict):
+        values = dict(values)
+        rename(values)
     plain = _plain(values, "", where, iter(range(MAX_VALUES)))
     try:
         return model.model_validate_json(json.dumps(plain), strict=True)

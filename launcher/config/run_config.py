@@ -12,7 +12,7 @@ from pydantic_core import PydanticKnownError
 from data_shards.stream.settings import StreamSettings
 from kd.errors import KdError
 from kd.student.settings import StudentSettings
-from kd.teacher.settings import MemberSettings, TeacherSettings, TeachersSettings, check_assignment
+from kd.teacher.settings import MemberSettings, Mixing, OneOrSeveral, check_assignment
 from kd.terms import Term
 from kd.terms.base import DocumentTerm, has_layer_map
 from kd.terms.schedules import OptimizerSettings, bounds
@@ -75,10 +75,10 @@ class RunConfig(BaseModel):
     run: RunSettings
     data: DataSettings
     student: StudentSettings = StudentSettings()
-    teacher: TeacherSettings | None = None
-    """null: no teacher; the objective's terms must then all be the student's own (a masked-language-model pretrainer)."""
-    teachers: TeachersSettings | None = None
-    """Several, instead of one."""
+    teacher: OneOrSeveral | None = None
+    """One teacher or a list. null: no teacher; the terms must then need none (a masked-language-model pretrainer)."""
+    teacher_mixing: Mixing = "mean"
+    """How several teachers teach."""
     phases: list[PhaseSettings] = []
     """[]: the whole run is one."""
     objective: Annotated[list[Term], Field(validate_default=True)] = []
@@ -105,12 +105,10 @@ class RunConfig(BaseModel):
             except KdError as error:
                 raise ValueError(str(error)) from None
         asking = sorted({term.kind for term in self.terms.values() if max(bounds(term.weight)) > 0 and term.required_outputs})
-        if self.teacher is not None and self.teachers is not None:
-            raise ValueError("teachers: expected either teacher or teachers, got both; keep one")
         if asking and not self.members:
             raise ValueError(f"teacher: expected a teacher for {', '.join(asking)}, got null; name one, or drop the term")
         try:
-            check_assignment(self.terms, max(1, len(self.members)), self.combine)
+            check_assignment(self.terms, max(1, len(self.members)), self.teacher_mixing)
         except KdError as error:
             raise ValueError(str(error)) from None
         for place, term in self.terms.items():
@@ -139,15 +137,10 @@ class RunConfig(BaseModel):
 
     @property
     def members(self) -> dict[str, MemberSettings]:
-        """The teachers, one or several or none, by the setting that names them. A student made from a teacher is made from the first."""
-        if self.teachers is not None:
-            return {f"teachers.models.{number}": member for number, member in enumerate(self.teachers.models)}
+        """The teachers, one or several or none, by their keys. A student made from a teacher is made from the first."""
+        if isinstance(self.teacher, list):
+            return {f"teacher.{number}": member for number, member in enumerate(self.teacher)}
         return {"teacher": MemberSettings(**self.teacher.model_dump())} if self.teacher is not None else {}
-
-    @property
-    def combine(self) -> str:
-        """How several teachers teach."""
-        return "mean" if self.teachers is None else self.teachers.combine
 
     def phases_of(self, updates: int) -> tuple[Phase, ...]:
         """The phases of a run of so many updates. Raises KdError where they do not fit."""

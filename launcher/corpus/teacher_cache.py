@@ -39,7 +39,8 @@ from launcher.planning.shape_models import meta_model, meta_student
 from launcher.process import network, preflight
 from launcher.process.rank_environment import rank_and_world
 from launcher.process.rank_zero import on_rank_zero
-from launcher.reporting.console import Listened, duration, size
+from launcher.reporting.console import Listened
+from launcher.text import duration, size
 from launcher.training.batches import Feed
 from launcher.training.rank_consistency import agree
 from launcher.training.rank_watch import say_aloud, watching
@@ -77,11 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def uncached(config: RunConfig, mode: str) -> RunConfig:
     """The same run with teachers that work."""
-    if config.teachers is None:
-        assert config.teacher is not None
-        return config.model_copy(update={"teacher": config.teacher.model_copy(update={"mode": mode, "cache": None})})
-    models = [one.model_copy(update={"mode": mode, "cache": None}) if one.cache else one for one in config.teachers.models]
-    return config.model_copy(update={"teachers": config.teachers.model_copy(update={"models": models})})
+    assert config.teacher is not None
+    working = {"mode": mode, "cache": None}
+    if not isinstance(config.teacher, list):
+        return config.model_copy(update={"teacher": config.teacher.model_copy(update=working)})
+    return config.model_copy(update={"teacher": [one.model_copy(update=working) if one.cache else one for one in config.teacher]})
 
 
 class Filling:

@@ -16,6 +16,7 @@ from kd.evaluation.cka import layer_similarity
 from kd.evaluation.mlm import evaluate_mlm
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
+from kd.teacher.settings import TeacherSettings
 from launcher.config.run_config import RunConfig
 from launcher.planning.checks import check_fits
 from launcher.run_folder.metrics_file import METRICS, read
@@ -37,8 +38,8 @@ class Scorer:
 
     @property
     def teacher(self) -> Encoder | None:
-        """The base's teacher, fp32; None where the base has none."""
-        if self._teacher is None and self.base.teacher is not None:
+        """The base's teacher, fp32; None where the base has none, or several."""
+        if self._teacher is None and isinstance(self.base.teacher, TeacherSettings):
             self._teacher = self._load("teacher", self.base.teacher.model)
         return self._teacher
 
@@ -52,8 +53,8 @@ class Scorer:
         return dict(kept)
 
     def of_teacher(self, folder: Path, seed: int) -> dict[str, Any] | None:
-        """The teacher's own scores on the same rows and masks; None where there is none."""
-        if self.base.teacher is None:
+        """The teacher's own scores on the same rows and masks; None where there is none, or several."""
+        if not isinstance(self.base.teacher, TeacherSettings):
             return None
         path = folder / f"teacher-seed-{seed}.json"
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

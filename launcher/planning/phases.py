@@ -45,7 +45,9 @@ def objectives_of(config: RunConfig, updates: int, student: Encoder, teachers: l
     copies = bool(teachers) and config.student.init == "teacher"
     sources = LayerSources(chosen_layers(config.student, teachers[0].layers, config.train.seed) if copies else None, learned)
     shapes = [teacher.shape for teacher in teachers]
-    return [fit_objective(Objective(phase.terms, 1, phase.place), student.shape, shapes, config.combine, sources) for phase in phases]
+    return [
+        fit_objective(Objective(phase.terms, 1, phase.place), student.shape, shapes, config.teacher_mixing, sources) for phase in phases
+    ]
 
 
 def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:

@@ -39,8 +39,6 @@ FREE_TO_CHANGE = (
     "data.max_skipped_shards",
     "teacher.mode",
     "teacher.cache",
-    "teachers.models.mode",
-    "teachers.models.cache",
     "train.micro_batch",
     "train.zero_stage",
     "train.attention",

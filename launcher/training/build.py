@@ -84,7 +84,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
         student.load_weights(state.student)
     trainer = Trainer(
         student,
-        make_teachers(members, config.combine, config.train.seed, precision, process_group.device(), models),
+        make_teachers(members, config.teacher_mixing, config.train.seed, precision, process_group.device(), models),
         config.phases_of(updates),
         vocabulary=manifest.vocabulary_size,
         train=config.train,

@@ -75,7 +75,8 @@ def check_teachers(config: RunConfig, saved: Checkpoint) -> None:
     """Raise, on every rank alike, where a teacher's folder holds another model now than when the checkpoint was made."""
     before: dict[str, str] = saved.progress.facts.get("teachers", {})
     for name, digest in teachers(config).items():
-        if before.get(name, digest) != digest:
+        older = name.replace("teacher teacher.", "teacher teachers.models.")  # the name of a member in earlier versions
+        if before.get(name, before.get(older, digest)) != digest:
             where = name.removeprefix("teacher ")
             raise SharedError(
                 f"{where}: expected the model that the run began with, got other files in its folder; bring them back, or begin anew"

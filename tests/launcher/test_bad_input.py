@@ -114,8 +114,8 @@ def test_a_setting_that_cannot_be_is_one_line(refused, settings: str, line: str)
             "objective.0 (hidden_mse): expected a student of the teacher's width 32, got 16; add projection: shared",
         ),
         (
-            ["teacher=null", "teachers.models=[{model: MODELS/bert}, {model: MODELS/of other words}]", "objective=[{kind: soft_targets}]"],
-            "teachers.models.1: expected a vocabulary of 88, the shards', got 700; build shards with the teachers.models.1's own tokenizer",
+            ["teacher=[{model: MODELS/bert}, {model: MODELS/of other words}]", "objective=[{kind: soft_targets}]"],
+            "teacher.1: expected a vocabulary of 88, the shards', got 700; build shards with the teacher.1's own tokenizer",
         ),
         (
             ["phases=[{name: a, trains: [projections]}]"],

@@ -37,7 +37,7 @@ def swapped(tokenizer):
 
 def planned(make_config, corpus, folder: Path, *overrides: str):
     models = f"[{{model: {corpus.model}, weight: 3}}, {{model: {folder}, mode: zero3, precision: bf16}}]"
-    return make_plan(make_config("teacher=null", f"teachers={{models: {models}}}", "objective.2.teacher=1", *overrides), 2)
+    return make_plan(make_config(f"teacher={models}", "objective.2.teacher=1", *overrides), 2)
 
 
 def test_several_teachers_of_one_tokenizer_stand_in_the_plan(make_config, corpus, second):
@@ -54,7 +54,7 @@ def test_the_first_token_that_differs_is_named(make_config, corpus, second):
     with pytest.raises(LaunchError) as refused:
         planned(make_config, corpus, folder)
     assert str(refused.value) == (
-        f"teachers.models.1: expected the shards' tokenizer, got another in {folder}: "
+        f"teacher.1: expected the shards' tokenizer, got another in {folder}: "
         f"id {point} is 'the' there and '.' in the shards; use teachers of one tokenizer"
     )
 
@@ -93,10 +93,11 @@ def test_a_teacher_without_a_tokenizer_is_refused(make_config, corpus, second):
         (["teacher=x"], "teacher"),
         (["objective.2.teacher=2"], "objective.2.teacher: expected a teacher from 0 to 1, got 2; correct it"),
         (["objective.2.teacher=null"], "objective.2.teacher: expected one of 0 to 1 for cosine, which several cannot teach together"),
-        (["teachers.combine=random"], "objective.2.teacher: expected none with combine: random, where one teaches everything, got 1"),
-        (["teachers.models=[{model: x}]"], "teachers.models: expected at least 2 items, got 1"),
-        (["teachers.models.0.weight=0"], "teachers.models.0.weight: expected greater than 0, got 0"),
-        (["teacher.model=x"], "teachers: expected either teacher or teachers, got both; keep one"),
+        (["teacher_mixing=random"], "objective.2.teacher: expected none with teacher_mixing: random, where one teaches everything, got 1"),
+        (["teacher=[]"], "teacher: expected at least 1 item, got 0"),
+        (["teacher.0.weight=0"], "teacher.0.weight: expected greater than 0, got 0"),
+        (["teacher.model=x"], "teacher.model: expected a number from 0 to 1, got model; correct the key"),
+        (["teachers={models: [{model: x}]}"], "teachers: expected either teacher or teachers, got both; keep teacher, which takes a list"),
     ],
 )
 def test_teachers_that_cannot_be_are_one_line(make_config, corpus, second, overrides, message):

@@ -25,6 +25,7 @@ from stillhouse.files import write_atomically
 ROOT = Path(__file__).parents[3]
 OPENER = """
 import sys, time
+from launcher.config.load import load_config
 from launcher.run_folder.folder import RunFolder
 with RunFolder.open(load_config("tiny", sys.argv[1:])):
     print("open", flush=True)
@@ -165,8 +166,8 @@ def test_what_cannot_change_the_result_may_change(folder: Path, override: str):
 
 
 def test_what_may_change_are_settings_that_exist(folder: Path):
-    teachers = "teachers={models: [{model: models/x}, {model: models/y}]}"
-    for known in (public_values(configured(folder)), public_values(configured(folder, "teacher=null", teachers, "objective.2.teacher=0"))):
+    teachers = "teacher=[{model: models/x}, {model: models/y}]"
+    for known in (public_values(configured(folder)), public_values(configured(folder, teachers, "objective.2.teacher=0"))):
         for setting in FREE_TO_CHANGE:
             values = known
             for part in setting.split("."):
