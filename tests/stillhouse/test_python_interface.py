@@ -59,7 +59,7 @@ def test_the_notebook_trains_a_student_and_its_plain_loop_lowers_the_loss(school
     cells[2] = cells[2].replace('"train.epochs=null",', f"*{SMALL!r},")
     cells.append("result = {'losses': losses, 'top1': row['top1'], 'layers': student.config.num_hidden_layers}")
     result = run(cells, tmp_path)
-    assert result["losses"][-1] < result["losses"][0]
+    assert sum(result["losses"][-5:]) < sum(result["losses"][:5])
     assert 0 <= result["top1"] <= 1
     assert result["layers"] == 2, "every other one of the teacher's four"
     assert (tmp_path / "out" / "run" / "student" / "model.safetensors").is_file()
