@@ -12,13 +12,14 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForMaskedLM
 
-from data_shards.build.build import BuildSettings, build
+from data_shards.build.build import build
+from data_shards.build.settings import BuildSettings
 from data_shards.errors import DataError
 from data_shards.sources.settings import SourceSettings
 from data_shards.stream.settings import MaskingSettings, StreamSettings
 from data_shards.stream.stream import Stream
 from kd.errors import KdError
-from launcher.commands.arguments import parser
+from launcher.commands.parser import parser
 from launcher.errors import LaunchError
 from launcher.evaluation.evaluate import run, score, show
 
