@@ -88,7 +88,7 @@ def show(rows: list[dict[str, Any]], console: Console, names: dict[str, str] | N
         ]
         rate = [f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else ""] if extra else []
         name = (names or {}).get(row["model"], row["model"])
-        table.add_row(name, *before, _share(row["retention"]), *after, f"{row['parameters'] / 1e6:.1f}M", *rate)
+        table.add_row(name, *cells, f"{row['parameters'] / 1e6:.1f}M", *rate)
     console.print(table)
 
 
