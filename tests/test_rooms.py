@@ -23,7 +23,7 @@ ORDER = {
         *("evaluation", "export", "training"),
     ],
     "launcher": [
-        *("errors", "redaction", "commands", "process", "config", "run_folder", "reporting", "planning", "training", "evaluation"),
+        *("errors", "redaction", "text", "commands", "process", "config", "run_folder", "reporting", "planning", "training", "evaluation"),
         *("corpus", "comparison", "doctor", "demo", "run", "cli"),
     ],
 }

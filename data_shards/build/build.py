@@ -17,19 +17,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_shards.build.documents import Kept, Selection
 from data_shards.build.journal import Journal, SplitProgress, refuse_other_settings
 from data_shards.build.progress import BuildProgress, ProgressClock
+from data_shards.build.settings import BuildSettings
 from data_shards.build.sidecars import finish
 from data_shards.errors import DataError
 from data_shards.sources.files import total_bytes
-from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import (
     JOURNAL,
     MANIFEST,
@@ -51,34 +49,6 @@ CHUNK_BYTES = 1 << 19
 CHUNK_DOCUMENTS = 4096
 CHUNKS_PER_PROCESS = 3
 LOCK = ".build.lock"
-Positive = Annotated[int, Field(gt=0)]
-
-
-class BuildSettings(BaseModel):
-    """What decides a shard folder's bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sources: Annotated[tuple[SourceSettings, ...], Field(min_length=1)]
-    tokenizer: str
-    """A folder or hub name."""
-    heldout: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Share of documents kept for evaluation, chosen by a hash of seed and text."""
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
-    drop_duplicates: bool = False
-    """Drop documents whose text has come before. Costs some 100 bytes of memory a document."""
-    shard_tokens: Positive = 1 << 24
-    block_tokens: Positive = 1 << 20
-    max_documents: Positive | None = None
-    """Stop after so many documents that are neither empty nor dropped."""
-
-    @model_validator(mode="after")
-    def _sizes(self) -> "BuildSettings":
-        if self.block_tokens > self.shard_tokens:
-            raise ValueError(
-                f"expected block_tokens of at most shard_tokens, got {self.block_tokens} and {self.shard_tokens}; lower the first"
-            )
-        return self
 
 
 def build(

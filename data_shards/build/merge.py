@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from data_shards.build.build import LOCK, BuildSettings
+from data_shards.build.build import LOCK
 from data_shards.build.journal import refuse_other_settings
 from data_shards.build.parts import EMPTY, PARTS, Block, Item, items, place_of, read_item
+from data_shards.build.settings import BuildSettings
 from data_shards.build.sidecars import finish
 from data_shards.errors import DataError
 from data_shards.storage.manifest import MANIFEST, SPLITS, BuiltFrom, Manifest, smallest_dtype

@@ -23,10 +23,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from data_shards.build.build import CHUNK_BYTES, CHUNK_DOCUMENTS, CHUNKS_PER_PROCESS, BuildSettings
+from data_shards.build.build import CHUNK_BYTES, CHUNK_DOCUMENTS, CHUNKS_PER_PROCESS
 from data_shards.build.documents import DIGEST_BYTES
 from data_shards.build.journal import refuse_other_settings
 from data_shards.build.progress import BuildProgress, ProgressClock
+from data_shards.build.settings import BuildSettings
 from data_shards.errors import DataError
 from data_shards.sources.files import find_files
 from data_shards.sources.settings import SourceSettings

@@ -23,6 +23,8 @@ from data_shards.stream.order import SHARDS, WINDOWS
 from data_shards.stream.packed import MIN_WINDOW_TOKENS
 from data_shards.stream.rows import Rows, emptied, framed
 
+KEPT_EPOCHS = 2
+
 
 def lengths_name(split: str) -> str:
     """The sidecar with the tokens of each document of a split, in order: uint32 [documents]."""
@@ -133,11 +135,13 @@ class PieceOrder:
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
         """The pieces of an epoch in the order they are served. int64 [windows]."""
         with self._lock:
-            if epoch not in self._epochs:
-                self._epochs[epoch] = self._served(epoch)
-                for old in sorted(self._epochs)[:-2]:
-                    del self._epochs[old]
-            return self._epochs[epoch]
+            order = self._epochs.pop(epoch, None)
+            if order is None:
+                order = self._served(epoch)
+            self._epochs[epoch] = order  # the last used is the last to go: loader workers ask for earlier epochs after later ones
+            while len(self._epochs) > KEPT_EPOCHS:
+                del self._epochs[next(iter(self._epochs))]
+            return order
 
     def _served(self, epoch: int) -> NDArray[np.int64]:
         size = self._global_batch

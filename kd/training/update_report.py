@@ -22,6 +22,13 @@ class UpdateReport:
     """What the terms' schedules gave: {"weight/mlm": 0.5}."""
     cause: str = ""
     """Why an update was not applied."""
+    more: dict[str, float] = field(default_factory=dict)
+    """Further numbers of this update, by their keys in launcher/reporting/catalogue.py."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The numbers that train lines average."""
+        return {"loss": self.loss, "gradient_norm": self.gradient_norm} | self.more
 
 
 def reported(names: Sequence[str], means: Sequence[float], divisors: Sequence[float]) -> dict[str, float]:

@@ -32,9 +32,10 @@ from launcher.errors import LaunchError
 from launcher.evaluation.scoring import Scorer, learning_seconds
 from launcher.planning.plan import make_plan
 from launcher.process.signals import Exit
-from launcher.reporting.console import Listened, duration
+from launcher.reporting.console import Listened
 from launcher.run_folder.folder import owned
 from launcher.run_folder.metrics_file import METRICS, read
+from launcher.text import duration
 from stillhouse.errors import StillhouseError
 from stillhouse.files import write_atomically
 

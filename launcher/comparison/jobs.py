@@ -24,9 +24,9 @@ from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit, StopFlag
 from launcher.process.start_ranks import Processes, child_environment
-from launcher.reporting.console import duration
 from launcher.run_folder.lock import owner_of
 from launcher.run_folder.metrics_file import last_train_line
+from launcher.text import duration
 from stillhouse.files import ROOT
 
 SCRIPT = ROOT / "launcher" / "run.py"

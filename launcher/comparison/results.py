@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 
 from launcher.comparison.statistics import LEAST_PAIRS, Difference, Spread, difference, spread
-from launcher.reporting.console import duration
+from launcher.text import duration
 
 
 @dataclass(frozen=True)

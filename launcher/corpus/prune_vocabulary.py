@@ -20,7 +20,7 @@ from kd.models.config import read_config
 from kd.models.loading import load_mlm
 from kd.models.prune_vocabulary import with_rows
 from launcher.errors import LaunchError
-from launcher.reporting.console import size as shown_size
+from launcher.text import size as shown_size
 
 MODEL, SHARDS = "model", "shards"
 

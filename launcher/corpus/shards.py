@@ -12,17 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from data_shards.build.build import BuildSettings, build
+from data_shards.build.build import build
 from data_shards.build.merge import seal
 from data_shards.build.parts import build_part
 from data_shards.build.progress import BuildProgress
+from data_shards.build.settings import BuildSettings
 from data_shards.info import Info, SplitInfo, info
 from data_shards.sources.files import left_out
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.verify import verify
 from launcher.errors import LaunchError
-from launcher.reporting.console import size
+from launcher.text import size
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -39,7 +39,8 @@ from launcher.planning.shape_models import meta_model, meta_student
 from launcher.process import network, preflight
 from launcher.process.rank_environment import rank_and_world
 from launcher.process.rank_zero import on_rank_zero
-from launcher.reporting.console import Listened, duration, size
+from launcher.reporting.console import Listened
+from launcher.text import duration, size
 from launcher.training.batches import Feed
 from launcher.training.rank_consistency import agree
 from launcher.training.rank_watch import say_aloud, watching

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from data_shards.build.build import BuildSettings
+from data_shards.build.settings import BuildSettings
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import StreamSettings

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
 from launcher.doctor.findings import Finding, bad, good, warning
-from launcher.reporting.console import size
+from launcher.text import size
 
 SPEED_BYTES = 64 << 20
 SLOW_BYTES_PER_SECOND = 50e6

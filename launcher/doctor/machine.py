@@ -16,7 +16,7 @@ import torch
 from kd.distributed import process_group
 from launcher.doctor.findings import Finding, bad, good, warning
 from launcher.process import preflight
-from launcher.reporting.console import size
+from launcher.text import size
 
 CARED_FOR = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "arm_bf16")
 SMALL_SHARED_MEMORY = 1 << 28

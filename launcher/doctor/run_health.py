@@ -21,10 +21,10 @@ from launcher.config.load import parse_config
 from launcher.config.run_config import RunConfig
 from launcher.doctor.findings import Finding, bad, good, report, warning
 from launcher.errors import LaunchError
-from launcher.reporting.console import size
 from launcher.run_folder.folder import RunFolder
 from launcher.run_folder.lock import owner_of
 from launcher.run_folder.metrics_file import read
+from launcher.text import size
 
 ENDS = ("started", "resumed", "stopped", "finished", "export_failed")
 LATE_SECONDS = 1800.0

@@ -16,7 +16,7 @@ from kd.training.settings import CheckpointSettings
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.process.preflight import existing_parent
-from launcher.reporting.console import size
+from launcher.text import size
 
 CHECKPOINTS = "checkpoints"
 SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from launcher.planning.phases import phase_rows
 from launcher.planning.plan import Plan
-from launcher.reporting.console import size
+from launcher.text import size
 
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:

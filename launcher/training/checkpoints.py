@@ -16,7 +16,7 @@ from kd.checkpoint.on_disk import Progress
 from kd.distributed import process_group
 from kd.training.settings import CheckpointSettings
 from kd.training.trainer import Trainer
-from launcher.reporting.console import size
+from launcher.text import size
 
 RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from kd.training.update_report import UpdateReport
+from launcher.reporting.catalogue import PER_UPDATE
 
 _STATUS = Path("/proc/self/status")
 
@@ -21,6 +22,9 @@ class Meter:
     """Sums since the last report line."""
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self.updates = 0
         self.tokens = 0
         """Since `started`, which a checkpoint does not keep: for the rate alone."""
@@ -35,7 +39,7 @@ class Meter:
         self.updates += 1
         self.tokens += report.tokens
         if report.applied:
-            values = {"loss": report.loss, "gradient_norm": report.gradient_norm}
+            values = {key: report.values[key] for key in PER_UPDATE if key in report.values}
             for name, value in (values | {f"loss/{term}": mean for term, mean in report.terms.items()}).items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
                 self.counts[name] = self.counts.get(name, 0) + 1
@@ -54,7 +58,7 @@ class Meter:
             "data_wait_share": waited_seconds / seconds,
             "seconds_per_update": seconds / max(self.updates, 1),
         }
-        self.__init__()  # type: ignore[misc]
+        self._reset()
         return values
 
     def as_dict(self) -> dict[str, Any]:

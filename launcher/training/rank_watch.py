@@ -28,7 +28,7 @@ from kd.distributed.rank_progress import BUILDING, WRITING, Place, Whereabouts
 from launcher.errors import OutOfMemory, RankLost, SharedError
 from launcher.process.standard_streams import say
 from launcher.redaction import redacted
-from launcher.reporting.console import size
+from launcher.text import size
 from stillhouse.errors import StillhouseError
 
 BEAT_SECONDS = 1.0

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from data_shards.build.build import BuildSettings, build
+from data_shards.build.build import build
+from data_shards.build.settings import BuildSettings
 from data_shards.sources.settings import SourceSettings
 from data_shards.sources.sources import documents
 from data_shards.storage.manifest import plain_json

@@ -34,7 +34,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from data_shards.build.build import BuildSettings, build
+from data_shards.build.build import build
+from data_shards.build.settings import BuildSettings
 from data_shards.sources.settings import SourceSettings
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream

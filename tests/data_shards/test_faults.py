@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_shards.build.build import BuildSettings, build
+from data_shards.build.build import build
+from data_shards.build.settings import BuildSettings
 from data_shards.errors import DamagedFile, DataError
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage import location

@@ -1,15 +1,17 @@
 """Parquet: a document per row."""
 
 from collections.abc import Iterator
-from typing import BinaryIO
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from data_shards.errors import DataError
 from data_shards.sources.formats.common import Fields, Format, Found, decoded, missing_column
+from stillhouse.lazy import lazy_module
 
-TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary, pa.types.is_large_binary)
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa, pq = lazy_module("pyarrow"), lazy_module("pyarrow.parquet")
 
 
 def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
@@ -24,12 +26,12 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
                 f"{fields.path}: expected one column {fields.column}, got {names.count(fields.column)} of that name; rename one"
             )
         kind = table.schema_arrow.field(fields.column).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not pa.types.is_null(kind) and not any(test(kind) for test in TEXT_TYPES):
+        if not _is_text(kind):
             raise DataError(f"{fields.path}: expected text in column {fields.column}, got {kind}; choose another column")
         number = 0
         for batch in table.iter_batches(batch_size=1000, columns=[fields.column]):
-            for value in _bytes(batch.column(0)):
+            # a name with a dot may select a field of a struct as well
+            for value in _bytes(batch.column(batch.schema.names.index(fields.column))):
                 origin = f"{fields.path}:{number}"
                 yield decoded(value or b"", origin, 0), origin
                 number += 1
@@ -39,14 +41,20 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
         ) from None
 
 
-def _bytes(column: pa.Array) -> list[bytes | None]:
+def _is_text(kind: Any) -> bool:
+    """Whether a column of this type holds text: strings, bytes, their views and dictionaries, or nulls alone."""
+    types = pa.types
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    strings = (types.is_string, types.is_large_string, types.is_string_view)
+    return any(test(kind) for test in (*strings, types.is_binary, types.is_large_binary, types.is_binary_view, types.is_null))
+
+
+def _bytes(column: "pa.Array") -> list[bytes | None]:
     """The values of a column of text, as UTF-8."""
     if pa.types.is_null(column.type):
         return [None] * len(column)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_string())
     return column.cast(pa.large_binary()).to_pylist()
 
 

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from data_shards.build import build as build_module
 from data_shards.build import sidecars
-from data_shards.build.build import LOCK, BuildSettings, build
+from data_shards.build.build import LOCK, build
 from data_shards.build.journal import Journal
+from data_shards.build.settings import BuildSettings
 from data_shards.errors import DataError
 from data_shards.storage import shard_writer
 from data_shards.storage.manifest import Manifest
@@ -299,7 +300,8 @@ def test_one_two_and_three_processes_write_the_same_bytes_also_from_a_thread(set
 KILLER = """
 import json, os, random, signal, sys, time
 from data_shards.build import build as module
-from data_shards.build.build import BuildSettings, build
+from data_shards.build.build import build
+from data_shards.build.settings import BuildSettings
 module.CHUNK_BYTES = 1000
 settings, folder, seed = BuildSettings.model_validate_json(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 rng, kills, finished = random.Random(seed), 0, False

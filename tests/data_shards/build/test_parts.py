@@ -11,9 +11,10 @@ import pytest
 
 from data_shards.build import build as build_module
 from data_shards.build import parts
-from data_shards.build.build import LOCK, BuildSettings, build
+from data_shards.build.build import LOCK, build
 from data_shards.build.merge import seal
 from data_shards.build.parts import PARTS, build_part, items
+from data_shards.build.settings import BuildSettings
 from data_shards.errors import DataError
 from data_shards.tokenizer.workers import encoder
 from data_shards.verify import verify

@@ -62,3 +62,12 @@ def test_epochs_differ():
     order = PieceOrder(np.full(40, 8, np.uint16), [20, 20], global_batch=8, seed=1)
     first, second = order.locate(np.arange(40))[0], order.locate(40 + np.arange(40))[0]
     assert first.tolist() != second.tolist()
+
+
+def test_an_epoch_that_is_asked_for_after_later_ones_is_still_served():
+    def order() -> PieceOrder:
+        return PieceOrder(np.array([8, 8, 16, 16], np.uint16), [4], 2, seed=1)
+
+    apart = [order().locate(np.arange(4) + 4 * epoch)[0].tolist() for epoch in range(4)]
+    together = order()
+    assert [together.locate(np.arange(4) + 4 * epoch)[0].tolist() for epoch in (2, 3, 0, 1)] == [apart[epoch] for epoch in (2, 3, 0, 1)]

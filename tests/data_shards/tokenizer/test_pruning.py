@@ -12,8 +12,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_shards.build import build as build_module
 from data_shards.build import remap as remap_module
-from data_shards.build.build import BuildSettings, build
+from data_shards.build.build import build
 from data_shards.build.remap import remap_shards, remapper, same_tokenizer
+from data_shards.build.settings import BuildSettings
 from data_shards.errors import DataError
 from data_shards.info import info
 from data_shards.sources.settings import SourceSettings

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from data_shards.build.build import BuildSettings
+from data_shards.build.settings import BuildSettings
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from launcher import cli

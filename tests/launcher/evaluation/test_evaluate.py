@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForMaskedLM
 
-from data_shards.build.build import BuildSettings, build
+from data_shards.build.build import build
+from data_shards.build.settings import BuildSettings
 from data_shards.errors import DataError
 from data_shards.sources.settings import SourceSettings
 from data_shards.stream.settings import MaskingSettings, StreamSettings

@@ -2,7 +2,8 @@
 
 import pytest
 
-from launcher.reporting.console import duration, sentence, size
+from launcher.reporting.console import sentence
+from launcher.text import duration, size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""The numbers of a train line: one row in the catalogue, one in the docs, and what a trainer adds is averaged and shown."""
+
+import re
+from pathlib import Path
+
+from kd.training.update_report import UpdateReport
+from launcher.reporting import catalogue, console
+from launcher.reporting.catalogue import TRAIN_METRICS, TrainMetric
+from launcher.training import meter
+from launcher.training.meter import Meter
+
+DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+def test_the_documented_train_numbers_are_those_of_the_catalogue():
+    section = DOCS.read_text(encoding="utf-8").split("## `train`")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
+    assert rows == [row for row in rows if row in {metric.key for metric in TRAIN_METRICS}]
+    assert {metric.key for metric in TRAIN_METRICS} - set(rows) == set()
+
+
+def test_a_number_that_the_trainer_adds_is_averaged_and_shown_by_its_row_alone(monkeypatch):
+    row = TrainMetric("clipped_share", lambda value: f"clipped {value:.0%}", per_update=True)
+    monkeypatch.setattr(console, "TRAIN_METRICS", (*TRAIN_METRICS, row))
+    monkeypatch.setattr(meter, "PER_UPDATE", (*catalogue.PER_UPDATE, row.key))
+    counted = Meter()
+    for share in (0.0, 1.0):
+        counted.add(UpdateReport(1, 2.0, {}, 3.0, 0.1, True, 8, 2, more={"clipped_share": share}))
+    values = counted.take(0.0)
+    assert (values["clipped_share"], values["loss"], values["gradient_norm"]) == (0.5, 2.0, 3.0)
+    assert "clipped 50%" in console.sentence({"kind": "train", "update": 2, **values})
