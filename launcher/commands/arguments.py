@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import NoReturn
 
+from kd.teacher.modes import MODES
+
 TRAIN_EXAMPLE = """examples:
   deepspeed launcher/run.py --config configs/distilbert.yaml data.shards=/data/wiki train.micro_batch=16
   stillhouse train --config demo --dry-run
@@ -167,12 +169,8 @@ def parser() -> argparse.ArgumentParser:
         "cache", help="a teacher's hidden states, kept for runs with teacher.mode: cached", epilog=CACHE_EXAMPLE, formatter_class=raw
     )
     _add_config(cache)
-    cache.add_argument(
-        "--mode",
-        default="replicated",
-        choices=("replicated", "zero3", "tensor_parallel"),
-        help="how ranks share it (replicated)",
-    )
+    computing = tuple(name for name, mode in MODES.items() if mode.computes)
+    cache.add_argument("--mode", default="replicated", choices=computing, help="how ranks share it (replicated)")
     cache.add_argument(
         "--positions", default=None, choices=("all", "masked"), help="whose states to keep (those that the objective looks at)"
     )
