@@ -10,7 +10,7 @@ from kd.models.encoder import Encoder
 from kd.models.loading import untrained
 from kd.teacher.modes import MODES
 from kd.teacher.settings import TeacherSettings
-from launcher.commands.arguments import parser
+from launcher.commands.parser import parser
 
 
 def test_the_choices_of_settings_and_commands_are_the_modes():
