@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import NoReturn
 
+from launcher.commands.plot import add_plot
+
 TRAIN_EXAMPLE = """examples:
   deepspeed launcher/run.py --config configs/distilbert.yaml data.shards=/data/wiki train.micro_batch=16
   stillhouse train --config demo --dry-run
@@ -199,12 +201,9 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--shards", default=None, metavar="FOLDER", help="shards that will be read")
     doctor.add_argument("--clear-locks", action="store_true", help=argparse.SUPPRESS)
     doctor.add_argument("--json", action="store_true", help="answer as JSON")
-    replay = verbs.add_parser(
-        "wandb-replay",
-        help="one clean W&B run, rebuilt from a run folder's metrics.jsonl",
-        epilog=REPLAY_EXAMPLE,
-        formatter_class=raw,
-    )
+    add_plot(verbs)
+    text = "one clean W&B run, rebuilt from a run folder's metrics.jsonl"
+    replay = verbs.add_parser("wandb-replay", help=text, epilog=REPLAY_EXAMPLE, formatter_class=raw)
     replay.add_argument("folder", metavar="RUN", help="a run folder")
     replay.add_argument("--mode", default="online", choices=("online", "offline"), help="where to (online)")
     replay.add_argument("--project", default="stillhouse", help="W&B project")

@@ -32,6 +32,7 @@ VERBS = [
     "shards info",
     "vocabulary",
     "vocabulary prune",
+    "plot",
     "wandb-replay",
 ]
 HEAVY = ("torch", "transformers", "deepspeed", "datasets", "pydantic", "numpy", "rich", "yaml", "wandb")
