@@ -1,19 +1,14 @@
-"""The arguments of `stillhouse plot`."""
+"""Arguments of `stillhouse plot`."""
 
-import argparse
+from launcher.commands.common import RAW, Verbs
 
 EXAMPLE = """example:
   stillhouse plot runs/laptop runs/other --out both.png
 """
 
 
-def add_plot(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb."""
-    plot = verbs.add_parser(
-        "plot",
-        help="draw the curves of runs into one picture",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_plot(verbs: Verbs) -> None:
+    """`stillhouse plot`."""
+    plot = verbs.add_parser("plot", help="draw the curves of runs into one picture", epilog=EXAMPLE, formatter_class=RAW)
     plot.add_argument("runs", nargs="+", metavar="RUN", help="run folders; several are drawn over each other")
     plot.add_argument("--out", default=None, metavar="FILE", help="the PNG to write (RUN/curves.png; curves.png for several runs)")
