@@ -8,6 +8,7 @@ from importlib import import_module
 
 from launcher.commands.arguments import parser
 from launcher.process.error_exit import guarded
+from launcher.process.rank_environment import rank_and_world
 
 MODULES = {
     "demo": "launcher.demo.demo",
@@ -22,6 +23,7 @@ MODULES = {
     "vocabulary": "launcher.corpus.prune_vocabulary",
     "wandb-replay": "launcher.reporting.wandb_replay",
 }
+READ_A_CONFIGURATION = ("cache", "layers")  # `train` does so itself: launcher/run.py is a door of its own
 
 
 def main() -> None:
@@ -36,8 +38,16 @@ def main() -> None:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
-    """The chosen verb's own run."""
-    return int(import_module(MODULES[arguments.verb]).run(arguments))
+    """Run the chosen verb; its exit code."""
+    module = MODULES[arguments.verb]
+    if arguments.verb in READ_A_CONFIGURATION:  # their modules import torch: mistakes are found before
+        from launcher.config.load import load_config  # noqa: PLC0415
+        from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
+
+        check_inputs(load_config(arguments.config, arguments.settings), rank_and_world()[1])
+    if arguments.verb == "doctor" and arguments.run is not None:
+        module = "launcher.doctor.run_health"
+    return int(import_module(module).run(arguments))
 
 
 if __name__ == "__main__":

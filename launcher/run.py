@@ -15,57 +15,41 @@ if __package__ in (None, ""):  # started as a script: its folder is on the path,
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings are C++ stacks; what a lost rank means is said in one line
 
 from launcher.commands.arguments import TRAIN_EXAMPLE, Parser, add_train
-from launcher.errors import RankEnvironmentError
 from launcher.process.error_exit import guarded
+from launcher.process.rank_environment import rank_and_world
 from launcher.process.signals import Exit
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The run that the arguments describe; its exit code."""
-    # Imported here and not above: torch and transformers take seconds, which --help and a misspelt verb should not cost.
+    # Imported here and not above: --help needs none of it, and mistakes are found before torch is imported, which takes seconds.
     from launcher.process import preflight  # noqa: PLC0415
 
     preflight.check_packages()
-    from launcher.config import load as configuration  # noqa: PLC0415
-    from launcher.planning import plan  # noqa: PLC0415
+    from launcher.config.load import dump_config, load_config  # noqa: PLC0415
+    from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
 
-    rank, world = place()
-    config = configuration.load(arguments.config, arguments.settings, arguments.scale)
-    made = plan.make_plan(config, world)
+    rank, world = rank_and_world()
+    config = load_config(arguments.config, arguments.settings, arguments.scale)
+    check_inputs(config, world)
+    from launcher.planning.checks import check_disk  # noqa: PLC0415
+    from launcher.planning.plan import make_plan  # noqa: PLC0415
+    from launcher.planning.table import show_plan  # noqa: PLC0415
+
+    plan = make_plan(config, world)
     if arguments.dry_run:
         if rank == 0:
-            print(configuration.dump(config))
-            plan.show(made)
+            check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
+            print(dump_config(config))
+            show_plan(plan)
         return int(Exit.DONE)
     preflight.check_meeting(rank, world)
-    if rank == 0:
-        preflight.check_writable(Path(config.run.folder))
     from launcher.process import network  # noqa: PLC0415
 
     network.choose_interface()
     from launcher.training import session  # noqa: PLC0415
 
-    return session.main(config, resume=arguments.resume)
-
-
-def place() -> tuple[int, int]:
-    """(rank, how many ranks) as a launcher left them in the environment, where all of it makes sense."""
-    rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
-    if rank >= world:
-        raise RankEnvironmentError(
-            f"RANK: expected a number below WORLD_SIZE, got {rank} and WORLD_SIZE {world}; correct them, or unset both"
-        )
-    _number("LOCAL_RANK", 0)
-    _number("MASTER_PORT", 0)
-    return rank, world
-
-
-def _number(variable: str, default: int) -> int:
-    """A whole number that a launcher left in the environment."""
-    text = os.environ.get(variable, str(default))
-    if not text.isdecimal():
-        raise RankEnvironmentError(f"{variable}: expected a whole number in the environment, got {text!r}; correct it, or unset it")
-    return int(text)
+    return session.main(config, plan, arguments.resume)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ name=all.sh
 script=$0
 scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
+without="stillhouse shards build, stillhouse train, then stillhouse evaluate"
 source "$scripts/common.sh"
 [ -z "${SLURM_JOB_ID:-}" ] || die "expected to run on a login node, got a job; run it where you submit jobs"
 
@@ -31,6 +32,13 @@ for ((n = 0; n < ${#build[@]}; n++)); do [ "${build[n]}" != --out ] || out=${bui
 for word in "${train[@]}"; do [[ $word != run.folder=* ]] || folder=${word#run.folder=}; done
 [ -n "$out" ] || die "expected --out FOLDER in the arguments for shards, got none; add it"
 [ -n "$folder" ] || die "expected run.folder=FOLDER in the arguments for training, got none; add it"
+
+command -v sbatch >/dev/null || die "expected Slurm's sbatch on PATH, got none; without Slurm: $without"
+parts=("${build[@]}") # build_shards.sh reads its --parts N itself
+[ "${parts[0]}" != --parts ] || parts=("${parts[@]:2}")
+check shards build "${parts[@]}"
+check train "${train[@]}" "data.shards=$out"
+check evaluate "$folder/student" --shards "$out" "${evaluate[@]}"
 
 number() { sed -n 's/^Submitted batch job //p'; }
 plain=${SBATCH_FLAGS:-}

@@ -16,6 +16,7 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
 fi
 scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
+without="stillhouse shards build …, which uses all cores of one machine"
 source "$scripts/common.sh"
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then
@@ -23,6 +24,7 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   if [ "${1:-}" != --parts ] || ! [[ ${2:-} =~ ^[1-9][0-9]*$ ]]; then die "expected --parts N as the first arguments, got ${1:-nothing} ${2:-}; give the number of parts"; fi
   parts=$2
   shift 2
+  check shards build "$@"
   export SBATCH_FLAGS="${SBATCH_FLAGS:-} --nodes=1 --ntasks=1 --ntasks-per-node=1 ${SHARDS_FLAGS:-}"
   submit --array="1-$parts" -- "$scripts/build_shards.sh" part "$parts" "$@"
   if [ "$job" = 0 ]; then after=(); else after=("--dependency=afterok:$job" --kill-on-invalid-dep=yes); fi

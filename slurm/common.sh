@@ -1,7 +1,16 @@
-# Functions and variables that the scripts in this folder share. It is sourced, never submitted. Needs $root, and $name for messages.
+# Functions and variables that the scripts in this folder share. It is sourced, never submitted. Needs $root and $scripts, $name for messages,
+# and $without: the command to use without Slurm.
 # shellcheck shell=bash
 
 die() { echo "$name: $*" >&2; exit 2; }
+
+# On a login node: --help prints the comment at the top of the script, and a call without arguments is refused.
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+  for word in "$@"; do
+    case $word in -h | --help) sed -n '2,/^[^#]/{/^#SBATCH/d; s/^# \{0,1\}//p}' "$scripts/$name"; exit 0 ;; esac
+  done
+  [ $# -gt 0 ] || die "expected arguments, got none; see slurm/$name --help"
+fi
 [ -f "$root/launcher/run.py" ] || die "expected the repository at $root, got no launcher/run.py; set STILLHOUSE_ROOT"
 export STILLHOUSE_ROOT=$root
 
@@ -19,9 +28,34 @@ fi
 
 words() { printf '%q ' "$@"; }
 
-# Hides credentials in URLs, like launcher/redaction.py, because messages stay in a job's log.
+# Hides credentials in URLs, because messages stay in a job's log. The rules are those of launcher/redaction.py, and one table tests both.
+# \x01 marks a value to keep, \x02 a hidden one.
 hide() {
-  sed -E 's#://[^/@[:space:]]+@#://***@#g; s~([?&][A-Za-z0-9_.-]*(token|key|secret|signature|password|credential)[A-Za-z0-9_.-]*=)[^&#[:space:]]+~\1***~gI'
+  local end=$':,.)\x27}!' harmless='page|part|sort|order|limit|offset|length|start|end|version|versionid|revision|ref|format|download|split|lang'
+  harmless+='|x-amz-algorithm|x-amz-date|x-amz-expires|x-amz-signedheaders|sv|sr|sp|st|se|spr'
+  local value="[^&;#?[:space:]\"<>\\x01\\x02]*[^]&;#?[:space:]\"<>\\x01\\x02$end]"
+  local bare="[^=&;#?[:space:]\"<>\\x01\\x02]*[^]=&;#?[:space:]\"<>\\x01\\x02$end]"
+  sed -E "
+    s#://[^/[:space:]]*@#://***@#g
+    s~://[^][/@[:space:]]*:[0-9]*[^/@[:space:]0-9][^/@[:space:]]*/[^[:space:]\"']*@~://***@~g
+    s~://[^][/@[:space:]]*:[0-9]*/[^[:space:]\"'?#]*@~://***@~g
+    s~([?&;#]($harmless)=)~\\1\\x01~gI
+    s~(#)([A-Za-z_-]{1,20}[]$end;]*([[:space:]\"<>]|\$))~\\1\\x01\\2~g
+    :path; s~(://[^?#[:space:]\"<>]*;[^]=;/?#[:space:]\"<>]+=)[^];/?#[:space:]\"<>\\x01\\x02]*[^];/?#[:space:]\"<>\\x01\\x02$end]~\\1\\x02~; t path
+    :value; s~(://[^[:space:]\"<>]*[?&;#][^=?&;#[:space:]\"<>]*=)$value~\\1\\x02~; t value
+    :bare; s~(://[^?#[:space:]\"<>]*[?#]([^[:space:]\"<>]*[?&;#])?)$bare([]$end;]*([?&;#[:space:]\"<>]|\$))~\\1\\x02\\3~; t bare
+    s~([?&][^]=?&;#/[:space:]\"']+=)[^]&;#[:space:]\"<>\\x01\\x02]*[^]&;#[:space:]\"<>\\x01\\x02$end]~\\1\\x02~g
+    s~\\x02~***~g; s~\\x01~~g"
+}
+
+# check VERB [arguments …]: refuses what `stillhouse VERB` would refuse, before anything is submitted. A Python that only the compute nodes have
+# checks nothing here.
+check() {
+  if "$python" -c 'import launcher.config.check' 2>/dev/null; then
+    "$python" -m launcher.config.check "$@" || exit
+  else
+    echo "$name: $python cannot check the arguments on this node; the job checks them" >&2
+  fi
 }
 
 # submit [sbatch flags …] -- script [arguments …]: prints the plan, submits, and sets $job to the job's number. With $test set, nothing is
@@ -30,7 +64,7 @@ submit() {
   local flags=() answer
   while [ "$1" != -- ]; do flags+=("$1"); shift; done
   shift
-  command -v sbatch >/dev/null || die "expected Slurm's sbatch on PATH, got none; without Slurm: deepspeed launcher/run.py --config …"
+  command -v sbatch >/dev/null || die "expected Slurm's sbatch on PATH, got none; without Slurm: $without"
   # shellcheck disable=SC2206  # flags are split into words
   flags=(${SBATCH_FLAGS:-} "${flags[@]}")
   {

@@ -21,10 +21,12 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
 fi
 scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
+without="deepspeed launcher/run.py --config …"
 source "$scripts/common.sh"
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   if [ "${1:-}" = --test-only ]; then test=1; shift; fi
+  check train "$@"
   submit -- "$scripts/distil_pretrain.sh" "$@"
   [ -n "${test:-}" ] || echo "Submitted batch job $job"
   exit

@@ -17,10 +17,12 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
 fi
 scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
+without="stillhouse evaluate …"
 source "$scripts/common.sh"
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   if [ "${1:-}" = --test-only ]; then test=1; shift; fi
+  check evaluate "$@"
   # shellcheck disable=SC2086  # flags are split into words
   submit --nodes=1 --ntasks=1 --ntasks-per-node=1 ${EVALUATE_FLAGS:-} -- "$scripts/evaluate.sh" "$@"
   [ -n "${test:-}" ] || echo "Submitted batch job $job"

@@ -18,6 +18,7 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [[ $script == */slurm_script ]]; then
 fi
 scripts=$(CDPATH= cd -- "$(dirname -- "$script")" && pwd)
 root=${STILLHOUSE_ROOT:-$(dirname "$scripts")}
+without="stillhouse train --config … once for each line"
 source "$scripts/common.sh"
 
 lines() { tr -d '\r' <"$1" | grep -v -E '^[[:space:]]*(#|$)' || true; }
@@ -35,6 +36,7 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
     number=$((number + 1))
     echo "run $number: $line" | hide >&2
   done < <(lines "$list")
+  check sweep "$list" "$@"
   kept=$PWD/.stillhouse-sweep-$(date +%Y%m%d-%H%M%S)-$$.txt # the jobs read this copy, because the list can change before they start
   if [ -z "${test:-}" ]; then lines "$list" >"$kept"; fi
   # shellcheck disable=SC2086  # flags are split into words

@@ -30,10 +30,11 @@ from data_shards.storage.shard_writer import SplitWriter
 from data_shards.storage.token_statistics import Vocabulary
 from data_shards.stream.bucketed import read_lengths
 from data_shards.stream.stream import Cursor
-from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Progress
+from kd.checkpoint import checkpoint, on_disk
+from kd.checkpoint.on_disk import Progress
 from kd.errors import KdError
-from launcher.config import load as configuration
+from launcher.config.load import load_config
+from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
 from launcher.run_folder import metrics_file
 from stillhouse.digests import canonical_sha256
@@ -262,11 +263,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_checkpoints(saved: Path, tmp_path: Path, name: str):
     shutil.copytree(saved, tmp_path / "copy")
     path = tmp_path / "copy" / "update-00000007" / name
-    progress = checkpoint.read(path.parent).progress
+    progress = on_disk.read(path.parent).progress
     content = path.read_bytes()
     for data in broken(content, 160, seed=5):
         path.write_bytes(data)
-        found, passed_over = answered(lambda: checkpoint.newest_good(tmp_path / "copy"))
+        found, passed_over = answered(lambda: on_disk.newest_good(tmp_path / "copy"))
         assert (found is None) == bool(passed_over)
         assert found is None or found.progress == progress, "white space alone"
         if name != "state.json":
@@ -293,17 +294,17 @@ def test_checkpoints_of_an_adversary_whose_digest_is_right(
         body = json.loads(json.dumps(body))
         body["digest"] = canonical_sha256(body, ascii_only=True)
     (place / "state.json").write_text(json.dumps(body))
-    answered(lambda: checkpoint.newest_good(place.parent))
+    answered(lambda: on_disk.newest_good(place.parent))
 
 
-CONFIG = (configuration.PACKAGED / "tiny.yaml").read_bytes()
+CONFIG = (PACKAGED / "tiny.yaml").read_bytes()
 
 
 def test_configurations(tmp_path: Path):
     for data in broken(CONFIG, 200, seed=6):
         path = tmp_path / "mine.yaml"
         path.write_bytes(data)
-        answered(lambda path=path: configuration.load(str(path)))
+        answered(lambda path=path: load_config(str(path)))
 
 
 @quickly(100)
@@ -311,7 +312,7 @@ def test_configurations(tmp_path: Path):
 def test_configurations_of_anything(tmp_path_factory: pytest.TempPathFactory, text: str):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(text)
-    assert answered(lambda: configuration.load(str(path))) is None
+    assert answered(lambda: load_config(str(path))) is None
 
 
 @pytest.mark.parametrize(
@@ -329,7 +330,7 @@ def test_configurations_of_anything(tmp_path_factory: pytest.TempPathFactory, te
 def test_configurations_that_would_run_or_never_end(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(text)
-    assert answered(lambda: configuration.load("mine.yaml")) is None
+    assert answered(lambda: load_config("mine.yaml")) is None
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 

@@ -15,10 +15,12 @@ from transformers import BertConfig, BertForMaskedLM
 from data_shards.errors import DataError
 from data_shards.tokenizer.tokenizer import load_tokenizer
 from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Progress
+from kd.checkpoint.on_disk import Progress
 from kd.errors import KdError
 from kd.export.hugging_face import save_student
-from kd.models.encoder import Encoder, load_mlm, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}

@@ -28,7 +28,8 @@ from data_shards.build.journal import Journal, SplitProgress, refuse_other_setti
 from data_shards.build.progress import BuildProgress, ProgressClock
 from data_shards.build.sidecars import finish
 from data_shards.errors import DataError
-from data_shards.sources.sources import SourceSettings, total_bytes
+from data_shards.sources.files import total_bytes
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import (
     JOURNAL,
     MANIFEST,

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_shards.sources.sources import SourceCounts, SourceSettings, documents
+from data_shards.sources.settings import SourceSettings
+from data_shards.sources.sources import SourceCounts, documents
 
 DIGEST_BYTES = 16
 

@@ -28,7 +28,9 @@ from data_shards.build.documents import DIGEST_BYTES
 from data_shards.build.journal import refuse_other_settings
 from data_shards.build.progress import BuildProgress, ProgressClock
 from data_shards.errors import DataError
-from data_shards.sources.sources import SourceCounts, SourceSettings, documents, files
+from data_shards.sources.files import find_files
+from data_shards.sources.settings import SourceSettings
+from data_shards.sources.sources import SourceCounts, documents
 from data_shards.storage.location import is_url
 from data_shards.storage.manifest import MANIFEST, SPLITS, Manifest, plain_json, smallest_dtype, tokenizer_fingerprint
 from data_shards.tokenizer.tokenizer import load_tokenizer, special_ids, vocabulary_size
@@ -85,7 +87,7 @@ def items(settings: BuildSettings, parts: int) -> list[list[Item]]:
         if source.kind == "dataset":
             found.append((source, 0))
             continue
-        for path, kind in files(source):
+        for path, kind in find_files(source).files:
             one = source.model_copy(update={"path": path, "kind": kind})
             found.append((one, 0 if is_url(path) else Path(path).stat().st_size))
     stripes = -(-parts // len(found)) if len(found) < parts else 1

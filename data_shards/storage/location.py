@@ -8,11 +8,12 @@ import base64
 import errno
 import io
 import os
+import ssl
 import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException, IncompleteRead
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 from urllib.error import HTTPError
@@ -32,6 +33,7 @@ SLOWEST_BYTES_PER_SECOND = 1024.0  # on average, once TIMEOUT_SECONDS have gone 
 MOST_BYTES = 1 << 30  # of a file that is read whole: a manifest of a million shards has a quarter of it
 CHUNK_BYTES = 1 << 20
 ABSENT = (404, 410)  # HTTP's words for it
+PASSING = (408, 421, 423, 425, 429)  # errors of a request that can succeed later
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # waiting does not help
 T = TypeVar("T")
 
@@ -42,9 +44,13 @@ def is_url(place: str) -> bool:
 
 
 def open_url(url: str) -> BinaryIO:
-    """The bytes behind a URL, as a file open for reading from the front."""
+    """The bytes behind a URL, as a file open for reading from the front. Raises ValueError for a port that is no number."""
     if url.startswith(("http://", "https://")):
         parts = urlsplit(url)
+        try:
+            _ = parts.port
+        except ValueError:  # its text quotes the port, which is a part of the password where that holds a slash
+            raise ValueError("a port that is no number from 0 to 65535 (write / in a password as %2F)") from None
         user, at, host = parts.netloc.rpartition("@")
         request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)))
         if at:
@@ -60,7 +66,7 @@ def open_url(url: str) -> BinaryIO:
 def persistently(action: Callable[[], T], where: str) -> T:
     """What `action` returns, tried up to ATTEMPTS times with doubling waits.
 
-    Raises DataError with the last failure, DamagedFile where the file is absent or altered. What is plainly absent is not asked for twice.
+    Raises DataError with the last failure, DamagedFile where the file is absent or altered. A permanent failure is raised at once.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -68,9 +74,8 @@ def persistently(action: Callable[[], T], where: str) -> T:
         except FileNotFoundError:
             raise DamagedFile(f"{where}: expected a file, got none; check the place") from None
         except (OSError, EOFError, ImportError, ValueError, HTTPException) as error:
-            code = getattr(error, "code", None)
-            if code in (401, 403, *ABSENT) or isinstance(error, ImportError | ValueError):
-                kind = DamagedFile if code in ABSENT else DataError
+            if _is_permanent(error):
+                kind = DamagedFile if getattr(error, "code", None) in ABSENT else DataError
                 raise kind(f"{where}: expected a readable file, got {one_line(error)}; check the place") from None
             if getattr(error, "errno", None) in NO_ROOM:
                 raise DataError(
@@ -85,6 +90,18 @@ def persistently(action: Callable[[], T], where: str) -> T:
                 ) from None
         time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _is_permanent(error: Exception) -> bool:
+    """Whether the same request fails again. HTTP: every redirect that was not followed, and what a client has to change (RFC 9110)."""
+    if isinstance(error, HTTPError):
+        return (error.code < 500 and error.code not in PASSING) or error.code in (501, 505)
+    reason = getattr(error, "reason", None)  # urllib's URLError has the cause here, or a text
+    if isinstance(reason, ssl.SSLCertVerificationError) or str(reason).startswith("unknown url type"):
+        return True
+    if isinstance(error, HTTPException):
+        return not isinstance(error, BadStatusLine | IncompleteRead)  # a connection that ended early
+    return isinstance(error, ImportError | ValueError | PermissionError | IsADirectoryError | NotADirectoryError)
 
 
 class Altered(EOFError):

@@ -60,3 +60,12 @@ def _member(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], size: int
     most = len(npy_header(size, dtype)) + size * dtype.itemsize
     with archive.open(name) as file:
         return npy_array(file.read(most + 1), dtype, size)
+
+
+def check_ordinary_tokens(vocabulary: Vocabulary, where: str) -> None:
+    """Raises DataError for shards whose documents hold special tokens only, such as [UNK]: there is nothing to learn from them."""
+    if not vocabulary.counts[~vocabulary.is_special].any():
+        raise DataError(
+            f"{where}: expected shards with ordinary tokens, got special tokens only, such as [UNK]; "
+            "build the shards again with the tokenizer files of the model"
+        )

@@ -1,37 +1,15 @@
 """Masks: which positions a model must predict, and what it sees there instead. A pure function of (seed, window, visit, position)."""
 
-from typing import Annotated, Literal
-
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_shards.storage.token_statistics import Vocabulary
 from data_shards.stream.counter_hash import Words, counter_hash, unit_interval
 from data_shards.stream.rows import Rows
+from data_shards.stream.settings import MaskingSettings
 
 IGNORED = -100  # the label of a position that is not predicted
 CHOICE, FATE, REPLACEMENT = 0, 1, 2  # the independent draws at one position
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class MaskingSettings(BaseModel):
-    """How much is predicted, and how it is hidden."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    policy: Literal["token", "whole_word", "frequency"] = "token"
-    """token: each alike; whole_word: all pieces of a word together; frequency: rare ids more often, weight count^-smoothing."""
-    rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    mask_share: Share = 0.8
-    random_share: Share = 0.1
-    smoothing: Annotated[float, Field(ge=0)] = 0.7
-
-    @model_validator(mode="after")
-    def _shares(self) -> "MaskingSettings":
-        if self.mask_share + self.random_share > 1:
-            raise ValueError(f"expected mask_share + random_share of at most 1, got {self.mask_share} + {self.random_share}; lower either")
-        return self
 
 
 class Masker:

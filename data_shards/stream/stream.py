@@ -6,46 +6,20 @@ Ranks, micro-batches, loader threads and interruptions only cut the same global 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from data_shards.errors import DataError
 from data_shards.storage.location import Location
-from data_shards.storage.token_statistics import Vocabulary
+from data_shards.storage.token_statistics import Vocabulary, check_ordinary_tokens
 from data_shards.stream.bucketed import PieceOrder, Pieces
-from data_shards.stream.masking import Masker, MaskingSettings
+from data_shards.stream.masking import Masker
 from data_shards.stream.order import Order
 from data_shards.stream.packed import Windows
+from data_shards.stream.settings import StreamSettings
 from stillhouse.digests import canonical_sha256
-
-Positive = Annotated[int, Field(gt=0)]
-
-
-class StreamSettings(BaseModel):
-    """How a split becomes rows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    window_tokens: Annotated[int, Field(ge=4)] = 128
-    """Positions of a row, [CLS] and [SEP] included."""
-    packing: Literal["windows", "documents"] = "windows"
-    """windows: full rows of several documents; documents: one piece of one document per row, in batches of like length."""
-    attend_across_documents: bool = False
-    lanes: Positive = 32
-    """Contiguous ranges of an epoch that are read side by side: at least the number of nodes."""
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
-    masking: MaskingSettings = MaskingSettings()
-    bin_width: Positive = 32
-    """For packing documents: row lengths are rounded up to a multiple of this."""
-    cache_folder: str | None = None
-    """Where copies of remote shards are kept."""
-    on_corrupt: Literal["stop", "skip"] = "stop"
-    """What a shard that is missing, cut short or altered does. skip: its rows are padding alone, every other row stays where it is."""
-    max_skipped_shards: Annotated[int, Field(ge=0)] = 1
-    """How many may be skipped before the run stops."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +92,7 @@ class Stream:
             )
         self.manifest = self._rows.manifest
         self.vocabulary = Vocabulary.load(location, self.manifest)
+        check_ordinary_tokens(self.vocabulary, location.root)
         self.global_batch = global_batch
         self._masker = Masker(settings.masking, self.vocabulary, settings.seed)
         decisive = settings.model_dump(mode="json", exclude={"cache_folder", "on_corrupt", "max_skipped_shards"})

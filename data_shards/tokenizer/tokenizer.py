@@ -4,17 +4,23 @@ import json
 import tempfile
 import unicodedata
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import cached_file
 
 from data_shards.errors import DataError
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import TOKENIZER, Manifest
 from stillhouse.errors import one_line
+
+SENTENCEPIECE_ENDINGS = (".model", ".spm")
+VOCABULARY_FILES = {"tokenizer.json", "vocab.txt", "vocab.json", "vocab.bpe", "bpe.codes", "tokenizer_file"}
+"""Files that hold a vocabulary; merges.txt and tokenizer_config.json hold none."""
 
 # GPT-2's alphabet: the visible Latin-1 characters stand for their own byte, the other bytes for characters from 256 on.
 _VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -32,20 +38,84 @@ class SpecialIds:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder or hub name. Raises DataError when there is none."""
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+    """The fast tokenizer of a folder or hub name, with the pipeline of its tokenizer.json. Raises DataError when there is none."""
+    path = str(Path(name).expanduser()) if name.startswith("~") else name
+    if name.startswith((".", "/", "~")) and not Path(path).is_dir():
         raise DataError(f"tokenizer {name}: expected a folder with tokenizer.json, got no folder; correct the path")
+    if Path(path).is_dir():
+        _check_files(name, Path(path))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(Path(name).expanduser()) if name.startswith("~") else name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # transformers and its hub raise a dozen types for "there is none"
-        raise DataError(
-            f"tokenizer {name}: expected a folder or hub name of a tokenizer, got {one_line(error)[:200]}; correct the name"
-        ) from None
+        cause = one_line(error)
+        if "connect to" in cause or "offline" in cause:
+            raise DataError(
+                f"tokenizer {name}: expected a folder, or a name that the hub or its cache knows, got neither; "
+                "check the name, or the network"
+            ) from None
+        raise DataError(f"tokenizer {name}: expected a folder or hub name of a tokenizer, got {cause[:200]}; correct the name") from None
     if not getattr(tokenizer, "is_fast", False):
         raise DataError(
             f"tokenizer {name}: expected a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}; save it as a fast one"
         )
+    tokenizer = _with_own_pipeline(tokenizer, path)
+    _check_vocabulary(name, tokenizer)
     return tokenizer
+
+
+def _check_files(name: str, folder: Path) -> None:
+    """Raises DataError for a folder without tokenizer files. transformers then makes an empty vocabulary, and every word is unknown."""
+    names = {path.name for path in folder.iterdir()}
+    if not names & VOCABULARY_FILES and not any(one.endswith(SENTENCEPIECE_ENDINGS) for one in names):
+        raise DataError(
+            f"tokenizer {name}: expected tokenizer.json, vocab.txt or another tokenizer file in that folder, got none; "
+            "copy it from the model that this one was made from"
+        )
+    pieces = sorted(one for one in names if one.endswith(SENTENCEPIECE_ENDINGS))
+    if pieces and not names & VOCABULARY_FILES and find_spec("sentencepiece") is None:
+        raise DataError(
+            f"tokenizer {name}: expected tokenizer.json, got {pieces[0]} alone, which needs the package sentencepiece; "
+            "pip install sentencepiece, or save the tokenizer with tokenizer.json"
+        )
+
+
+def _with_own_pipeline(tokenizer: Any, path: str) -> Any:
+    """The tokenizer, or one with the normalizer and pre-tokenizer of its tokenizer.json.
+
+    transformers builds both again from the tokenizer's class; a tokenizer.json with its own would then give other ids.
+    PreTrainedTokenizerFast keeps those of the file, also when it is saved and loaded again.
+    """
+    file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
+    if file is None:
+        return tokenizer
+    stored, built = json.loads(Path(file).read_text(encoding="utf-8")), json.loads(tokenizer.backend_tokenizer.to_str())
+    if all(stored.get(part) == built.get(part) for part in ("normalizer", "pre_tokenizer")):
+        return tokenizer
+    kept = PreTrainedTokenizerFast(
+        tokenizer_file=file,
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        **tokenizer.special_tokens_map,
+    )
+    kept.name_or_path = path
+    return kept
+
+
+def _check_vocabulary(name: str, tokenizer: Any) -> None:
+    """Raises DataError for a vocabulary without ordinary tokens, and for a model that drops characters it does not know."""
+    if is_special(tokenizer).all():
+        raise DataError(
+            f"tokenizer {name}: expected a vocabulary with ordinary tokens, got {vocabulary_size(tokenizer)} special ones alone; "
+            "copy the tokenizer files from the model that this one was made from"
+        )
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = content["model"]
+    parts = json.dumps([content.get("pre_tokenizer"), content.get("normalizer")])
+    if model["type"] == "BPE" and model.get("unk_token") is None and not model.get("byte_fallback") and "ByteLevel" not in parts:
+        raise DataError(
+            f"tokenizer {name}: expected an unknown token or bytes for characters outside the vocabulary, got a BPE model without either, "
+            "which drops them; add an unknown token to tokenizer.json"
+        )
 
 
 def shards_tokenizer(location: Location, manifest: Manifest) -> PreTrainedTokenizerBase:
@@ -67,6 +137,12 @@ def special_ids(tokenizer: Any, name: str = "tokenizer") -> SpecialIds:
         raise DataError(
             f"tokenizer {name}: expected the special tokens of a masked language model, got none for {', '.join(missing)}; "
             "choose a masked language model's tokenizer"
+        )
+    same = [kind for kind, value in found.items() if kind != "mask" and value == found["mask"]]
+    if same:
+        raise DataError(
+            f"tokenizer {name}: expected a mask token of its own, got {tokenizer.mask_token!r}, which is also its {same[0]} token; "
+            "correct tokenizer_config.json"
         )
     return SpecialIds(cls_id, sep_id, tokenizer.pad_token_id, tokenizer.mask_token_id)
 

@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from data_shards.errors import DataError
+from stillhouse.errors import one_line
 from stillhouse.files import ROOT
 
 Ids = NDArray[Any]
 Lengths = NDArray[np.uint32]
+FAILED = 1  # in a frame's count: its content is an error message
 FRAME = struct.Struct("<QQ")  # documents, bytes
 PARENT_CHECK_SECONDS = 1.0
 
@@ -90,7 +92,7 @@ class TokeniserPool:
         try:
             sizes = np.fromiter(map(len, texts), np.uint32, len(texts))
             _send(_pipe(worker.stdin), sizes.tobytes(), *texts, count=len(texts))
-            lengths = np.frombuffer(_receive(_pipe(worker.stdout)), np.uint32)
+            lengths = np.frombuffer(_answer(_pipe(worker.stdout)), np.uint32)
             return np.frombuffer(_receive(_pipe(worker.stdout)), self._dtype), lengths
         except (OSError, EOFError, ValueError):
             raise DataError(
@@ -127,6 +129,17 @@ def _receive(pipe: BinaryIO) -> bytes:
     return _exactly(pipe, size)
 
 
+def _answer(pipe: BinaryIO) -> bytes:
+    """The content of a worker's frame. Raises DataError for an error of the tokenizer."""
+    count, size = FRAME.unpack(_exactly(pipe, FRAME.size))
+    content = _exactly(pipe, size)
+    if count == FAILED:
+        message = content.decode()
+        advice = "add an unknown token to its vocabulary" if "unk" in message.lower() else "choose another tokenizer"
+        raise DataError(f"tokenizer: expected ids for every text, got: {message}; {advice}")
+    return content
+
+
 def _exactly(pipe: BinaryIO, size: int) -> bytes:
     content = pipe.read(size)
     if len(content) != size:
@@ -153,7 +166,11 @@ def serve(dtype: str, parent: int) -> None:
             content = memoryview(_exactly(source, size))
             ends = 4 * count + np.cumsum(np.frombuffer(content[: 4 * count], np.uint32), dtype=np.int64)
             begins = [4 * count, *ends[:-1].tolist()]
-            ids, lengths = encode([str(content[a:b], "utf-8") for a, b in zip(begins, ends.tolist(), strict=True)])
+            try:
+                ids, lengths = encode([str(content[a:b], "utf-8") for a, b in zip(begins, ends.tolist(), strict=True)])
+            except Exception as error:  # the tokenizers library raises plain Exception
+                _send(target, one_line(error).encode(), count=FAILED)
+                continue
             _send(target, lengths.tobytes())
             _send(target, ids.tobytes())
     except (EOFError, BrokenPipeError):

@@ -8,8 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Held, Progress, State
+from kd.checkpoint import checkpoint, on_disk
+from kd.checkpoint.checkpoint import Held, State
+from kd.checkpoint.on_disk import Progress
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class BackgroundWriter:
     def _store(self, folder: Path, progress: Progress, held: Held, began: float) -> None:
         size, failed = 0, ""
         try:
-            size = checkpoint.read(checkpoint.store(folder, progress, held)).bytes
+            size = on_disk.read(checkpoint.store(folder, progress, held)).bytes
         except Exception as error:  # a thread has nobody to raise to; the loop reports it and tries again
             failed = str(error) or repr(error)
         self._written = Written(progress.done, time.perf_counter() - began, size, failed)

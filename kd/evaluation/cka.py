@@ -13,7 +13,7 @@ from kd.batch import Batch
 from kd.errors import KdError
 from kd.models.capture import capture
 from kd.models.encoder import Encoder
-from kd.models.states import State
+from kd.models.states import StateKey
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
@@ -49,5 +49,5 @@ def layer_similarity(student: Encoder, teacher: Encoder, batches: Iterable[Batch
 def _hidden(encoder: Encoder, batch: Batch) -> list[Tensor]:
     """The hidden states [B, S, D] of every layer."""
     with torch.no_grad(), encoder.evaluating():
-        states = capture(encoder, batch, frozenset(State("hidden", layer) for layer in range(encoder.layers))).states
-    return [states[State("hidden", layer)] for layer in range(encoder.layers)]
+        states = capture(encoder, batch, frozenset(StateKey("hidden", layer) for layer in range(encoder.layers))).states
+    return [states[StateKey("hidden", layer)] for layer in range(encoder.layers)]

@@ -80,7 +80,7 @@ def retention(student: MlmScores, teacher: MlmScores) -> float:
 def _predicted_states(model: Encoder, batch: Batch) -> Tensor:
     """[N, D] on the model's device: the head's transform at the predicted positions."""
     on_device = batch.to(model.decoder_weight.device)
-    return model.transform(model(on_device).last[on_device.predicted])
+    return model.transform(model(on_device).last_hidden[on_device.predicted])
 
 
 def _logits(model: Encoder, transformed: Tensor, vocabulary: int) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from kd.errors import KdError
-from kd.models.encoder import Encoder, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
 from stillhouse.files import sync_path
 
 TOKENIZER_FILES = (

@@ -17,17 +17,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from kd.batch import Batch
 from kd.models.encoder import Encoder
-from kd.models.states import Part, State
+from kd.models.outputs import EncoderOutputs
+from kd.models.states import StateKey, StateKind
 
-INSIDE: dict[Part, str] = {"queries": "query", "keys": "key", "values": "value"}
+INSIDE: dict[StateKind, str] = {"queries": "query", "keys": "key", "values": "value"}
 """States inside a layer, and the part of kd.models.family.LAYER_PARTS that makes them."""
-
-
-class Captured(NamedTuple):
-    """last: [B, S, D], the encoder's output; states: what was asked for, each [B, S, its width]."""
-
-    last: Tensor
-    states: dict[State, Tensor]
 
 
 class _Place(NamedTuple):
@@ -52,7 +46,7 @@ Keep = Callable[[_Event], None]
 Watched = dict[nn.Module, set[str]]
 
 
-def capture(encoder: Encoder, batch: Batch, wanted: frozenset[State]) -> Captured:
+def capture(encoder: Encoder, batch: Batch, wanted: frozenset[StateKey]) -> EncoderOutputs:
     """One forward pass, and the states asked for. Each must lie within the encoder's layers (see kd.terms, which checks)."""
     places = {state: _place(encoder, state) for state in wanted}
     watched: Watched = {}
@@ -67,8 +61,8 @@ def capture(encoder: Encoder, batch: Batch, wanted: frozenset[State]) -> Capture
                 stack.enter_context(_through_checkpoint(module, inside, events.append))
         for module, ends in watched.items():
             stack.enter_context(_watching(module, ends, events.append))
-        last = encoder(batch).last
-    return Captured(last, {state: last if place is None else _found(place, events) for state, place in places.items()})
+        last = encoder(batch).last_hidden
+    return EncoderOutputs(last, {state: last if place is None else _found(place, events) for state, place in places.items()})
 
 
 def _found(place: _Place, events: list[_Event]) -> Tensor:
@@ -76,19 +70,23 @@ def _found(place: _Place, events: list[_Event]) -> Tensor:
     return tensor if place.fused is None else tensor.chunk(3, dim=-1)[place.fused]
 
 
-def _place(encoder: Encoder, state: State) -> _Place | None:
+def _place(encoder: Encoder, state: StateKey) -> _Place | None:
     """Where a state can be seen; None: it is the encoder's own output."""
-    layer = state.at(encoder.layers)
+    layer = state.layer
     modules = encoder.layer_modules
     before = sum(module is modules[layer] for module in modules[:layer])  # layers may share their weights
-    if state.part == "embeddings":
+    if state.kind == "embeddings":
         return _Place(modules[0], "input", 0)
-    if state.part == "hidden":
-        return None if layer == encoder.layers - 1 else _Place(modules[layer], "output", before)
+    if state.kind == "hidden":
+        if layer == encoder.layers - 1:
+            return None
+        if layer == 0 and encoder.has_convolution:  # it runs between layers 0 and 1, on what layer 0 gives
+            return _Place(modules[1], "input", 0)
+        return _Place(modules[layer], "output", before)
     if encoder.family.layer.fused_qkv is not None:
         fused = modules[layer].get_submodule(encoder.family.layer.fused_qkv)
-        return _Place(fused, "output", before, list(INSIDE).index(state.part))
-    return _Place(encoder.layer_part(layer, INSIDE[state.part]), "output", before)
+        return _Place(fused, "output", before, list(INSIDE).index(state.kind))
+    return _Place(encoder.layer_part(layer, INSIDE[state.kind]), "output", before)
 
 
 @contextmanager

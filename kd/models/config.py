@@ -1,5 +1,6 @@
 """A model's configuration, proven usable as an encoder here before a weight is touched."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,11 @@ from transformers.utils import logging as hf_logging
 
 from kd.errors import KdError
 from kd.models.families import FAMILIES, Family, family_of
+from kd.models.folder import check_model_folder, is_folder
+from kd.models.weight_files import check_content
 from stillhouse.errors import one_line
 
+MOST_LAYERS = 10_000  # more would fill the memory with modules before a weight is read
 ACTIVATIONS = ("hidden_act", "activation", "hidden_activation")  # what families call it
 
 
@@ -23,11 +27,11 @@ def read_config(path: str) -> PreTrainedConfig:
     Raises KdError for a missing folder, one that holds no model, a family that is not in the table, a variant that
     would be computed wrongly, and heads that do not divide the width.
     """
-    folder = _is_folder(path)
-    if folder and not Path(path).is_dir():
-        raise KdError(f"{path}: expected a model folder, got nothing there; check the path")
-    if folder and not (Path(path) / "config.json").is_file():
-        raise KdError(f"{path}: expected a model folder with config.json, got none; point to a Hugging Face model folder")
+    check_model_folder(path)
+    folder = is_folder(path)
+    if folder:
+        check_content(Path(path) / "config.json")
+        _check_model_type(path)
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -35,6 +39,19 @@ def read_config(path: str) -> PreTrainedConfig:
         raise KdError(f"{path}: {_unreadable(path, folder, error)}") from error
     _check_config(path, config)
     return config
+
+
+def _check_model_type(path: str) -> None:
+    """Raise KdError for a config.json without model_type: transformers would guess the family from the folder's name."""
+    try:
+        content = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise KdError(f"{path}: expected a readable config.json, got {one_line(error)}; fetch the model again") from error
+    if not isinstance(content, dict):
+        raise KdError(f"{path}: expected settings by name in config.json, got {type(content).__name__}; fetch the model again")
+    if content.get("model_type") is None:
+        known = ", ".join(FAMILIES)
+        raise KdError(f"{path}: expected model_type in config.json to name a known family ({known}), got none; add it")
 
 
 @contextmanager
@@ -77,6 +94,8 @@ def _check_config(path: str, config: PreTrainedConfig) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise KdError(f"{path}: expected {name} to be at least 1, got {size}; correct config.json")
+    if sizes[names.layers] > MOST_LAYERS:
+        raise KdError(f"{path}: expected {names.layers} of at most {MOST_LAYERS:,}, got {sizes[names.layers]:,}; correct config.json")
     for name in ACTIVATIONS:
         function = getattr(config, name, None)
         if isinstance(function, str) and function not in ACT2FN:
@@ -104,17 +123,6 @@ def _check_variant(path: str, config: PreTrainedConfig, family: Family) -> None:
         raise KdError(f"{path}: expected one layer that all passes share, got {got}; use a model that has it")
     if family.name == "deberta-v2" and getattr(config, "embedding_size", config.hidden_size) != config.hidden_size:
         raise KdError(f"{path}: expected embeddings as wide as the layers, got embedding_size: {config.embedding_size}; use another model")
-
-
-def _is_folder(path: str) -> bool:
-    """Whether a user who wrote this meant a folder and not a name on the hub (`name` or `owner/name`)."""
-    return (
-        Path(path).exists()
-        or path.startswith(("/", ".", "~"))
-        or path.count("/") > 1
-        or path.endswith("/")
-        or Path(Path(path).parts[0] if path else ".").is_dir()
-    )
 
 
 def _unreadable(path: str, folder: bool, error: Exception) -> str:

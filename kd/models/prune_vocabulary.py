@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from kd.errors import KdError
-from kd.models.encoder import Encoder, untrained
+from kd.models.encoder import Encoder
+from kd.models.loading import untrained
 
 SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id", "unk_token_id")
 

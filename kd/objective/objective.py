@@ -1,141 +1,134 @@
-"""From outputs to one number: the only place that masks, weights and sums terms.
+"""The objective: turns the outputs of student and teachers into one loss. Only this module masks, weights and sums terms.
 
-1. `settled` fits the terms to two encoders (layers by number, sizes checked); `needs`, `student_states` and `teacher_states` say what is
-to be computed and kept at all, `selected` which positions' logits.
-2. `counts` says how many tokens (or documents) each term looks at; the engine sums them over the whole update, all ranks and micro-batches.
-3. Calling the objective gives the micro-batch's share of the loss, sum over terms of weight x sum over tokens / global count.
+1. `for_encoders` fits the terms to the encoders: layer maps become pairs of layers, and sizes are checked. `needs`, `student_states` and
+   `teacher_states` then say which outputs to compute and keep.
+2. `select` finds where the terms look in a micro-batch, and `counts` how many tokens (or documents) that are. The trainer sums the
+   counts over the whole update, all ranks and micro-batches.
+3. A call returns the micro-batch's share of the loss: the sum over terms of weight x sum over tokens / global count.
 
-Shares simply add up, so ranks, micro-batches and accumulation cannot change the loss (FIELD: mean of means).
+Shares add up, so ranks, micro-batches and accumulation cannot change the loss.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from kd.batch import Batch
 from kd.errors import KdError
-from kd.models.outputs import Decoder
-from kd.models.states import LAST_HIDDEN, Shape, State
-from kd.objective.mixture import TeacherHeads, Wanted
+from kd.models.outputs import EncoderOutputs
+from kd.models.states import EncoderShape, StateKey
+from kd.objective.selection import Selection
+from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.objective.vocabulary_head import chunked_terms
-from kd.terms import DocumentView, Layer, MapView, Term, TokenView, pooling
+from kd.terms import Term, pooling
+from kd.terms.base import AttentionTerm, DocumentTerm, LogitTerm, ProjectedTerm, StatesTerm, TermSettings
+from kd.terms.layer_map import LayerSources
 from kd.terms.schedules import bounds, resolved, schedules
-from kd.terms.views import DocumentTerm, LogitTerm, MapTerm, Projecting, StatesTerm, TermSettings, TokenTerm
+from kd.terms.views import AttentionView, DocumentView, Layer, TokenView
 
 
 @dataclass(frozen=True)
-class ModelOutputs:
-    """What one model gives the objective.
+class NamedTerm:
+    """A term, its name in reports, and its key in the configuration (for errors)."""
 
-    last_hidden [B, S, D]; transformed [N, D] at the selected positions and its decoder (None: no term asked for logits); states: what
-    terms asked for, [B, S, D].
-    """
-
-    last_hidden: Tensor
-    transformed: Tensor | None = None
-    decoder: Decoder | None = None
-    states: Mapping[State, Tensor] = field(default_factory=dict)
-
-    def state(self, wanted: State) -> Tensor:
-        """One of the states [B, S, D]."""
-        return self.last_hidden if wanted == LAST_HIDDEN else self.states[wanted]
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """What several teachers give: outputs by the teacher's number, of those that some term asks; weights of all, summing to 1."""
-
-    outputs: Mapping[int, ModelOutputs]
-    weights: Sequence[float] = (1.0,)
+    name: str
+    key: str
+    term: Term
 
 
 class Objective:
-    """A weighted sum of terms. Knows no model: shapes in, numbers out. Only that of one update (`at`) can be called."""
+    """A weighted sum of terms. It knows shapes and tensors, and no model. It is built once per phase; `at` gives it an update's numbers."""
 
-    def __init__(
-        self,
-        terms: Sequence[Term],
-        chunk_tokens: int,
-        student: Shape | None = None,
-        teachers: Sequence[Shape] = (),
-        names: Sequence[str] | None = None,
-        places: Sequence[str] | str = "objective",
-    ) -> None:
-        """names: of the terms, one each; None: from their kinds, numbered where a kind stands twice.
-
-        places: what errors call the terms, one each; or the setting that they are a list of.
-        """
-        computed = [number for number, term in enumerate(terms) if max(bounds(term.weight)) > 0]
-        if not computed:
+    def __init__(self, terms: Sequence[Term], chunk_tokens: int, places: str = "objective") -> None:
+        """places: the setting that the terms are a list of. Terms of weight 0 in every update are left out."""
+        used = [number for number, term in enumerate(terms) if max(bounds(term.weight)) > 0]
+        if not used:
             raise KdError("objective: expected at least one term with a weight above 0, got none; add a term or raise a weight")
-        given = dict(zip(computed, numbered([terms[number].kind for number in computed]), strict=True)) if names is None else names
-        order = sorted(computed, key=lambda number: isinstance(terms[number], StatesTerm))
-        self.terms = [terms[number] for number in order]
-        """Logit terms first: the order of everything below."""
-        self.names = [given[number] for number in order]
-        self.places = [f"{places}.{number} ({terms[number].kind})" if isinstance(places, str) else places[number] for number in order]
-        self.on_logits = [term for term in self.terms if isinstance(term, LogitTerm)]
-        self.on_states = [term for term in self.terms if isinstance(term, StatesTerm)]
+        names = numbered([terms[number].kind for number in used])
+        named = [NamedTerm(name, f"{places}.{n} ({terms[n].kind})", terms[n]) for name, n in zip(names, used, strict=True)]
         self.chunk_tokens = chunk_tokens
-        self.student, self.teachers = student, tuple(teachers)
+        self.student: EncoderShape | None = None
+        self.teachers: tuple[EncoderShape, ...] = ()
+        self.named: list[NamedTerm] = []
+        self._use(sorted(named, key=lambda one: isinstance(one.term, StatesTerm)))
 
-    def settled(self, student: Shape, *teachers: Shape | None) -> "Objective":
-        """The same objective for these encoders. Raises KdError, one line, for a term that they cannot satisfy."""
-        known = [teacher for teacher in teachers if teacher is not None]
-        terms = [
-            term.settled(student, known[term.teacher or 0] if known else None, place)
-            for term, place in zip(self.terms, self.places, strict=True)
-        ]
-        return Objective(terms, self.chunk_tokens, student, known, self.names, self.places)
+    def _use(self, named: list[NamedTerm]) -> None:
+        """named: terms on logits first, which is the order of all sums and counts."""
+        self.named = named
+        self.terms = [one.term for one in named]
+        self.names = [one.name for one in named]
+        self.on_logits = [one.term for one in named if isinstance(one.term, LogitTerm)]
+        self.on_states = [one.term for one in named if isinstance(one.term, StatesTerm)]
+
+    def _with(self, terms: Sequence[Term]) -> "Objective":
+        """This objective with other settings of the same terms; those of weight 0 are left out."""
+        other = copy.copy(self)
+        pairs = zip(self.named, terms, strict=True)
+        other._use([NamedTerm(one.name, one.key, term) for one, term in pairs if max(bounds(term.weight)) > 0])
+        return other
+
+    def for_encoders(self, student: EncoderShape, *teachers: EncoderShape | None, sources: LayerSources | None = None) -> "Objective":
+        """The same objective for these encoders. sources: the layers that `copied` and `cka` stand for.
+
+        Raises KdError, one line, for a term that does not fit them.
+        """
+        known = tuple(teacher for teacher in teachers if teacher is not None)
+        fitted = self._with(
+            [one.term.for_encoders(student, known[one.term.teacher or 0] if known else None, one.key, sources) for one in self.named]
+        )
+        fitted.student, fitted.teachers = student, known
+        return fitted
 
     def at(self, update: int, updates: int) -> "Objective":
-        """This objective in update 0 .. updates - 1: schedules are numbers, terms of weight 0 are gone, names are as before."""
-        terms = [resolved(term, update, updates) for term in self.terms]
-        return Objective(terms, self.chunk_tokens, self.student, self.teachers, self.names, self.places)
+        """This objective in update 0 .. updates - 1: schedules are numbers, terms of weight 0 are left out, names stay."""
+        if not any(schedules(term) for term in self.terms):
+            return self
+        return self._with([resolved(term, update, updates) for term in self.terms])
 
     def scheduled(self, update: int, updates: int) -> dict[str, float]:
-        """The numbers that schedules have in update 0 .. updates - 1: {"weight/mlm": 0.5, "temperature/soft_targets": 2.0}."""
+        """The values of the schedules in update 0 .. updates - 1: {"weight/mlm": 0.5, "temperature/soft_targets": 2.0}."""
         return {
-            f"{setting}/{name}": schedule.value(update, updates)
-            for name, term in zip(self.names, self.terms, strict=True)
-            for setting, schedule in schedules(term).items()
+            f"{setting}/{one.name}": schedule.value(update, updates)
+            for one in self.named
+            for setting, schedule in schedules(one.term).items()
         }
 
     def learns_from(self, term: TermSettings, number: int) -> bool:
-        """Whether a term asks something of teacher `number`."""
-        return bool(term.asks) and (len(self.teachers) < 2 or term.teacher in (None, number))
+        """True if a term needs an output of teacher `number`."""
+        return bool(term.required_outputs) and (len(self.teachers) < 2 or term.teacher in (None, number))
 
-    def teacher_of(self, term: TermSettings) -> Shape | None:
+    def teacher_of(self, term: TermSettings) -> EncoderShape | None:
         """The shape of the one teacher of a term on states."""
         return self.teachers[term.teacher or 0] if self.teachers else None
 
     @property
     def needs(self) -> frozenset[str]:
-        """What its teachers have to offer: names of kd.teacher.teacher.OFFERS."""
+        """The outputs that the teachers must provide: names of kd.teacher.teacher.ALL_OUTPUTS."""
         return frozenset().union(*(self.needs_of(number) for number in range(max(1, len(self.teachers)))))
 
     def needs_of(self, number: int) -> frozenset[str]:
-        """What teacher `number` has to offer."""
-        return frozenset().union(*(self.asked_of(term, number) for term in self.terms))
+        """The outputs that teacher `number` must provide."""
+        return frozenset().union(*(self.required_of(term, number) for term in self.terms))
 
-    def asked_of(self, term: TermSettings, number: int) -> frozenset[str]:
-        """What one term needs of teacher `number`."""
+    def required_of(self, term: TermSettings, number: int) -> frozenset[str]:
+        """The outputs that one term needs of teacher `number`."""
         if not self.learns_from(term, number):
             return frozenset()
         if not isinstance(term, StatesTerm):
-            return term.asks
-        last = {LAST_HIDDEN, State("hidden", self.teachers[number].layers - 1 if self.teachers else -1)}
-        return frozenset("last_hidden" if state in last else state.part for state in term.teacher_states())
+            return term.required_outputs
+        last = self.teachers[number].last_hidden if self.teachers else None
+        return frozenset("last_hidden" if state == last else state.kind for state in term.teacher_states())
 
     @property
-    def student_states(self) -> frozenset[State]:
-        """What is kept of the student's forward pass."""
+    def student_states(self) -> frozenset[StateKey]:
+        """The states to keep of the student's forward pass."""
         return frozenset().union(*(term.student_states() for term in self.on_states))
 
-    def teacher_states(self, number: int = 0) -> frozenset[State]:
-        """What is kept of teacher `number`'s."""
+    def teacher_states(self, number: int = 0) -> frozenset[StateKey]:
+        """The states to keep of teacher `number`'s forward pass."""
         return frozenset().union(*(term.teacher_states() for term in self.on_states if (term.teacher or 0) == number))
 
     @property
@@ -145,28 +138,27 @@ class Objective:
 
     @property
     def projections(self) -> dict[str, int]:
-        """The names of the learned maps from the student's width to a teacher's that the terms go through, and the latter."""
+        """The learned maps from the student's width, by name, with the teacher's width that each leads to."""
         return {
-            _projection(name, own): shape.width
-            for name, term in self._named_states()
-            if isinstance(term, Projecting) and (shape := self.teacher_of(term)) is not None
-            for own in term.projections().values()
+            _projection(one.name, own): shape.width
+            for one in self.named
+            if isinstance(one.term, ProjectedTerm) and (shape := self.teacher_of(one.term)) is not None
+            for own in one.term.projections().values()
         }
 
-    def selected(self, batch: Batch) -> Tensor:
-        """[B, S] bool: positions whose logits some term looks at."""
-        looks = [_looks_at(term, batch) for term in self.on_logits]
-        return torch.stack(looks).any(0) if looks else torch.zeros_like(batch.real)
+    def select(self, batch: Batch) -> Selection:
+        """Where the terms look in a micro-batch."""
+        return Selection(batch, self.on_logits)
 
-    def counts(self, batch: Batch) -> Tensor:
-        """[K] float64: tokens (or documents) each term looks at, in the order of `names`."""
-        return torch.stack([_looks_at(term, batch).sum().double() for term in self.terms])
+    def counts(self, selection: Selection) -> Tensor:
+        """[K] float64: the tokens (or documents) that each term looks at, in the order of `names`."""
+        return torch.stack([selection.mask(term).sum().double() for term in self.terms])
 
     def __call__(
         self,
-        student: ModelOutputs,
-        teacher: ModelOutputs | Ensemble | None,
-        batch: Batch,
+        student: EncoderOutputs,
+        teachers: TeacherOutputs,
+        selection: Selection,
         divisors: Tensor,
         projections: Mapping[str, nn.Module] | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -174,108 +166,100 @@ class Objective:
 
         projections: by the names of `projections`.
         """
-        ensemble = teacher if isinstance(teacher, Ensemble) else Ensemble({} if teacher is None else {0: teacher})
         divisors = divisors.clamp(min=1)
         loss = student.last_hidden.new_zeros((), dtype=torch.float32)
         sums = []
         if self.on_logits:
-            share, logit_sums = self._logit_terms(student, ensemble, batch, divisors[: len(self.on_logits)])
+            share, logit_sums = self._logit_terms(student, teachers, selection, divisors[: len(self.on_logits)])
             loss = loss + share
             sums.append(logit_sums)
-        for (name, term), divisor in zip(self._named_states(), divisors[len(self.on_logits) :].tolist(), strict=True):
-            own = ensemble.outputs[term.teacher or 0]
-            total = self._values(name, term, student, own, batch, projections or {}).sum()
-            loss = loss + total * (term.weight / divisor)
+        for one, divisor in zip(self.named[len(self.on_logits) :], divisors[len(self.on_logits) :].tolist(), strict=True):
+            assert isinstance(one.term, StatesTerm)
+            outputs = teachers.outputs[one.term.teacher or 0]
+            total = self._values(one.name, one.term, student, outputs, selection, projections or {}).sum()
+            loss = loss + total * (one.term.weight / divisor)
             sums.append(total.detach().double().reshape(1))
         return loss, torch.cat(sums)
 
-    def _logit_terms(self, student: ModelOutputs, ensemble: Ensemble, batch: Batch, divisors: Tensor) -> tuple[Tensor, Tensor]:
+    def _logit_terms(
+        self, student: EncoderOutputs, teachers: TeacherOutputs, selection: Selection, divisors: Tensor
+    ) -> tuple[Tensor, Tensor]:
         assert student.transformed is not None
         assert student.decoder is not None
-        at = self.selected(batch)
         scales = [
-            _looks_at(term, batch)[at].float() * (term.weight / divisor)
+            selection.mask(term)[selection.logits].float() * (term.weight / divisor)
             for term, divisor in zip(self.on_logits, divisors.tolist(), strict=True)
         ]
-        heads = {
-            number: (outputs.transformed, outputs.decoder)
-            for number, outputs in ensemble.outputs.items()
-            if outputs.transformed is not None and outputs.decoder is not None
-        }
         return chunked_terms(
             (student.transformed, student.decoder),
-            TeacherHeads(heads, ensemble.weights),
-            batch.labels[at],
+            teachers,
+            selection.batch.labels[selection.logits],
             self.on_logits,
-            [_wanted(term, len(ensemble.weights)) for term in self.on_logits],
+            [_request(term, len(teachers.weights)) for term in self.on_logits],
             torch.stack(scales),
             self.chunk_tokens,
         )
 
     def _values(
-        self, name: str, term: StatesTerm, student: ModelOutputs, teacher: ModelOutputs, batch: Batch, projections: Mapping[str, nn.Module]
+        self,
+        name: str,
+        term: StatesTerm,
+        student: EncoderOutputs,
+        teacher: EncoderOutputs,
+        selection: Selection,
+        projections: Mapping[str, nn.Module],
     ) -> Tensor:
-        """A term's numbers [n] fp32, where it looks."""
-        at = _looks_at(term, batch)
-        if isinstance(term, MapTerm):
+        """The numbers [n] fp32 of a term, where it looks."""
+        segments = selection.batch.segments
+        if isinstance(term, AttentionTerm):
             assert self.student is not None
-            learned_from = self.teacher_of(term)
-            assert learned_from is not None
-            own, others = self.student.heads, learned_from.heads
+            shape = self.teacher_of(term)
+            assert shape is not None
             layers = tuple(
                 (
-                    Layer({part: student.state(State(part, pair.student)) for part in term.parts}, own),
-                    tuple(Layer({part: teacher.state(State(part, layer)) for part in term.parts}, others) for layer in pair.teacher),
+                    Layer({kind: student.states[StateKey(kind, pair.student)] for kind in term.state_kinds}, self.student.heads),
+                    tuple(
+                        Layer({kind: teacher.states[StateKey(kind, layer)] for kind in term.state_kinds}, shape.heads)
+                        for layer in pair.teacher
+                    ),
                 )
                 for pair in term.pairs
             )
-            return term(MapView(batch.segments, layers))[at]
+            return term(AttentionView(segments, layers))[selection.indices(term)]
 
         def picked(states: Tensor) -> Tensor:
-            return pooling.pooled(states, batch.segments, term.pooling) if isinstance(term, DocumentTerm) else states[at]
+            return pooling.pooled(states, segments, term.pooling) if isinstance(term, DocumentTerm) else states[selection.indices(term)]
 
-        assert isinstance(term, Projecting)
-        (part,), through = term.parts, term.projections()
+        assert isinstance(term, ProjectedTerm)
+        (kind,), names = term.state_kinds, term.projections()
         pairs = []
         for pair in term.pairs:
-            mine = picked(student.state(State(part, pair.student)))
-            if through:
-                projection = projections[_projection(name, through[pair.student])]
-                mine = projection(mine.to(next(projection.parameters()).dtype)).to(mine.dtype)
-            theirs = [picked(teacher.state(State(part, layer))) for layer in pair.teacher]
-            pairs.append((mine, theirs[0] if len(theirs) == 1 else torch.stack([one.float() for one in theirs]).mean(0)))
+            student_states = picked(student.states[StateKey(kind, pair.student)])
+            if names:
+                projection = projections[_projection(name, names[pair.student])]
+                student_states = projection(student_states.to(next(projection.parameters()).dtype)).to(student_states.dtype)
+            targets = [picked(teacher.states[StateKey(kind, layer)]) for layer in pair.teacher]
+            mean = targets[0] if len(targets) == 1 else torch.stack([target.float() for target in targets]).mean(0)
+            pairs.append((student_states, mean))
         if isinstance(term, DocumentTerm):
-            return term(DocumentView(tuple(pairs), pooling.groups(batch.segments, term.group_rows)))[at]
+            return term(DocumentView(tuple(pairs), pooling.groups(segments, term.group_rows)))[selection.indices(term)]
         return term(TokenView(tuple(pairs)))
 
-    def _named_states(self) -> list[tuple[str, StatesTerm]]:
-        return list(zip(self.names[len(self.on_logits) :], self.on_states, strict=True))
 
-
-def _wanted(term: Term, teachers: int) -> Wanted | None:
-    """The teachers' logits that a term sees; None: no teacher's."""
-    if "logits" not in term.asks:
+def _request(term: LogitTerm, teachers: int) -> LogitRequest | None:
+    """The teacher logits that a term needs; None: none."""
+    if not term.required_outputs:
         return None
     if teachers == 1:
-        return Wanted(0)
-    return Wanted(term.teacher) if term.teacher is not None else Wanted(None, getattr(term, "temperature", 1.0))
+        return LogitRequest(0)
+    return LogitRequest(term.teacher) if term.teacher is not None else LogitRequest(None, term.target_temperature)
 
 
 def numbered(kinds: Sequence[str]) -> list[str]:
-    """Kinds as names: one that stands twice is numbered."""
+    """Kinds as names. A kind that occurs twice is numbered."""
     return [kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
 
 
 def _projection(name: str, own: str) -> str:
-    """A learned map's name: the term's, and which of its own."""
+    """The name of a learned map: the term's, and which of its maps."""
     return f"{name}_{own}" if own == "shared" else f"{name}_layer_{own}"
-
-
-def _looks_at(term: TermSettings, batch: Batch) -> Tensor:
-    """Where a term looks: [B, S] bool of positions, or [M] bool of documents."""
-    if isinstance(term, DocumentTerm):
-        return pooling.with_partners(pooling.groups(batch.segments, term.group_rows), term.partners)
-    assert isinstance(term, LogitTerm | TokenTerm | MapTerm)
-    if term.positions == "first":
-        return pooling.first_tokens(batch.segments)
-    return batch.predicted if term.positions == "masked" else batch.real

@@ -3,7 +3,7 @@
 An MLM head ends in a decoder, logits = z W^T + b with W [V, D]. Whole logits of a micro-batch are the largest tensors of distillation
 (tokens x V x 4 bytes, several copies). Here one autograd function walks the tokens in chunks:
 
-1. student and teacher logits of a chunk, fp32 [chunk, V] (several teachers: kd.objective.mixture);
+1. student and teacher logits of a chunk, fp32 [chunk, V] (several teachers: kd.objective.teacher_outputs);
 2. every term's number per token, and the chunk's share of the loss;
 3. at once the gradient of that share for the logits, and from it those for z, W and b.
 
@@ -17,31 +17,31 @@ import torch
 from torch import Tensor
 
 from kd.models.outputs import Decoder
-from kd.objective.mixture import TeacherHeads, Wanted
-from kd.terms import LogitView, Side
-from kd.terms.views import LogitTerm
+from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
+from kd.terms.base import LogitTerm
+from kd.terms.views import LogitView
 
 ROWS = 8192  # of the vocabulary, in one product of the weight's gradient
 
 
 def chunked_terms(
     student: tuple[Tensor, Decoder],
-    teachers: TeacherHeads,
+    teachers: TeacherOutputs,
     labels: Tensor,
     terms: Sequence[LogitTerm],
-    wanted: Sequence[Wanted | None],
+    requests: Sequence[LogitRequest | None],
     scales: Tensor,
     chunk_tokens: int,
 ) -> tuple[Tensor, Tensor]:
     """The logit terms of N tokens: (loss [] fp32 with gradient, sums [K] float64 without).
 
-    student: transformed states [N, D] and the decoder. labels [N] int64. wanted: what each term sees of the teachers. scales [K, N] fp32:
-    what one unit of term k at token i adds to the loss (weight / divisor, or 0 where the term does not look). sums[k] is the sum of term k
-    where its scale is not 0.
+    student: transformed states [N, D] and the decoder. labels [N] int64. requests: the teacher logits that each
+    term needs. scales [K, N] fp32: what one unit of term k at token i adds to the loss (weight / divisor, or 0 where the term does not
+    look). sums[k] is the sum of term k where its scale is not 0.
     """
     transformed, decoder = student
     loss, sums = _ChunkedTerms.apply(
-        transformed, decoder.weight, decoder.bias, decoder.vocabulary, teachers, labels, terms, wanted, scales, chunk_tokens
+        transformed, decoder.weight, decoder.bias, decoder.vocabulary, teachers, labels, terms, requests, scales, chunk_tokens
     )
     return loss, sums
 
@@ -54,10 +54,10 @@ class _ChunkedTerms(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         vocabulary: int,
-        teachers: TeacherHeads,
+        teachers: TeacherOutputs,
         labels: Tensor,
         terms: Sequence[LogitTerm],
-        wanted: Sequence[Wanted | None],
+        requests: Sequence[LogitRequest | None],
         scales: Tensor,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor]:
@@ -72,13 +72,13 @@ class _ChunkedTerms(torch.autograd.Function):
         for start in range(0, len(transformed), chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
             states = transformed[chunk]
-            taught = teachers.logits(wanted, chunk)
+            teacher_logits = teachers.logits(requests, chunk)
             logits = decoder.logits(states).requires_grad_(any(ctx.needs_input_grad))
             gradient = None
             for k, term in enumerate(terms):
                 # one term after the other, so that only one of them keeps copies of the chunk
                 with torch.enable_grad():
-                    view = LogitView(Side(logits=logits), Side(logits=taught[k]), labels[chunk])
+                    view = LogitView(logits, teacher_logits[k], labels[chunk])
                     values = torch.where(scales[k, chunk] > 0, term(view), 0.0)
                     share = (values * scales[k, chunk]).sum()
                 loss += share.detach()
@@ -88,7 +88,7 @@ class _ChunkedTerms(torch.autograd.Function):
                     gradient = own.contiguous() if gradient is None else gradient.add_(own)  # may be one number, expanded
                     del own
                 del share, view, values
-            del logits, taught
+            del logits, teacher_logits
             if gradient is None:
                 continue
             if bias_gradient is not None:

@@ -211,7 +211,7 @@ class _Fit:
             with ExitStack() as hooks:
                 for key, module in watched.items():
                     hooks.enter_context(_before(module, lambda states, key=key, batch=batch: found[key].append(states[batch.real])))
-                found["z", 0].append(teacher.transform(teacher(batch).last)[batch.real])
+                found["z", 0].append(teacher.transform(teacher(batch).last_hidden)[batch.real])
         return {key: torch.cat(states).float() for key, states in found.items()}
 
 

@@ -108,7 +108,7 @@ def by_activation(encoder: Encoder, sample: Sequence[Batch]) -> Scores:
     with torch.no_grad(), encoder.evaluating(), seen.watching(inputs, outputs):
         for batch in sample:
             seen.real = batch.real
-            encoder.transform(encoder(batch).last[batch.real])
+            encoder.transform(encoder(batch).last_hidden[batch.real])
     # A rescaled stream is the same stream: variances, as a constant goes into biases.
     stream = seen.variance("head") * _columns(encoder.weight(encoder.family.head_dense))
     layers = []

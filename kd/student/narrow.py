@@ -19,7 +19,8 @@ from transformers import PreTrainedConfig
 
 from kd.batch import Batch
 from kd.errors import KdError
-from kd.models.encoder import Encoder, untrained
+from kd.models.encoder import Encoder
+from kd.models.loading import untrained
 from kd.student.axes import axes
 from kd.student.fit import Kept, can_fit, fit
 from kd.student.importance import Scores, by_activation, by_magnitude, head_dimensions, strongest

@@ -1,9 +1,14 @@
 """A student's size: layers, width, heads and inner width; the presets, and what a teacher can be narrowed to."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from kd.errors import KdError
-from kd.models.encoder import Encoder
+
+if TYPE_CHECKING:
+    from kd.models.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,10 @@ PRESETS: dict[str, tuple[int, Dimensions]] = {
     "3x384": (3, Dimensions(384, 12, 1536)),
 }
 """Name -> (layers, shape)."""
+if TYPE_CHECKING:
+    Preset = str
+else:
+    Preset = Literal[tuple(PRESETS)]
 
 
 def dimensions_of(encoder: Encoder) -> Dimensions:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kd.errors import KdError
-from kd.student.presets import PRESETS
+from kd.student.presets import PRESETS, Preset
 
 DISTILBERT_LAYERS = (0, 2, 4, 7, 9, 11)  # Sanh et al. 2019, their extract script, for a teacher of 12
 Policy = Literal["every_other", "distilbert", "first", "last", "spread", "random"]
@@ -25,7 +25,7 @@ class StudentSettings(BaseModel):
     """Which teacher layers become the student's, first to last: a policy or an ascending list (0 is the first)."""
     count: Positive | None = None
     """How many of them, for a policy; default half of the teacher's, rounded down."""
-    shape: Literal["6x768", "4x312", "6x384", "3x384"] | None = None
+    shape: Preset | None = None
     """A preset of count, width, heads and inner (kd/student/presets.py)."""
     width: Positive | None = None
     heads: Positive | None = None

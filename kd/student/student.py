@@ -6,20 +6,21 @@ is inside.
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import DistilBertConfig, PreTrainedConfig
+from transformers import AutoConfig, DistilBertConfig, PreTrainedConfig
 
 from kd.batch import Batch
 from kd.errors import KdError
-from kd.models.encoder import Encoder, load_mlm, untrained, with_new_head
+from kd.models.encoder import Encoder
 from kd.models.families import FAMILIES, LAYER_PARTS
+from kd.models.loading import load_mlm, untrained, with_new_head
 from kd.student.fit import can_fit
 from kd.student.narrow import narrow
 from kd.student.presets import PRESETS, Dimensions, dimensions_of, narrowed
-from kd.student.settings import StudentSettings as StudentSettings
-from kd.student.settings import chosen_layers as chosen_layers
+from kd.student.settings import StudentSettings, chosen_layers
 
 
 def make_student(settings: StudentSettings, teacher: Encoder | None, seed: int, sample: Sequence[Batch] = ()) -> Encoder:
@@ -34,6 +35,17 @@ def make_student(settings: StudentSettings, teacher: Encoder | None, seed: int, 
         raise KdError("student.init: expected a teacher to take layers from, got teacher: null; name a model folder instead")
     else:
         student = _from_teacher(settings, teacher, seed, sample)
+    if settings.dropout is not None:
+        _set_dropout(student, settings.dropout)
+    _set_trainable(student, settings)
+    return student.train()
+
+
+def student_of_config(settings: StudentSettings, values: dict[str, Any]) -> Encoder:
+    """A student of a saved model configuration, with random weights: fp32 on the CPU in train mode. A checkpoint fills in the weights."""
+    config = AutoConfig.for_model(**values)
+    with torch.random.fork_rng(devices=[]):
+        student = untrained(config)
     if settings.dropout is not None:
         _set_dropout(student, settings.dropout)
     _set_trainable(student, settings)

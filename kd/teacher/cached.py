@@ -7,10 +7,14 @@ from torch import Tensor
 
 from kd.batch import Batch
 from kd.errors import KdError
-from kd.models.encoder import Encoder, weights_digest
-from kd.models.states import State
+from kd.models.encoder import Encoder
+from kd.models.loading import weights_digest
+from kd.models.outputs import EncoderOutputs
+from kd.models.states import StateKey
+from kd.objective.selection import Indices
 from kd.teacher.hidden_state_cache import DTYPES, CacheHeader, StateCache, kept, read_header, row_keys
-from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher, TeacherOutputs, TeacherSettings
+from kd.teacher.settings import TeacherSettings
+from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher
 
 CACHED = frozenset({"logits", "last_hidden"})
 
@@ -18,7 +22,7 @@ CACHED = frozenset({"logits", "last_hidden"})
 class CachedTeacher(ReplicatedTeacher):
     """Embeddings and head on every rank, the layers' work in a kd.teacher.hidden_state_cache."""
 
-    offers = CACHED
+    provides = CACHED
 
     def __init__(self, module: FrozenEncoder, cache: StateCache) -> None:
         """Drops the encoder's layers. KdError for a cache of another model."""
@@ -30,7 +34,7 @@ class CachedTeacher(ReplicatedTeacher):
         self.cache = cache
         self.positions = cache.header.positions
 
-    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
         """See Teacher. KdError for a row that the cache lacks; positions that it does not hold are zeros, and no term looks at them."""
         at = kept(batch, self.positions)
         there = at.any(1).tolist()  # a row of padding alone stands for a shard that was passed over
@@ -47,7 +51,7 @@ class CachedTeacher(ReplicatedTeacher):
         last = torch.zeros(*batch.input_ids.shape, self.width, dtype=dtype, device=device)
         if rows:
             last[at] = torch.cat(rows).to(device, non_blocking=True)
-        return TeacherOutputs(last, self.module.encoder.transform(last[selected]), dict.fromkeys(wanted, last))
+        return EncoderOutputs(last, dict.fromkeys(requested, last), self.module.encoder.transform(last[selected]))
 
 
 def check_model(encoder: Encoder, header: CacheHeader, where: str) -> None:

@@ -44,7 +44,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class CacheHeader:
     """Whose states, which of them, and where.
 
-    teacher: kd.models.encoder.weights_digest of the model; width, layers: its sizes. positions: all real ones, or those that are predicted.
+    teacher: kd.models.loading.weights_digest of the model; width, layers: its sizes. positions: all real ones, or those that are predicted.
     covers: by a stream's fingerprint, how many of its rows are there, from its beginning. files: by name, bytes, rows, tokens and the
     digest of the tables.
     """

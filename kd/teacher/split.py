@@ -14,10 +14,13 @@ from kd.batch import IGNORED, Batch
 from kd.distributed import process_group
 from kd.errors import KdError
 from kd.models.capture import INSIDE, capture
-from kd.models.encoder import read_config
+from kd.models.config import read_config
 from kd.models.families import family_of
-from kd.models.states import State
-from kd.teacher.teacher import FrozenEncoder, Teacher, TeacherOutputs, TeacherSettings
+from kd.models.outputs import EncoderOutputs
+from kd.models.states import StateKey
+from kd.objective.selection import Indices
+from kd.teacher.settings import TeacherSettings
+from kd.teacher.teacher import FrozenEncoder, Teacher
 
 
 class Zero3Teacher(Teacher):
@@ -32,10 +35,10 @@ class Zero3Teacher(Teacher):
             deepspeed.zero.Init(module=module, config_dict_or_path=config, dtype=dtype)
             self.engine, *_ = deepspeed.initialize(model=module, config=config)
 
-    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
         """See Teacher."""
         with process_group.quiet():  # its hooks warn once that they cannot look into a Batch; without gradients they need not
-            return self.engine(batch, selected, wanted)
+            return self.engine(batch, selected, requested)
 
     @contextmanager
     def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -80,14 +83,14 @@ class TensorParallelTeacher(Teacher):
                 injection_policy={type(encoder.layer_modules[0]): rows},
             )
 
-    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
         """See Teacher."""
         together, mine = gather_batches(batch)
-        everyone, kept = capture(self.module.encoder, together, wanted)
-        last = everyone[mine]
+        outputs = capture(self.module.encoder, together, requested)
+        last, captured = outputs.last_hidden[mine], outputs.states
         # sorted: every rank gathers them in the same order
-        states = {state: (gather_heads(kept.pop(state)) if state.part in INSIDE else kept.pop(state))[mine] for state in sorted(wanted)}
-        return TeacherOutputs(last, self.module.encoder.transform(last[selected]), states)
+        states = {key: (gather_heads(captured.pop(key)) if key.kind in INSIDE else captured.pop(key))[mine] for key in sorted(requested)}
+        return EncoderOutputs(last, states, self.module.encoder.transform(last[selected]))
 
     @contextmanager
     def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,54 +17,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
-from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from kd.batch import Batch
 from kd.models.capture import capture
 from kd.models.encoder import Encoder
-from kd.models.states import Shape, State
+from kd.models.outputs import EncoderOutputs
+from kd.models.states import StateKey
+from kd.objective.selection import Indices
 from kd.teacher.hidden_state_cache import Positions
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-class TeacherSettings(BaseModel):
-    """Which teacher, and how the ranks share it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    """A Hugging Face model folder or hub name, with its MLM head."""
-    mode: Literal["replicated", "zero3", "tensor_parallel", "cached"] = "replicated"
-    precision: Literal["fp32", "bf16"] | None = None
-    """None: the run's."""
-    cache: str | None = None
-    """The folder of a cached teacher's hidden states (`stillhouse cache` fills it)."""
-
-    @model_validator(mode="after")
-    def _cache_where_cached(self) -> "TeacherSettings":
-        if self.mode == "cached" and not self.cache:
-            raise ValueError("cache: expected a folder for mode: cached, got none; name one, and fill it: stillhouse cache")
-        if self.mode != "cached" and self.cache is not None:
-            raise ValueError(f"cache: expected none with mode: {self.mode}, got {self.cache}; set mode: cached, or drop it")
-        return self
-
-
-OFFERS = frozenset({"logits", "last_hidden", "embeddings", "hidden", "queries", "keys", "values"})
-
-
-class TeacherOutputs(NamedTuple):
-    """last: [B, S, D] hidden states of the last layer; transformed: [N, D], the head's transform at the selected positions; states: what
-    was asked for.
-    """
-
-    last: Tensor
-    transformed: Tensor
-    states: dict[State, Tensor]
+ALL_OUTPUTS = frozenset({"logits", "last_hidden", "embeddings", "hidden", "queries", "keys", "values"})
 
 
 class FrozenEncoder(nn.Module):
@@ -75,16 +43,16 @@ class FrozenEncoder(nn.Module):
         self.encoder = encoder
         self.requires_grad_(False).eval()
 
-    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
-        """selected [B, S] bool; N = how many are True, in row order."""
-        last, states = capture(self.encoder, batch, wanted)
-        return TeacherOutputs(last, self.encoder.transform(last[selected]), states)
+    def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
+        """selected: the positions of `transformed`, as indices or as a mask [B, S]."""
+        outputs = capture(self.encoder, batch, requested)
+        return outputs._replace(transformed=self.encoder.transform(outputs.last_hidden[selected]))
 
 
 class Teacher(ABC):
-    """Outputs of a frozen encoder. offers: what an objective may need of it; positions: where."""
+    """Outputs of a frozen encoder. provides: the outputs that an objective may need; positions: where."""
 
-    offers: frozenset[str] = OFFERS
+    provides: frozenset[str] = ALL_OUTPUTS
     positions: Positions = "all"
 
     def __init__(self, module: FrozenEncoder) -> None:
@@ -92,15 +60,13 @@ class Teacher(ABC):
         self.vocabulary = module.encoder.vocabulary
         self.width = module.encoder.width
         self.layers = module.encoder.layers
-        self.shape = Shape.of(module.encoder)
+        self.shape = module.encoder.shape
 
-    def __call__(self, batch: Batch, selected: Tensor, wanted: frozenset[State] = frozenset()) -> TeacherOutputs:
-        """What the teacher makes of this rank's batch; wanted: the states to keep. Collective; the same twice, whoever called .train() in
-        between.
-        """
+    def __call__(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey] = frozenset()) -> EncoderOutputs:
+        """The outputs for this rank's batch, in eval mode. requested: the states to keep. Collective."""
         self.module.eval()
         with torch.no_grad():
-            return self.forward(batch, selected, wanted)
+            return self.forward(batch, selected, requested)
 
     @property
     def bytes_per_rank(self) -> int:
@@ -114,7 +80,7 @@ class Teacher(ABC):
         return sum(held.values())
 
     @abstractmethod
-    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
         """The outputs; called in eval mode and without gradients."""
 
     @abstractmethod
@@ -125,9 +91,9 @@ class Teacher(ABC):
 class ReplicatedTeacher(Teacher):
     """The whole teacher on every rank."""
 
-    def forward(self, batch: Batch, selected: Tensor, wanted: frozenset[State]) -> TeacherOutputs:
+    def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
         """See Teacher."""
-        return self.module(batch, selected, wanted)
+        return self.module(batch, selected, requested)
 
     @contextmanager
     def decoder(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,47 +1,33 @@
 """One teacher or several: who teaches an update, and what the terms get of them.
 
-mean: all teach every update; terms on distributions get the weighted mean (kd.objective.mixture), others one teacher that they name.
+mean: all teach every update; terms on distributions get the weighted mean (kd.objective.teacher_outputs),
+others one teacher that they name.
 random: one teaches an update, drawn with the weights as probabilities: a pure function of seed and update, whatever ranks and restarts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
-from kd.batch import Batch
 from kd.distributed import process_group
 from kd.errors import KdError
-from kd.models.encoder import load_mlm
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.models.outputs import Decoder
-from kd.models.states import Shape
-from kd.objective.objective import Ensemble, ModelOutputs, Objective
+from kd.models.states import EncoderShape
+from kd.objective.objective import Objective
+from kd.objective.selection import Selection
+from kd.objective.teacher_outputs import TeacherOutputs
 from kd.teacher.cached import CachedTeacher
 from kd.teacher.hidden_state_cache import DTYPES, Positions, StateCache
+from kd.teacher.settings import MemberSettings, TeacherSettings
 from kd.teacher.split import TensorParallelTeacher, Zero3Teacher, check_split
-from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher, Teacher, TeacherSettings
-from kd.terms import Term
+from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher, Teacher
+from kd.terms.layer_map import LayerSources
 
 MASK = (1 << 64) - 1
-
-
-class MemberSettings(TeacherSettings):
-    """One of several teachers."""
-
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """Its share of the mean, or its probability: relative to the others'."""
-
-
-class TeachersSettings(BaseModel):
-    """Several teachers of one tokenizer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    combine: Literal["mean", "random"] = "mean"
-    models: Annotated[list[MemberSettings], Field(min_length=2)]
 
 
 class Teachers:
@@ -61,8 +47,11 @@ class Teachers:
         return list(self.members)
 
     @contextmanager
-    def teach(self, update: int, batch: Batch, objective: Objective, vocabulary: int) -> Iterator[Ensemble | None]:
-        """What an update's objective asks of its teachers; a sharded decoder is whole only while inside. Collective."""
+    def teach(self, update: int, selection: Selection, objective: Objective, vocabulary: int) -> Iterator[TeacherOutputs]:
+        """The outputs that an update's objective needs of its teachers. Collective.
+
+        A sharded decoder is whole only inside the context.
+        """
         present = self.present(update)
         with ExitStack() as stack:
             outputs = {}
@@ -70,21 +59,45 @@ class Teachers:
                 needs = objective.needs_of(number)
                 if not needs:
                     continue
-                given = teacher(batch, objective.selected(batch), objective.teacher_states(number))
-                outputs[number] = ModelOutputs(given.last, states=given.states)
+                outputs[number] = teacher(selection.batch, selection.logits, objective.teacher_states(number))
                 if "logits" in needs:
                     weight, bias = stack.enter_context(teacher.decoder())
-                    outputs[number] = ModelOutputs(given.last, given.transformed, Decoder(weight, bias, vocabulary), given.states)
-            yield Ensemble(outputs, self.weights if len(present) > 1 else (1.0,)) if outputs else None
+                    outputs[number] = outputs[number]._replace(decoder=Decoder(weight, bias, vocabulary))
+            yield TeacherOutputs(outputs, self.weights if len(present) > 1 else (1.0,))
 
 
-def make_teacher(settings: TeacherSettings, precision: str, device: torch.device) -> Teacher:
-    """The teacher of these settings on this rank. precision: "fp32" or "bf16", the run's. Collective for the split modes.
+class TeacherModels:
+    """Teacher models by number. Each is read from its files once."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
+        self._whole: dict[int, Encoder] = {}
+
+    def whole(self, number: int) -> Encoder:
+        """Teacher `number`, fp32, on the CPU. It is kept until `take`."""
+        if number not in self._whole:
+            self._whole[number] = load_mlm(self.paths[number])
+        return self._whole[number]
+
+    def take(self, number: int, dtype: torch.dtype) -> Encoder:
+        """Teacher `number` with weights of this dtype. The caller owns it."""
+        if number not in self._whole:
+            return load_mlm(self.paths[number], dtype=dtype)
+        encoder = self._whole.pop(number)
+        for weight in encoder.parameters():  # not .to(dtype): from_pretrained keeps buffers (rotary frequencies) in fp32
+            weight.data = weight.data.to(dtype)
+        return encoder
+
+
+def make_teacher(settings: TeacherSettings, precision: str, device: torch.device, encoder: Encoder | None = None) -> Teacher:
+    """The teacher of these settings on this rank. precision: the run's, "fp32" or "bf16". Collective for the split modes.
+
+    encoder: its model in the teacher's own dtype, if it was read before; the teacher then owns it.
 
     Raises KdError for a model that cannot be read, has no MLM head, does not divide over the ranks, or is not that of its cache.
     """
     check_split(settings, process_group.world_size())
-    module = FrozenEncoder(load_mlm(settings.model, dtype=DTYPES[settings.precision or precision]))
+    module = FrozenEncoder(encoder or load_mlm(settings.model, dtype=DTYPES[settings.precision or precision]))
     if settings.cache is not None:
         cached = CachedTeacher(module, StateCache(Path(settings.cache)))
         module.to(device)
@@ -99,54 +112,48 @@ def make_teacher(settings: TeacherSettings, precision: str, device: torch.device
     return ReplicatedTeacher(module)  # also tensor_parallel on one rank, where there is nothing to split
 
 
-def make_teachers(members: Sequence[MemberSettings], combine: str, seed: int, precision: str, device: torch.device) -> Teachers:
-    """The teachers of these settings on this rank. precision: the run's. Collective for the split modes. KdError as make_teacher."""
-    return Teachers([make_teacher(member, precision, device) for member in members], [m.weight for m in members] or (1.0,), combine, seed)
+def make_teachers(
+    members: Sequence[MemberSettings], combine: str, seed: int, precision: str, device: torch.device, models: TeacherModels | None = None
+) -> Teachers:
+    """The teachers of these settings on this rank. models: those that were read before. Collective for the split modes."""
+    models = models or TeacherModels([member.model for member in members])
+    made = [
+        make_teacher(member, precision, device, models.take(number, DTYPES[member.precision or precision]))
+        for number, member in enumerate(members)
+    ]
+    return Teachers(made, [member.weight for member in members] or (1.0,), combine, seed)
 
 
-def settled(objective: Objective, student: Shape, teachers: Sequence[Shape], combine: str) -> Objective:
-    """The objective for these encoders (see Objective.settled). Teachers that are drawn at random all have to fit it, so have one size."""
+def fit_objective(
+    objective: Objective, student: EncoderShape, teachers: Sequence[EncoderShape], combine: str, sources: LayerSources | None = None
+) -> Objective:
+    """The objective for these encoders (Objective.for_encoders). With combine: random, one size must fit all teachers."""
     if combine != "random" or len(teachers) < 2:
-        return objective.settled(student, *teachers)
+        return objective.for_encoders(student, *teachers, sources=sources)
     sizes = [(shape.layers, shape.width, shape.heads) for shape in teachers]
     if objective.on_states and len(set(sizes)) > 1:
-        told = " and ".join(f"{layers} layers x {width}, {heads} heads" for layers, width, heads in dict.fromkeys(sizes))
+        listed = " and ".join(f"{layers} layers x {width}, {heads} heads" for layers, width, heads in dict.fromkeys(sizes))
         kinds = ", ".join(term.kind for term in objective.on_states)
         raise KdError(
-            f"teachers: expected teachers of one size for {kinds} with combine: random, got {told}; use mean, and name one a term"
+            f"teachers: expected teachers of one size for {kinds} with combine: random, got {listed}; use mean, and name one a term"
         )
-    return objective.settled(student, teachers[0])
+    return objective.for_encoders(student, teachers[0], sources=sources)
 
 
-def check_offers(objective: Objective, number: int, offers: frozenset[str], positions: Positions) -> None:
-    """Raise KdError, one line, for a term of a settled objective that asks teacher `number` for what it does not offer, or where."""
-    for place, term in zip(objective.places, objective.terms, strict=True):
-        asked = objective.asked_of(term, number)
-        if missing := asked - offers:
+def check_provides(objective: Objective, number: int, provides: frozenset[str], positions: Positions) -> None:
+    """Raise KdError, one line, for a term that needs an output, or positions, that teacher `number` does not provide."""
+    for one in objective.named:
+        required = objective.required_of(one.term, number)
+        if missing := required - provides:
             raise KdError(
-                f"{place}: expected a teacher that gives {', '.join(sorted(missing))}, got a cached one, which gives "
-                f"{' and '.join(sorted(offers))}; use another mode, or drop the term"
+                f"{one.key}: expected a teacher that gives {', '.join(sorted(missing))}, got a cached one, which gives "
+                f"{' and '.join(sorted(provides))}; use another mode, or drop the term"
             )
-        if asked and positions == "masked" and getattr(term, "positions", "all") != "masked":
+        if required and positions == "masked" and not one.term.masked_only:
             raise KdError(
-                f"{place}: expected a cache of all positions, got one of masked positions alone; "
+                f"{one.key}: expected a cache of all positions, got one of masked positions alone; "
                 "fill another folder (stillhouse cache), or set the term's positions: masked"
             )
-
-
-def check_assignment(terms: Mapping[str, Term], members: int, combine: str) -> None:
-    """Raise KdError, one line, for a term that cannot learn from so many teachers. terms: by the setting that names them."""
-    for place, term in terms.items():
-        wrong = f"{place}.teacher: expected"
-        if term.teacher is not None and not term.asks:
-            raise KdError(f"{wrong} none for {term.kind}, which needs no teacher, got {term.teacher}; drop it")
-        if term.teacher is not None and (members == 1 or combine == "random"):
-            why = "with one teacher" if members == 1 else "with combine: random, where one teaches everything"
-            raise KdError(f"{wrong} none {why}, got {term.teacher}; drop it")
-        if term.teacher is not None and term.teacher >= members:
-            raise KdError(f"{wrong} a teacher from 0 to {members - 1}, got {term.teacher}; correct it")
-        if members > 1 and combine == "mean" and term.asks and term.teacher is None and not term.mixes:
-            raise KdError(f"{wrong} one of 0 to {members - 1} for {term.kind}, which several cannot teach together, got none; name one")
 
 
 def drawn(seed: int, update: int, weights: Sequence[float]) -> int:

@@ -11,7 +11,6 @@ from kd.terms.attention import AttentionKL, AttentionMSE, Relations
 from kd.terms.documents import Contrastive, RelationalAngle, RelationalDistance, Similarity
 from kd.terms.hidden import EmbeddingMSE, HiddenCosine, HiddenMSE, Hints, Patient
 from kd.terms.logits import LogitMSE, MaskedLM, SoftTargets
-from kd.terms.views import DocumentView, Layer, LogitView, MapView, Side, TokenView
 
 Term = Annotated[
     SoftTargets
@@ -30,29 +29,4 @@ Term = Annotated[
     | RelationalAngle
     | Contrastive,
     Field(discriminator="kind"),
-]
-
-__all__ = [
-    "AttentionKL",
-    "AttentionMSE",
-    "Contrastive",
-    "DocumentView",
-    "EmbeddingMSE",
-    "HiddenCosine",
-    "HiddenMSE",
-    "Hints",
-    "Layer",
-    "LogitMSE",
-    "LogitView",
-    "MapView",
-    "MaskedLM",
-    "Patient",
-    "RelationalAngle",
-    "RelationalDistance",
-    "Relations",
-    "Side",
-    "Similarity",
-    "SoftTargets",
-    "Term",
-    "TokenView",
 ]

@@ -6,31 +6,38 @@ models keep their fused kernels. Memory: B x S x D for each of queries, keys and
 and a few blocks of at least one [S, S] in fp32.
 """
 
-from typing import Annotated, Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from kd.errors import KdError
-from kd.models.states import Part, Shape
-from kd.terms.attention_blocks import distributions_kl, distributions_mse, scores_mse
+from kd.models.states import EncoderShape, StateKind
+from kd.terms.base import AttentionTerm
 from kd.terms.layer_map import LayerMap
-from kd.terms.views import MapTerm, MapView
+from kd.terms.views import AttentionView
+from stillhouse.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kd.terms import attention_blocks
+else:
+    attention_blocks = lazy_module("kd.terms.attention_blocks")
 
 RelationName = Literal["qq", "kk", "vv", "qk", "kq", "qv", "vq", "kv", "vk"]
-LETTERS: dict[str, Part] = {"q": "queries", "k": "keys", "v": "values"}
+LETTERS: dict[str, StateKind] = {"q": "queries", "k": "keys", "v": "values"}
 
 
-class AttentionTerm(MapTerm):
+class AttentionMapTerm(AttentionTerm):
     """A term on the attention maps that the models themselves compute."""
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """See StatesTerm."""
+    def state_kinds(self) -> tuple[StateKind, ...]:
         return ("queries", "keys")
 
-    def check(self, student: Shape, teacher: Shape, where: str) -> None:
-        """See StatesTerm."""
+    def check(self, student: EncoderShape, teacher: EncoderShape, where: str) -> None:
         if student.heads != teacher.heads:
             raise KdError(
                 f"{where}: expected a student of the teacher's {teacher.heads} attention heads, got {student.heads}; "
@@ -44,7 +51,7 @@ class AttentionTerm(MapTerm):
                 )
 
 
-class AttentionKL(AttentionTerm):
+class AttentionKL(AttentionMapTerm):
     """KL(teacher || student) of attention distributions, nats.
 
     MiniLM (Wang et al. 2020, arXiv:2002.10957, equation 6) with layer_map: final; MobileBERT's attention transfer (Sun et al. 2020,
@@ -53,12 +60,12 @@ class AttentionKL(AttentionTerm):
 
     kind: Literal["attention_kl"] = "attention_kl"
 
-    def __call__(self, view: MapView) -> Tensor:
+    def __call__(self, view: AttentionView) -> Tensor:
         """queries, keys [B, S, D] -> [B, S] fp32."""
-        return view.compare("queries", "keys", distributions_kl)
+        return view.compare("queries", "keys", attention_blocks.distributions_kl)
 
 
-class AttentionMSE(AttentionTerm):
+class AttentionMSE(AttentionMapTerm):
     """Mean over a document's positions of the squared difference of attention.
 
     of: scores, before the softmax (TinyBERT, Jiao et al. 2020, arXiv:1909.10351, equation 7), or distributions, after it.
@@ -68,12 +75,12 @@ class AttentionMSE(AttentionTerm):
     kind: Literal["attention_mse"] = "attention_mse"
     of: Literal["scores", "distributions"] = "scores"
 
-    def __call__(self, view: MapView) -> Tensor:
+    def __call__(self, view: AttentionView) -> Tensor:
         """queries, keys [B, S, D] -> [B, S] fp32."""
-        return view.compare("queries", "keys", scores_mse if self.of == "scores" else distributions_mse)
+        return view.compare("queries", "keys", attention_blocks.scores_mse if self.of == "scores" else attention_blocks.distributions_mse)
 
 
-class Relations(MapTerm):
+class Relations(AttentionTerm):
     """KL(teacher || student) of relations softmax(A_a B_a^T / sqrt(d_a)), A and B two of queries, keys and values cut into `heads` heads
     a; a sum over relations.
 
@@ -95,12 +102,10 @@ class Relations(MapTerm):
         return relations
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """See StatesTerm."""
-        return tuple(part for letter, part in LETTERS.items() if any(letter in relation for relation in self.relations))
+    def state_kinds(self) -> tuple[StateKind, ...]:
+        return tuple(kind for letter, kind in LETTERS.items() if any(letter in relation for relation in self.relations))
 
-    def check(self, student: Shape, teacher: Shape, where: str) -> None:
-        """See StatesTerm."""
+    def check(self, student: EncoderShape, teacher: EncoderShape, where: str) -> None:
         if self.heads is None and student.heads != teacher.heads:
             raise KdError(
                 f"{where}.heads: expected a number where student and teacher have different heads, "
@@ -112,7 +117,7 @@ class Relations(MapTerm):
                     f"{where}.heads: expected a number that divides the {name}'s width {shape.width}, got {self.heads}; choose another"
                 )
 
-    def __call__(self, view: MapView) -> Tensor:
+    def __call__(self, view: AttentionView) -> Tensor:
         """queries, keys, values [B, S, D] -> [B, S] fp32."""
-        first, *others = (view.compare(LETTERS[a], LETTERS[b], distributions_kl, self.heads) for a, b in self.relations)
+        first, *others = (view.compare(LETTERS[a], LETTERS[b], attention_blocks.distributions_kl, self.heads) for a, b in self.relations)
         return sum(others, start=first)

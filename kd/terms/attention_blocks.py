@@ -15,7 +15,7 @@ BLOCK_BYTES = {"cpu": 2 << 20}  # of one fp32 map tensor of a block; on CPUs it 
 OTHER_BLOCK_BYTES = 64 << 20
 LOWEST = torch.finfo(torch.float32).min
 
-Comparison = Callable[[Tensor, Sequence[Tensor], Tensor], Tensor]
+AttentionLoss = Callable[[Tensor, Sequence[Tensor], Tensor], Tensor]
 """(student scores [n, S, S] fp32, each teacher layer's, allowed [n, S, S] bool) -> [n, S] fp32, one number a query position."""
 
 
@@ -26,14 +26,14 @@ class Relation(NamedTuple):
     right: Tensor
 
 
-def compare(student: Relation, teachers: Sequence[Relation], heads: int, segments: Tensor, comparison: Comparison) -> Tensor:
-    """[B, S] fp32: the mean over heads of what a comparison makes of the scores of student and teacher.
+def compare(student: Relation, teachers: Sequence[Relation], heads: int, segments: Tensor, loss: AttentionLoss) -> Tensor:
+    """[B, S] fp32: the mean over heads of a loss of the scores of student and teacher.
 
     Both are cut into `heads` heads (each of its own size). A position is compared with those of its own segment only.
     Memory: some five blocks of at least one [S, S] fp32, whatever B and heads are, in the forward and in the backward pass.
     """
     split = [_heads(tensor, heads) for relation in (student, *teachers) for tensor in relation]
-    values: Tensor = _Blockwise.apply(segments, heads, comparison, *split)
+    values: Tensor = _Blockwise.apply(segments, heads, loss, *split)
     return values.unflatten(0, (len(segments), heads)).mean(1)
 
 
@@ -81,20 +81,20 @@ def _block(segments: Tensor) -> int:
     return max(1, BLOCK_BYTES.get(segments.device.type, OTHER_BLOCK_BYTES) // (4 * positions * positions))
 
 
-def _values(split: Sequence[Tensor], allowed: Tensor, comparison: Comparison) -> Tensor:
+def _values(split: Sequence[Tensor], allowed: Tensor, loss: AttentionLoss) -> Tensor:
     """One block: states [n, S, d] (left, right of the student, then of each teacher layer) -> [n, S]."""
     scores = [(left.float() * left.shape[-1] ** -0.5) @ right.float().mT for left, right in zip(split[::2], split[1::2], strict=True)]
-    return comparison(scores[0], scores[1:], allowed)
+    return loss(scores[0], scores[1:], allowed)
 
 
 class _Blockwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, segments: Tensor, heads: int, comparison: Comparison, *split: Tensor) -> Tensor:
+    def forward(ctx: Any, segments: Tensor, heads: int, loss: AttentionLoss, *split: Tensor) -> Tensor:
         ctx.save_for_backward(segments, *split)
-        ctx.heads, ctx.comparison = heads, comparison
+        ctx.heads, ctx.loss = heads, loss
         values = torch.empty(split[0].shape[:2], dtype=torch.float32, device=segments.device)
         for maps, allowed in _blocks(segments, heads):
-            values[maps] = _values([states[maps] for states in split], allowed, comparison)
+            values[maps] = _values([states[maps] for states in split], allowed, loss)
         return values
 
     @staticmethod
@@ -105,7 +105,7 @@ class _Blockwise(torch.autograd.Function):
         for maps, allowed in _blocks(segments, ctx.heads):
             block = [states[maps].detach().requires_grad_(i in gradients) for i, states in enumerate(split)]
             with torch.enable_grad():
-                values = _values(block, allowed, ctx.comparison)
+                values = _values(block, allowed, ctx.loss)
             found = torch.autograd.grad(values, [block[i] for i in wants], outputs[0][maps])
             for i, gradient in zip(wants, found, strict=True):
                 gradients[i][maps] = gradient

@@ -8,16 +8,23 @@ Memory: hidden states B x S x D of the layers in use, and M x M (distances, simi
 micro-batch.
 """
 
-from typing import Annotated, ClassVar, Literal
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
 from pydantic import Field
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from kd.models.states import Shape
-from kd.terms.views import DocumentTerm, DocumentView
+from kd.terms.base import DocumentTerm
+from kd.terms.views import DocumentView
+from stillhouse.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+    from torch.utils import checkpoint
+else:
+    torch, F, checkpoint = lazy_module("torch"), lazy_module("torch.nn.functional"), lazy_module("torch.utils.checkpoint")
 
 ANGLE_BLOCK_BYTES = 8 << 20
 
@@ -29,10 +36,8 @@ class Similarity(DocumentTerm):
     Similarity-preserving distillation (Tung, Mori 2019, arXiv:1907.09682, equations 1-4). Widths are free.
     """
 
+    any_width: ClassVar[bool] = True
     kind: Literal["similarity"] = "similarity"
-
-    def check(self, student: Shape, teacher: Shape, where: str) -> None:
-        """Any widths fit."""
 
     def __call__(self, view: DocumentView) -> Tensor:
         """pairs [M, D] -> [M] fp32."""
@@ -50,10 +55,8 @@ class RelationalDistance(DocumentTerm):
     RKD-D (Park et al. 2019, arXiv:1904.05068, section 3.2.1; Huber's delta is 1). Widths are free.
     """
 
+    any_width: ClassVar[bool] = True
     kind: Literal["rkd_distance"] = "rkd_distance"
-
-    def check(self, student: Shape, teacher: Shape, where: str) -> None:
-        """Any widths fit."""
 
     def __call__(self, view: DocumentView) -> Tensor:
         """pairs [M, D] -> [M] fp32."""
@@ -72,15 +75,14 @@ class RelationalAngle(DocumentTerm):
     RKD-A (Park et al. 2019, arXiv:1904.05068, section 3.2.2; Huber's delta is 1). Widths are free. Needs three documents in a group.
     """
 
+    any_width: ClassVar[bool] = True
     partners: ClassVar[int] = 2
     kind: Literal["rkd_angle"] = "rkd_angle"
 
-    def check(self, student: Shape, teacher: Shape, where: str) -> None:
-        """Any widths fit."""
-
     def __call__(self, view: DocumentView) -> Tensor:
         """pairs [M, D] -> [M] fp32."""
-        values = torch.zeros(len(view.group), device=view.group.device)
+        # zeros that depend on the student: its weights get a gradient on every rank, also where no group has three documents
+        values = sum((student[:, :0].float().sum(-1) for student, _ in view.pairs), start=torch.zeros(1, device=view.group.device))
         for number in view.group.unique():
             members = (view.group == number).nonzero()[:, 0]
             if len(members) <= self.partners:
@@ -88,7 +90,9 @@ class RelationalAngle(DocumentTerm):
             for student, teacher in view.pairs:
                 size = max(1, ANGLE_BLOCK_BYTES // (4 * len(members) * max(student.shape[1], teacher.shape[1])))
                 blocks = [
-                    checkpoint(_angles, student[members], teacher[members], anchors, use_reentrant=False, preserve_rng_state=False)
+                    checkpoint.checkpoint(
+                        _angles, student[members], teacher[members], anchors, use_reentrant=False, preserve_rng_state=False
+                    )
                     for anchors in torch.arange(len(members), device=members.device).split(size)
                 ]
                 values = values.index_add(0, members, torch.cat(blocks))

@@ -3,19 +3,26 @@
 Memory: the hidden states kept of both models, B x S x D a layer, and a few more of that size while a pair is compared.
 """
 
-from collections.abc import Iterable
-from typing import Literal
+from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
 from kd.errors import KdError
-from kd.models.states import Part, Shape
+from kd.models.states import EncoderShape, StateKind
+from kd.terms.base import LayerMappedTerm, Projection, TokenTerm
 from kd.terms.layer_map import LayerMap, LayerPair
-from kd.terms.views import Mapped, Projection, TokenTerm, TokenView
+from kd.terms.views import TokenView
+from stillhouse.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    F = lazy_module("torch.nn.functional")
 
 
-class HiddenCosine(TokenTerm, Mapped):
+class HiddenCosine(TokenTerm, LayerMappedTerm):
     """1 - cos(student, teacher) between hidden states, 0 .. 2.
 
     DistilBERT (Sanh et al. 2019, arXiv:1910.01108, section 2): torch's CosineEmbeddingLoss with target 1, of the last layers, over tokens
@@ -30,7 +37,7 @@ class HiddenCosine(TokenTerm, Mapped):
         return _sum(1.0 - F.cosine_similarity(student.float(), teacher.float(), dim=-1) for student, teacher in view.pairs)
 
 
-class Hints(TokenTerm, Mapped):
+class Hints(TokenTerm, LayerMappedTerm):
     """1/2 ||teacher - r(student)||^2, r a learned linear regressor for each pair.
 
     FitNets (Romero et al. 2015, arXiv:1412.6550, equation 3): one hint layer, usually a middle one, in a phase before soft targets. The
@@ -40,8 +47,7 @@ class Hints(TokenTerm, Mapped):
     kind: Literal["hints"] = "hints"
     projection: Projection = "each"
 
-    def check(self, student: Shape, teacher: Shape, where: str) -> None:
-        """See StatesTerm."""
+    def check(self, student: EncoderShape, teacher: EncoderShape, where: str) -> None:
         if self.projection == "none":
             raise KdError(f"{where}.projection: expected each or shared, for a hint has a regressor, got none; or use hidden_mse")
 
@@ -50,7 +56,7 @@ class Hints(TokenTerm, Mapped):
         return _sum(0.5 * (teacher.float() - student.float()).square().sum(-1) for student, teacher in view.pairs)
 
 
-class Patient(TokenTerm, Mapped):
+class Patient(TokenTerm, LayerMappedTerm):
     """|| student / |student| - teacher / |teacher| ||^2, 0 .. 4 a pair.
 
     PKD (Sun et al. 2019, arXiv:1908.09355, equation 7): of [CLS], the first token of each document, the student's last layer left out.
@@ -66,7 +72,7 @@ class Patient(TokenTerm, Mapped):
         return _sum((_unit(student) - _unit(teacher)).square().sum(-1) for student, teacher in view.pairs)
 
 
-class HiddenMSE(TokenTerm, Mapped):
+class HiddenMSE(TokenTerm, LayerMappedTerm):
     """Mean over D of (student - teacher)^2 of hidden states.
 
     TinyBERT (Jiao et al. 2020, arXiv:1909.10351, equation 8: H^S W_h against H^T) with projection: shared; MobileBERT's feature map
@@ -89,8 +95,7 @@ class EmbeddingMSE(TokenTerm):
     kind: Literal["embedding_mse"] = "embedding_mse"
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """See StatesTerm."""
+    def state_kinds(self) -> tuple[StateKind, ...]:
         return ("embeddings",)
 
     @property

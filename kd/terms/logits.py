@@ -4,15 +4,23 @@ Memory: `chunks` times chunk_tokens x V in fp32 (kd.objective.vocabulary_head), 
 tests/benchmarks/bench_terms.py.
 """
 
-from typing import Annotated, ClassVar, Literal
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
 from pydantic import Field, model_validator
-from torch import Tensor
 
+from kd.terms.base import LogitTerm
 from kd.terms.schedules import Schedulable, bounds
-from kd.terms.views import LogitTerm, LogitView
+from kd.terms.views import LogitView
+from stillhouse.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch, F = lazy_module("torch"), lazy_module("torch.nn.functional")
 
 Divergence = Literal["forward", "reverse", "symmetric", "jensen_shannon"]
 
@@ -40,22 +48,23 @@ class SoftTargets(LogitTerm):
 
     @property
     def chunks(self) -> int:
-        """See LogitTerm."""
         if self.top_k is not None:
             return 8
         return {"forward": 7, "reverse": 7, "symmetric": 8, "jensen_shannon": 10}[self.divergence]
 
+    @property
+    def target_temperature(self) -> float:
+        return self.temperature
+
     @model_validator(mode="after")
-    def _labels_where_alpha(self) -> "SoftTargets":
+    def _labels_where_alpha(self) -> SoftTargets:
         if max(bounds(self.alpha)) > 0 and self.positions == "all":
             raise ValueError("positions: expected masked with alpha above 0, for labels stand there alone, got all; set masked, or add mlm")
         return self
 
     def __call__(self, view: LogitView) -> Tensor:
         """logits [N, V] of both, labels [N] -> [N] fp32."""
-        assert view.student.logits is not None
-        assert view.teacher.logits is not None
-        student, teacher = view.student.logits.float(), view.teacher.logits.float()
+        student, teacher = view.pair
         own = F.log_softmax(student / self.temperature, dim=-1)
         target = F.log_softmax(teacher / self.temperature, dim=-1)
         if self.top_k is not None and self.top_k < target.shape[-1]:
@@ -78,18 +87,16 @@ class MaskedLM(LogitTerm):
 
     @property
     def chunks(self) -> int:
-        """See LogitTerm."""
         return 4
 
     @property
-    def asks(self) -> frozenset[str]:
+    def required_outputs(self) -> frozenset[str]:
         """Nothing: no teacher is needed."""
         return frozenset()
 
     def __call__(self, view: LogitView) -> Tensor:
         """student logits [N, V], labels [N] -> [N] fp32."""
-        assert view.student.logits is not None
-        return F.cross_entropy(view.student.logits.float(), view.labels, reduction="none", ignore_index=-100)
+        return F.cross_entropy(view.student_logits.float(), view.labels, reduction="none", ignore_index=-100)
 
 
 class LogitMSE(LogitTerm):
@@ -102,14 +109,12 @@ class LogitMSE(LogitTerm):
 
     @property
     def chunks(self) -> int:
-        """See LogitTerm."""
         return 6
 
     def __call__(self, view: LogitView) -> Tensor:
         """logits [N, V] of both -> [N] fp32."""
-        assert view.student.logits is not None
-        assert view.teacher.logits is not None
-        return 0.5 * (view.student.logits.float() - view.teacher.logits.float()).square().sum(-1)
+        student, teacher = view.pair
+        return 0.5 * (student - teacher).square().sum(-1)
 
 
 def divergence(student: Tensor, teacher: Tensor, kind: Divergence) -> Tensor:

@@ -4,12 +4,10 @@ A document is what carries one segment number in one row (a piece of a longer te
 0 .. M-1, row by row and by segment number within a row.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Pooling = Literal["mean", "first"]
+from kd.terms.base import Pooling
 
 
 def first_tokens(segments: Tensor) -> Tensor:

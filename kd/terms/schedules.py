@@ -1,7 +1,7 @@
 """Numbers that change during training, as pure functions of the update: nothing to save, nothing to restore.
 
 1. The learning rate has its own course: `OptimizerSettings` and `learning_rate`.
-2. Any other number of a settings model (a term's weight, its temperature) may be a `Schedule` where its field says `Schedulable()`.
+2. Any other number of a settings model (a term's weight, its temperature) may be a `Ramp` or `Steps` where its field says `Schedulable()`.
    `resolved` gives the same settings with plain numbers at an update, so that a formula never meets a schedule.
 """
 
@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Shape = Literal["linear", "cosine", "constant"]
+ScheduleShape = Literal["linear", "cosine", "constant"]
 A_SCHEDULE = "a schedule"  # pydantic's name for that member of the union, which no key may have
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -27,7 +27,7 @@ class OptimizerSettings(BaseModel):
     betas: tuple[Share, Share] = (0.9, 0.98)
     epsilon: Annotated[float, Field(gt=0)] = 1e-6
     weight_decay: NotNegative = 0.0
-    schedule: Shape = "linear"
+    schedule: ScheduleShape = "linear"
     warmup: NotNegative = 0.05
     """Below 1 a share of the run, otherwise a number of updates."""
     final_share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -35,13 +35,12 @@ class OptimizerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _whole_warmup(self) -> "OptimizerSettings":
-        if self.warmup >= 1 and self.warmup != int(self.warmup):
-            raise ValueError(f"warmup: expected a share below 1 or a whole number of updates, got {self.warmup}")
+        _check_warmup(self.warmup)
         return self
 
     def warmup_updates(self, updates: int) -> int:
         """Updates before the peak learning rate is reached."""
-        return round(self.warmup * updates) if self.warmup < 1 else int(self.warmup)
+        return warmup_updates(self.warmup, updates)
 
 
 def learning_rate(settings: OptimizerSettings, update: int, updates: int) -> float:
@@ -60,12 +59,12 @@ def learning_rate(settings: OptimizerSettings, update: int, updates: int) -> flo
 class Ramp(BaseModel):
     """A straight or cosine-shaped way between two numbers; or one number. In any case after a warm-up, a straight rise from 0.
 
-    Points in time (start, end, warmup): up to 1 a share of the updates, above 1 a number of them.
+    start, end: up to 1 a share of the updates, above 1 a number of them. warmup: below 1 a share, from 1 on a number, as the optimizer's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
-    schedule: Shape
+    schedule: ScheduleShape
     from_: Annotated[float, Field(alias="from")]
     """Until `start`."""
     to: float | None = None
@@ -76,8 +75,9 @@ class Ramp(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Ramp":
-        for name in ("start", "end", "warmup"):
+        for name in ("start", "end"):
             _check_point(name, getattr(self, name))
+        _check_warmup(self.warmup)
         if self.schedule == "constant" and (self.to, self.start, self.end) != (None, 0.0, 1.0):
             raise ValueError("schedule: expected from and perhaps warmup for constant, got to, start or end; choose linear, or drop them")
         if self.schedule != "constant" and self.to is None:
@@ -100,7 +100,7 @@ class Ramp(BaseModel):
 
     def value(self, update: int, updates: int) -> float:
         """The number in update 0 .. updates - 1."""
-        warmup, (first, end) = _point(self.warmup, updates), self._way(updates)
+        warmup, (first, end) = warmup_updates(self.warmup, updates), self._way(updates)
         if update < warmup:
             return self.from_ * (update + 1) / warmup
         if self.to is None or update < first:
@@ -114,7 +114,7 @@ class Ramp(BaseModel):
 
     def _way(self, updates: int) -> tuple[int, int]:
         """First update, and the one after the last, in which it moves."""
-        return max(_point(self.start, updates), _point(self.warmup, updates)), _point(self.end, updates)
+        return max(_point(self.start, updates), warmup_updates(self.warmup, updates)), _point(self.end, updates)
 
 
 class Steps(BaseModel):
@@ -201,6 +201,16 @@ def _shape(value: Any) -> str:
 
 def _point(value: float, updates: int) -> int:
     return round(value * updates) if value <= 1 else int(value)
+
+
+def warmup_updates(warmup: float, updates: int) -> int:
+    """The updates of a warm-up, for the optimizer and the schedules alike: below 1 a share of the updates, otherwise their number."""
+    return round(warmup * updates) if warmup < 1 else int(warmup)
+
+
+def _check_warmup(warmup: float) -> None:
+    if warmup >= 1 and warmup != int(warmup):
+        raise ValueError(f"warmup: expected a share below 1 or a whole number of updates, got {warmup:g}")
 
 
 def _check_point(name: str, value: float) -> None:

@@ -28,6 +28,7 @@ from kd.terms.schedules import OptimizerSettings
 from kd.training.settings import TrainSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+DEFAULT_BUCKET = 500_000_000  # elements; DeepSpeed's own
 NO_CLIPPING = 1e30  # a clip that never bites: DeepSpeed then still computes the norm and skips a non-finite update
 
 
@@ -58,6 +59,10 @@ class StudentEngine:
         self.load_full_state(initial, {}, steps=0)
 
     def _config(self, train: TrainSettings, precision: str) -> dict[str, Any]:
+        # DeepSpeed's buckets are for billions of weights: its reduce bucket alone takes 2 GB a rank. One that holds all trainable
+        # weights is never flushed early, so the sums stay the same.
+        trainable = sum(parameter.numel() for parameter in self.module.parameters() if parameter.requires_grad)
+        weights = sum(parameter.numel() for parameter in self.module.parameters())
         return {
             "train_micro_batch_size_per_gpu": train.micro_batch,
             "gradient_accumulation_steps": self.micro_batches,
@@ -71,6 +76,11 @@ class StudentEngine:
                 "stage": effective_stage(train.zero_stage, precision),
                 "overlap_comm": False,
                 "contiguous_gradients": True,
+                "reduce_bucket_size": min(DEFAULT_BUCKET, trainable),
+                "allgather_bucket_size": min(DEFAULT_BUCKET, trainable + trainable % 2),  # DeepSpeed refuses an odd number
+                "stage3_prefetch_bucket_size": min(DEFAULT_BUCKET // 10, weights),
+                "stage3_max_live_parameters": min(2 * DEFAULT_BUCKET, weights),
+                "stage3_max_reuse_distance": min(2 * DEFAULT_BUCKET, weights),
                 "stage3_param_persistence_threshold": 0,
             },
             "steps_per_print": None,

@@ -5,17 +5,21 @@
 3. `phase_at` says which one an update belongs to: a pure function, so that a checkpoint needs to say nothing about phases.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from kd.errors import KdError
-from kd.models.encoder import Encoder
 from kd.terms import Term
-from kd.terms.schedules import OptimizerSettings, Shape, Share, bounds, learning_rate, resolved, schedules
+from kd.terms.schedules import OptimizerSettings, ScheduleShape, Share, bounds, learning_rate, resolved, schedules
+
+if TYPE_CHECKING:
+    from kd.models.encoder import Encoder
 
 PART = re.compile(r"all|embeddings|head|projections|layers( \d+(\.\.\d+)?)?")
 
@@ -26,7 +30,7 @@ def _part(value: str) -> str:
     return value
 
 
-Part = Annotated[str, AfterValidator(_part)]
+TrainablePart = Annotated[str, AfterValidator(_part)]
 
 
 class OptimizerOverrides(BaseModel):
@@ -38,7 +42,7 @@ class OptimizerOverrides(BaseModel):
     betas: tuple[Share, Share] | None = None
     epsilon: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
-    schedule: Shape | None = None
+    schedule: ScheduleShape | None = None
     warmup: Annotated[float, Field(ge=0)] | None = None
     final_share: Annotated[float, Field(ge=0, le=1)] | None = None
 
@@ -56,14 +60,14 @@ class PhaseSettings(BaseModel):
     """null: the run's."""
     optimizer: OptimizerOverrides | None = None
     """null: the run's, whose learning rate goes on as if there were no phases; else the phase has a course of its own, warm-up included."""
-    trains: Annotated[list[Part], Field(min_length=1)] = ["all"]
-    freezes: list[Part] = []
+    trains: Annotated[list[TrainablePart], Field(min_length=1)] = ["all"]
+    freezes: list[TrainablePart] = []
     """What does not train after all."""
     optimizer_state: Literal["fresh", "continue"] = "fresh"
     """At the phase's begin: AdamW's moments and step count from zero, or kept for what trained before and still does."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> "PhaseSettings":
+    def _one_length(self) -> PhaseSettings:
         if self.updates is not None and self.share is not None:
             raise ValueError("share: expected either updates or share, got both; keep one")
         return self
@@ -127,7 +131,7 @@ def phases_of(settings: Sequence[PhaseSettings], terms: Sequence[Term], optimize
     """
     if not settings:
         whole = Phase("", 0, updates, updates, tuple(terms), optimizer)
-        _check(whole)
+        _check(whole, "optimizer")
         return (whole,)
     names = [phase.name for phase in settings]
     if len(set(names)) < len(names):
@@ -150,7 +154,7 @@ def phases_of(settings: Sequence[PhaseSettings], terms: Sequence[Term], optimize
                 place="objective" if phase.objective is None else f"phases.{number}.objective",
             )
         )
-        _check(made[-1])
+        _check(made[-1], f"phases.{number}.optimizer" if made[-1].own_course else "optimizer")
     return tuple(made)
 
 
@@ -196,8 +200,12 @@ def _borders(settings: Sequence[PhaseSettings], updates: int) -> list[tuple[int,
     return borders
 
 
-def _check(phase: Phase) -> None:
-    """KdError, before anything runs, for what an update of the phase could not do."""
+def _check(phase: Phase, optimizer: str) -> None:
+    """Raise KdError, before anything runs, for an update that the phase could not make. optimizer: the key of its optimizer."""
+    length = phase.updates if phase.own_course else phase.run_updates
+    warmup = phase.optimizer.warmup_updates(length)
+    if warmup > length:
+        raise KdError(f"{optimizer}.warmup: expected at most {length:,} updates, the length of its course, got {warmup:,}; shorten it")
     where = f" in phase {phase.name}" if phase.name else ""
     turns = {0}
     for number, term in enumerate(phase.terms):

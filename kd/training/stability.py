@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, Literal
 
 from kd.training.settings import TrainSettings
-from kd.training.trainer import UpdateReport
+from kd.training.update_report import UpdateReport
 
 HISTORY = 64  # losses that a new one is compared with
 ENOUGH = 8  # of them, before any is called a spike

@@ -11,80 +11,33 @@ An update, on every rank:
 import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
 from kd.batch import Batch
 from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Checkpoint, Progress, State
+from kd.checkpoint.checkpoint import STUDENT, FullState, State, load_state
+from kd.checkpoint.on_disk import Checkpoint, Progress
 from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING, Whereabouts
 from kd.errors import KdError
-from kd.models.capture import capture
 from kd.models.encoder import Encoder
-from kd.models.outputs import Decoder
-from kd.models.states import Shape
-from kd.objective.objective import Ensemble, ModelOutputs, Objective
-from kd.objective.projections import make_projections
-from kd.teacher.teachers import Teachers, check_offers, settled
+from kd.models.states import EncoderShape
+from kd.objective.objective import Objective
+from kd.objective.selection import Selection
+from kd.teacher.teachers import Teachers, check_provides, fit_objective
+from kd.terms.layer_map import LayerSources
+from kd.training.distillation_module import DistillationModule
 from kd.training.engine import StudentEngine
 from kd.training.phases import Phase, check_layers, phase_at
 from kd.training.settings import TrainSettings
+from kd.training.update_report import UpdateReport, reported
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
-
-STUDENT = "student."  # how the student's own parameters begin in a checkpoint; the others are projections
-
-
-@dataclass(frozen=True)
-class UpdateReport:
-    """What one update did. update counts finished updates (1 after the first); losses are means per token over all ranks."""
-
-    update: int
-    loss: float
-    terms: dict[str, float]
-    gradient_norm: float
-    learning_rate: float
-    applied: bool
-    tokens: int
-    predicted: int
-    phase: str = ""
-    """Its phase; empty where the run has none."""
-    scheduled: dict[str, float] = field(default_factory=dict)
-    """What the terms' schedules gave: {"weight/mlm": 0.5}."""
-    cause: str = ""
-    """Why an update was not applied."""
-
-
-class Lesson(nn.Module):
-    """The student, projections and objective as one module: what DeepSpeed wraps. forward gives (loss share [], sums [K]).
-
-    The objective is first that of a phase, then that of one update after the other.
-    """
-
-    def __init__(self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1) -> None:
-        super().__init__()
-        self.student = student
-        self.projections = make_projections(objective, seed)
-        self.objective = objective
-        self.vocabulary = vocabulary
-
-    def forward(self, batch: Batch, teacher: Ensemble | None, divisors: Tensor) -> tuple[Tensor, Tensor]:
-        """One micro-batch. divisors [K]: the update's global token count of each term."""
-        last, states = capture(self.student, batch, self.objective.student_states)
-        transformed = self.student.transform(last[self.objective.selected(batch)])
-        decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
-        return self.objective(ModelOutputs(last, transformed, decoder, states), teacher, batch, divisors, dict(self.projections))
-
-
-def reported(names: Sequence[str], means: Sequence[float], divisors: Sequence[float]) -> dict[str, float]:
-    """Each term's mean, by its name; without those that found nothing to look at, whose 0 would read as perfection."""
-    return {name: mean for name, mean, divisor in zip(names, means, divisors, strict=True) if divisor > 0}
 
 
 class Trainer:
@@ -100,11 +53,13 @@ class Trainer:
         train: TrainSettings,
         precision: str,
         here: Whereabouts | None = None,
+        sources: LayerSources | None = None,
     ) -> None:
+        """sources: the layers that the layer maps `copied` and `cka` stand for."""
         self.device = process_group.device()
         self.teachers = teachers
         self.phases = phases
-        self.objectives = [self._objective(phase, Shape.of(student), train.chunk(self.device.type)) for phase in phases]
+        self.objectives = [self._objective(phase, student.shape, train.chunk(self.device.type), sources) for phase in phases]
         check_layers(phases, student)
         self.vocabulary = vocabulary
         self.settings = train
@@ -126,20 +81,21 @@ class Trainer:
         if phase is not self.phase:
             self._cross(phase)
         within = (self.done - phase.first, phase.updates)
-        objective = self.lesson.objective = self.objective.at(*within)
+        objective = self.module.objective = self.objective.at(*within)
         rate = phase.learning_rate(self.done)
         self.engine.set_learning_rate(rate)
         batches = [batch.to(self.device) for batch in batches]
+        selections = [objective.select(batch) for batch in batches]
         seen = torch.stack([torch.stack([batch.real.sum(), batch.predicted.sum()]) for batch in batches]).sum(0).double()
-        counts = torch.stack([objective.counts(batch) for batch in batches]).sum(0)
+        counts = torch.stack([objective.counts(selection) for selection in selections]).sum(0)
         totals = process_group.sum_over_ranks(torch.cat([counts, seen]))
         divisors = totals[: len(counts)]
         sums = torch.zeros_like(divisors)
-        for batch in batches:
+        for selection in selections:
             self.here.enter("teacher")
-            self._seed_dropout(batch)
-            with self.teachers.teach(self.done, batch, objective, self.vocabulary) as taught:
-                sums += self.engine.micro_step(batch, taught, divisors)
+            self._seed_dropout(selection.batch)
+            with self.teachers.teach(self.done, selection, objective, self.vocabulary) as teacher_outputs:
+                sums += self.engine.micro_step(selection, teacher_outputs, divisors)
         norm, applied = self.engine.finish_update()
         means = (process_group.sum_over_ranks(sums) / divisors.clamp(min=1)).tolist()
         tokens, predicted = (int(n) for n in totals[len(counts) :].tolist())
@@ -150,7 +106,7 @@ class Trainer:
         loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
         terms = reported(objective.names, means, divisors.tolist())
         scheduled = self.objective.scheduled(*within)
-        cause = "" if applied else self._cause(batches, objective, terms)
+        cause = "" if applied else self._cause(selections, objective, terms)
         return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause)
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
@@ -186,9 +142,12 @@ class Trainer:
         yield from self.engine.full_state()
         self.here.enter(WRITING)
 
-    def load(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint. Collective. The student must have been given its weights before this trainer was made."""
-        weights, moments = saved.load()
+    def load(self, saved: Checkpoint, state: FullState | None = None) -> None:
+        """Continue from a checkpoint. Collective. The student must have had its weights before this trainer was made.
+
+        state: that of the checkpoint, if it was read before.
+        """
+        weights, moments = state or load_state(saved)
         self.done, self.skipped, self.tokens = saved.progress.done, saved.progress.skipped, saved.progress.tokens
         self.steps = saved.progress.facts.get(STEPS, self.done - self.skipped)
         phase = phase_at(self.phases, self.done)
@@ -198,13 +157,14 @@ class Trainer:
             self._rebuild(phase, weights)
         self._take(weights, moments, crossing=phase_at(self.phases, max(0, self.done - 1)) is not phase)
 
-    def _objective(self, phase: Phase, student: Shape, chunk_tokens: int) -> Objective:
-        """A phase's objective for this student and these teachers. KdError where it cannot be."""
-        objective = settled(Objective(phase.terms, chunk_tokens, places=phase.place), student, self.teachers.shapes, self.teachers.combine)
+    def _objective(self, phase: Phase, student: EncoderShape, chunk_tokens: int, sources: LayerSources | None) -> Objective:
+        """A phase's objective for this student and these teachers. Raises KdError if they do not fit."""
+        whole = Objective(phase.terms, chunk_tokens, phase.place)
+        objective = fit_objective(whole, student, self.teachers.shapes, self.teachers.combine, sources)
         if objective.needs and not self.teachers.members:
             raise KdError(f"objective: expected a teacher that offers {', '.join(sorted(objective.needs))}, got none; name one")
         for number, teacher in enumerate(self.teachers.members):
-            check_offers(objective, number, teacher.offers, teacher.positions)
+            check_provides(objective, number, teacher.provides, teacher.positions)
         return objective
 
     def _begin(self, phase: Phase, student: Encoder, before: Mapping[str, Tensor]) -> None:
@@ -214,16 +174,16 @@ class Trainer:
         self.phase = phase
         self.objective = self.objectives[self.phases.index(phase)]
         self.student = student.train()
-        self.lesson = Lesson(student, self.objective, self.vocabulary, self.settings.seed)
+        self.module = DistillationModule(student, self.objective, self.vocabulary, self.settings.seed)
         with torch.no_grad():
-            for name, parameter in self.lesson.named_parameters():
+            for name, parameter in self.module.named_parameters():
                 own = name.removeprefix(STUDENT)
                 parameter.requires_grad_((own in self.may_train or own == name) and phase.trainable(student, own))
                 if own == name and name in before and before[name].shape == parameter.shape:
                     parameter.copy_(before[name])
-        if not any(parameter.requires_grad for parameter in self.lesson.parameters()):
+        if not any(parameter.requires_grad for parameter in self.module.parameters()):
             raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
-        self.engine = StudentEngine(self.lesson, self.settings, phase.optimizer, self.precision, self.here)
+        self.engine = StudentEngine(self.module, self.settings, phase.optimizer, self.precision, self.here)
 
     def _cross(self, phase: Phase) -> None:
         """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""
@@ -242,7 +202,7 @@ class Trainer:
             for name, parameter in student.named_parameters():
                 parameter.copy_(weights[f"{STUDENT}{name}"])
         self.engine.close()
-        del self.engine, self.lesson, self.student
+        del self.engine, self.module, self.student
         gc.collect()  # an engine and its module hold each other: free them before the next ones are made
         self._begin(phase, student, weights)
 
@@ -260,19 +220,20 @@ class Trainer:
     def roll_back(self, saved: Checkpoint) -> None:
         """Take a checkpoint's weights, moments and count of steps again; the updates since then count as skipped ones. Collective."""
         done, tokens = self.done, self.tokens
-        self.engine.set_weights(saved.load()[0])
-        self.load(saved)
+        state = load_state(saved)
+        self.engine.set_weights(state.weights)
+        self.load(saved, state)
         self.done, self.tokens = done, tokens
         self.skipped = saved.progress.skipped + done - saved.progress.done
 
-    def _cause(self, batches: Sequence[Batch], objective: Objective, terms: dict[str, float]) -> str:
+    def _cause(self, selections: Sequence[Selection], objective: Objective, terms: dict[str, float]) -> str:
         """Why the update before `done` was not finite: a teacher, a term, or the gradient alone. Collective; asks the teachers again."""
         broken = torch.zeros(2 * max(1, len(self.teachers.members)), dtype=torch.float64, device=self.device)
-        for batch in batches:
-            with self.teachers.teach(self.done - 1, batch, objective, self.vocabulary) as taught:
-                for number, given in (taught.outputs if taught is not None else {}).items():
-                    head = (None, None) if given.decoder is None else (given.decoder.weight, given.decoder.bias)
-                    broken[2 * number] += _broken(given.last_hidden, given.transformed, *given.states.values())
+        for selection in selections:
+            with self.teachers.teach(self.done - 1, selection, objective, self.vocabulary) as teacher_outputs:
+                for number, outputs in teacher_outputs.outputs.items():
+                    head = (None, None) if outputs.decoder is None else (outputs.decoder.weight, outputs.decoder.bias)
+                    broken[2 * number] += _broken(outputs.last_hidden, outputs.transformed, *outputs.states.values())
                     broken[2 * number + 1] += _broken(*head)
         found = [index for index, count in enumerate(process_group.sum_over_ranks(broken).tolist()) if count]
         if found:

@@ -32,7 +32,7 @@ CHAIN_EXAMPLE = """example:
 CACHE_EXAMPLE = """example:
   stillhouse cache --config laptop data.shards=shards/mine teacher.mode=cached teacher.cache=caches/mine
   stillhouse train --config laptop data.shards=shards/mine teacher.mode=cached teacher.cache=caches/mine
-  torchrun --nproc-per-node 8 -m launcher.cli cache --mode zero3 --config configs/large.yaml
+  torchrun --nproc-per-node 8 -m launcher.cli cache --mode zero3 --config configs/distilbert.yaml
 """
 LAYERS_EXAMPLE = """example:
   stillhouse layers --config configs/demo.yaml student.layers=last
@@ -268,6 +268,8 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     making.add_argument("--out", required=True, metavar="FOLDER", help="where the shards go")
     making.add_argument("--tokenizer", required=True, metavar="MODEL", help="a model folder or hub name with a fast tokenizer")
     making.add_argument("--kind", default="auto", help="auto (by ending), text, jsonl, parquet, csv or dataset")
+    making.add_argument("--separator", default=None, metavar="CHARACTER", help="between the fields of csv (a tab for .tsv, else a comma)")
+    making.add_argument("--quoting", default="auto", help="of quotes in csv: double, backslash, or none (none for .tsv, else double)")
     making.add_argument("--column", default="text", help="which column or key holds the text (default: text)")
     making.add_argument("--per", default="line", choices=("file", "line", "paragraph"), help="what is a document in plain text")
     making.add_argument("--name", default=None, help="a dataset's configuration name")

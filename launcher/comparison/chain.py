@@ -17,16 +17,16 @@ from rich.console import Console
 from data_shards.storage.manifest import Manifest
 from launcher.comparison.jobs import Job, last_words, run_jobs, updates_in
 from launcher.comparison.settings import Words, folder_name, refuse_decided, resolved
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig, Text
+from launcher.config.load import load_settings
+from launcher.config.run_config import RunConfig, Text
 from launcher.errors import LaunchError
 from launcher.evaluation import evaluate
-from launcher.planning.phases import plan_phases, settled_objectives
-from launcher.planning.plan import meta_model, meta_student
+from launcher.planning.checks import check_fits
+from launcher.planning.phases import objectives_of, plan_phases
+from launcher.planning.shape_models import meta_model, meta_student
 from launcher.process.signals import Exit
 from launcher.reporting.console import Listened
 from launcher.run_folder.folder import owned
-from launcher.training.build import check_fits
 from stillhouse.errors import StillhouseError
 from stillhouse.files import write_atomically
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise LaunchError(f"stillhouse chain: expected one chain file, got {len(files)}; name one, as configs/chains/assistants.yaml")
     (file,) = files
     words = [word for word in arguments.words if word != file]
-    chain = configuration.load_as(Chain, file, "chains")
+    chain = load_settings(Chain, file, "chains")
     root = Path(arguments.folder) / Path(file).stem
     links = plan(chain, file, root, words)
     check(links, file)
@@ -111,7 +111,7 @@ def check(links: list[Link], where: str) -> None:
     for link in links:
         try:
             student = meta_student(link.config.student, teacher)
-            objectives = settled_objectives(link.config, link.job.updates, student, [teacher])
+            objectives = objectives_of(link.config, link.job.updates, student, [teacher])
             plan_phases(link.config.phases_of(link.job.updates), objectives, student, tokens_per_update=0)
             teacher = student
         except StillhouseError as error:

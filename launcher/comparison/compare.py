@@ -27,7 +27,7 @@ from launcher.comparison import plots, results, settings, timing
 from launcher.comparison.jobs import Job, last_words, run_jobs
 from launcher.comparison.results import Results
 from launcher.comparison.settings import Comparison, PlannedRun
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.evaluation.scoring import Scorer, learning_seconds
 from launcher.planning.plan import make_plan

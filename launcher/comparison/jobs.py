@@ -6,10 +6,6 @@
 """
 
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -23,20 +19,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
-from launcher.config.load import RunConfig
+from launcher.config.derived import updates_of
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit, StopFlag
+from launcher.process.start_ranks import Processes, child_environment
 from launcher.reporting.console import duration
 from launcher.run_folder.lock import owner_of
 from launcher.run_folder.metrics_file import last_train_line
-from launcher.training.build import updates_of
 from stillhouse.files import ROOT
 
 SCRIPT = ROOT / "launcher" / "run.py"
 OUTPUT = "output.txt"
 POLL_SECONDS = 0.5
 ASKING_SECONDS = 0.1  # for who owns a folder, before the loop goes on without an answer
-PATIENCE_SECONDS = 60.0  # with the ranks that a failed one leaves waiting
 
 
 @dataclass(frozen=True)
@@ -59,41 +55,6 @@ class Job:
         """How far the run's last report line says it is."""
         line = last_train_line(self.folder)
         return self.updates if self.done else 0 if line is None else int(line["update"])
-
-
-class Processes:
-    """The ranks of one command, started as torchrun or srun would start them."""
-
-    def __init__(self, command: Sequence[str], ranks: int, output: Path | None, environment: dict[str, str]) -> None:
-        port = str(free_port()) if ranks > 1 else ""
-        self._ranks: list[subprocess.Popen[bytes]] = []
-        self._failed_at: float | None = None
-        with open(output if output is not None else os.devnull, "ab") as file:
-            for rank in range(ranks):
-                place = {
-                    "RANK": str(rank),
-                    "LOCAL_RANK": str(rank),
-                    "WORLD_SIZE": str(ranks),
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": port,
-                }
-                own = environment | (place if ranks > 1 else {})
-                self._ranks.append(subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, env=own))
-
-    def poll(self) -> int | None:
-        """The exit code once all ranks have ended, None before. A rank that failed takes the others, which wait for it, along."""
-        codes = [rank.poll() for rank in self._ranks]
-        if any(codes) and None in codes:
-            self._failed_at = self._failed_at or time.monotonic()
-            if time.monotonic() - self._failed_at > PATIENCE_SECONDS:
-                self.stop(signal.SIGKILL)
-        return None if None in codes else next((code for code in codes if code), 0)
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Pass a signal on to the ranks that still live."""
-        for rank in self._ranks:
-            if rank.poll() is None:
-                rank.send_signal(number)
 
 
 def run_jobs(jobs: Sequence[Job], ranks: int, side_by_side: int, console: Console, finished: Callable[[Job, int], None]) -> int:
@@ -157,30 +118,20 @@ def check_devices(ranks: int, side_by_side: int) -> None:
         raise LaunchError(f"--ranks x --jobs: expected at most {here}, the GPUs here, got {ranks} x {side_by_side}; lower either")
 
 
-def environment(ranks: int, side_by_side: int = 1, slot: int = 0) -> dict[str, str]:
-    """For the ranks of one of several runs: nothing of a launcher above, this project on the path, a share of the processors (unless
-    OMP_NUM_THREADS is set) or GPUs."""
-    launchers = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    inherited = {name: value for name, value in os.environ.items() if name not in launchers}
+def job_environment(ranks: int, side_by_side: int = 1, slot: int = 0) -> dict[str, str]:
+    """The environment of one of several runs: its share of the processors (unless OMP_NUM_THREADS is set) or of the GPUs."""
+    inherited = child_environment()
     inherited.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (ranks * side_by_side))))
-    inherited["PYTHONPATH"] = os.pathsep.join([str(ROOT), inherited.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     if process_group.device().type == "cuda" and side_by_side > 1:
         visible = inherited.get("CUDA_VISIBLE_DEVICES") or ",".join(str(gpu) for gpu in range(torch.cuda.device_count()))
         inherited["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[slot * ranks : (slot + 1) * ranks])
     return inherited
 
 
-def free_port() -> int:
-    """A port nobody listens on: two that start at the same time do not collide."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _start(job: Job, ranks: int, side_by_side: int, slot: int) -> Processes:
     job.folder.mkdir(parents=True, exist_ok=True)
     command = [str(SCRIPT), "--config", job.config, *job.words]
-    return Processes(command, ranks, job.folder / OUTPUT, environment(ranks, side_by_side, slot))
+    return Processes(command, ranks, job.folder / OUTPUT, job_environment(ranks, side_by_side, slot))
 
 
 @contextmanager

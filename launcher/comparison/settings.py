@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from launcher.comparison.jobs import Job, updates_in
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig, Text
+from launcher.config.load import differences, dump_config, load_config, load_settings, parse_config, public_values
+from launcher.config.run_config import RunConfig, Text
 from launcher.errors import LaunchError
 from launcher.run_folder.folder import FREE_TO_CHANGE
 from stillhouse.files import write_atomically
@@ -86,7 +86,7 @@ def load(path: str, budget: Budget, amount: float | None) -> Comparison:
 
     Raises LaunchError, one line a mistake, and where there is no number for this budget.
     """
-    found = configuration.load_as(Comparison, path, PACKAGED)
+    found = load_settings(Comparison, path, PACKAGED)
     key, other = ("tokens", "time") if budget == "tokens" else ("seconds", "tokens")
     if amount is not None:
         found = found.model_copy(update={key: int(amount) if budget == "tokens" else amount})
@@ -128,7 +128,7 @@ def plan(
             said = f"{where}: variants.{name}"
             refuse_decided(said, own, DECIDED)
             config = resolved(said, comparison.base, [*comparison.settings, *words, *own, *fixed])
-            key = json.dumps(configuration.public(config) | {"run": None, "report": None}, sort_keys=True)
+            key = json.dumps(public_values(config) | {"run": None, "report": None}, sort_keys=True)
             if seen.setdefault(key, name) != name:
                 raise LaunchError(f"{where}: variants: expected different runs, got the same one for {seen[key]} and {name}; drop one")
             all_words = (*comparison.settings, *words, *own, *fixed)
@@ -155,13 +155,13 @@ def check_folder(root: Path, base: RunConfig, runs: list[PlannedRun]) -> None:
 
 def settle(root: Path, base: RunConfig) -> None:
     """Make the folder this comparison's: what all its runs share is kept there."""
-    write_atomically(root / BASE, configuration.dump(base))
+    write_atomically(root / BASE, dump_config(base))
 
 
 def _changes(path: Path, now: RunConfig, ignoring: tuple[str, ...] = ()) -> str:
     """The first few settings that differ from a configuration that was written before; empty where none does."""
-    before = configuration.parse(path.read_text(encoding="utf-8"), str(path))
-    lines = configuration.differences(before, now, ignoring=(*FREE_TO_CHANGE, *ignoring))
+    before = parse_config(path.read_text(encoding="utf-8"), str(path))
+    lines = differences(before, now, ignoring=(*FREE_TO_CHANGE, *ignoring))
     return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
 
 
@@ -181,7 +181,7 @@ def refuse_decided(where: str, words: list[str], decided: tuple[str, ...]) -> No
 def resolved(where: str, base: str, words: list[str]) -> RunConfig:
     """A base with key=value words. Raises LaunchError in one line that begins with `where`."""
     try:
-        return configuration.load(base, words)
+        return load_config(base, words)
     except LaunchError as error:
         first = str(error).splitlines()[0].removeprefix("command line: ")
         raise LaunchError(f"{where}: {first}") from None

@@ -20,13 +20,15 @@ from statistics import quantiles
 from rich.console import Console
 
 from kd.distributed import process_group
-from launcher.comparison.jobs import Processes, environment
+from launcher.comparison.jobs import job_environment
 from launcher.comparison.settings import PlannedRun
-from launcher.config import load as configuration
+from launcher.config.load import load_config
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit
-from launcher.training import build as wiring
+from launcher.process.start_ranks import Processes
 from launcher.training.batches import Feed
+from launcher.training.build import build
 from stillhouse.files import write_atomically
 
 PACE = "pace.json"
@@ -62,7 +64,7 @@ def measure(root: Path, runs: list[PlannedRun], reference: str, ranks: int, seco
     asked = root / ".measuring.json"
     write_atomically(asked, json.dumps({run.variant: [run.job.config, *run.job.words] for run in wanted}))
     output = root / "pace.txt"
-    processes = Processes([*COMMAND, str(asked)], ranks, output, environment(ranks))
+    processes = Processes([*COMMAND, str(asked)], ranks, output, job_environment(ranks))
     try:
         while (code := processes.poll()) is None:
             time.sleep(0.2)
@@ -91,7 +93,7 @@ def main(path: Path) -> int:
     try:
         for number in range(ROUNDS):
             for name, (base, *words) in variants.items():
-                times[name] += _updates(configuration.load(base, words))
+                times[name] += _updates(load_config(base, words))
                 print(f"round {number + 1}: {name}: {', '.join(f'{t:.3f}' for t in times[name][-UPDATES:])} s", flush=True)
         if process_group.rank() == 0:
             write_atomically(path, json.dumps({name: lower_quartile(taken) for name, taken in times.items()}))
@@ -101,9 +103,9 @@ def main(path: Path) -> int:
     return int(Exit.DONE)
 
 
-def _updates(config: configuration.RunConfig) -> list[float]:
+def _updates(config: RunConfig) -> list[float]:
     """Seconds of each timed update of a run that is thrown away."""
-    parts = wiring.build(config, None)
+    parts = build(config, None)
     feed = Feed(parts.stream, config.train, rank=process_group.rank(), world=process_group.world_size(), update=0, windows=0)
     times = []
     for number in range(WARM_UPDATES + UPDATES):

@@ -3,154 +3,75 @@
 1. `load` reads the file (safely, bounded, duplicate keys are errors), applies key=value overrides and validates, types included.
 2. What pydantic finds becomes one line a mistake (launcher/config/validation_errors.py).
 3. What only the whole can know is checked by the model (launcher/config/run_config.py); nothing is changed after loading.
-4. `dump` and `public` give it back, without the credentials that a URL may hold: for every eye and every file.
+4. `dump_config` and `public_values` return it without the credentials that a URL may hold.
 """
 
 import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from launcher.config import validation_errors
-from launcher.config.run_config import RunConfig as RunConfig
-from launcher.config.run_config import Text as Text
+from launcher.config.run_config import RunConfig
+from launcher.config.yaml_file import PACKAGED, dump_yaml, parse_yaml, read_yaml, yaml_value
 from launcher.errors import LaunchError
 from launcher.redaction import redacted
-from stillhouse.files import ROOT
 
-PACKAGED = ROOT / "configs"
-MAX_BYTES = 1 << 20  # of a file
 MAX_VALUES, MAX_DEPTH = 10_000, 20  # of what it says, aliases unfolded
-SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 NUMBER = re.compile(r"\.\d+(?=\.|$)")
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
-def load(path: str, overrides: list[str] | None = None, scale: str | None = None) -> RunConfig:
+def load_config(path: str, overrides: list[str] | None = None, scale: str | None = None) -> RunConfig:
     """The run that a YAML file and key=value overrides describe. `path` may be the bare name of a packaged configuration (demo).
 
     scale: the name of a file in configs/scales, laid over the file, and below what the file itself has under `scales` for it.
     Raises LaunchError, one line a mistake.
     """
-    where, text = _read(path)
-    values = _scaled(_parse(where, text), scale, where)
+    where, text = read_yaml(path)
+    values = _scaled(parse_yaml(where, text), scale, where)
     given = [_apply(values, override) for override in overrides or []]
     return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where, RunConfig)
 
 
-def parse(text: str, where: str) -> RunConfig:
+def parse_config(text: str, where: str) -> RunConfig:
     """The configuration that `dump` wrote."""
-    return of_values(_parse(where, text), where)
+    return config_of(parse_yaml(where, text), where)
 
 
-def of_values(values: Any, where: str) -> RunConfig:
-    """The configuration that `public` gave."""
+def config_of(values: Any, where: str) -> RunConfig:
+    """The configuration that `public_values` returned."""
     return _validated(values, lambda place: where, RunConfig)
 
 
-def public(config: RunConfig) -> dict[str, Any]:
+def public_values(config: RunConfig) -> dict[str, Any]:
     """Every setting, defaults included, as plain values; credentials inside URLs are ***."""
     return dict(redacted(config.model_dump(mode="json")))
 
 
-def dump(config: RunConfig) -> str:
-    """`public` as YAML, in the order of the models."""
-    return yaml.dump(public(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=140)
+def dump_config(config: RunConfig) -> str:
+    """`public_values` as YAML, in the order of the models."""
+    return dump_yaml(public_values(config))
 
 
 def differences(before: RunConfig, after: RunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
     """One line a setting that differs: `train.clip: 5.0 -> 1.0`. `ignoring`: dotted prefixes left out, places in lists not counted."""
-    old, new = flat(public(before)), flat(public(after))
+    old, new = flat_values(public_values(before)), flat_values(public_values(after))
     keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     kept = [key for key in keys if not any(f"{NUMBER.sub('', key)}.".startswith(f"{prefix}.") for prefix in ignoring)]
     return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in kept]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader without its silence about a key that stands twice, and with off a word and 3e-4 a number, as in YAML 1.2."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 (the class's own copy, as PyYAML wants it)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key that is not a word", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML's safe dumper, which also quotes the text that _Loader would take for a number (a run named 1e5)."""
-
-
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
-
-
-def load_as(model: type[Settings], path: str, folder: str) -> Settings:
+def load_settings(model: type[Settings], path: str, folder: str) -> Settings:
     """Settings of another kind, as strictly: a YAML file, or the bare name of a packaged one in configs/`folder`.
 
     Raises LaunchError, one line a mistake.
     """
-    where, text = _read(path, folder)
-    return _validated(_parse(where, text), lambda place: where, model)
-
-
-def _read(path: str, folder: str = ".") -> tuple[str, str]:
-    """(what to call it, its text)."""
-    packaged = PACKAGED / folder / f"{path}.yaml"
-    names = sorted(file.stem for file in (PACKAGED / folder).glob("*.yaml"))
-    inside = path in names and not Path(path).is_file()
-    try:
-        with open(packaged if inside else path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise LaunchError(f"{path}: expected a configuration of at most {MAX_BYTES:,} bytes, got more; check the path")
-        return (f"configs/{Path(folder) / path}.yaml" if inside else path), data.decode("utf-8")
-    except FileNotFoundError:
-        known = ", ".join(names)
-        raise LaunchError(f"{path or '--config'}: expected a configuration file, got none there; check the path, or use {known}") from None
-    except UnicodeDecodeError as error:
-        raise LaunchError(f"{path}: expected UTF-8, got byte {data[error.start]:#04x} at offset {error.start}; convert it") from None
-    except (OSError, ValueError) as error:
-        raise LaunchError(f"{path}: expected a readable YAML file, got {getattr(error, 'strerror', None) or error}; check it") from None
-
-
-def _yaml(text: str) -> Any:
-    """The value of a YAML text. Raises ValueError, in one line, for anything else."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ValueError(f"{line}{problem}".splitlines()[0]) from None
-    except RecursionError:
-        raise ValueError("brackets nested too deeply") from None
-
-
-def _parse(where: str, text: str) -> dict[str, Any]:
-    try:
-        values = _yaml(text)
-    except ValueError as error:
-        raise LaunchError(f"{where}: expected YAML, got {error}; correct it") from None
-    if not isinstance(values, dict):
-        raise LaunchError(f"{where}: expected keys and values, got {'nothing' if values is None else type(values).__name__}; see configs/")
-    return values
+    where, text = read_yaml(path, folder)
+    return _validated(parse_yaml(where, text), lambda place: where, model)
 
 
 def _scaled(values: dict[str, Any], scale: str | None, where: str) -> dict[str, Any]:
@@ -164,7 +85,7 @@ def _scaled(values: dict[str, Any], scale: str | None, where: str) -> dict[str, 
     if scale not in known:
         raise LaunchError(f"--scale: expected {' or '.join(known)}, got {scale}; correct it")
     path = PACKAGED / "scales" / f"{scale}.yaml"
-    return _over(_over(values, _parse(f"configs/scales/{path.name}", path.read_text(encoding="utf-8"))), own.get(scale, {}))
+    return _over(_over(values, parse_yaml(f"configs/scales/{path.name}", path.read_text(encoding="utf-8"))), own.get(scale, {}))
 
 
 def _over(below: Any, above: Any) -> Any:
@@ -181,7 +102,7 @@ def _apply(values: dict[str, Any], override: str) -> str:
     if not equals or "" in (*parents, last):
         raise LaunchError(f"{override}: expected key=value, got {'no value' if not equals else 'no key'}; write it as train.updates=100")
     try:
-        value = _yaml(text)
+        value = yaml_value(text)
     except ValueError as error:
         raise LaunchError(f"{override}: expected a YAML value, got {str(error).removeprefix('line 1: ')}; quote it") from None
     at: Any = values
@@ -242,7 +163,7 @@ def _shown(flat: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat_values(values: Any, prefix: str = "") -> dict[str, Any]:
     """Settings by their dotted names; a list of settings by number."""
     if isinstance(values, dict):
         pairs = list(values.items())
@@ -250,4 +171,4 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
         pairs = [(str(i), v) for i, v in enumerate(values)]
     else:
         return {prefix: values}
-    return {k: v for key, value in pairs for k, v in flat(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {k: v for key, value in pairs for k, v in flat_values(value, f"{prefix}.{key}" if prefix else str(key)).items()}

@@ -4,22 +4,20 @@ What only the whole can know (a term that asks of a teacher there is not, phases
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from data_shards.stream.stream import StreamSettings
+from data_shards.stream.settings import StreamSettings
 from kd.errors import KdError
-from kd.student.student import StudentSettings
-from kd.teacher.teacher import TeacherSettings
-from kd.teacher.teachers import MemberSettings, TeachersSettings, check_assignment
+from kd.student.settings import StudentSettings
+from kd.teacher.settings import MemberSettings, TeacherSettings, TeachersSettings, check_assignment
 from kd.terms import Term
+from kd.terms.base import DocumentTerm, has_layer_map
 from kd.terms.schedules import OptimizerSettings, bounds
-from kd.terms.views import DocumentTerm
 from kd.training.phases import Phase, PhaseSettings, phases_of
 from kd.training.settings import CheckpointSettings, TrainSettings
-from launcher.reporting.reporters import ReportSettings
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
 Text = Annotated[str, Field(min_length=1)]
@@ -55,6 +53,18 @@ class EvaluateSettings(BaseModel):
     windows: Annotated[int, Field(gt=0)] | None = 1024
     """How many held-out windows during the run; null: all of them."""
     batch: Annotated[int, Field(gt=0)] = 32
+
+
+class ReportSettings(BaseModel):
+    """How often to report, and whether to W&B."""
+
+    model_config = STRICT
+
+    every_updates: Annotated[int, Field(gt=0)] = 10
+    wandb: Literal["online", "offline", "off"] = "off"
+    project: str = "stillhouse"
+    entity: str | None = None
+    tags: list[str] = []
 
 
 class RunConfig(BaseModel):
@@ -94,7 +104,7 @@ class RunConfig(BaseModel):
                 self.phases_of(self.train.updates)
             except KdError as error:
                 raise ValueError(str(error)) from None
-        asking = sorted({term.kind for term in self.terms.values() if max(bounds(term.weight)) > 0 and term.asks})
+        asking = sorted({term.kind for term in self.terms.values() if max(bounds(term.weight)) > 0 and term.required_outputs})
         if self.teacher is not None and self.teachers is not None:
             raise ValueError("teachers: expected either teacher or teachers, got both; keep one")
         if asking and not self.members:
@@ -106,7 +116,7 @@ class RunConfig(BaseModel):
         for place, term in self.terms.items():
             if isinstance(term, DocumentTerm):
                 self._check_group(place, term)
-            if getattr(term, "layer_map", None) == "copied" and (self.student.init != "teacher" or term.teacher):
+            if has_layer_map(term, "copied") and (self.student.init != "teacher" or term.teacher):
                 got = f"student.init: {self.student.init}" if self.student.init != "teacher" else f"teacher: {term.teacher}"
                 raise ValueError(
                     f"{place}.layer_map: expected a student made of this teacher's layers for copied, got {got}; name another map, or pairs"

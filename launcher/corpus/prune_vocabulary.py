@@ -16,7 +16,8 @@ from data_shards.storage.token_statistics import Vocabulary
 from data_shards.tokenizer.pruning import pieces_to_keep, pruned_tokenizer
 from data_shards.tokenizer.tokenizer import load_tokenizer
 from kd.export.hugging_face import model_sizes, save_student
-from kd.models.encoder import load_mlm, read_config
+from kd.models.config import read_config
+from kd.models.loading import load_mlm
 from kd.models.prune_vocabulary import with_rows
 from launcher.errors import LaunchError
 from launcher.reporting.console import size as shown_size

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -14,11 +16,13 @@ from data_shards.build.build import BuildSettings, build
 from data_shards.build.merge import seal
 from data_shards.build.parts import build_part
 from data_shards.build.progress import BuildProgress
-from data_shards.info import Info, info
-from data_shards.sources.sources import SourceSettings
+from data_shards.info import Info, SplitInfo, info
+from data_shards.sources.files import left_out
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.verify import verify
 from launcher.errors import LaunchError
+from launcher.reporting.console import size
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,9 +62,21 @@ def _print_built(manifest: Manifest, folder: Path, console: Console) -> None:
     console.print(f"read {made.documents_read:,} documents ({dropped}); shards in {folder}", soft_wrap=True)
 
 
+def _print_left_out(files: list[tuple[str, str]], console: Console) -> None:
+    """Name the files of the sources' folders that were not read, grouped by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for path, reason in files:
+        reasons.setdefault(reason, []).append(path)
+    if files:
+        parts = [
+            f"{', '.join(paths[:3])}{f' and {len(paths) - 3} more' if len(paths) > 3 else ''} ({why})" for why, paths in reasons.items()
+        ]
+        console.print(f"left out {len(files)} file{'s' if len(files) > 1 else ''}: {'; '.join(parts)}", soft_wrap=True, markup=False)
+
+
 def _build(arguments: argparse.Namespace, console: Console) -> None:
     source = {"kind": arguments.kind, "column": arguments.column, "per": arguments.per, "name": arguments.name, "split": arguments.split}
-    source["invalid_utf8"] = arguments.invalid_utf8
+    source |= {"invalid_utf8": arguments.invalid_utf8, "separator": arguments.separator, "quoting": arguments.quoting}
     optional = {"shard_tokens": arguments.shard_tokens, "max_documents": arguments.max_documents}
     given = {name: value for name, value in optional.items() if value is not None}
     if arguments.shard_tokens is not None:
@@ -82,6 +98,7 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
         _print_built(seal(settings, arguments.out, arguments.seal), Path(arguments.out), console)
     else:
         build_with_progress(settings, Path(arguments.out), arguments.processes, console, arguments.part)
+    _print_left_out(left_out(list(settings.sources)), console)
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> None:
@@ -89,10 +106,9 @@ def _verify(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.json:
         print(json.dumps(asdict(report)))
         return
-    size = f"{report.bytes / 1e6:,.1f} MB"
     console.print(
         f"good: {report.shards} shards, {report.blocks} blocks, {report.documents:,} documents, {report.tokens:,} tokens, "
-        f"{report.sidecars} files beside them, {size}",
+        f"{report.sidecars} sidecar files, {size(report.bytes)}",
         soft_wrap=True,
     )
 
@@ -106,13 +122,25 @@ def _info(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _print_info(folder: str, facts: Info, console: Console) -> None:
-    table = Table(title=folder, title_justify="left")
-    for heading in ("split", "shards", "documents", "tokens", "mean length", "5 %", "median", "95 %", "longest", "MB"):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
-    for name, split in facts.splits.items():
-        lengths = [f"{split.length_percentiles[p]:,}" for p in (5, 50, 95, 100)]
-        counts = [f"{split.shards:,}", f"{split.documents:,}", f"{split.tokens:,}", f"{split.mean_length:,.0f}"]
-        table.add_row(name, *counts, *lengths, f"{split.bytes / 1e6:,.1f}")
+    console.print(folder, markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    splits = dict(sorted(facts.splits.items(), reverse=True))  # train first
+    for name in splits:
+        table.add_column(name, justify="right", no_wrap=True)
+    rows: dict[str, Callable[[SplitInfo], str]] = {
+        "shards": lambda split: f"{split.shards:,}",
+        "size": lambda split: size(split.bytes),
+        "documents": lambda split: f"{split.documents:,}",
+        "tokens": lambda split: f"{split.tokens:,}",
+        "tokens per document, mean": lambda split: f"{split.mean_length:,.0f}",
+        "  5 % are at most": lambda split: f"{split.length_percentiles[5]:,}",
+        "  half are at most": lambda split: f"{split.length_percentiles[50]:,}",
+        "  95 % are at most": lambda split: f"{split.length_percentiles[95]:,}",
+        "  the longest": lambda split: f"{split.length_percentiles[100]:,}",
+    }
+    for heading, text in rows.items():
+        table.add_row(heading, *(text(split) for split in splits.values()))
     console.print(table)
     used = facts.vocabulary_used / facts.vocabulary_size
     console.print(

@@ -25,22 +25,25 @@ from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.distributed import process_group
 from kd.distributed.rank_progress import BUILDING, WRITING, Whereabouts
-from kd.models.encoder import load_mlm, weights_digest
+from kd.models.loading import load_mlm, weights_digest
 from kd.teacher.hidden_state_cache import DTYPES, HEADER, CacheHeader, CacheWriter, Positions, Precision, kept, read_header, row_keys
-from kd.teacher.teachers import MemberSettings, make_teacher
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from kd.teacher.settings import MemberSettings
+from kd.teacher.teachers import make_teacher
+from launcher.config.load import load_config
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
-from launcher.planning.cached import positions_asked
-from launcher.planning.phases import settled_objectives
-from launcher.planning.plan import make_plan, meta_model, meta_student
+from launcher.planning.checks import positions_asked
+from launcher.planning.phases import objectives_of
+from launcher.planning.plan import make_plan
+from launcher.planning.shape_models import meta_model, meta_student
 from launcher.process import network, preflight
+from launcher.process.rank_environment import rank_and_world
+from launcher.process.rank_zero import on_rank_zero
 from launcher.reporting.console import Listened, duration, size
-from launcher.run import place
 from launcher.training.batches import Feed
 from launcher.training.rank_consistency import agree
 from launcher.training.rank_watch import say_aloud, watching
-from launcher.training.start import agreed, meet
+from launcher.training.start import meet
 
 SEGMENT_BYTES = 128e6  # that a rank holds in memory before it writes them: files of a size that any disk likes
 
@@ -48,13 +51,13 @@ SEGMENT_BYTES = 128e6  # that a rank holds in memory before it writes them: file
 def run(arguments: argparse.Namespace) -> int:
     """Fill the cache of each cached teacher of a configuration."""
     preflight.check_packages()
-    config = configuration.load(arguments.config, arguments.settings)
+    config = load_config(arguments.config, arguments.settings)
     if not any(member.cache for member in config.members.values()):
         raise LaunchError("teacher.mode: expected cached, and a folder, got neither; add teacher.mode=cached teacher.cache=FOLDER")
-    rank, world = place()
+    rank, world = rank_and_world()
     made = make_plan(uncached(config, arguments.mode), world)
     teachers = [meta_model(member.model) for member in config.members.values()]
-    objectives = settled_objectives(config, made.updates, meta_student(config.student, teachers[0]), teachers)
+    objectives = objectives_of(config, made.updates, meta_student(config.student, teachers[0]), teachers)
     preflight.check_meeting(rank, world)
     network.choose_interface()
     here = Whereabouts()
@@ -93,6 +96,7 @@ class Filling:
         self.folder = Path(member.cache)
         self.settings = member.model_copy(update={"mode": mode, "cache": None})
         self.precision: Precision = member.precision or ("bf16" if precision == "bf16" else "fp32")
+        self.encoder = load_mlm(self.settings.model, dtype=DTYPES[self.precision])
         self.positions = positions
         self.masked_share = config.data.masking.rate
         self.here = here
@@ -114,10 +118,10 @@ class Filling:
 
     def _begun(self) -> CacheHeader:
         """The folder's header, or a new one's. LaunchError, on every rank, for a folder of other states."""
-        encoder = load_mlm(self.settings.model, dtype=DTYPES[self.precision])
-        sizes = (encoder.family.name, encoder.layers, encoder.width)
-        fresh = CacheHeader(weights_digest(encoder), *sizes, self.precision, self.positions)
-        found = agreed(lambda: self._taken(fresh))
+        sizes = (self.encoder.family.name, self.encoder.layers, self.encoder.width)
+        digest = weights_digest(self.encoder) if process_group.rank() == 0 else ""
+        fresh = CacheHeader(digest, *sizes, self.precision, self.positions)
+        found = on_rank_zero(lambda: self._taken(fresh))
         return CacheHeader(**json.loads(process_group.from_rank_zero(json.dumps(asdict(found or fresh)))))
 
     def _taken(self, fresh: CacheHeader) -> CacheHeader:
@@ -139,8 +143,8 @@ class Filling:
         rank, world = process_group.rank(), process_group.world_size()
         self.positions = header.positions
         each = self._bytes_an_update(header.width)
-        agreed(lambda: self._check_room(each * (updates - done)))
-        teacher = make_teacher(self.settings, self.precision, process_group.device())
+        on_rank_zero(lambda: self._check_room(each * (updates - done)))
+        teacher = make_teacher(self.settings, self.precision, process_group.device(), self.encoder)
         writer, every = CacheWriter(self.folder, rank), max(1, int(SEGMENT_BYTES * world / each))
         feed = Feed(self.stream, self.train, rank=rank, world=world, update=done, windows=done * self.train.global_batch)
         try:
@@ -150,7 +154,7 @@ class Filling:
                     for batch in feed.take():
                         self.here.enter("teacher")
                         nothing = torch.zeros_like(batch.real)
-                        self._keep(writer, batch, teacher(batch.to(process_group.device()), nothing.to(process_group.device())).last)
+                        self._keep(writer, batch, teacher(batch.to(process_group.device()), nothing.to(process_group.device())).last_hidden)
                     if (update + 1 - done) % every == 0 or update + 1 == updates:
                         header = self._publish(header, writer, update + 1)
                     show(update + 1)
@@ -189,7 +193,7 @@ class Filling:
             if problem:
                 raise LaunchError(f"{self.folder}: expected a folder that can be written, got {problem}; free space, and start again")
 
-        agreed(finish)
+        on_rank_zero(finish)
         return header
 
     def _bytes_an_update(self, width: int) -> float:
@@ -219,7 +223,7 @@ class Filling:
             except OSError as error:
                 raise LaunchError(f"{self.folder}: expected a folder that can be written, got {error}; choose another") from None
 
-        agreed(take)
+        on_rank_zero(take)
         try:
             yield
         finally:

@@ -21,19 +21,19 @@ import torch
 from rich.console import Console
 
 from data_shards.build.build import BuildSettings
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
-from data_shards.stream.stream import StreamSettings
+from data_shards.stream.settings import StreamSettings
 from kd.distributed import process_group
 from kd.export.hugging_face import save_student
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.student.student import make_student
-from launcher.comparison.jobs import free_port
-from launcher.config import load as configuration
+from launcher.config.load import load_config
 from launcher.corpus.shards import build_with_progress
 from launcher.demo import downloads
 from launcher.evaluation import evaluate
 from launcher.process.signals import Exit
+from launcher.process.start_ranks import child_environment, free_port
 from launcher.reporting.console import Listened
 from stillhouse.files import ROOT, write_atomically
 
@@ -122,7 +122,7 @@ class Demo:
     def _make_initial(self) -> None:
         if self.initial.exists():
             return
-        config = configuration.load("demo", [f"train.seed={self.seed}"])
+        config = load_config("demo", [f"train.seed={self.seed}"])
         student = make_student(config.student, load_mlm(str(self.teacher)), self.seed)
         save_student(student, self.initial, training={"layers": config.student.layers}, tokenizer_folder=self.shards / "tokenizer")
 
@@ -136,10 +136,9 @@ class Demo:
         launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--num_accelerators", str(ranks)]
         launcher += ["--master_port", str(free_port())]
         script = str(ROOT / "launcher" / "run.py")
-        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or ranks) // ranks)), "HF_HUB_OFFLINE": "1"}
+        environment = child_environment() | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or ranks) // ranks)), "HF_HUB_OFFLINE": "1"}
         if on_cpu:
             environment["DS_ACCELERATOR"] = "cpu"  # or deepspeed's launcher warns that it found nothing else
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         process = subprocess.Popen([*launcher, script, "--config", name, *common, *settings], env=environment)
         try:
             return process.wait()
@@ -155,7 +154,7 @@ class Demo:
             "without teacher": str(self.folder / "baseline" / "student"),
             "distilled": str(self.folder / "student"),
         }
-        config = configuration.load("demo")
+        config = load_config("demo")
         settings = StreamSettings(**config.data.stream.model_dump() | {"seed": self.seed})
         rows = evaluate.score(list(models.values()), str(self.shards), models["teacher"], settings)
         runs = {"teacher": "teacher", "without teacher": "baseline", "distilled": "."}

@@ -1,17 +1,12 @@
-"""A file system under a run, tried out for `stillhouse doctor`: does it keep what checkpoints and locks rely on, and how fast."""
+"""Checks of a disk for `stillhouse doctor`: room, kind, and how fast it syncs, writes and reads."""
 
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock
 
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
@@ -21,19 +16,10 @@ from launcher.reporting.console import size
 SPEED_BYTES = 64 << 20
 SLOW_BYTES_PER_SECOND = 50e6
 SLOW_SYNC_SECONDS = 0.1
-REPLACEMENTS = 200
-TRY_LOCK = """
-import sys
-from filelock import FileLock, Timeout
-try:
-    FileLock(sys.argv[1], timeout=0).acquire()
-except Timeout:
-    sys.exit(7)
-"""
 
 
 def run_storage(folder: Path) -> Iterator[Finding]:
-    """What a run folder's file system does: rename, fsync, locks, speed, room."""
+    """Room, fsync and speed of the disk of a run folder."""
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     subject = f"disk of {folder}"
     kind = file_system(place)
@@ -49,9 +35,7 @@ def run_storage(folder: Path) -> Iterator[Finding]:
             yield warning(subject, text, "what is there may be gone when the machine or container is: keep runs on a real disk")
         else:
             yield good(subject, text)
-        yield _renames(inside)
         yield _syncs(inside)
-        yield _locks(inside)
         yield from _speed(inside)
 
 
@@ -82,36 +66,6 @@ def file_system(place: Path) -> str:
     return max(above, key=lambda mount: len(mount[0]), default=("", "unknown"))[1]
 
 
-def _renames(folder: Path) -> Finding:
-    """Readers must see the old file or the new one, whole, while it is replaced."""
-    path, contents = folder / "pointer", [bytes([letter]) * 4096 for letter in b"ab"]
-    path.write_bytes(contents[0])
-    wrong: list[str] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            try:
-                if path.read_bytes() not in contents:
-                    wrong.append("half of a file")
-            except OSError as error:
-                wrong.append(error.strerror or str(error))
-
-    reader = threading.Thread(target=watch)
-    reader.start()
-    try:
-        for number in range(REPLACEMENTS):
-            fresh = folder / "pointer.new"
-            fresh.write_bytes(contents[number % 2])
-            os.replace(fresh, path)
-    finally:
-        done.set()
-        reader.join()
-    if wrong:
-        return bad("rename", f"a reader saw {wrong[0]} while a file was replaced", "keep run folders on another file system")
-    return good("rename", f"atomic, {REPLACEMENTS} times under a reader's eyes")
-
-
 def _syncs(folder: Path) -> Finding:
     took = []
     with open(folder / "synced", "wb", buffering=0) as file:
@@ -126,21 +80,6 @@ def _syncs(folder: Path) -> Finding:
         good("fsync", text)
         if middle < SLOW_SYNC_SECONDS
         else warning("fsync", text, "raise checkpoint.every_updates, or use a nearer disk")
-    )
-
-
-def _locks(folder: Path) -> Finding:
-    """A lock that this process holds must be refused to another."""
-    path = folder / "locked"
-    with FileLock(path, timeout=0):
-        refused = subprocess.run([sys.executable, "-c", TRY_LOCK, str(path)], capture_output=True, timeout=60, check=False).returncode
-    free = subprocess.run([sys.executable, "-c", TRY_LOCK, str(path)], capture_output=True, timeout=60, check=False).returncode
-    if (refused, free) == (7, 0):
-        return good("locks", "hold between processes")
-    return bad(
-        "locks",
-        f"a held lock gave {refused} (expected 7), a free one {free} (expected 0)",
-        "two runs could take one folder: use another disk",
     )
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launcher.doctor import disk, machine, rank_bandwidth, run_health, services
+from launcher.doctor import disk, machine, services
 from launcher.doctor.findings import Finding, report, seen
+from launcher.process import rank_environment
 from launcher.redaction import redacted
 
 
@@ -18,9 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Look, print, and leave with 1 if anything is bad."""
     if arguments.clear_locks:
         print("stillhouse: --clear-locks: has no effect, because nothing is compiled any more; leave it out", file=sys.stderr)
-    if arguments.run is not None:
-        return report(list(run_health.health(Path(arguments.run))), arguments.json)
-    rank = rank_bandwidth.place().get("RANK", "0")
+    rank = rank_environment.rank_variables().get("RANK", "0")
     with Console(stderr=True).status("looking around") as status:
         findings: list[Finding] = []
         for subject, look in checks(arguments).items():

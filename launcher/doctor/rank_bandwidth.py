@@ -5,20 +5,18 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from launcher.errors import LaunchError
 from launcher.process import network
-from stillhouse.files import ROOT
+from launcher.process.rank_environment import rank_variables
+from launcher.process.start_ranks import child_environment, rank_environments
 
 BYTES = 16 << 20
 REPEATS = 4
@@ -30,19 +28,12 @@ def measure() -> dict[str, Any]:
 
     Raises RuntimeError with the first reason when the ranks do not reach each other.
     """
-    here = place()
-    if here:
-        worlds: list[Mapping[str, str]] = [here]
-    else:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        worlds = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    here = rank_variables()
+    worlds = [here] if here else rank_environments(2)
     command = [sys.executable, "-W", "ignore", "-m", "launcher.doctor.rank_bandwidth"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     ranks = [
-        subprocess.Popen(command, env={**environment, **own}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for own in worlds
+        subprocess.Popen(command, env=child_environment() | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for own in worlds
     ]
     ends = []
     for rank in ranks:
@@ -57,35 +48,6 @@ def measure() -> dict[str, Any]:
             lines = [line for line in err.splitlines() if line.strip()] or [f"exit code {code}"]
             raise RuntimeError(lines[-1].strip()[:200])
     return dict(json.loads(ends[0][1])) if ends[0][1].strip() else {}
-
-
-def place() -> dict[str, str]:
-    """This process's RANK, WORLD_SIZE and so on in the world of several that srun or torchrun has made; empty where there is none."""
-    seen = os.environ
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
-        several = seen.get("WORLD_SIZE", "1") != "1"
-        if not seen.get(name, "" if several else "0").isdecimal():
-            raise LaunchError(
-                f"{name}: expected a whole number in the environment, got {seen.get(name)!r}; correct it, or unset WORLD_SIZE"
-            )
-    if int(seen.get("WORLD_SIZE", "1")) > 1:
-        return {name: seen.get(name, "127.0.0.1") for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
-    if int(seen.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in seen:
-        hosts = subprocess.run(["scontrol", "show", "hostnames", seen["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True)
-        return {
-            "RANK": seen["SLURM_PROCID"],
-            "LOCAL_RANK": seen["SLURM_LOCALID"],
-            "WORLD_SIZE": seen["SLURM_STEP_NUM_TASKS"],
-            "MASTER_ADDR": _address(hosts.stdout.split()[0]),
-            "MASTER_PORT": str(20000 + int(seen["SLURM_JOB_ID"]) % 10000),
-        }
-    return {}
-
-
-def _address(host: str) -> str:
-    """A node's address as Slurm itself uses it, which may differ from what its name stands for; its name where Slurm does not say."""
-    shown = subprocess.run(["scontrol", "show", "node", "-o", host], capture_output=True, text=True, check=False).stdout
-    return next((word.removeprefix("NodeAddr=") for word in shown.split() if word.startswith("NodeAddr=")), host)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 Writes nothing.
 """
 
+import argparse
 import os
 import shlex
 import shutil
@@ -14,11 +15,11 @@ from typing import Any
 
 from data_shards.errors import DataError
 from data_shards.stream.stream import Cursor, Stream
-from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Checkpoint
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
-from launcher.doctor.findings import Finding, bad, good, warning
+from kd.checkpoint import on_disk
+from kd.checkpoint.on_disk import Checkpoint
+from launcher.config.load import parse_config
+from launcher.config.run_config import RunConfig
+from launcher.doctor.findings import Finding, bad, good, report, warning
 from launcher.errors import LaunchError
 from launcher.reporting.console import size
 from launcher.run_folder.folder import RunFolder
@@ -29,6 +30,11 @@ ENDS = ("started", "resumed", "stopped", "finished", "export_failed")
 LATE_SECONDS = 1800.0
 
 
+def run(arguments: argparse.Namespace) -> int:
+    """Print what a run folder tells; 1 if anything is bad."""
+    return report(list(health(Path(arguments.run))), arguments.json)
+
+
 def health(path: Path) -> Iterator[Finding]:
     """Everything that the folder tells. Raises LaunchError when it is none of ours."""
     if not (path / "config.yaml").is_file():
@@ -36,7 +42,7 @@ def health(path: Path) -> Iterator[Finding]:
     run = RunFolder(path)
     config = None
     try:
-        config = configuration.parse((path / "config.yaml").read_text(encoding="utf-8"), str(path / "config.yaml"))
+        config = parse_config((path / "config.yaml").read_text(encoding="utf-8"), str(path / "config.yaml"))
         yield good("configuration", f"{config.name}: readable")
     except (LaunchError, OSError, ValueError) as error:
         yield bad("configuration", str(error).splitlines()[0], "bring config.yaml back")
@@ -46,7 +52,7 @@ def health(path: Path) -> Iterator[Finding]:
         lines = read(run.metrics) if run.metrics.exists() else []
     except LaunchError as error:
         yield bad("metrics", str(error), "repair the line; the run will not start again before")
-    newest, passed_over = checkpoint.newest_good(run.checkpoints)
+    newest, passed_over = on_disk.newest_good(run.checkpoints)
     yield from _progress(lines)
     yield from _checkpoints(run, newest, passed_over)
     yield from _troubles(lines)
@@ -78,7 +84,7 @@ def _state(run: RunFolder, config: RunConfig | None, lines: list[dict[str, Any]]
     going_on = f"; it goes on after update {newest.progress.done}" if newest is not None else ""
     if last is None:
         return warning(subject, "never started to learn", again)
-    if last["event"] == "stopped" and "start again to continue" in str(last.get("message")):
+    if last["event"] == "stopped" and last.get("reason") == "requested":
         return warning(subject, f"stopped on request at update {last['update']}{going_on}", again)
     if last["event"] == "stopped":
         return bad(

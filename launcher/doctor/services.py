@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from launcher.doctor import rank_bandwidth
 from launcher.doctor.findings import Finding, bad, good, warning
 from launcher.errors import LaunchError
-from launcher.process import preflight
+from launcher.process import preflight, rank_environment
 from launcher.reporting import reporters
 
 ANSWER_SECONDS = 5.0
@@ -27,7 +27,7 @@ def ranks() -> Iterator[Finding]:
     found = rank_bandwidth.measure()
     if not found:
         return  # another rank reports
-    where = "the job's hosts" if rank_bandwidth.place() else "this host"
+    where = "the job's hosts" if rank_environment.rank_variables() else "this host"
     rate = found["bytes_per_second"]
     text = (
         f"{found['ranks']} on {where} by {found['backend']}: {rate / 1e6:,.0f} MB/s, {1e3 * found['seconds_small']:.2f} ms for a small sum"

@@ -13,16 +13,17 @@ from rich.table import Table
 
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
-from data_shards.stream.masking import MaskingSettings
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import MaskingSettings, StreamSettings
+from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.evaluation.mlm import MlmScores, evaluate_mlm
 from kd.export.hugging_face import model_sizes
-from kd.models.encoder import Encoder, load_mlm
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from launcher.errors import LaunchError
+from launcher.planning.checks import check_fits
 from launcher.planning.tokenizer_check import check_tokenizers
 from launcher.training.batches import heldout_batches
-from launcher.training.build import check_fits
 from stillhouse.files import write_atomically
 
 

@@ -14,11 +14,12 @@ from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.evaluation.cka import layer_similarity
 from kd.evaluation.mlm import evaluate_mlm
-from kd.models.encoder import Encoder, load_mlm
-from launcher.config.load import RunConfig
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
+from launcher.config.run_config import RunConfig
+from launcher.planning.checks import check_fits
 from launcher.run_folder.metrics_file import METRICS, read
 from launcher.training.batches import heldout_batches
-from launcher.training.build import check_fits
 from stillhouse.files import write_atomically
 
 SCORES = "scores.json"

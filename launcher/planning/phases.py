@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kd.models.encoder import Encoder
-from kd.models.states import Shape
 from kd.objective.objective import Objective
-from kd.teacher.teachers import settled
-from kd.terms import layer_map
+from kd.student.settings import chosen_layers
+from kd.teacher.teachers import fit_objective
+from kd.terms.base import has_layer_map
+from kd.terms.layer_map import LayerSources, check_learned, resolve_layer_map
 from kd.training.phases import Phase, check_layers
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
-from launcher.reporting.layer_similarity import as_copied, asks_for_cka
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,20 @@ class PhasePlan:
     optimizer_state: str
 
 
-def settled_objectives(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
-    """Each phase's objective, `cka` as if it were `uniform`. KdError for a term that the student and its teachers cannot satisfy."""
-    shapes, objectives = [Shape.of(teacher) for teacher in teachers], []
-    phases = as_copied(config.phases_of(updates), config, teachers[0].layers) if teachers else config.phases_of(updates)
-    asked = {term.teacher or 0 for phase in phases for term in phase.terms if asks_for_cka(term)}
-    for number in asked:
-        layer_map.check_learned(student.layers, teachers[number].layers)
-    for phase in phases:
-        terms = [term.model_copy(update={"layer_map": "uniform"}) if asks_for_cka(term) else term for term in phase.terms]
-        objectives.append(settled(Objective(terms, chunk_tokens=1, places=phase.place), Shape.of(student), shapes, config.combine))
-    return objectives
+def objectives_of(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
+    """The objective of each phase. A map of `cka`, not known before the run, counts as `uniform`.
+
+    Raises KdError for a term that the student and its teachers do not fit.
+    """
+    phases = config.phases_of(updates)
+    learned = {}
+    for number in {term.teacher or 0 for phase in phases for term in phase.terms if has_layer_map(term, "cka")}:
+        check_learned(student.layers, teachers[number].layers)
+        learned[number] = resolve_layer_map("uniform", student.layers, teachers[number].layers, "")
+    copies = bool(teachers) and config.student.init == "teacher"
+    sources = LayerSources(chosen_layers(config.student, teachers[0].layers, config.train.seed) if copies else None, learned)
+    shapes = [teacher.shape for teacher in teachers]
+    return [fit_objective(Objective(phase.terms, 1, phase.place), student.shape, shapes, config.combine, sources) for phase in phases]
 
 
 def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:
@@ -76,12 +79,12 @@ def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], studen
 
 
 def logit_chunks(objective: Objective) -> int:
-    """How many [chunk, V] in fp32 exist at most (kd.objective.vocabulary_head, kd.objective.mixture); objective: settled."""
+    """How many [chunk, V] in fp32 exist at most (kd.objective.vocabulary_head, kd.objective.teacher_outputs); objective: settled."""
     terms = objective.on_logits
     several = len(objective.teachers) > 1
     # what the terms see of the teachers, which all exist while one of the terms is computed
-    seen = {(term.teacher, str(getattr(term, "temperature", None))) if several else None for term in terms if term.asks}
-    most = max((term.chunks + len(seen) - bool(term.asks) for term in terms), default=0)
+    seen = {(term.teacher, str(term.target_temperature)) if several else None for term in terms if term.required_outputs}
+    most = max((term.chunks + len(seen) - bool(term.required_outputs) for term in terms), default=0)
     return most + int(len(terms) > 1)  # the gradient of the terms before
 
 

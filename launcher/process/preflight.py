@@ -65,12 +65,17 @@ def fits(version: str | None, wanted: str) -> bool:
 
 def check_writable(folder: Path) -> None:
     """LaunchError unless a file can be made in the folder, or in the nearest parent there is. Leaves nothing behind."""
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    existing = existing_parent(folder)
     try:
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".writable-"):
             pass
     except OSError as error:
         raise LaunchError(f"{folder}: expected a folder that can be written, got {_reason(error)} in {existing}; choose another") from None
+
+
+def existing_parent(folder: Path) -> Path:
+    """The folder itself, or the nearest parent that exists."""
+    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
 
 
 def check_meeting(rank: int, world: int) -> None:

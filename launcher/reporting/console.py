@@ -1,6 +1,6 @@
 """What a person sees of a run: sentences for every line, and on a terminal one live bar instead of the train lines.
 
-Pure text in `sentence`, `duration` and `gigabytes`; `Screen` owns the terminal. Knows no file and no W&B.
+`sentence`, `duration` and `size` return text; `Screen` writes to the terminal. This module knows no file and no W&B.
 """
 
 import math

@@ -2,13 +2,14 @@
 
 1. Rank 0 hands `Reporters.line` one flat dict per report; docs/metrics.md explains every field.
 2. metrics.jsonl gets it whole before anything else sees it; `trim` takes back what lies behind the checkpoint that a run goes on from.
-3. W&B gets the same numbers, each update once, under the run's fixed id. A start first hands it what it lacks of metrics.jsonl (a kill
-   takes what was not yet uploaded with it); launcher/reporting/wandb_replay.py rebuilds a clean W&B run from the truth.
+3. W&B gets the same numbers, each update once, under the run's fixed id. A start first sends the lines of metrics.jsonl that the server, or
+   the offline files, lack after a kill; launcher/reporting/wandb_replay.py rebuilds a clean W&B run from the truth.
 
 Nothing here may stop or slow a run: a full disk or a silent server costs one sentence, and training goes on. W&B's client works on a
 thread of its own, because it would wait for ever for a process of its own that hangs.
 """
 
+import errno
 import math
 import os
 import sys
@@ -17,39 +18,28 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
+from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
 from launcher.redaction import redacted
 from launcher.reporting.background import MOST, Beside
 from launcher.reporting.console import Screen, sentence
+from launcher.reporting.wandb_files import as_ranges, rows_held
 from launcher.reporting.wandb_sent import KINDS, Sent, Warnings
-from launcher.run_folder.metrics_file import METRICS, AppendedFile, json_line, read, trim
+from launcher.run_folder.metrics_file import METRICS, AppendedFile, json_line, read
 
 LOG = "log.txt"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 AXES = ("update", "tokens")
 CONSTANTS = ("updates", "tokens_total")  # no curves
-__all__ = ["ReportSettings", "Reporters", "WandB", "read", "trim"]
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
 FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
 HANGING_SECONDS = 10.0  # more: then its process hangs
-
-
-class ReportSettings(BaseModel):
-    """How often to report, and whether to W&B."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    every_updates: Annotated[int, Field(gt=0)] = 10
-    wandb: Literal["online", "offline", "off"] = "off"
-    project: str = "stillhouse"
-    entity: str | None = None
-    tags: list[str] = []
 
 
 class Reporters:
@@ -115,7 +105,11 @@ class Reporters:
         try:
             file.append(text)
         except OSError as error:
-            self._once(f"{file.path}: expected to append a line, got {error.strerror or error}; the run goes on, free space")
+            if not file.path.parent.is_dir():
+                advice = "the run folder was moved or removed: move it back, or lines and checkpoints are lost"
+            else:
+                advice = "free space" if error.errno in NO_ROOM else "see its mode and its disk"
+            self._once(f"{file.path}: expected to append a line, got {error.strerror or error}; the run goes on, {advice}")
 
     @contextmanager
     def _never_fatal(self, what: str) -> Iterator[None]:
@@ -148,6 +142,7 @@ class WandB:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's telemetry on itself: a server that is away would hold the end up
         try:
             import wandb  # noqa: PLC0415 (importing it costs 0.6 s, and a run without W&B needs nothing of it)
+            from wandb.util import get_core_path  # noqa: PLC0415
         except ImportError as error:
             raise LaunchError(f"expected the package wandb, got {error}; pip install wandb") from error
         given = {
@@ -169,7 +164,8 @@ class WandB:
         wandb.termsetup(surroundings, self.warnings)
         online = self._start_online(wandb, given, surroundings) if settings.wandb == "online" else None
         self._run: Any = online or self._start(wandb, "offline", given)
-        self.sent = Sent(folder / f".wandb-sent-{run_id}.json")
+        self.sent = Sent()
+        self._offline_files = None if online else (str(get_core_path()), folder, run_id)
         self._as_asked = online is not None or settings.wandb == "offline"
         if online:
             self.sent.know(online.starting_step - 1)  # a kill takes with it what was not uploaded: the server knows best
@@ -205,17 +201,20 @@ class WandB:
             run.define_metric(f"{kind}/*", step_metric="update")
         return run
 
-    def catch_up(self, lines: list[dict[str, Any]]) -> None:
-        """Send what W&B lacks of a run's lines so far."""
+    def catch_up(self, lines: list[dict[str, Any]], anew: bool = False) -> None:
+        """Send what W&B lacks of a run's lines so far. Offline, its files say what it has: a kill takes rows that were not yet written.
+
+        anew: send every line that the server has not got, whatever earlier files hold.
+        """
+        if self._offline_files is not None and lines and not anew:
+            self.sent.hold(rows_held(*self._offline_files))
         for values in sorted(lines, key=lambda values: values["update"]):
             self._send(values)
-        self.sent.keep()
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Send one line: numbers under train/ or heldout/, an event to the summary alone."""
         self._say_warnings()
         self._send(values)
-        self.sent.keep()
 
     def _send(self, values: Mapping[str, Any]) -> None:
         kind, update = values["kind"], values["update"]
@@ -224,10 +223,12 @@ class WandB:
             return
         if not self.sent.is_new(kind, update):
             return
+        self.sent.hold({(kind, update)})
         axes = {key: values[key] for key in AXES if key in values}
-        curves = {key: value for key, value in values.items() if key not in ("kind", *AXES, *CONSTANTS) and _finite(value)}
+        curves = {key: value for key, value in values.items() if key not in ("kind", "time", *AXES, *CONSTANTS) and _finite(value)}
+        if "time" in values:
+            axes["_timestamp"] = values["time"]  # the wall-time axis of W&B, also where lines are sent later
         self._run.log({**axes, **{f"{kind}/{key.removeprefix(f'{kind}_')}": value for key, value in curves.items()}}, step=update)
-        self.sent.note(kind, update)
 
     def finish(self, exit_code: int) -> bool:
         """Say how the run ended; whether W&B has taken everything, in the way that was asked for."""
@@ -236,6 +237,8 @@ class WandB:
         except Exception as error:  # its process is gone: what it had is not sent
             self.warnings.warning(" ".join(str(error).split()) or type(error).__name__)
             self.give_up()
+        if self._offline_files is not None and (missing := self.sent.missing(rows_held(*self._offline_files))):
+            self.warnings.warning(f"expected the offline files to hold every line, got none for updates {as_ranges(missing)}")
         self._say_warnings()
         if self.warnings.seen:
             self._say(f"W&B: expected it to take every line, got the above; {self.later}")

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.config import load as configuration
+from launcher.config.load import parse_config
+from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
-from launcher.reporting.reporters import ReportSettings, WandB
+from launcher.reporting.reporters import WandB
 from launcher.run_folder.metrics_file import METRICS, read
 
 
@@ -18,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = folder / "config.yaml"
     if not path.is_file():
         raise LaunchError(f"{folder}: expected a run folder with config.yaml, got none; check the path")
-    config = configuration.parse(path.read_text(encoding="utf-8"), str(path))
+    config = parse_config(path.read_text(encoding="utf-8"), str(path))
     settings = ReportSettings(wandb=arguments.mode, project=arguments.project, entity=arguments.entity)
     values = config.model_dump(mode="json")
     run_id = replay(folder, settings, name=config.name, config=values, run_id=secrets.token_hex(4))
@@ -40,7 +41,7 @@ def replay(folder: Path, settings: ReportSettings, *, name: str, config: Mapping
     lines = read(metrics)
     run = WandB(settings, into or folder, name=name, config=config, run_id=run_id, say=print)
     run.sent.know(-1)
-    run.catch_up(lines)
+    run.catch_up(lines, anew=True)
     if not run.finish(0):
         raise LaunchError(f"{folder}: expected W&B to take every line, got what is said above; replay again when its server answers")
     return run_id

@@ -1,11 +1,7 @@
 """What W&B has got of a run, and what it complains of. Knows nothing of W&B itself."""
 
-import json
 import re
 from collections import deque
-from pathlib import Path
-
-from stillhouse.files import write_atomically
 
 KINDS = ("train", "heldout")
 NOT_SAID = re.compile(r"^(\x1b\[\d+m)*wandb\S*:\s*(\S*WARNING\S*|\S*ERROR\S*)?\s*|\s*Use `wandb sync`.*")
@@ -42,30 +38,24 @@ class Warnings:
 
 
 class Sent:
-    """The last update of each kind that W&B has got, in a small file: a run that goes on from an earlier checkpoint repeats none."""
+    """The report lines that W&B has got, so that a resumed run sends none twice."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._last: dict[str, int] = {kind: int(update) for kind, update in json.loads(path.read_text(encoding="utf-8")).items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            self._last = {}
-        self._kept = dict(self._last)
+    def __init__(self) -> None:
+        self._last = -1
+        self._held: set[tuple[str, int]] = set()
 
     def know(self, update: int) -> None:
         """W&B has got everything up to this update and nothing later."""
-        self._last = dict.fromkeys(KINDS, update)
+        self._last = update
+
+    def hold(self, lines: set[tuple[str, int]]) -> None:
+        """W&B has got these lines: kind and update."""
+        self._held |= lines
 
     def is_new(self, kind: str, update: int) -> bool:
         """Whether W&B has not got this line yet."""
-        return update > self._last.get(kind, -1)
+        return update > self._last and (kind, update) not in self._held
 
-    def note(self, kind: str, update: int) -> None:
-        """W&B has got this line, too."""
-        self._last[kind] = update
-
-    def keep(self) -> None:
-        """Into the file, where there is news. A power cut may cost it, a kill may not."""
-        if self._last != self._kept:
-            write_atomically(self._path, json.dumps(self._last) + "\n", sync=False)
-            self._kept = dict(self._last)
+    def missing(self, held: set[tuple[str, int]]) -> list[int]:
+        """Updates of the lines that W&B has got, but that are not among those its files hold."""
+        return sorted({update for _, update in self._held - held})

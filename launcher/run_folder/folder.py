@@ -21,8 +21,8 @@ from typing import Any
 
 import psutil
 
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from launcher.config.load import differences, dump_config, parse_config
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.redaction import redacted
 from launcher.run_folder.lock import Ownership, owned
@@ -101,7 +101,7 @@ class RunFolder:
     def record(self, config: RunConfig) -> None:
         """Write the configuration and the environment of this start: once it is known that it can go on. Raises LaunchError."""
         try:
-            write_atomically(self.configuration, configuration.dump(config))
+            write_atomically(self.configuration, dump_config(config))
             write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
         except OSError as error:
             raise LaunchError(f"run.folder: expected to write to {self.folder}, got {error.strerror}; free space there") from None
@@ -126,7 +126,7 @@ class RunFolder:
 
     def expect(self, before: RunConfig, config: RunConfig) -> None:
         """LaunchError where the run that is here began with another configuration."""
-        changed = configuration.differences(before, config, ignoring=FREE_TO_CHANGE)
+        changed = differences(before, config, ignoring=FREE_TO_CHANGE)
         if changed:
             lines = "".join(f"\n  {line}" for line in changed)
             raise LaunchError(
@@ -135,7 +135,7 @@ class RunFolder:
             )
 
     def _compare(self, config: RunConfig) -> None:
-        before = configuration.parse(_text(self.configuration), str(self.configuration))
+        before = parse_config(_text(self.configuration), str(self.configuration))
         if self._learned():
             self.expect(before, config)
 

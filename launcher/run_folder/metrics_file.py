@@ -8,6 +8,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,10 @@ def last_train_line(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     for line in reversed(lines):
-        if line.startswith(b'{"kind": "train"'):
-            return dict(json.loads(line))
+        with suppress(ValueError, RecursionError):  # the first one may be the end of a longer line
+            values = json.loads(line)
+            if isinstance(values, dict) and values.get("kind") == "train":
+                return values
     return None
 
 

@@ -14,6 +14,7 @@ import torch
 from data_shards.stream.stream import Stream, StreamBatch
 from kd.batch import Batch
 from kd.training.settings import TrainSettings
+from launcher.config.run_config import RunConfig
 
 
 def to_batch(rows: StreamBatch, update: int) -> Batch:
@@ -87,3 +88,8 @@ def heldout_batches(stream: Stream, batch: int, windows: int | None, *, rank: in
         if limit is not None and number >= limit:
             return
         yield to_batch(rows, update=0)
+
+
+def sample_of_corpus(config: RunConfig, rows: int, tokens: int) -> list[Batch]:
+    """The first windows of the training stream, `rows` at a time. The same for any number of ranks."""
+    return sample_batches(Stream(config.data.shards, "train", config.data.stream, rows), tokens)

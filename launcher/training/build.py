@@ -1,162 +1,132 @@
-"""From a configuration to the objects of a run, once. Knows both rooms, and checks here what neither can know alone."""
+"""From a configuration to the objects of a run. Each teacher, the corpus and the checkpoint are read once.
+
+A new run makes its student from the teacher and measures the layer maps of `cka`. A resumed run takes both from its checkpoint.
+"""
 
 import json
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import TOKENIZER, Manifest
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.stream import Stream
 from kd.batch import Batch
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint.checkpoint import load_state
+from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import Whereabouts
-from kd.models.encoder import Encoder, load_mlm
-from kd.student.student import make_student
-from kd.teacher.teachers import make_teachers
-from kd.training.trainer import STUDENT, Trainer
-from launcher.config.load import RunConfig
-from launcher.errors import LaunchError
-from launcher.reporting.layer_similarity import (
-    LearnedMaps,
-    Similarities,
-    as_copied,
-    as_facts,
-    asks_for_cka,
-    compared,
-    from_facts,
-    learned,
-    settled,
-)
-from launcher.training.batches import sample_batches
-from launcher.training.start import agreed
+from kd.evaluation.cka import layer_similarity
+from kd.models.encoder import Encoder
+from kd.student.settings import chosen_layers
+from kd.student.student import make_student, student_of_config
+from kd.teacher.teachers import TeacherModels, make_teachers
+from kd.terms import layer_map
+from kd.terms.base import has_layer_map
+from kd.terms.layer_map import LayerMaps, LayerSources, by_similarity
+from kd.training.phases import Phase
+from kd.training.trainer import Trainer
+from launcher.config.derived import attention_of, precision_of, updates_of
+from launcher.config.run_config import RunConfig
+from launcher.planning.checks import check_fits
+from launcher.process.rank_zero import on_rank_zero
+from launcher.reporting.layer_similarity import Similarities
+from launcher.training.batches import sample_of_corpus
 from stillhouse.files import write_atomically
 
-SAMPLE_BATCH = 16  # windows at a time
-SPARE_ROWS = 256  # a vocabulary may be padded to a round number of rows, no further
+SAMPLE_BATCH = 16  # windows at a time, for a student that is made smaller
+CKA_TOKENS, CKA_ROWS = 4096, 8
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a run is made of."""
+class RunParts:
+    """The objects of a run."""
 
     trainer: Trainer
     stream: Stream
     heldout: Stream | None
     updates: int
     precision: str
-    maps: LearnedMaps
-    """What `layer_map: cka` was settled to."""
+    layer_maps: LayerMaps
+    """The pairs that `layer_map: cka` stands for."""
     similarities: Similarities
-    """What that was read off: on rank 0, where it was now and not before the checkpoint."""
+    """The layer similarities that they were read from: on rank 0 of a new run."""
+    student: dict[str, Any]
+    """The student's model configuration and the layers it was copied from: a checkpoint keeps them."""
 
 
-def precision_of(config: RunConfig) -> str:
-    """fp32 or bf16: what `auto` means on this machine."""
-    if config.train.precision != "auto":
-        return config.train.precision
-    return "bf16" if process_group.native_bf16() else "fp32"
-
-
-def attention_of(config: RunConfig, precision: str) -> str:
-    """sdpa or eager: what `auto` means on this machine (figures: ARCHITECTURE.md, Decisions)."""
-    if config.train.attention != "auto":
-        return config.train.attention
-    slow_fused_backward = process_group.device().type == "cpu" and precision == "bf16" and config.data.window_tokens <= 256
-    return "eager" if slow_fused_backward else "sdpa"
-
-
-def updates_of(config: RunConfig, stream: Stream | None) -> int:
-    """How many updates the run has, whichever way its length is given; a length in epochs needs the stream."""
-    train = config.train
-    if train.updates is not None:
-        return train.updates
-    if train.tokens is not None:
-        windows = train.tokens / config.data.window_tokens
-    else:
-        assert train.epochs is not None
-        assert stream is not None
-        windows = train.epochs * stream.windows_per_epoch
-    return max(1, math.ceil(windows / train.global_batch))
-
-
-def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | None = None) -> Parts:
-    """Streams, student, teacher and trainer; the trainer stands where the checkpoint, if any, left it. Collective."""
+def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | None = None) -> RunParts:
+    """Streams, student, teachers and trainer. With a checkpoint, the trainer continues from it. Collective."""
     manifest = Manifest.load(config.data.shards)
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
     whole = config.data.stream.model_copy(update={"on_corrupt": "stop"})  # scores of other windows would not compare
     heldout = Stream(config.data.shards, "heldout", whole, 1) if manifest.entries("heldout") else None
-    precision = precision_of(config)
-    teacher = load_mlm(first.model) if (first := next(iter(config.members.values()), None)) is not None else None
-    student = make_student(config.student, teacher, config.train.seed, sample_of(config))
-    for name, encoder in (("teacher", teacher), ("student", student)):
-        if encoder is not None:
-            check_fits(name, encoder, manifest, config.data.stream)
+    precision, updates = precision_of(config), updates_of(config, stream)
+    members = list(config.members.values())
+    models = TeacherModels([member.model for member in members])
+    facts = checkpoint.progress.facts if checkpoint is not None else {}
+    student, made_from = _student(config, manifest, models, facts.get("student"))
+    check_fits("student", student, manifest, config.data.stream)
     student.use_attention(attention_of(config, precision))
-    updates = updates_of(config, stream)
-    phases = as_copied(config.phases_of(updates), config, teacher.layers) if teacher is not None else config.phases_of(updates)
-    maps = from_facts(checkpoint.progress.facts.get("layer_maps", {})) if checkpoint is not None else {}
     similarities: Similarities = {}
-    if not maps and any(asks_for_cka(term) for phase in phases for term in phase.terms):
-        # rank 0's, for all: other processors may round two near similarities to another order
-        similarities = agreed(partial(compared, phases, student, partial(_member, config, teacher), config)) or {}
-        maps = from_facts(json.loads(process_group.from_rank_zero(json.dumps(as_facts(learned(similarities))))))
     if checkpoint is not None:
-        weights, _ = checkpoint.load()
-        own = dict(student.named_parameters())
-        with torch.no_grad():
-            for name, weight in weights.items():
-                if name.startswith(STUDENT):
-                    own[name.removeprefix(STUDENT)].copy_(weight)
-    del teacher
+        maps = layer_map.from_json(facts.get("layer_maps", {}))
+    else:
+        # rank 0's, for all: other processors may round two near similarities to another order
+        phases = config.phases_of(updates)
+        similarities = on_rank_zero(partial(measure_similarities, phases, student, models.whole, config)) or {}
+        learned = {number: by_similarity(table) for number, table in similarities.items()}
+        maps = layer_map.from_json(json.loads(process_group.from_rank_zero(json.dumps(layer_map.to_json(learned)))))
+    state = load_state(checkpoint) if checkpoint is not None else None
+    if state is not None:
+        student.load_weights(state.student)
     trainer = Trainer(
         student,
-        make_teachers(list(config.members.values()), config.combine, config.train.seed, precision, process_group.device()),
-        settled(phases, maps),
+        make_teachers(members, config.combine, config.train.seed, precision, process_group.device(), models),
+        config.phases_of(updates),
         vocabulary=manifest.vocabulary_size,
         train=config.train,
         precision=precision,
         here=here,
+        sources=LayerSources(made_from["copied_layers"], maps),
     )
-    if checkpoint is not None:
-        trainer.load(checkpoint)
-    return Parts(trainer, stream, heldout, updates, precision, maps, similarities)
+    if checkpoint is not None and state is not None:
+        trainer.load(checkpoint, state)
+    return RunParts(trainer, stream, heldout, updates, precision, maps, similarities, made_from)
 
 
-def _member(config: RunConfig, first: Encoder | None, number: int) -> Encoder:
-    """Teacher number n, whole: the first one as it is already here."""
-    return first if number == 0 and first is not None else load_mlm(list(config.members.values())[number].model)
+def _student(config: RunConfig, manifest: Manifest, models: TeacherModels, saved: dict[str, Any] | None) -> tuple[Encoder, dict[str, Any]]:
+    """The student, and the record of its origin that checkpoints keep. saved: that record; checkpoints of version 0.1.0 have none."""
+    if saved is not None:
+        return student_of_config(config.student, saved["model"]), saved
+    teacher = models.whole(0) if config.members else None
+    if teacher is not None:
+        check_fits("teacher", teacher, manifest, config.data.stream)
+    student = make_student(config.student, teacher, config.train.seed, sample_of(config))
+    copied = chosen_layers(config.student, teacher.layers, config.train.seed) if teacher and config.student.init == "teacher" else None
+    values = json.loads(student.hf.config.to_json_string(use_diff=False))
+    return student, {"model": values, "copied_layers": None if copied is None else list(copied)}
+
+
+def measure_similarities(phases: Sequence[Phase], student: Encoder, teacher: Any, config: RunConfig) -> Similarities:
+    """Layer similarities (linear CKA) for each teacher that a term with `layer_map: cka` learns from; {} if there is no such term.
+
+    teacher: loads teacher number n.
+    """
+    numbers = sorted({term.teacher or 0 for phase in phases for term in phase.terms if has_layer_map(term, "cka")})
+    if not numbers:
+        return {}
+    batches = sample_of_corpus(config, CKA_ROWS, CKA_TOKENS)
+    return {number: layer_similarity(student, teacher(number), batches, CKA_TOKENS) for number in numbers}
 
 
 def sample_of(config: RunConfig) -> list[Batch]:
-    """Text for a student that is made smaller by what the teacher does on it."""
+    """Text for a student that is made smaller by the teacher's activations on it; [] for other students."""
     if not config.student.needs_sample:
         return []
-    few = min(config.train.global_batch, SAMPLE_BATCH)
-    return sample_batches(Stream(config.data.shards, "train", config.data.stream, few), config.student.sample_tokens)
-
-
-def check_fits(name: str, encoder: Encoder, manifest: Manifest, stream: StreamSettings) -> None:
-    """A model and a corpus belong together: vocabulary, window length, and documents side by side."""
-    if not manifest.vocabulary_size <= encoder.vocabulary <= manifest.vocabulary_size + SPARE_ROWS:
-        raise LaunchError(
-            f"{name}: expected a vocabulary of {manifest.vocabulary_size}, the shards', got {encoder.vocabulary}; "
-            f"build shards with the {name}'s own tokenizer"
-        )
-    if stream.window_tokens > encoder.max_positions:
-        raise LaunchError(
-            f"data.window_tokens: expected at most {encoder.max_positions}, the {name}'s positions, "
-            f"got {stream.window_tokens}; shorten them"
-        )
-    if not encoder.packs and stream.packing == "windows" and not stream.attend_across_documents:
-        raise LaunchError(
-            f"data.packing: expected documents for the {name}, whose convolution reads across the documents of a window, got windows; "
-            "set data.packing: documents (evaluate: --packing documents)"
-        )
+    return sample_of_corpus(config, min(config.train.global_batch, SAMPLE_BATCH), config.student.sample_tokens)
 
 
 def tokenizer_folder(config: RunConfig) -> Path:

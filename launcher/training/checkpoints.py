@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kd.checkpoint import checkpoint
+from kd.checkpoint import checkpoint, on_disk
 from kd.checkpoint.background_writer import BackgroundWriter, Written
-from kd.checkpoint.checkpoint import Progress, State
+from kd.checkpoint.checkpoint import State
+from kd.checkpoint.on_disk import Progress
 from kd.distributed import process_group
 from kd.training.settings import CheckpointSettings
 from kd.training.trainer import Trainer
@@ -59,7 +60,7 @@ class Saving:
 
         def write(folder: Path, progress: Progress, state: State) -> None:
             self._see_folder()
-            sizes.append(checkpoint.read(checkpoint.write(folder, progress, state)).bytes)
+            sizes.append(on_disk.read(checkpoint.write(folder, progress, state)).bytes)
 
         failed = trainer.save(self.folder, facts, write)
         self._paused = time.perf_counter() - started
@@ -116,5 +117,5 @@ class Saving:
             return written
         self.saved = max(self.saved, written.update)
         if process_group.rank() == 0:  # the new one has been read back: only now may older ones go
-            checkpoint.prune(self.folder, self.settings.keep_last, self.settings.keep_best)
+            on_disk.prune(self.folder, self.settings.keep_last, self.settings.keep_best)
         return written

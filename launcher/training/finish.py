@@ -11,9 +11,9 @@ from kd.evaluation.mlm import MlmScores
 from kd.export.hugging_face import model_sizes, save_student
 from kd.models.encoder import Encoder
 from kd.training.phases import Phase
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.run_folder.folder import RunFolder
-from launcher.training import build as wiring
+from launcher.training.build import tokenizer_folder
 from stillhouse.files import write_atomically
 
 
@@ -46,5 +46,5 @@ def write_student(
     training = {key: report[key] for key in ("teacher", "updates", "tokens", "precision", "heldout")}
     training |= {"layers": config.student.layers} if config.student.init == "teacher" else {"begun from": config.student.init}
     training |= {f"objective {phase.name}".rstrip(): [term.model_dump(mode="json") for term in phase.terms] for phase in phases}
-    save_student(student, folder.student, training=training, tokenizer_folder=wiring.tokenizer_folder(config))
+    save_student(student, folder.student, training=training, tokenizer_folder=tokenizer_folder(config))
     write_atomically(folder.report, json.dumps(report, indent=1) + "\n")

@@ -1,41 +1,38 @@
-"""A run from start to report: the loop around kd's trainer. Numbers come up here; nothing is called back.
+"""The training loop of a run, around kd's trainer, on every rank.
 
-1. Stand where the checkpoint stands (launcher/training/session.py has opened the folder and built the parts).
-2. Update after update: take a batch, learn, report; evaluate, save and stop when due.
-3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json.
-
-Every rank runs this same loop; rank 0 alone writes. What ranks must agree on (stop, save) they agree on once an update.
+1. Continue from the checkpoint, if any (launcher/training/session.py opens the folder and builds the objects).
+2. For each update: load a batch, train, report; evaluate, save and stop when due. Ranks agree once per update on stopping and saving.
+3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json. Only rank 0 writes files.
 """
 
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import torch
 
 from data_shards.stream.stream import Cursor
-from kd.batch import Batch
 from kd.checkpoint.background_writer import Written
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING
 from kd.errors import KdError
-from kd.evaluation.mlm import MlmScores, evaluate_mlm
-from kd.models.encoder import Encoder
-from kd.training.trainer import UpdateReport
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from kd.evaluation.mlm import MlmScores
+from kd.terms import layer_map
+from kd.training.update_report import UpdateReport
+from launcher.config.load import public_values
+from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
 from launcher.process.signals import Exit, StopFlag
-from launcher.reporting.layer_similarity import as_facts, described, tables
+from launcher.reporting.layer_similarity import render
 from launcher.reporting.reporters import Reporters
 from launcher.run_folder.folder import RunFolder, tell_progress
 from launcher.run_folder.metrics_file import lost_lines
-from launcher.training.batches import Feed, heldout_batches
-from launcher.training.build import Parts
+from launcher.training.batches import Feed
+from launcher.training.build import RunParts
 from launcher.training.checkpoints import Saving
+from launcher.training.evaluation import heldout_scores
 from launcher.training.finish import write_student
 from launcher.training.meter import Meter, peak_memory_gb
 from launcher.training.rank_consistency import teachers
@@ -47,7 +44,7 @@ from stillhouse.files import sync_path, write_atomically
 class Run:
     """One run on one rank, between its first and its last update."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, parts: Parts, reporters: Reporters | None, stop: StopFlag) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, parts: RunParts, reporters: Reporters | None, stop: StopFlag) -> None:
         self.config = config
         self.folder = folder
         self.parts = parts
@@ -85,9 +82,9 @@ class Run:
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
-                if self.parts.maps:
-                    self.event("layer_map", f"cka: {described(self.parts.maps)}")
-                    write_atomically(self.folder.layer_maps, tables(self.parts.similarities))
+                if self.parts.layer_maps:
+                    self.event("layer_map", f"cka: {layer_map.describe(self.parts.layer_maps)}")
+                    write_atomically(self.folder.layer_maps, render(self.parts.similarities))
             else:
                 again = f"; {dropped} later lines are dropped and written again" if dropped else ""
                 again += lost_lines(self.folder.folder, self.trainer.done, facts["config"]["report"]["every_updates"])
@@ -118,7 +115,7 @@ class Run:
                 if asked and not last:
                     if not saved:
                         return Exit.FAILED
-                    self.event("stopped", f"saved after update {report.update}; start again to continue")
+                    self.event("stopped", f"saved after update {report.update}; start again to continue", reason="requested")
                     return Exit.SAVED_AFTER_SIGNAL
                 if last and not saved:
                     return Exit.FAILED
@@ -178,9 +175,10 @@ class Run:
             return
         self.here.enter("evaluation")
         started = time.perf_counter()
+        settings = self.config.evaluate.model_copy(update={"windows": None}) if everything else self.config.evaluate
         dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
         student = self.trainer.snapshot(torch.float32 if everything else dtype)
-        self.scores = self._scores(student, None if everything else self.config.evaluate.windows)
+        self.scores = heldout_scores(self.trainer, student, self.parts.heldout, settings)
         self.line(
             "heldout",
             {f"heldout_{name}": getattr(self.scores, name) for name in ("loss", "top1", "top5")} | {"tokens": self.trainer.tokens},
@@ -220,7 +218,8 @@ class Run:
         self.here.enter("exporting")
         student = self.trainer.snapshot()
         if self.scores is None and self.parts.heldout is not None:  # continued after the last checkpoint, before the report
-            self.scores = self._scores(student, None)
+            settings = self.config.evaluate.model_copy(update={"windows": None})
+            self.scores = heldout_scores(self.trainer, student, self.parts.heldout, settings)
         self.here.enter(WRITING)
         if process_group.rank() != 0:
             return
@@ -231,23 +230,11 @@ class Run:
     def line(self, kind: str, values: dict[str, Any]) -> None:
         """One line, from rank 0."""
         if self.reporters is not None:
-            self.reporters.line({"kind": kind, "update": self.trainer.done, **values})
+            self.reporters.line({"kind": kind, "update": self.trainer.done, **values, "time": round(time.time(), 3)})
 
     def event(self, event: str, message: str, **more: Any) -> None:
         """Something that happened, from rank 0."""
         self.line("event", {"event": event, "message": message, **more})
-
-    def _scores(self, student: Encoder, windows: int | None) -> MlmScores:
-        assert self.parts.heldout is not None
-        ranks = {"rank": process_group.rank(), "world": process_group.world_size()}
-        batches = heldout_batches(self.parts.heldout, self.config.evaluate.batch, windows, **ranks)
-        return evaluate_mlm(student, self._touched(batches), vocabulary=self.trainer.vocabulary, over_ranks=process_group.sum_over_ranks)
-
-    def _touched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; each is a sign of life."""
-        for batch in batches:
-            self.here.touch()
-            yield batch
 
     def _windows(self) -> list[int]:
         """Of the update that was taken last, over all ranks."""
@@ -261,10 +248,11 @@ class Run:
             "best": None if self.best == float("inf") else self.best,
             "heldout_loss": self.scores.loss if self.scores is not None else None,
             "elapsed_seconds": self._elapsed(),
-            "layer_maps": as_facts(self.parts.maps),
+            "layer_maps": layer_map.to_json(self.parts.layer_maps),
+            "student": self.parts.student,
             "recovery": self.recovery.as_dict(),
             "run_id": self.run_id,
-            "config": configuration.public(self.config),
+            "config": public_values(self.config),
             "teachers": self.teachers,
         }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from kd.training.trainer import UpdateReport
+from kd.training.update_report import UpdateReport
 
 _STATUS = Path("/proc/self/status")
 

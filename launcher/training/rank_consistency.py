@@ -12,11 +12,11 @@ from pathlib import Path
 
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.teacher.hidden_state_cache import HEADER
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from launcher.config.load import flat_values, public_values
+from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
 from launcher.run_folder.folder import PACKAGES, version
 from stillhouse.files import ROOT
@@ -54,7 +54,7 @@ def identity(config: RunConfig) -> dict[str, str]:
     """What decides the result, by name, in words or digests short enough to show."""
     facts = {name: version(name) or "none" for name in PACKAGES}
     facts |= {"python": platform.python_version(), "code": _digest_of_code()}
-    facts |= {key: json.dumps(value) for key, value in configuration.flat(configuration.public(config)).items()}
+    facts |= {key: json.dumps(value) for key, value in flat_values(public_values(config)).items()}
     facts["content of data.shards"] = Manifest.load(Location.of(config.data.shards, config.data.cache_folder)).fingerprint[:12]
     facts |= {f"content of {name}": digest for name, digest in teachers(config).items()}
     if Path(config.student.init).is_dir():

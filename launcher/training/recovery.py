@@ -9,8 +9,9 @@ from typing import Any
 
 from kd.distributed import process_group
 from kd.training.stability import Stability
-from kd.training.trainer import Trainer, UpdateReport
-from launcher.config.load import RunConfig
+from kd.training.trainer import Trainer
+from kd.training.update_report import UpdateReport
+from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
 from launcher.run_folder.folder import RunFolder
 from launcher.training.start import newest_checkpoint
@@ -53,7 +54,7 @@ class Recovery:
             why = row if trouble.kind == "not_finite" else "the loss leapt"
             spent = self._stability.roll_backs
             after = f" after {spent} roll-back{'s' if spent > 1 else ''}" if spent else ""
-            self._say("stopped", f"{why}{after}; lower the learning rate, or look at those windows")
+            self._say("stopped", f"{why}{after}; lower the learning rate, or look at those windows", reason=trouble.kind)
         return not self.rolled_back
 
     def _go_back(self, update: int, since: int) -> bool:

@@ -3,22 +3,29 @@
 What ends a run in here, on this rank or another, is one line a rank (launcher/training/rank_watch.py).
 """
 
+from pathlib import Path
+
 from kd.distributed import process_group
 from kd.distributed.rank_progress import BUILDING, Whereabouts
-from launcher.config import load as configuration
-from launcher.config.load import RunConfig
+from launcher.config.load import config_of, public_values
+from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
+from launcher.planning.checks import check_disk
+from launcher.planning.plan import Plan
+from launcher.process.preflight import check_writable
+from launcher.process.rank_zero import on_rank_zero
 from launcher.process.signals import Exit, StopFlag
 from launcher.process.standard_streams import say
-from launcher.reporting.reporters import Reporters, trim
-from launcher.training import build as wiring
+from launcher.reporting.reporters import Reporters
+from launcher.run_folder.metrics_file import trim
+from launcher.training.build import build
 from launcher.training.loop import Run
 from launcher.training.rank_consistency import agree, check_teachers
 from launcher.training.rank_watch import say_aloud, watching
-from launcher.training.start import agreed, meet, newest_checkpoint, open_folder
+from launcher.training.start import meet, newest_checkpoint, open_folder
 
 
-def main(config: RunConfig, resume: bool = False) -> int:
+def main(config: RunConfig, plan: Plan, resume: bool = False) -> int:
     """Run or continue a configuration on this rank; the exit code (see launcher.process.signals.Exit).
 
     A run folder that already holds this configuration is continued; resume insists that there is something to continue.
@@ -29,9 +36,16 @@ def main(config: RunConfig, resume: bool = False) -> int:
     try:
         with watching(here, config.train.timeout_seconds, say_aloud):
             agree(config)
+            on_rank_zero(lambda: _check_folder(config, plan))  # after the meeting: an error reaches every rank
             return _run(config, resume, stop, here)
     finally:
         process_group.stop()
+
+
+def _check_folder(config: RunConfig, plan: Plan) -> None:
+    """LaunchError unless the run folder can be written and its disk has room. For rank 0, which writes."""
+    check_writable(Path(config.run.folder))
+    check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
 
 
 def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> int:
@@ -45,18 +59,16 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
         if resume and saved is None:
             raise SharedError(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
         if saved is not None:
-            begun = configuration.of_values(saved.progress.facts["config"], str(saved.folder))  # config.yaml may be lost, or edited
-            agreed(lambda: folder.expect(begun, config))
+            begun = config_of(saved.progress.facts["config"], str(saved.folder))  # config.yaml may be lost, or edited
+            on_rank_zero(lambda: folder.expect(begun, config))
             check_teachers(config, saved)
         here.enter(BUILDING)
-        parts = wiring.build(config, saved, here)
-        agreed(lambda: folder.record(config))
+        parts = build(config, saved, here)
+        on_rank_zero(lambda: folder.record(config))
         reporters, dropped = None, 0
         if process_group.rank() == 0:
             dropped = trim(folder.metrics, parts.trainer.done)
-            reporters = Reporters(
-                config.report, folder.folder, name=config.name, config=configuration.public(config), run_id=folder.wandb_id
-            )
+            reporters = Reporters(config.report, folder.folder, name=config.name, config=public_values(config), run_id=folder.wandb_id)
         run = Run(config, folder, parts, reporters, stop)
         run.begin(saved, dropped)
         code = Exit.FAILED

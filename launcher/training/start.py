@@ -4,20 +4,19 @@ Rank 0 alone looks and writes; what it finds wrong is raised on every rank with 
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Checkpoint
+from kd.checkpoint import on_disk
+from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
-from launcher.config.load import RunConfig
-from launcher.errors import LaunchError, RendezvousFailed, SharedError
+from launcher.config.run_config import RunConfig
+from launcher.errors import LaunchError, RendezvousFailed
+from launcher.process.rank_zero import on_rank_zero
 from launcher.process.standard_streams import say
 from launcher.run_folder.folder import RunFolder
 from launcher.training.rank_watch import is_lost_connection
-from stillhouse.errors import StillhouseError
 
 
 def meet(timeout_seconds: float) -> None:
@@ -40,11 +39,11 @@ def meet(timeout_seconds: float) -> None:
 def open_folder(config: RunConfig) -> Iterator[RunFolder]:
     """The run folder, owned by rank 0; when rank 0 cannot have it, every rank leaves with the same line."""
     if process_group.rank() != 0:
-        agreed(lambda: None)
+        on_rank_zero(lambda: None)
         yield RunFolder(Path(config.run.folder))
         return
     opened = RunFolder.open(config)
-    folder = agreed(opened.__enter__)
+    folder = on_rank_zero(opened.__enter__)
     error: BaseException | None = None
     try:
         yield folder
@@ -55,25 +54,11 @@ def open_folder(config: RunConfig) -> Iterator[RunFolder]:
         opened.__exit__(type(error) if error else None, error, None)
 
 
-def agreed(action: Callable[[], Any]) -> Any:
-    """What rank 0's action gives (None elsewhere); its error, in words, is raised on every rank."""
-    result, failed = None, ""
-    if process_group.rank() == 0:
-        try:
-            result = action()
-        except (StillhouseError, OSError) as error:
-            failed = str(error)
-    failed = process_group.from_rank_zero(failed)
-    if failed:
-        raise SharedError(failed)
-    return result
-
-
 def newest_checkpoint(folder: RunFolder, before: int | None = None) -> Checkpoint | None:
     """The newest checkpoint that verifies, the same on every rank; rank 0 says what it passed over. before: of an update below it."""
 
     def find() -> str:
-        found, passed_over = checkpoint.newest_good(folder.checkpoints, before)
+        found, passed_over = on_disk.newest_good(folder.checkpoints, before)
         for line in passed_over:
             say(f"passed over: {line}")
         if found is None and passed_over and before is None:
@@ -82,5 +67,5 @@ def newest_checkpoint(folder: RunFolder, before: int | None = None) -> Checkpoin
             )
         return found.folder.name if found is not None else ""
 
-    name = process_group.from_rank_zero(agreed(find) or "")
-    return checkpoint.read(folder.checkpoints / name) if name else None
+    name = process_group.from_rank_zero(on_rank_zero(find) or "")
+    return on_disk.read(folder.checkpoints / name) if name else None

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from kd.checkpoint import checkpoint
+from kd.checkpoint import checkpoint, on_disk
 from kd.checkpoint.background_writer import BackgroundWriter
-from kd.checkpoint.checkpoint import Progress
+from kd.checkpoint.on_disk import Progress
 
 ROUNDS = 3
 
@@ -38,7 +38,7 @@ def main() -> None:
             assert written is not None
             assert not written.error, written.error
             beside.append(written.seconds)
-            checkpoint.prune(Path(folder), keep_last=1, keep_best=0)
+            on_disk.prune(Path(folder), keep_last=1, keep_best=0)
     median = {name: sorted(values)[ROUNDS // 2] for name, values in (("at_once", at_once), ("pause", pauses), ("beside", beside))}
     facts = {"parameters": size // 12, "bytes": size, "rounds": ROUNDS}
     seconds = {"pause_at_once": median["at_once"], "pause_beside": median["pause"], "until_it_is_safe": median["beside"]}

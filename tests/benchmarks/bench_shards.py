@@ -20,10 +20,11 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from data_shards.build.build import BuildSettings, build
-from data_shards.sources.sources import SourceSettings, documents
+from data_shards.sources.settings import SourceSettings
+from data_shards.sources.sources import documents
 from data_shards.storage.manifest import plain_json
-from data_shards.stream.masking import MaskingSettings
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import MaskingSettings, StreamSettings
+from data_shards.stream.stream import Stream
 from data_shards.tokenizer.tokenizer import load_tokenizer
 
 BATCH_DOCUMENTS = 1000

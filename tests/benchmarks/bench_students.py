@@ -11,10 +11,12 @@ import time
 
 import torch
 
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 from kd.evaluation.mlm import evaluate_mlm
-from kd.models.encoder import load_mlm
-from kd.student.student import StudentSettings, make_student
+from kd.models.loading import load_mlm
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
 from launcher.training.batches import heldout_batches, sample_batches
 
 SHAPES = ("6x312/12/1200", "6x192/6/768", "4x312/12/1200", "3x384/12/1536")

@@ -21,10 +21,11 @@ import torch
 from pydantic import TypeAdapter
 
 from kd.batch import Batch
-from kd.models.outputs import Decoder
-from kd.models.states import Shape
-from kd.objective.objective import Ensemble, ModelOutputs, Objective
+from kd.models.outputs import Decoder, EncoderOutputs
+from kd.models.states import EncoderShape
+from kd.objective.objective import Objective
 from kd.objective.projections import make_projections
+from kd.objective.teacher_outputs import TeacherOutputs
 from kd.terms import Term
 
 TERMS = [
@@ -78,8 +79,8 @@ class Peak(threading.Thread):
 
 def measure(values: dict, rows: int, positions: int, width: int, heads: int, vocabulary: int, chunk: int) -> dict[str, float]:
     torch.set_num_threads(1)
-    student, teacher = Shape(6, width, heads), Shape(12, width, heads)
-    objective = Objective(TypeAdapter(list[Term]).validate_python([values]), chunk).settled(student, teacher)
+    student, teacher = EncoderShape(6, width, heads), EncoderShape(12, width, heads)
+    objective = Objective(TypeAdapter(list[Term]).validate_python([values]), chunk).for_encoders(student, teacher)
     projections = dict(make_projections(objective, 1))
     batch = batch_of(rows, positions)
 
@@ -90,15 +91,16 @@ def measure(values: dict, rows: int, positions: int, width: int, heads: int, voc
         """What enters a decoder, and the decoder."""
         return tuple(torch.randn(size).requires_grad_(gradient) for size in ((rows, positions, width), (vocabulary, width), (vocabulary,)))
 
-    def outputs(states: dict, parts: tuple, rows: slice) -> ModelOutputs:
+    def outputs(states: dict, parts: tuple, rows: slice) -> EncoderOutputs:
         cut = {state: tensor[rows] for state, tensor in states.items()}
         if not parts:
-            return ModelOutputs(last, states=cut)
-        return ModelOutputs(last, parts[0][rows].flatten(0, 1), Decoder(*parts[1:], vocabulary), cut)
+            return EncoderOutputs(last, cut)
+        return EncoderOutputs(last, cut, parts[0][rows].flatten(0, 1), Decoder(*parts[1:], vocabulary))
 
     def once(batch: Batch, rows: slice = slice(None)) -> None:
-        taught = Ensemble({0: outputs(theirs, taught_head, rows)}) if needs_logits or theirs else None
-        loss, _ = objective(outputs(ours, own_head, rows), taught, batch, objective.counts(batch), projections)
+        teachers = TeacherOutputs({0: outputs(theirs, taught_head, rows)} if needs_logits or theirs else {})
+        selection = objective.select(batch)
+        loss, _ = objective(outputs(ours, own_head, rows), teachers, selection, objective.counts(selection), projections)
         loss.backward()
 
     last = torch.zeros(rows, positions, 1)

@@ -35,12 +35,16 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from data_shards.build.build import BuildSettings, build
-from data_shards.sources.sources import SourceSettings
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.sources.settings import SourceSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm, quiet_transformers
-from kd.student.student import StudentSettings, make_student
-from kd.teacher.teachers import MemberSettings, make_teachers
+from kd.models.config import quiet_transformers
+from kd.models.loading import load_mlm
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
+from kd.teacher.settings import MemberSettings
+from kd.teacher.teachers import make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
 from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import phases_of
@@ -158,9 +162,9 @@ class BareLoop:
         for batch in batches:
             at = batch.real if self.positions == "all" else batch.predicted
             with torch.no_grad():
-                taught = self.teacher(batch).last
+                taught = self.teacher(batch).last_hidden
                 guide = self.teacher.logits(taught[at]).float()
-            last = self.student(batch).last
+            last = self.student(batch).last_hidden
             logits = self.student.logits(last[at]).float()
             p = F.log_softmax(guide / 2, -1)
             kl = F.kl_div(F.log_softmax(logits / 2, -1), p, reduction="none", log_target=True).sum() * 4 / looked

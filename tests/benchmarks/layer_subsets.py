@@ -10,10 +10,12 @@ import itertools
 import json
 
 from data_shards.storage.manifest import Manifest
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 from kd.evaluation.mlm import evaluate_mlm
-from kd.models.encoder import load_mlm
-from kd.student.student import StudentSettings, make_student
+from kd.models.loading import load_mlm
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
 from launcher.training.batches import heldout_batches
 
 

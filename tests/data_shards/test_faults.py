@@ -16,13 +16,14 @@ import pytest
 
 from data_shards.build.build import BuildSettings, build
 from data_shards.errors import DamagedFile, DataError
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage import location
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
 from data_shards.storage.open_shards import Shelf
 from data_shards.storage.shard import Shard
-from data_shards.stream.stream import Stream, StreamBatch, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream, StreamBatch
 
 G = 12
 SETTINGS = {"window_tokens": 16, "lanes": 3}

@@ -11,7 +11,8 @@ from data_shards.info import info
 from data_shards.storage.manifest import Manifest
 from data_shards.storage.token_statistics import Vocabulary
 from data_shards.stream.bucketed import Pieces
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 from data_shards.verify import verify
 from stillhouse.files import sha256_of_file
 

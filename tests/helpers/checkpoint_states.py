@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kd.checkpoint.checkpoint import Progress
+from kd.checkpoint.on_disk import Progress
 
 State = list[tuple[str, Tensor, dict[str, Tensor]]]
 

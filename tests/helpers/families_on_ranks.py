@@ -13,10 +13,11 @@ import torch
 
 from kd.batch import IGNORED, Batch
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm
-from kd.student.student import StudentSettings, make_student
-from kd.teacher.teacher import TeacherSettings
-from kd.teacher.teachers import MemberSettings, make_teacher, make_teachers
+from kd.models.loading import load_mlm
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
+from kd.teacher.settings import MemberSettings, TeacherSettings
+from kd.teacher.teachers import make_teacher, make_teachers
 from kd.terms.hidden import HiddenCosine
 from kd.terms.logits import MaskedLM, SoftTargets
 from kd.terms.schedules import OptimizerSettings
@@ -40,7 +41,7 @@ def error(folder: str, batch: Batch) -> float:
     """The largest difference of hidden states and logits."""
     encoder = load_mlm(folder)
     with torch.no_grad():
-        hidden = encoder(batch).last
+        hidden = encoder(batch).last_hidden
         expected = encoder.logits(hidden[batch.real])
         teacher = make_teacher(TeacherSettings(model=folder, mode="zero3"), "fp32", process_group.device())
         for _ in range(2):
@@ -48,7 +49,7 @@ def error(folder: str, batch: Batch) -> float:
         with teacher.decoder() as (weight, bias):
             logits = outputs.transformed @ weight.T + bias
     assert any(weight.ds_tensor.numel() < weight.ds_numel for weight in teacher.module.parameters()), "nothing was shared out"
-    return max((outputs.last - hidden)[batch.real].abs().max().item(), (logits - expected).abs().max().item())
+    return max((outputs.last_hidden - hidden)[batch.real].abs().max().item(), (logits - expected).abs().max().item())
 
 
 def losses(folder: str, stage: int, batch: Batch) -> list[float]:

@@ -12,10 +12,13 @@ from pathlib import Path
 import torch
 from trainer_on_ranks import CLIP, OPTIMIZER, ROWS, VOCABULARY, batches, weights
 
-from kd.checkpoint import checkpoint
+from kd.checkpoint import on_disk
+from kd.checkpoint.checkpoint import load_state
 from kd.distributed import process_group
-from kd.models.encoder import Encoder, load_mlm
-from kd.teacher.teachers import MemberSettings, make_teachers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
+from kd.teacher.settings import MemberSettings
+from kd.teacher.teachers import make_teachers
 from kd.training.phases import PhaseSettings, part_of, phases_of
 from kd.training.settings import TrainSettings
 from kd.training.trainer import Trainer
@@ -121,9 +124,9 @@ def main() -> None:
         process_group.barrier()
         continued = {}
         for done in (1, 2, 3):  # before the first border, at it, and after it at the second
-            saved = checkpoint.read(kept / f"update-{done:08d}")
+            saved = on_disk.read(kept / f"update-{done:08d}")
             student = load_mlm(folder)
-            loaded, _ = saved.load()
+            loaded, _ = load_state(saved)
             with torch.no_grad():
                 for name, parameter in student.named_parameters():
                     parameter.copy_(loaded[f"student.{name}"])

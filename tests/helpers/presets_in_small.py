@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from kd.distributed import process_group
-from launcher.config import load as configuration
-from launcher.training import build as wiring
+from launcher.config.load import load_config
 from launcher.training.batches import Feed
+from launcher.training.build import build
 
 UPDATES = 8
 SMALL = ["data.window_tokens=32", "train.global_batch=4", "train.micro_batch=4", "train.precision=fp32", f"train.updates={UPDATES}"]
@@ -32,8 +32,8 @@ def main() -> None:
     process_group.start()
     report = {}
     for name in presets:
-        config = configuration.load(name, settings(name, shards, teacher), "demo")
-        parts = wiring.build(config, None)
+        config = load_config(name, settings(name, shards, teacher), "demo")
+        parts = build(config, None)
         feed = Feed(parts.stream, config.train, rank=0, world=1, update=0, windows=0)
         lines = [parts.trainer.update(feed.take()) for _ in range(UPDATES)]
         feed.close()

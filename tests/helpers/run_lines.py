@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-CLOCK = ("tokens_per_second", "seconds_left", "data_wait_share", "memory_gb")
+CLOCK = ("tokens_per_second", "seconds_left", "data_wait_share", "memory_gb", "time")
 
 
 def lines(folder: Path, kind: str) -> list[dict[str, Any]]:

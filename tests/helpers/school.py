@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from data_shards.build.build import BuildSettings, build
-from data_shards.sources.sources import SourceSettings
-from kd.models.encoder import quiet_transformers
+from data_shards.sources.settings import SourceSettings
+from kd.models.config import quiet_transformers
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 SYLLABLES = "ba de fi go lu mer nor pel qua ris sto ten".split()  # noqa: SIM905

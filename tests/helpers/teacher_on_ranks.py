@@ -13,9 +13,10 @@ from torch import Tensor
 
 from kd.batch import IGNORED, Batch
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
+from kd.teacher.settings import TeacherSettings
 from kd.teacher.split import gather_batches
-from kd.teacher.teacher import Teacher, TeacherSettings
+from kd.teacher.teacher import Teacher
 from kd.teacher.teachers import make_teacher
 
 MODES = ("replicated", "zero3", "tensor_parallel")
@@ -35,7 +36,7 @@ def logits(teacher: Teacher, batch: Batch, selected: Tensor) -> tuple[Tensor, Te
     """(last at the real positions, logits at the selected ones)."""
     outputs = teacher(batch, selected)
     with teacher.decoder() as (weight, bias):
-        return outputs.last[batch.real], outputs.transformed @ weight.T + bias
+        return outputs.last_hidden[batch.real], outputs.transformed @ weight.T + bias
 
 
 def measure(folder: str, mode: str, precision: str, batch: Batch) -> dict[str, object]:
@@ -43,7 +44,7 @@ def measure(folder: str, mode: str, precision: str, batch: Batch) -> dict[str, o
     selected = batch.real & (batch.input_ids % 3 == 0)
     encoder = load_mlm(folder)
     with torch.no_grad():
-        hidden = encoder(batch).last
+        hidden = encoder(batch).last_hidden
         expected = hidden[batch.real], encoder.logits(hidden[selected])
     teacher = make_teacher(TeacherSettings(model=folder, mode=mode), precision, process_group.device())
     during: list[int] = []

@@ -11,10 +11,13 @@ from pathlib import Path
 import torch
 from trainer_on_ranks import CLIP, OPTIMIZER, ROWS, UPDATES, VOCABULARY, batches, weights
 
-from kd.checkpoint import checkpoint
+from kd.checkpoint import on_disk
+from kd.checkpoint.checkpoint import load_state
 from kd.distributed import process_group
-from kd.models.encoder import Encoder, load_mlm
-from kd.teacher.teachers import MemberSettings, make_teachers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
+from kd.teacher.settings import MemberSettings
+from kd.teacher.teachers import make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
 from kd.training.phases import phases_of
 from kd.training.settings import TrainSettings
@@ -61,9 +64,9 @@ def main() -> None:
             if update == 1:
                 assert trainer.save(Path(checkpoints) / way, {}) is None
         process_group.barrier()
-        saved, _ = checkpoint.newest_good(Path(checkpoints) / way)
+        saved, _ = on_disk.newest_good(Path(checkpoints) / way)
         assert saved is not None
-        kept, _ = saved.load()
+        kept, _ = load_state(saved)
         again = load_mlm(folder)
         with torch.no_grad():
             for name, parameter in again.named_parameters():

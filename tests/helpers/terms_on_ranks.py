@@ -13,10 +13,12 @@ import torch
 from pydantic import TypeAdapter
 
 from kd.batch import IGNORED, Batch
-from kd.checkpoint import checkpoint
+from kd.checkpoint import on_disk
+from kd.checkpoint.checkpoint import load_state
 from kd.distributed import process_group
-from kd.models.encoder import load_mlm
-from kd.teacher.teachers import MemberSettings, make_teachers
+from kd.models.loading import load_mlm
+from kd.teacher.settings import MemberSettings
+from kd.teacher.teachers import make_teachers
 from kd.terms import Term
 from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import phases_of
@@ -82,7 +84,9 @@ def make(teacher: str, student: str, mode: str, stage: int, precision: str, micr
     members = [MemberSettings(model=teacher, mode=one, weight=weight) for one, weight in zip(mode.split("+"), (3.0, 1.0), strict=False)]
     terms = TypeAdapter(list[Term]).validate_python(TERMS)
     if len(members) > 1:  # each other term on states learns from each
-        terms = [term.model_copy(update={"teacher": n % 2}) if term.asks and not term.mixes else term for n, term in enumerate(terms)]
+        terms = [
+            term.model_copy(update={"teacher": n % 2}) if term.required_outputs and not term.mixes else term for n, term in enumerate(terms)
+        ]
     return Trainer(
         load_mlm(student),
         make_teachers(members, "mean", 1, precision, process_group.device()),
@@ -117,11 +121,11 @@ def main() -> None:
         assert failed is None, failed
         lines += [trainer.update(batches(update, micro_batch, rank, world)) for update in range(1, UPDATES)]
         after = {key: weight.clone() for key, weight, _ in trainer.engine.full_state()}
-        saved, passed_over = checkpoint.newest_good(Path(checkpoints) / name)
+        saved, passed_over = on_disk.newest_good(Path(checkpoints) / name)
         assert saved is not None, passed_over
         process_group.barrier()
         resumed = make(teacher, student, *way)
-        kept, _ = saved.load()
+        kept, _ = load_state(saved)
         resumed.engine.set_weights({key: weight for key, weight in kept.items() if key.startswith("student.")})
         resumed.load(saved)
         continued = [resumed.update(batches(update, micro_batch, rank, world)) for update in range(1, UPDATES)]

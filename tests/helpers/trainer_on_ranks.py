@@ -12,10 +12,13 @@ from pathlib import Path
 import torch
 
 from kd.batch import IGNORED, Batch
-from kd.checkpoint import checkpoint
+from kd.checkpoint import on_disk
+from kd.checkpoint.checkpoint import load_state
 from kd.distributed import process_group
-from kd.models.encoder import Encoder, load_mlm
-from kd.teacher.teachers import MemberSettings, make_teachers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
+from kd.teacher.settings import MemberSettings
+from kd.teacher.teachers import make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
 from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import phases_of
@@ -89,11 +92,11 @@ def main() -> None:
                 failed = trainer.save(Path(checkpoints) / name, {"stage": stage})
                 assert failed is None, failed
         after = weights(trainer)
-        saved, passed_over = checkpoint.newest_good(Path(checkpoints) / name)
+        saved, passed_over = on_disk.newest_good(Path(checkpoints) / name)
         assert saved is not None, passed_over
         process_group.barrier()
         again = load_mlm(folder)
-        kept, _ = saved.load()
+        kept, _ = load_state(saved)
         own = dict(again.named_parameters())
         with torch.no_grad():
             for key, weight in kept.items():

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from kd.batch import IGNORED, Batch
-from kd.models.encoder import Encoder, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
 
 VOCABULARY = 120
 WIDTH = 32

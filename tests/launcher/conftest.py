@@ -13,9 +13,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from data_shards.build.build import BuildSettings, build
-from data_shards.sources.sources import SourceSettings
-from kd.models.encoder import quiet_transformers
-from launcher.config.load import RunConfig, load
+from data_shards.sources.settings import SourceSettings
+from kd.models.config import quiet_transformers
+from launcher.config.load import load_config
+from launcher.config.run_config import RunConfig
 
 WINDOW_TOKENS, POSITIONS = 32, 48
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
@@ -65,7 +66,7 @@ def make_config(corpus: Corpus, tmp_path: Path) -> Callable[..., RunConfig]:
 
     def make(*overrides: str) -> RunConfig:
         own = [f"run.folder={tmp_path / 'run'}", f"data.shards={corpus.shards}", f"teacher.model={corpus.model}"]
-        return load("tiny", [*own, *overrides])
+        return load_config("tiny", [*own, *overrides])
 
     return make
 

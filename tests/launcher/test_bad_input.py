@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, DebertaV2Config, MPNetConfig
 
-from kd.models import encoder
+from kd.models import loading
 from launcher import run as door
 from launcher.commands.arguments import Parser, add_train
 
@@ -39,7 +39,7 @@ def refused(corpus, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def say(*settings: str, ranks: int = 1) -> str:
         monkeypatch.setenv("WORLD_SIZE", str(ranks))
-        monkeypatch.setattr(encoder.AutoModelForMaskedLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
+        monkeypatch.setattr(loading.AutoModelForMaskedLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
         parser: argparse.ArgumentParser = Parser(prog="run")
         add_train(parser)
         folders = [f"run.folder={tmp_path / 'run'}", f"data.shards={corpus.shards}", f"teacher.model={configs / 'bert'}"]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config import load as config
-from launcher.config.load import RunConfig
+from launcher.config.load import dump_config
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
+from launcher.planning.plan import Plan
 from launcher.process.error_exit import guarded
 from launcher.run import run
 from launcher.training import session
@@ -25,7 +26,7 @@ def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunCon
     """What would have been trained: the doors in front of it are real."""
     calls: list[tuple[RunConfig, bool]] = []
 
-    def main(made: RunConfig, resume: bool = False) -> int:
+    def main(made: RunConfig, plan: Plan, resume: bool) -> int:
         calls.append((made, resume))
         return 75
 
@@ -38,7 +39,7 @@ def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunCon
 def asked(make_config: Callable[..., RunConfig], tmp_path: Path) -> Callable[..., argparse.Namespace]:
     """asked(dry_run, resume): the arguments of a run on the tiny corpus."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(config.dump(make_config()))
+    path.write_text(dump_config(make_config()))
     return lambda **more: argparse.Namespace(
         **({"config": str(path), "settings": ["train.updates=3"], "scale": None, "dry_run": False, "resume": False} | more)
     )

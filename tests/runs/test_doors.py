@@ -16,7 +16,8 @@ from run_lines import free_port, lines, train_lines
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from wandb_server import inspected
 
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

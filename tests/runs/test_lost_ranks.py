@@ -11,7 +11,7 @@ import psutil
 import pytest
 from run_lines import lines
 
-from kd.checkpoint.checkpoint import TEMPORARY
+from kd.checkpoint.on_disk import TEMPORARY
 from stillhouse.files import temporary_path
 
 pytestmark = pytest.mark.slow
@@ -103,3 +103,32 @@ def test_ranks_with_other_code_or_other_data_are_refused_with_the_difference(sta
     assert "expected each to have what rank 0 on " in line
     assert [place for place in run.logs[0].read_text().splitlines() if place.startswith("  rank 1 on ") and ": code: " in place]
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("checkpoint.keep_last=1000000000",), " free for checkpoints, got "),
+        (("run.folder=/proc/run",), "/proc/run: expected a folder that can be written, got "),
+    ],
+)
+def test_what_rank_0_alone_can_check_ends_every_rank_at_once(start, tmp_path, settings: tuple[str, ...], words: str):
+    run = start(tmp_path / "run", *LONG, *settings, "train.timeout_seconds=600", ranks=2)
+    assert run.wait(60) == [2, 2], run.output
+    (line,) = said(run.logs[0])
+    assert words in line
+
+
+def test_a_damaged_shard_that_rank_0_alone_reads_ends_every_rank_with_its_line(start, school, tmp_path):
+    shards = tmp_path / "shards"
+    shutil.copytree(school.shards, shards)
+    for path in shards.glob("train-*.tar"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    objective = "objective=[{kind: mlm}, {kind: hidden_mse, layer_map: cka}]"
+    run = start(tmp_path / "run", *LONG, f"data.shards={shards}", objective, "train.timeout_seconds=600", ranks=2)
+    assert run.wait(60) == [2, 2], run.output
+    (line,) = said(run.logs[0])
+    assert "train-" in line
+    assert "Traceback" not in run.output

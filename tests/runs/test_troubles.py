@@ -18,11 +18,12 @@ from data_shards.storage.manifest import Manifest
 from data_shards.storage.shard import Shard
 from data_shards.stream.order import Order
 from data_shards.stream.packed import Windows
-from kd.checkpoint import checkpoint
+from kd.checkpoint import on_disk
 from kd.distributed import process_group
 from kd.training.trainer import Trainer
-from launcher.config import load as configuration
+from launcher.config.load import load_config
 from launcher.errors import LaunchError, SharedError
+from launcher.planning.plan import make_plan
 from launcher.process.signals import StopFlag
 from launcher.training import checkpoints, session
 
@@ -68,7 +69,8 @@ def run(school, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
                 return learn(self, batches)
 
             patch.setattr(Trainer, "update", update)
-            return session.main(configuration.load("tiny", [*own, *SETTINGS, *settings]))
+            config = load_config("tiny", [*own, *SETTINGS, *settings])
+            return session.main(config, make_plan(config, 1))
 
     return start
 
@@ -149,7 +151,7 @@ def test_saving_beside_the_training_changes_nothing_but_the_pause(run, plain, tm
     assert facts(folder) == facts(plain)
     saved = events(folder, "checkpoint")
     assert {int(event["message"].split()[3]) for event in saved} == {3, 6, 9, 12, 15, 18}
-    newest, _ = checkpoint.newest_good(folder / "checkpoints")
+    newest, _ = on_disk.newest_good(folder / "checkpoints")
     assert all(event["bytes"] == newest.bytes and event["seconds"] >= event["paused_seconds"] > 0 for event in saved)
 
 
@@ -195,7 +197,7 @@ def test_after_bad_updates_in_a_row_the_run_goes_back_to_the_checkpoint_before_t
     assert run(folder, *settings, before=bad) == 0
     (back,) = events(folder, "rolled_back")
     assert "update 9: went back to the weights after update 3; updates 4 to 9 are not learned from; roll-back 1 of 1" in back["message"]
-    after, before = (checkpoint.read(folder / "checkpoints" / f"update-0000000{n}") for n in (9, 3))
+    after, before = (on_disk.read(folder / "checkpoints" / f"update-0000000{n}") for n in (9, 3))
     assert equal(after.load()[0], before.load()[0])
     assert (after.progress.done, after.progress.skipped) == (9, 6)
     assert train_lines(folder)[8]["tokens"] == train_lines(plain)[8]["tokens"], "the stream has moved on"

@@ -3,7 +3,7 @@
 import json
 
 from data_shards.build.documents import Selection
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 
 
 def select(path, heldout=0.0, seed=1, drop_duplicates=False, max_documents=None) -> tuple[Selection, list]:

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_shards.errors import DataError
-from data_shards.sources.sources import SourceCounts, SourceSettings, documents, total_bytes
+from data_shards.sources.files import total_bytes
+from data_shards.sources.settings import SourceSettings
+from data_shards.sources.sources import SourceCounts, documents
 
 TEXTS = ["First, with a comma.", "Zweiter – mit Umlaut: ü", "", 'third "quoted"']
 
@@ -57,13 +59,13 @@ def test_parquet_columns_are_read_whatever_the_row_groups(tmp_path):
     assert read(path, column="body") == [*TEXTS, ""]
 
 
-@pytest.mark.parametrize(("name", "delimiter"), [("some.csv", ","), ("some.tsv", "\t")])
-def test_csv_columns_are_read_with_quotes_and_line_ends_inside(tmp_path, name, delimiter):
+@pytest.mark.parametrize(("name", "delimiter", "settings"), [("some.csv", ",", {}), ("some.tsv", "\t", {"quoting": "double"})])
+def test_csv_columns_are_read_with_quotes_and_line_ends_inside(tmp_path, name, delimiter, settings):
     path = tmp_path / name
     texts = [*TEXTS[:2], "two\nlines", 'third "quoted"', "x" * 200_000]
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter=delimiter).writerows([["n", "text"], *([1, text] for text in texts)])
-    assert read(path) == texts
+    assert read(path, **settings) == texts
 
 
 def test_a_folder_is_read_in_the_order_of_its_paths_without_what_is_hidden_or_of_another_kind(tmp_path):
@@ -136,7 +138,7 @@ def test_files_are_read_over_http(tmp_path, json_lines):
         ("a.jsonl", b'{"text": "\\ud800"}\n', r"a\.jsonl, byte 0: expected UTF-8, got an unpaired surrogate"),
         ("a.txt", b"fine\nnot \xe4 fine\n", r"a\.txt, byte 9: expected UTF-8, got byte 0xe4"),
         ("a.csv", b"title,body\n1,2\n", r"a\.csv: expected a column text, got columns title, body"),
-        ("a.csv", b"title,text\n1\n", r"a\.csv:2: expected 2 fields, got 1"),
+        ("a.csv", b"title,text\n1\n", r"a\.csv:2: expected 2 fields, as the header has, got 1"),
         ("a.csv", b"title,text\n1,\xe4\n", r"a\.csv, byte 13: expected UTF-8"),
         ("a.parquet", b"not one", r"a\.parquet: expected a parquet file, got"),
         ("a.txt.gz", gzip.compress(b"some text" * 99, mtime=0)[:-20], r"a\.txt\.gz: expected a readable text file, got"),

@@ -5,8 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from data_shards.storage.token_statistics import Vocabulary
-from data_shards.stream.masking import IGNORED, Masker, MaskingSettings
+from data_shards.stream.masking import IGNORED, Masker
 from data_shards.stream.rows import Rows, framed
+from data_shards.stream.settings import MaskingSettings
 
 SPECIAL, V, MASK = 5, 700, 4
 CONTINUES = 600

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_shards.errors import DataError
-from data_shards.stream.stream import Cursor, Stream, StreamBatch, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Cursor, Stream, StreamBatch
 
 G = 16
 FIELDS = ("input_ids", "labels", "segments", "positions", "windows", "visits")

@@ -6,8 +6,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_shards.storage.token_statistics import Vocabulary
-from data_shards.stream.masking import IGNORED, Masker, MaskingSettings
+from data_shards.stream.masking import IGNORED, Masker
 from data_shards.stream.rows import framed
+from data_shards.stream.settings import MaskingSettings
 from data_shards.tokenizer.tokenizer import is_continuation, is_special
 
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

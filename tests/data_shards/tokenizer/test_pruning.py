@@ -16,7 +16,7 @@ from data_shards.build.build import BuildSettings, build
 from data_shards.build.remap import remap_shards, remapper, same_tokenizer
 from data_shards.errors import DataError
 from data_shards.info import info
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest, plain_json
 from data_shards.storage.token_statistics import Vocabulary

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_shards.errors import DataError
 from data_shards.storage.manifest import plain_json
@@ -95,3 +96,15 @@ def test_closing_does_not_wait_for_a_long_text(wordpiece):
     pool.close()
     with pytest.raises(DataError):
         future.result()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [models.WordPiece, models.WordLevel])
+def test_a_character_that_a_tokenizer_without_an_unknown_token_lacks_is_one_line(model, new_processes):
+    backend = Tokenizer(model({"a": 0}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    with TokeniserPool(backend.to_str(), "uint16", 1) as pool:
+        assert pool.submit([b"a a"]).result()[0].tolist() == [0, 0]
+        with pytest.raises(DataError, match=r"tokenizer: expected ids for every text, got: .*UNK.*; add an unknown token"):
+            pool.submit([b"a", b"b"]).result()
+    assert new_processes() == []

@@ -7,8 +7,9 @@ import pytest
 import torch
 from checkpoint_states import progress, state
 
-from kd.checkpoint import checkpoint, tensors
+from kd.checkpoint import checkpoint, on_disk, tensors
 from kd.checkpoint.background_writer import BackgroundWriter
+from kd.checkpoint.checkpoint import load_state
 
 
 def test_training_goes_on_while_a_slow_disk_takes_the_bytes_and_they_are_those_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -28,10 +29,10 @@ def test_training_goes_on_while_a_slow_disk_takes_the_bytes_and_they_are_those_o
     let_go.set()
     written = writer.take(wait=True)
     assert (written.update, written.error) == (3, "")
-    found, passed_over = checkpoint.newest_good(tmp_path)
+    found, passed_over = on_disk.newest_good(tmp_path)
     assert passed_over == []
     assert written.bytes == found.bytes == sum(path.stat().st_size for path in found.folder.glob("*.safetensors"))
-    assert all(torch.equal(found.load()[0][name], old) for (name, _, _), old in zip(checkpoint_state, before, strict=True))
+    assert all(torch.equal(load_state(found)[0][name], old) for (name, _, _), old in zip(checkpoint_state, before, strict=True))
     assert writer.take(wait=True) is None, "told once"
 
 
@@ -72,15 +73,15 @@ def test_a_file_that_cannot_be_opened_to_be_read_back_is_a_failed_write_and_no_e
 def test_numbers_that_are_not_finite_are_kept_as_they_are(tmp_path: Path):
     broken = [("weight", torch.tensor([1.0, float("nan"), float("-inf")]), {})]
     checkpoint.write(tmp_path, progress(1), broken)
-    found, _ = checkpoint.newest_good(tmp_path)
-    assert torch.equal(found.load()[0]["weight"].view(torch.int32), broken[0][1].view(torch.int32))
+    found, _ = on_disk.newest_good(tmp_path)
+    assert torch.equal(load_state(found)[0]["weight"].view(torch.int32), broken[0][1].view(torch.int32))
 
 
 def test_the_newest_good_one_from_before_an_update(tmp_path: Path):
     for done in (3, 6, 9):
         checkpoint.write(tmp_path, progress(done), state())
     (tmp_path / "update-00000006" / "weights.safetensors").write_bytes(b"")
-    found, passed_over = checkpoint.newest_good(tmp_path, before=9)
+    found, passed_over = on_disk.newest_good(tmp_path, before=9)
     assert found.progress.done == 3
     assert len(passed_over) == 1
-    assert checkpoint.newest_good(tmp_path, before=3) == (None, [])
+    assert on_disk.newest_good(tmp_path, before=3) == (None, [])

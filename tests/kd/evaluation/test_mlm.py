@@ -51,7 +51,7 @@ def test_scores_are_those_of_a_plain_float64_computation(make_model, tiny_batch,
 
 def test_accuracies_count_the_first_and_the_first_five(tiny_bert, tiny_batch):
     with torch.no_grad():
-        order = tiny_bert.logits(tiny_bert(tiny_batch).last).argsort(dim=-1, descending=True)
+        order = tiny_bert.logits(tiny_bert(tiny_batch).last_hidden).argsort(dim=-1, descending=True)
     for place, expected in ((0, (1.0, 1.0)), (1, (0.0, 1.0)), (4, (0.0, 1.0)), (5, (0.0, 0.0))):
         labels = order[..., place].where(tiny_batch.predicted, torch.tensor(IGNORED))
         scores = evaluate_mlm(tiny_bert, [replace(tiny_batch, labels=labels)])

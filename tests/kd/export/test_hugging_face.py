@@ -7,8 +7,11 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizerFast
 
 from kd.errors import KdError
 from kd.export.hugging_face import model_card, model_sizes, save_student
-from kd.models.encoder import Encoder, load_mlm, quiet_transformers
-from kd.student.student import StudentSettings, make_student
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
 
 
 def student_of(make_model, family, architecture="same"):

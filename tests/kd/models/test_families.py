@@ -10,13 +10,16 @@ from transformers import AutoModelForMaskedLM
 from kd.batch import IGNORED, Batch
 from kd.errors import KdError
 from kd.export.hugging_face import save_student
-from kd.models.encoder import Encoder, load_mlm, quiet_transformers, read_config, with_new_head
+from kd.models.config import quiet_transformers, read_config
+from kd.models.encoder import Encoder
 from kd.models.families import FAMILIES, LAYER_PARTS
+from kd.models.loading import load_mlm, with_new_head
 from kd.models.outputs import Decoder
-from kd.objective.mixture import TeacherHeads
+from kd.objective.teacher_outputs import TeacherOutputs
 from kd.objective.vocabulary_head import chunked_terms
-from kd.student.student import StudentSettings, make_student
-from kd.teacher.teacher import TeacherSettings
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
+from kd.teacher.settings import TeacherSettings
 from kd.teacher.teachers import make_teacher
 from kd.terms.logits import MaskedLM
 
@@ -57,7 +60,7 @@ def test_a_packed_row_gives_what_transformers_gives_for_each_document_alone(mode
     tolerance = FP64 if (encoder.family.name, attention) != ("modernbert", "eager") else FP32  # its softmax is fp32 there
     encoder.use_attention(attention)
     with torch.no_grad():
-        packed = encoder.logits(encoder(tiny_batch).last)
+        packed = encoder.logits(encoder(tiny_batch).last_hidden)
         for row in range(2):
             for segment in range(1, int(tiny_batch.segments[row].max()) + 1):
                 inside = tiny_batch.segments[row] == segment
@@ -72,7 +75,7 @@ def test_a_convolution_over_the_row_is_right_with_one_document_a_row_and_declare
     real = torch.tensor([[1] * 12, [1] * 7 + [0] * 5])
     batch = Batch(ids, torch.full_like(ids, IGNORED), torch.arange(12).expand(2, 12), real, torch.arange(2))
     with torch.no_grad():
-        logits = encoder.logits(encoder(batch).last)
+        logits = encoder.logits(encoder(batch).last_hidden)
         for row, length in enumerate((12, 7)):
             torch.testing.assert_close(logits[row, :length], alone(model, ids[row, :length]), **FP64)
 
@@ -100,22 +103,24 @@ def test_sizes_that_nothing_divides_are_right_too(make_model, saved, tiny_batch,
     ids = tiny_batch.input_ids[0, inside]
     with torch.no_grad():
         for encoder, alone_there in ((teacher, model), (student, again)):
-            assert encoder.logits(encoder(tiny_batch).last).shape[-1] == 131
-            torch.testing.assert_close(encoder.logits(encoder(tiny_batch).last)[0, inside], alone(alone_there, ids), rtol=1e-4, atol=1e-4)
+            assert encoder.logits(encoder(tiny_batch).last_hidden).shape[-1] == 131
+            torch.testing.assert_close(
+                encoder.logits(encoder(tiny_batch).last_hidden)[0, inside], alone(alone_there, ids), rtol=1e-4, atol=1e-4
+            )
     assert (student.layers, student.width, student.heads) == (3, 40, 2)
 
 
 def test_the_sliding_window_matters_in_the_packed_test_above(make_model, tiny_batch):
     narrow, wide = (Encoder(make_model("modernbert", local_attention=size)) for size in (6, 64))
     with torch.no_grad():
-        assert (narrow(tiny_batch).last - wide(tiny_batch).last).abs().max() > 0.01
+        assert (narrow(tiny_batch).last_hidden - wide(tiny_batch).last_hidden).abs().max() > 0.01
 
 
 def test_a_full_copy_gives_the_same_logits(model, tiny_batch):
     teacher = Encoder(model)
     student = make_student(StudentSettings(layers="first", count=4, architecture="same"), teacher, seed=3).double().eval()
     with torch.no_grad():
-        torch.testing.assert_close(student.logits(student(tiny_batch).last), teacher.logits(teacher(tiny_batch).last), **FP64)
+        torch.testing.assert_close(student.logits(student(tiny_batch).last_hidden), teacher.logits(teacher(tiny_batch).last_hidden), **FP64)
     assert not {w.data_ptr() for w in student.parameters()} & {w.data_ptr() for w in teacher.parameters()}
 
 
@@ -132,7 +137,9 @@ def test_a_student_of_some_layers_is_the_teacher_with_the_others_taken_out(model
         del parent[3], parent[1]
     with torch.no_grad():
         expected = Encoder(cut)
-        torch.testing.assert_close(student.logits(student(tiny_batch).last), expected.logits(expected(tiny_batch).last), **FP64)
+        torch.testing.assert_close(
+            student.logits(student(tiny_batch).last_hidden), expected.logits(expected(tiny_batch).last_hidden), **FP64
+        )
 
 
 def test_an_exported_student_is_read_by_transformers_alone_with_every_key(model, tiny_batch, tmp_path):
@@ -147,21 +154,21 @@ def test_an_exported_student_is_read_by_transformers_alone_with_every_key(model,
     encoder = load_mlm(str(tmp_path / "student"))
     with torch.no_grad():
         row = Batch(ids[None], ids[None], torch.arange(9)[None], torch.ones(1, 9, dtype=torch.int64), torch.zeros(1))
-        expected = student.logits(student(row).last)[0]
+        expected = student.logits(student(row).last_hidden)[0]
         torch.testing.assert_close(alone(again, ids), expected, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(encoder.logits(encoder(row).last)[0], expected, rtol=0, atol=0)
+        torch.testing.assert_close(encoder.logits(encoder(row).last_hidden)[0], expected, rtol=0, atol=0)
 
 
 def test_the_chunked_head_gives_the_loss_of_the_models_own_logits(model, tiny_batch):
     encoder = Encoder(model.float())
     labels = tiny_batch.labels[tiny_batch.predicted]
     with torch.no_grad():
-        states = encoder.transform(encoder(tiny_batch).last[tiny_batch.predicted])
+        states = encoder.transform(encoder(tiny_batch).last_hidden[tiny_batch.predicted])
         own = torch.cat([alone(model, tiny_batch.input_ids[0, :9])[::3], alone(model, tiny_batch.input_ids[0, 9:19])])
     decoder = Decoder(encoder.decoder_weight, encoder.decoder_bias, encoder.vocabulary)
     torch.testing.assert_close(decoder.logits(states)[:3], own[:3], rtol=1e-4, atol=1e-4)
     scales = torch.full((1, len(labels)), 1 / len(labels))
-    loss, _ = chunked_terms((states, decoder), TeacherHeads({}), labels, [MaskedLM()], [None], scales, chunk_tokens=3)
+    loss, _ = chunked_terms((states, decoder), TeacherOutputs({}), labels, [MaskedLM()], [None], scales, chunk_tokens=3)
     expected = torch.nn.functional.cross_entropy(decoder.logits(states).double(), labels)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=1e-6)
 
@@ -230,7 +237,7 @@ def test_the_fold_makes_a_distilbert_of_an_electra_of_one_width(make_model, tiny
     student = make_student(StudentSettings(layers=[0, 1, 2, 3]), teacher, seed=1).double().eval()
     assert student.family.name == "distilbert"
     with torch.no_grad():
-        got, expected = (m.logits(m(tiny_batch).last)[tiny_batch.real] for m in (student, teacher))
+        got, expected = (m.logits(m(tiny_batch).last_hidden)[tiny_batch.real] for m in (student, teacher))
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)  # the fold is done in fp32
 
 

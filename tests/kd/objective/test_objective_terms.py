@@ -13,10 +13,12 @@ from torch import Tensor
 from kd.batch import IGNORED, Batch
 from kd.models.capture import capture
 from kd.models.encoder import Encoder
-from kd.models.states import Shape, State
-from kd.objective.objective import ModelOutputs, Objective
+from kd.models.outputs import Decoder, EncoderOutputs
+from kd.models.states import StateKey
+from kd.objective.objective import Objective
 from kd.objective.projections import make_projections
-from kd.objective.vocabulary_head import Decoder
+from kd.objective.selection import Indices
+from kd.objective.teacher_outputs import TeacherOutputs
 from kd.terms import MaskedLM, Relations, SoftTargets, Term
 
 pytestmark = pytest.mark.slow
@@ -28,21 +30,22 @@ ON_ROWS = [values | ({"group_rows": 2} if "group_rows" in values else {}) for va
 
 
 def objective_of(values: list[dict], student: Encoder, teacher: Encoder) -> Objective:
-    return Objective(TypeAdapter(list[Term]).validate_python(values), chunk_tokens=9).settled(Shape.of(student), Shape.of(teacher))
+    return Objective(TypeAdapter(list[Term]).validate_python(values), chunk_tokens=9).for_encoders(student.shape, teacher.shape)
 
 
-def outputs(encoder: Encoder, batch: Batch, wanted: frozenset[State], selected: Tensor) -> ModelOutputs:
-    last, states = capture(encoder, batch, wanted)
-    return ModelOutputs(last, encoder.transform(last[selected]), Decoder(encoder.decoder_weight, encoder.decoder_bias, VOCABULARY), states)
+def outputs(encoder: Encoder, batch: Batch, requested: frozenset[StateKey], selected: Indices) -> EncoderOutputs:
+    found = capture(encoder, batch, requested)
+    decoder = Decoder(encoder.decoder_weight, encoder.decoder_bias, VOCABULARY)
+    return found._replace(transformed=encoder.transform(found.last_hidden[selected]), decoder=decoder)
 
 
 def run(objective: Objective, student: Encoder, teacher: Encoder, batch: Batch, divisors: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    selected = objective.selected(batch)
+    selection = objective.select(batch)
     with torch.no_grad():
-        taught = outputs(teacher, batch, objective.teacher_states(), selected)
-    divisors = objective.counts(batch) if divisors is None else divisors
-    own = outputs(student, batch, objective.student_states, selected)
-    return objective(own, taught, batch, divisors, dict(make_projections(objective, seed=1)))
+        teachers = TeacherOutputs({0: outputs(teacher, batch, objective.teacher_states(), selection.logits)})
+    divisors = objective.counts(selection) if divisors is None else divisors
+    own = outputs(student, batch, objective.student_states, selection.logits)
+    return objective(own, teachers, selection, divisors, dict(make_projections(objective, seed=1)))
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_padding_and_the_order_of_rows_change_no_term(models, tiny_batch: Batch,
     objective = objective_of(ON_ROWS, *models)
     loss, sums = run(objective, *models, tiny_batch)
     again, others = run(objective, *models, changed(tiny_batch, change))
-    assert torch.equal(objective.counts(changed(tiny_batch, change)), objective.counts(tiny_batch))
+    assert torch.equal(objective.counts(objective.select(changed(tiny_batch, change))), objective.counts(objective.select(tiny_batch)))
     for name, before, after in zip(objective.names, sums.tolist(), others.tolist(), strict=True):
         assert after == pytest.approx(before, rel=1e-5, abs=1e-5), name
     assert float(again.detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
@@ -81,7 +84,7 @@ def test_micro_batches_of_unequal_counts_add_up_to_the_whole_batch_in_every_term
     total, parts = 0.0, torch.zeros_like(sums)
     for row in range(2):
         one = changed(tiny_batch, lambda name, values, row=row: values[row : row + 1])
-        loss, found = run(objective, *models, one, objective.counts(tiny_batch))
+        loss, found = run(objective, *models, one, objective.counts(objective.select(tiny_batch)))
         loss.backward()
         total, parts = total + float(loss.detach()), parts + found
     for name, before, after in zip(objective.names, sums.tolist(), parts.tolist(), strict=True):
@@ -113,9 +116,9 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_any_term(tiny_
 def test_documents_without_partners_are_counted_nowhere(models, tiny_batch: Batch) -> None:
     """Rows of three and two documents: five have a partner in their row, three have two; nobody has one in a group of one document."""
     objective = objective_of([{"kind": kind, "group_rows": 1} for kind in ("similarity", "rkd_distance", "rkd_angle")], *models)
-    assert objective.counts(tiny_batch).tolist() == [5, 5, 3]
+    assert objective.counts(objective.select(tiny_batch)).tolist() == [5, 5, 3]
     alone = changed(tiny_batch, lambda name, values: values.clamp(max=1) if name == "segments" else values)
-    assert objective.counts(alone).tolist() == [0, 0, 0]
+    assert objective.counts(objective.select(alone)).tolist() == [0, 0, 0]
     loss, sums = run(objective, *models, alone)
     assert float(loss.detach()) == 0
     assert sums.tolist() == [0, 0, 0]
@@ -123,13 +126,13 @@ def test_documents_without_partners_are_counted_nowhere(models, tiny_batch: Batc
 
 def test_what_no_term_needs_is_neither_asked_of_the_teacher_nor_kept(models) -> None:
     student, teacher = models
-    shapes = Shape.of(student), Shape.of(teacher)
-    assert Objective([MaskedLM()], 8).settled(*shapes).needs == frozenset()
-    logits = Objective([MaskedLM(), SoftTargets()], 8).settled(*shapes)
+    shapes = student.shape, teacher.shape
+    assert Objective([MaskedLM()], 8).for_encoders(*shapes).needs == frozenset()
+    logits = Objective([MaskedLM(), SoftTargets()], 8).for_encoders(*shapes)
     assert (logits.needs, logits.teacher_states(), logits.student_states) == ({"logits"}, frozenset(), frozenset())
-    relations = Objective([Relations(relations=("vv",))], 8).settled(*shapes)
+    relations = Objective([Relations(relations=("vv",))], 8).for_encoders(*shapes)
     assert relations.needs == {"values"}
-    assert relations.student_states == {State("values", 1)}
+    assert relations.student_states == {StateKey("values", 1)}
     everything = objective_of(TERMS, *models)
     assert everything.needs == {"logits", "last_hidden", "hidden", "embeddings", "queries", "keys", "values"}
     last = objective_of([{"kind": "cosine", "projection": "shared"}, {"kind": "pkd", "layer_map": "final", "projection": "each"}], *models)

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd.models.outputs import Decoder
-from kd.objective.mixture import TeacherHeads, Wanted
+from kd.models.outputs import Decoder, EncoderOutputs
+from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.objective.vocabulary_head import chunked_terms
-from kd.terms import LogitView, MaskedLM, SoftTargets
+from kd.terms import MaskedLM, SoftTargets
+from kd.terms.views import LogitView
 
 TOKENS, WIDTH, VOCABULARY, PADDED = 13, 8, 29, 32
 TERMS = [SoftTargets(temperature=2.0, weight=5.0), MaskedLM(weight=2.0)]
@@ -53,9 +54,9 @@ def plain(values: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], list[float]]
 def chunked(values: dict[str, Tensor], chunk: int, trainable: str = "zwb") -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     leaves = {name: values[name].clone().requires_grad_(name in trainable) for name in ("z", "w", "b")}
     student = (leaves["z"], Decoder(leaves["w"], leaves["b"], VOCABULARY))
-    teachers = TeacherHeads({0: (values["tz"], Decoder(values["tw"], values["tb"], VOCABULARY))})
-    wanted = [Wanted(0) if term.asks else None for term in TERMS]
-    loss, sums = chunked_terms(student, teachers, values["labels"], TERMS, wanted, values["scales"], chunk)
+    teachers = TeacherOutputs({0: EncoderOutputs(values["tz"], {}, values["tz"], Decoder(values["tw"], values["tb"], VOCABULARY))})
+    requests = [LogitRequest(0) if term.required_outputs else None for term in TERMS]
+    loss, sums = chunked_terms(student, teachers, values["labels"], TERMS, requests, values["scales"], chunk)
     if trainable:
         (3 * loss).backward()
     return loss.detach(), sums, {name: leaf.grad for name, leaf in leaves.items()}
@@ -116,12 +117,12 @@ class Sum(MaskedLM):
     """The sum of a token's logits: each has the same gradient, which autograd gives as one number seen V times."""
 
     def __call__(self, view: LogitView) -> Tensor:
-        return view.student.logits.sum(-1)
+        return view.student_logits.sum(-1)
 
 
 def test_a_gradient_that_is_one_number_seen_often_can_be_added_to() -> None:
     z, decoder = torch.ones(3, WIDTH, requires_grad=True), Decoder(torch.ones(VOCABULARY, WIDTH), torch.zeros(VOCABULARY), VOCABULARY)
     labels, scales = torch.zeros(3, dtype=torch.int64), torch.ones(2, 3)
-    loss, _ = chunked_terms((z, decoder), TeacherHeads({}), labels, [Sum(), Sum()], [None, None], scales, 2)
+    loss, _ = chunked_terms((z, decoder), TeacherOutputs({}), labels, [Sum(), Sum()], [None, None], scales, 2)
     loss.backward()
     assert torch.equal(z.grad, torch.full((3, WIDTH), 2.0 * VOCABULARY))

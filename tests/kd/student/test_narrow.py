@@ -8,13 +8,15 @@ from transformers import BertConfig, BertForMaskedLM
 from kd.batch import IGNORED, Batch
 from kd.errors import KdError
 from kd.export.hugging_face import save_student
-from kd.models.encoder import Encoder, load_mlm
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.student.axes import axes
 from kd.student.fit import Kept, can_fit, fit, regression
 from kd.student.importance import by_activation, by_magnitude, head_dimensions, strongest
 from kd.student.narrow import choose, narrow
 from kd.student.presets import PRESETS, Dimensions, dimensions_of, narrowed
-from kd.student.student import StudentSettings, make_student
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +55,7 @@ def student_of(teacher, sample=(), **settings):
 
 def logits(encoder, batch):
     with torch.no_grad():
-        return encoder.logits(encoder(batch).last)[batch.real]
+        return encoder.logits(encoder(batch).last_hidden)[batch.real]
 
 
 def distance(one, other, batches):
@@ -221,7 +223,7 @@ def test_the_fit_at_full_width_is_the_teacher_to_the_ridge_and_a_rotation_only_w
             with torch.no_grad():
                 fit(teacher, range(4), teacher, student, Kept(stream, *everything), sample, with_head=False)
             with torch.no_grad():
-                wide, narrow_states = (torch.cat([m(b).last[b.real] for b in sample]) for m in (teacher, student))
+                wide, narrow_states = (torch.cat([m(b).last_hidden[b.real] for b in sample]) for m in (teacher, student))
             matrix, offset = regression(narrow_states, wide)
             errors[name, alike] = float((narrow_states @ matrix.T + offset - wide).square().mean() / wide.var())
     assert errors["selection", False] < 1e-3, errors

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 from kd.errors import KdError
 from kd.models.encoder import Encoder
 from kd.models.families import LAYER_PARTS
-from kd.student.student import StudentSettings, chosen_layers, make_student
+from kd.student.settings import StudentSettings, chosen_layers
+from kd.student.student import make_student
 
 FAMILY_NAMES = ("bert", "distilbert", "roberta")
 ROUNDING = {"rtol": 1e-5, "atol": 1e-5}  # the fold adds position and token type first
@@ -125,7 +126,7 @@ def test_without_the_token_type_fold_a_full_copy_is_another_model(tiny_bert, tin
 
 def test_without_the_head_only_the_heads_transform_differs(tiny_bert, tiny_batch):
     student = make_student(StudentSettings(layers=[0, 1, 2, 3], copy_head=False), tiny_bert, seed=5).eval()
-    torch.testing.assert_close(student(tiny_batch).last, tiny_bert(tiny_batch).last, **ROUNDING)
+    torch.testing.assert_close(student(tiny_batch).last_hidden, tiny_bert(tiny_batch).last_hidden, **ROUNDING)
     assert torch.equal(student.decoder_bias, tiny_bert.decoder_bias)
     assert torch.equal(student.decoder_weight, tiny_bert.decoder_weight)
     assert not torch.equal(student.weight("vocab_transform"), tiny_bert.weight("cls.predictions.transform.dense"))
@@ -257,4 +258,4 @@ def test_dropout_is_the_models_own_unless_set(make_model, architecture):
 def _logits(student, teacher, batch):
     """Both models' logits at the real positions, [N, V]."""
     with torch.no_grad():
-        return tuple(model.logits(model(batch).last)[batch.real] for model in (student, teacher))
+        return tuple(model.logits(model(batch).last_hidden)[batch.real] for model in (student, teacher))

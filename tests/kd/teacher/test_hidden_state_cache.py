@@ -10,13 +10,14 @@ import torch
 
 from kd.batch import IGNORED
 from kd.errors import KdError
-from kd.models.encoder import Encoder, load_mlm, weights_digest
-from kd.models.states import Shape, State
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm, weights_digest
+from kd.models.states import EncoderShape, StateKey
 from kd.objective.objective import Objective
 from kd.teacher.cached import check_cache
 from kd.teacher.hidden_state_cache import CacheHeader, CacheWriter, StateCache, kept, read_header, row_keys
-from kd.teacher.teacher import TeacherSettings
-from kd.teacher.teachers import check_offers, make_teacher
+from kd.teacher.settings import TeacherSettings
+from kd.teacher.teachers import check_provides, make_teacher
 from kd.terms import HiddenCosine, HiddenMSE, LogitMSE, MaskedLM, SoftTargets
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ def fill(folder, model, batch, positions="all", precision="fp32", parts=1):
     folder.mkdir(exist_ok=True)
     teacher = make_teacher(TeacherSettings(model=model), precision, CPU)
     encoder = load_mlm(model, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
-    last = teacher(batch, torch.zeros_like(batch.real)).last
+    last = teacher(batch, torch.zeros_like(batch.real)).last_hidden
     files = {}
     at = kept(batch, positions)
     for segment, rows in enumerate(np.array_split(np.arange(len(last)), parts)):
@@ -45,10 +46,10 @@ def test_a_cached_teacher_gives_what_the_replicated_one_gives(make_model, saved,
     model = saved(make_model(family))
     cached = make_teacher(fill(tmp_path / "cache", model, tiny_batch, precision=precision, parts=2), precision, CPU)
     whole = make_teacher(TeacherSettings(model=model), precision, CPU)
-    state = State("hidden", 3)
+    state = StateKey("hidden", 3)
     found, expected = (teacher(tiny_batch, tiny_batch.predicted, frozenset({state})) for teacher in (cached, whole))
     real = tiny_batch.real
-    assert torch.equal(found.last[real], expected.last[real])
+    assert torch.equal(found.last_hidden[real], expected.last_hidden[real])
     assert torch.equal(found.states[state][real], expected.states[state][real])
     assert torch.equal(found.transformed, expected.transformed)
     with cached.decoder() as (weight, bias), whole.decoder() as (its_weight, its_bias):
@@ -61,13 +62,13 @@ def test_a_cached_teacher_gives_what_the_replicated_one_gives(make_model, saved,
 def test_any_order_batch_and_width_of_padding_finds_the_same_rows(make_model, saved, tiny_batch, tmp_path):
     model = saved(make_model("bert"))
     cached = make_teacher(fill(tmp_path / "cache", model, tiny_batch), "fp32", CPU)
-    expected = cached(tiny_batch, tiny_batch.real).last
+    expected = cached(tiny_batch, tiny_batch.real).last_hidden
     names = ("input_ids", "labels", "positions", "segments")
     back = torch.arange(len(expected) - 1, -1, -1)
     wider = {name: torch.nn.functional.pad(getattr(tiny_batch, name)[back], (0, 7), value=IGNORED * (name == "labels")) for name in names}
     found = cached(
         replace(tiny_batch, **wider, windows=tiny_batch.windows[back]), torch.zeros_like(wider["segments"], dtype=torch.bool)
-    ).last
+    ).last_hidden
     real = tiny_batch.real[back]
     assert torch.equal(found[:, :-7][real], expected[back][real])
     assert not found[:, -7:].any()
@@ -80,7 +81,7 @@ def test_a_cache_of_masked_positions_holds_those_alone(make_model, saved, tiny_b
     found, expected = (teacher(tiny_batch, tiny_batch.predicted) for teacher in (few, everything))
     assert torch.equal(found.transformed, expected.transformed)
     assert few.cache.header.tokens == int(tiny_batch.predicted.sum())
-    assert not found.last[~tiny_batch.predicted].any()
+    assert not found.last_hidden[~tiny_batch.predicted].any()
 
 
 def test_a_row_that_is_masked_otherwise_is_not_there(make_model, saved, tiny_batch, tmp_path):
@@ -99,7 +100,7 @@ def test_a_row_of_padding_alone_needs_no_states(make_model, saved, tiny_batch, t
     gone = replace(tiny_batch, **{name: getattr(tiny_batch, name).clone() for name in names})
     for name, empty in names.items():
         getattr(gone, name)[0] = empty
-    assert not cached(gone, gone.real).last[0].any()
+    assert not cached(gone, gone.real).last_hidden[0].any()
 
 
 @pytest.mark.parametrize(
@@ -114,13 +115,13 @@ def test_a_row_of_padding_alone_needs_no_states(make_model, saved, tiny_batch, t
     ],
 )
 def test_terms_that_a_cache_cannot_teach_are_refused(terms, positions, message):
-    shape = Shape(layers=4, width=32, heads=4)
-    objective = Objective(terms, 8).settled(shape, shape)
+    shape = EncoderShape(layers=4, width=32, heads=4)
+    objective = Objective(terms, 8).for_encoders(shape, shape)
     if message is None:
-        check_offers(objective, 0, frozenset({"logits", "last_hidden"}), positions)
+        check_provides(objective, 0, frozenset({"logits", "last_hidden"}), positions)
         return
     with pytest.raises(KdError, match=message):
-        check_offers(objective, 0, frozenset({"logits", "last_hidden"}), positions)
+        check_provides(objective, 0, frozenset({"logits", "last_hidden"}), positions)
 
 
 def test_the_states_of_another_model_are_refused(make_model, saved, tiny_batch, tmp_path):
@@ -186,13 +187,13 @@ def test_a_header_with_any_flipped_byte_is_refused(make_model, saved, tiny_batch
 def test_any_flipped_byte_of_the_states_is_told_or_harmless(make_model, saved, tiny_batch, tmp_path):
     cached = make_teacher(fill(tmp_path / "cache", saved(make_model("bert")), tiny_batch), "fp32", CPU)
     path = tmp_path / "cache" / "states-000000-00000.safetensors"
-    expected, whole = cached(tiny_batch, tiny_batch.real).last, path.read_bytes()
+    expected, whole = cached(tiny_batch, tiny_batch.real).last_hidden, path.read_bytes()
     messages = []
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
         try:
             cached.cache = StateCache(tmp_path / "cache")
-            assert torch.equal(cached(tiny_batch, tiny_batch.real).last, expected), place
+            assert torch.equal(cached(tiny_batch, tiny_batch.real).last_hidden, expected), place
         except KdError as error:
             messages.append(str(error))
     assert len(messages) > 0.9 * len(whole) / 7

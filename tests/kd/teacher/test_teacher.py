@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from teacher_on_ranks import STEPS
 
 from kd.errors import KdError
-from kd.models.encoder import Encoder, quiet_transformers
-from kd.teacher.teacher import TeacherSettings
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
+from kd.teacher.settings import TeacherSettings
 from kd.teacher.teachers import make_teacher
 
 CPU = torch.device("cpu")
@@ -23,13 +24,13 @@ def test_a_replicated_teacher_gives_what_its_encoder_gives(make_model, saved, ti
     encoder = Encoder(model)
     outputs = teacher(tiny_batch, tiny_batch.predicted)
     with torch.no_grad():
-        last = encoder(tiny_batch).last
-    assert torch.equal(outputs.last, last)
+        last = encoder(tiny_batch).last_hidden
+    assert torch.equal(outputs.last_hidden, last)
     assert outputs.transformed.shape == (14, 32)
     with teacher.decoder() as (weight, bias):
         torch.testing.assert_close(outputs.transformed @ weight.T + bias, encoder.logits(last[tiny_batch.predicted]))
     assert (teacher.vocabulary, teacher.width, teacher.layers) == (120, 32, 4)
-    assert teacher.offers == {"logits", "last_hidden", "embeddings", "hidden", "queries", "keys", "values"}
+    assert teacher.provides == {"logits", "last_hidden", "embeddings", "hidden", "queries", "keys", "values"}
 
 
 def test_two_passes_are_identical_even_after_someone_called_train(make_model, saved, tiny_batch):
@@ -37,7 +38,7 @@ def test_two_passes_are_identical_even_after_someone_called_train(make_model, sa
     first = teacher(tiny_batch, tiny_batch.real)
     teacher.module.train()
     second = teacher(tiny_batch, tiny_batch.real)
-    assert torch.equal(first.last, second.last)
+    assert torch.equal(first.last_hidden, second.last_hidden)
     assert torch.equal(first.transformed, second.transformed)
 
 
@@ -54,7 +55,7 @@ def test_a_teacher_has_nothing_for_an_optimizer(make_model, saved, tiny_batch):
 def test_precision_is_the_runs_unless_set(make_model, saved, tiny_batch, run, own, dtype):
     model = make_model("bert")
     teacher = make_teacher(TeacherSettings(model=saved(model), precision=own), run, CPU)
-    assert teacher(tiny_batch, tiny_batch.real).last.dtype == dtype
+    assert teacher(tiny_batch, tiny_batch.real).last_hidden.dtype == dtype
     weights = sum(weight.numel() for weight in model.parameters())
     buffers = 2 * 40 * 8  # position and token type ids of the embeddings
     assert teacher.bytes_per_rank == weights * dtype.itemsize + buffers

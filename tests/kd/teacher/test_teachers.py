@@ -10,7 +10,9 @@ from trainer_on_ranks import CLIP, OPTIMIZER, ROWS, UPDATES, row
 from whole_outputs import whole
 
 from kd.batch import IGNORED
-from kd.models.encoder import Encoder, load_mlm, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.teacher.teachers import drawn
 
 

@@ -10,10 +10,11 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from kd.batch import IGNORED, Batch
-from kd.models.outputs import Decoder
-from kd.models.states import Shape, State
-from kd.objective.objective import ModelOutputs, Objective
+from kd.models.outputs import Decoder, EncoderOutputs
+from kd.models.states import EncoderShape, StateKey
+from kd.objective.objective import Objective
 from kd.objective.projections import make_projections
+from kd.objective.teacher_outputs import TeacherOutputs
 from kd.terms import Term
 from kd.terms.schedules import Schedulable
 
@@ -21,7 +22,7 @@ KINDS = {term.model_fields["kind"].default: term for term in get_args(get_args(T
 SOFTENED = [kind for kind, term in KINDS.items() if "temperature" in term.model_fields]
 FIELDS = ("input_ids", "labels", "positions", "segments")
 WIDTH, VOCABULARY = 12, 19
-STUDENT, TEACHER = Shape(2, WIDTH, 3), Shape(4, WIDTH, 3)
+STUDENT, TEACHER = EncoderShape(2, WIDTH, 3), EncoderShape(4, WIDTH, 3)
 SEGMENTS = {
     "one token": [[1]],
     "all padding but one token": [[0] * 6, [0, 0, 0, 1, 0, 0]],
@@ -29,7 +30,7 @@ SEGMENTS = {
     "one document": [[1] * 6],
     "a document of one token among others": [[1, 2, 2, 3, 3, 3], [1, 1, 1, 1, 0, 0]],
 }
-States = dict[State, Tensor]
+States = dict[StateKey, Tensor]
 
 
 def batch_of(segments: list[list[int]]) -> Batch:
@@ -41,34 +42,36 @@ def batch_of(segments: list[list[int]]) -> Batch:
 
 
 def objective_of(kind: str, **settings: object) -> Objective:
-    return Objective(TypeAdapter(list[Term]).validate_python([{"kind": kind, **settings}]), 5).settled(STUDENT, TEACHER)
+    return Objective(TypeAdapter(list[Term]).validate_python([{"kind": kind, **settings}]), 5).for_encoders(STUDENT, TEACHER)
 
 
 def states_of(objective: Objective, batch: Batch, seed: int = 1, scale: float = 1.0) -> tuple[States, States]:
     """What both models give, drawn; scale 0: the same state everywhere."""
     draw = torch.Generator().manual_seed(seed)
-    last = State("hidden", -1)
 
-    def drawn(wanted: frozenset[State]) -> States:
+    def drawn(wanted: frozenset[StateKey], last: StateKey) -> States:
         shape = (*batch.segments.shape, WIDTH)
         return {
             state: torch.randn(WIDTH, generator=draw).expand(shape).clone() if scale == 0 else scale * torch.randn(shape, generator=draw)
             for state in sorted(wanted | {last})
         }
 
-    return drawn(objective.student_states), drawn(objective.teacher_states())
+    return drawn(objective.student_states, STUDENT.last_hidden), drawn(objective.teacher_states(), TEACHER.last_hidden)
 
 
 def run(objective: Objective, batch: Batch, ours: States, theirs: States, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """(sums [1], gradients of the student's states, one after the other)."""
-    selected, last = objective.selected(batch), State("hidden", -1)
+    selection = objective.select(batch)
     weight = torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(5)).to(dtype)
     decoder = Decoder(weight, torch.zeros(VOCABULARY, dtype=dtype), VOCABULARY)
     leaves = {state: values.to(dtype, copy=True).requires_grad_() for state, values in ours.items()}
     given = {state: values.to(dtype) for state, values in theirs.items()}
-    student, teacher = (ModelOutputs(states[last], states[last][selected], decoder, states) for states in (leaves, given))
+    student, teacher = (
+        EncoderOutputs(states[last], states, states[last][selection.logits], decoder)
+        for states, last in ((leaves, STUDENT.last_hidden), (given, TEACHER.last_hidden))
+    )
     projections = dict(make_projections(objective, 1))
-    loss, sums = objective(student, teacher, batch, objective.counts(batch), projections)
+    loss, sums = objective(student, TeacherOutputs({0: teacher}), selection, objective.counts(selection), projections)
     if loss.requires_grad:
         loss.backward()
     gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves.values()]

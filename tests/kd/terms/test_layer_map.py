@@ -7,13 +7,13 @@ import torch
 from pydantic import TypeAdapter
 
 from kd.errors import KdError
-from kd.terms.layer_map import LayerMap, LayerPair, by_similarity, settle
+from kd.terms.layer_map import LayerMap, LayerPair, by_similarity, resolve_layer_map
 
 MAP = TypeAdapter(LayerMap)
 
 
 def teachers(layer_map: object, student: int, teacher: int) -> list[list[int]]:
-    pairs = settle(MAP.validate_python(layer_map), student, teacher, "objective (x)")
+    pairs = resolve_layer_map(MAP.validate_python(layer_map), student, teacher, "objective (x)")
     assert [pair.student for pair in pairs] == sorted(pair.student for pair in pairs)
     return [pair.teacher for pair in pairs]
 
@@ -44,9 +44,9 @@ def test_mean_takes_every_teacher_layer_once() -> None:
 
 
 def test_final_and_explicit_pairs_may_join_any_depths() -> None:
-    assert settle("final", 24, 12, "") == [LayerPair(student=23, teacher=[11])]
+    assert resolve_layer_map("final", 24, 12, "") == [LayerPair(student=23, teacher=[11])]
     pairs = MAP.validate_python([{"student": -1, "teacher": 20}, {"student": 0, "teacher": [3, -24]}])
-    assert settle(pairs, 6, 24, "") == [LayerPair(student=0, teacher=[0, 3]), LayerPair(student=5, teacher=[20])]
+    assert resolve_layer_map(pairs, 6, 24, "") == [LayerPair(student=0, teacher=[0, 3]), LayerPair(student=5, teacher=[20])]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_final_and_explicit_pairs_may_join_any_depths() -> None:
         ([{"student": 0, "teacher": [0, 12]}], "expected teacher layers from 0 to 11 .*, got 12; correct the pair"),
         ([{"student": -7, "teacher": 0}], "got -7; correct the pair"),
         ([{"student": 0, "teacher": 1}, {"student": -6, "teacher": 2}], "expected each student layer once, got -6 twice"),
-        ("cka", "expected cka to be settled before"),
+        ("cka", "expected the layers that cka stands for, got none"),
     ],
 )
 def test_maps_that_cannot_be_are_one_line(layer_map: object, line: str) -> None:

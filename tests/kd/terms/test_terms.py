@@ -11,7 +11,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from kd.terms import HiddenCosine, LogitMSE, LogitView, MaskedLM, Side, SoftTargets, Term, TokenView
+from kd.terms import HiddenCosine, LogitMSE, MaskedLM, SoftTargets, Term
+from kd.terms.views import LogitView, TokenView
 
 GOLDEN_FOLDER = Path(__file__).parents[2] / "golden"
 GOLDEN = json.loads((GOLDEN_FOLDER / "terms.json").read_text())
@@ -28,7 +29,7 @@ def formulas() -> ModuleType:
 
 
 def on_logits(student: Tensor, teacher: Tensor | None = TEACHER, labels: Tensor = LABELS) -> LogitView:
-    return LogitView(Side(logits=student), Side(logits=teacher), labels)
+    return LogitView(student, teacher, labels)
 
 
 def on_hidden(student: Tensor, teacher: Tensor) -> TokenView:

@@ -14,30 +14,27 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kd.errors import KdError
-from kd.models.states import Shape, State
+from kd.models.states import EncoderShape, StateKey
 from kd.terms import (
     AttentionKL,
     AttentionMSE,
     Contrastive,
-    DocumentView,
     EmbeddingMSE,
     HiddenCosine,
     HiddenMSE,
     Hints,
-    Layer,
-    MapView,
     Patient,
     RelationalAngle,
     RelationalDistance,
     Relations,
     Similarity,
     Term,
-    TokenView,
     attention_blocks,
     documents,
 )
+from kd.terms.base import AttentionTerm, DocumentTerm, TokenTerm
 from kd.terms.pooling import first_tokens, groups, pooled, with_partners
-from kd.terms.views import DocumentTerm, MapTerm, TokenTerm
+from kd.terms.views import AttentionView, DocumentView, Layer, TokenView
 
 GOLDEN_FOLDER = Path(__file__).parents[2] / "golden"
 GOLDEN = json.loads((GOLDEN_FOLDER / "terms.json").read_text())
@@ -74,8 +71,8 @@ def layer(values: dict) -> Layer:
     return Layer({part: torch.tensor(states) for part, states in values.items()}, heads=2)
 
 
-def map_view(student: Layer, teachers: int = 1, segments: Tensor = SEGMENTS) -> MapView:
-    return MapView(segments, ((student, tuple(layer(values) for values in LAYERS["teachers"][:teachers])),))
+def map_view(student: Layer, teachers: int = 1, segments: Tensor = SEGMENTS) -> AttentionView:
+    return AttentionView(segments, ((student, tuple(layer(values) for values in LAYERS["teachers"][:teachers])),))
 
 
 def document_view(student: Tensor, teacher: Tensor, group: Tensor | None = None) -> DocumentView:
@@ -97,7 +94,7 @@ def test_terms_on_tokens_are_the_papers_and_sum_over_pairs(term: TokenTerm, name
     [(term, name, teachers) for term, name in ON_MAPS for teachers in (1, 2) if teachers == 1 or f"{name} of a mean" in LAYERS],
     ids=lambda part: getattr(part, "kind", part),
 )
-def test_terms_on_maps_are_the_papers_within_each_document(term: MapTerm, name: str, teachers: int) -> None:
+def test_terms_on_maps_are_the_papers_within_each_document(term: AttentionTerm, name: str, teachers: int) -> None:
     values = term(map_view(layer(LAYERS["student"]), teachers))
     expected = torch.tensor(LAYERS[name if teachers == 1 else f"{name} of a mean"])
     torch.testing.assert_close(values[REAL], expected[REAL], rtol=1e-4, atol=1e-6)
@@ -167,7 +164,7 @@ def test_gradients_on_tokens_are_the_finite_differences(formulas: ModuleType, te
     ("term", "of"), [(AttentionKL(), "kl"), (AttentionMSE(), "scores"), (AttentionMSE(of="distributions"), "distributions")]
 )
 def test_gradients_on_attention_are_the_finite_differences(
-    formulas: ModuleType, monkeypatch: pytest.MonkeyPatch, term: MapTerm, of: str, teachers: int, part: str
+    formulas: ModuleType, monkeypatch: pytest.MonkeyPatch, term: AttentionTerm, of: str, teachers: int, part: str
 ) -> None:
     """Block by block: one map of 6 x 6 at a time, so that four blocks are made and dropped."""
     if part == "values":
@@ -259,7 +256,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("term", [AttentionKL(), AttentionMSE(), Relations(heads=24)], ids=lambda term: term.kind)
-def test_no_more_than_a_block_of_maps_exists_at_a_time(monkeypatch: pytest.MonkeyPatch, term: MapTerm) -> None:
+def test_no_more_than_a_block_of_maps_exists_at_a_time(monkeypatch: pytest.MonkeyPatch, term: AttentionTerm) -> None:
     """4 rows x 12 heads of 64 x 64 would be 196,608 numbers; blocks of three maps are 12,288, forward and backward."""
     monkeypatch.setitem(attention_blocks.BLOCK_BYTES, "cpu", 3 * 64 * 64 * 4)
     draw = torch.Generator().manual_seed(1)
@@ -268,7 +265,7 @@ def test_no_more_than_a_block_of_maps_exists_at_a_time(monkeypatch: pytest.Monke
         for wanted in (True, False)
     )
     with Largest() as largest:
-        term(MapView(torch.ones(4, 64, dtype=torch.int64), ((Layer(student, 12), (Layer(teacher, 12),)),))).sum().backward()
+        term(AttentionView(torch.ones(4, 64, dtype=torch.int64), ((Layer(student, 12), (Layer(teacher, 12),)),))).sum().backward()
     assert student["keys"].grad is not None
     assert largest.elements == 3 * 64 * 64
 
@@ -284,7 +281,7 @@ def test_no_more_than_a_block_of_angles_exists_at_a_time(monkeypatch: pytest.Mon
 
 def test_one_token_and_no_document_are_enough() -> None:
     one = Layer({part: torch.ones(1, 1, 4) for part in ("queries", "keys", "values")}, 2)
-    view = MapView(torch.ones(1, 1, dtype=torch.int64), ((one, (one,)),))
+    view = AttentionView(torch.ones(1, 1, dtype=torch.int64), ((one, (one,)),))
     assert AttentionKL()(view).tolist() == [[0.0]]
     for term in (*(t for t, _ in ON_DOCUMENTS), Contrastive()):
         for count in (0, 1):
@@ -303,7 +300,7 @@ def test_documents_are_pooled_over_their_own_tokens() -> None:
     assert with_partners(groups(SEGMENTS, 1), 2).tolist() == [False, False, True, True, True]
 
 
-SHAPE, NARROW = Shape(12, 768, 12), Shape(6, 384, 12)
+SHAPE, NARROW = EncoderShape(12, 768, 12), EncoderShape(6, 384, 12)
 
 
 @pytest.mark.parametrize(
@@ -316,27 +313,44 @@ SHAPE, NARROW = Shape(12, 768, 12), Shape(6, 384, 12)
             r"objective \(hidden_mse\): expected a student of the teacher's width 768, got 384; add projection: shared",
         ),
         (Hints(projection="none"), NARROW, SHAPE, r"expected each or shared, for a hint has a regressor, got none; or use hidden_mse"),
-        (AttentionKL(), Shape(6, 768, 8), SHAPE, "expected a student of the teacher's 12 attention heads, got 8; use relations"),
-        (AttentionMSE(), NARROW, Shape(12, 768, 12, "modernbert", False), "expected a teacher whose attention scores .* got modernbert"),
-        (Relations(), Shape(6, 384, 6), SHAPE, "expected a number where student and teacher have different heads, 6 and 12, got null"),
-        (Relations(heads=16), Shape(6, 312, 12), SHAPE, "expected a number that divides the student's width 312, got 16; choose another"),
-        (Patient(), Shape(1, 768, 12), SHAPE, "expected a student of at least 2 layers for skip, got 1"),
-        (HiddenMSE(layer_map="cka"), SHAPE, SHAPE, "expected cka to be settled before"),
-        (HiddenMSE(), Shape(24, 768, 12), SHAPE, "expected a student of at most 12 layers, the teacher's, for uniform, got 24"),
+        (AttentionKL(), EncoderShape(6, 768, 8), SHAPE, "expected a student of the teacher's 12 attention heads, got 8; use relations"),
+        (
+            AttentionMSE(),
+            NARROW,
+            EncoderShape(12, 768, 12, "modernbert", False),
+            "expected a teacher whose attention scores .* got modernbert",
+        ),
+        (
+            Relations(),
+            EncoderShape(6, 384, 6),
+            SHAPE,
+            "expected a number where student and teacher have different heads, 6 and 12, got null",
+        ),
+        (
+            Relations(heads=16),
+            EncoderShape(6, 312, 12),
+            SHAPE,
+            "expected a number that divides the student's width 312, got 16; choose another",
+        ),
+        (Patient(), EncoderShape(1, 768, 12), SHAPE, "expected a student of at least 2 layers for skip, got 1"),
+        (HiddenMSE(layer_map="cka"), SHAPE, SHAPE, "expected the layers that cka stands for, got none"),
+        (HiddenMSE(), EncoderShape(24, 768, 12), SHAPE, "expected a student of at most 12 layers, the teacher's, for uniform, got 24"),
         (HiddenMSE(), SHAPE, None, "expected a teacher, got none"),
     ],
 )
-def test_encoders_that_cannot_satisfy_a_term_are_one_line(term: Term, student: Shape, teacher: Shape | None, line: str) -> None:
+def test_encoders_that_cannot_satisfy_a_term_are_one_line(
+    term: Term, student: EncoderShape, teacher: EncoderShape | None, line: str
+) -> None:
     with pytest.raises(KdError, match=line) as caught:
-        term.settled(student, teacher, f"objective ({term.kind})")
+        term.for_encoders(student, teacher, f"objective ({term.kind})")
     assert "\n" not in str(caught.value)
 
 
 def test_a_term_keeps_only_what_it_looks_at() -> None:
-    settled = Relations(relations=("qk",), heads=12, layer_map=[{"student": -1, "teacher": [9, 10]}]).settled(NARROW, SHAPE, "")
-    assert settled.student_states() == {State("queries", 5), State("keys", 5)}
-    assert settled.teacher_states() == {State(part, layer) for part in ("queries", "keys") for layer in (9, 10)}
-    assert EmbeddingMSE(projection="shared").settled(NARROW, SHAPE, "").teacher_states() == {State("embeddings", 0)}
+    fitted = Relations(relations=("qk",), heads=12, layer_map=[{"student": -1, "teacher": [9, 10]}]).for_encoders(NARROW, SHAPE, "")
+    assert fitted.student_states() == {StateKey("queries", 5), StateKey("keys", 5)}
+    assert fitted.teacher_states() == {StateKey(part, layer) for part in ("queries", "keys") for layer in (9, 10)}
+    assert EmbeddingMSE(projection="shared").for_encoders(NARROW, SHAPE, "").teacher_states() == {StateKey("embeddings", 0)}
 
 
 @pytest.mark.parametrize(

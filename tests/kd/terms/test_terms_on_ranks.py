@@ -5,7 +5,8 @@ import json
 import pytest
 from terms_on_ranks import TERMS, UPDATES
 
-from kd.models.encoder import Encoder, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
 
 
 @pytest.mark.slow

@@ -12,7 +12,9 @@ from whole_outputs import whole
 
 from kd.batch import IGNORED
 from kd.errors import KdError
-from kd.models.encoder import Encoder, load_mlm, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.terms import MaskedLM
 from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import PhaseSettings, check_layers, part_of, phase_at, phases_of
@@ -69,6 +71,16 @@ def test_a_phase_with_an_optimizer_has_its_own_course_and_one_without_follows_th
     assert [first.learning_rate(u) for u in range(4)] == pytest.approx([1.0, 0.9, 0.8, 0.7])
     assert [second.learning_rate(u) for u in range(4, 10)] == pytest.approx([4, 8, 8, 6, 4, 2])
     assert second.optimizer.weight_decay == RUN.weight_decay
+
+
+def test_a_warmup_that_is_longer_than_its_course_is_refused_by_its_key():
+    long = RUN.model_copy(update={"warmup": 11})
+    with pytest.raises(KdError, match=r"^optimizer.warmup: expected at most 10 updates, the length of its course, got 11; shorten it$"):
+        phases_of([], [MaskedLM()], long, 10)
+    assert phases_of([], [MaskedLM()], RUN.model_copy(update={"warmup": 10}), 10)[0].learning_rate(9) == 1.0
+    halves = [PhaseSettings(name="a", updates=4), PhaseSettings(name="b", optimizer={"warmup": 7})]
+    with pytest.raises(KdError, match=r"^phases.1.optimizer.warmup: expected at most 6 updates"):
+        phases_of(halves, [MaskedLM()], RUN, 10)
 
 
 @pytest.mark.parametrize(

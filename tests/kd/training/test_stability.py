@@ -6,7 +6,7 @@ import pytest
 
 from kd.training.settings import TrainSettings
 from kd.training.stability import Stability
-from kd.training.trainer import UpdateReport
+from kd.training.update_report import UpdateReport
 
 
 def settings(**own: object) -> TrainSettings:

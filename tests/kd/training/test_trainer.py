@@ -11,13 +11,16 @@ from whole_outputs import whole
 
 from kd.batch import IGNORED
 from kd.errors import KdError
-from kd.models.encoder import Encoder, load_mlm, quiet_transformers
+from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
+from kd.models.loading import load_mlm
 from kd.teacher.teachers import Teachers
 from kd.terms import SoftTargets
 from kd.terms.schedules import OptimizerSettings, learning_rate
 from kd.training.phases import phases_of
 from kd.training.settings import TrainSettings
-from kd.training.trainer import Trainer, reported
+from kd.training.trainer import Trainer
+from kd.training.update_report import reported
 
 
 def plain_loop(teacher: Encoder, student: Encoder) -> tuple[list[float], list[float], dict[str, float]]:

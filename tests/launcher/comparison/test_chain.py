@@ -7,7 +7,7 @@ import pytest
 
 from launcher.comparison import chain
 from launcher.comparison.chain import Chain, check, plan
-from launcher.config import load as configuration
+from launcher.config.load import load_config, load_settings
 from launcher.errors import LaunchError
 
 
@@ -29,13 +29,13 @@ def test_each_links_teacher_is_the_student_of_the_one_before(made, corpus, tmp_p
     assert [link.job.updates for link in links] == [12, 5]
     assert {link.config.train.clip for link in links} == {2.0}
     for link in links:
-        assert configuration.load(link.job.config, list(link.job.words)) == link.config
+        assert load_config(link.job.config, list(link.job.words)) == link.config
     check(links, "x.yaml")
 
 
 def test_the_packaged_chain_halves_any_teacher_twice(corpus, tmp_path: Path):
     words = [f"data.shards={corpus.shards}", f"teacher.model={corpus.model}", "data.window_tokens=32"]
-    links = plan(configuration.load_as(Chain, "assistants", "chains"), "chain", tmp_path, words)
+    links = plan(load_settings(Chain, "assistants", "chains"), "chain", tmp_path, words)
     assert len(links) == 2
     check(links, "chain")
 
@@ -87,4 +87,4 @@ def test_a_base_without_a_teacher_is_one_line(made, corpus, tmp_path: Path):
 
 def test_unknown_keys_of_a_chain_file_are_one_line(write_yaml):
     with pytest.raises(LaunchError, match="lnks: unknown key; did you mean links"):
-        configuration.load_as(chain.Chain, write_yaml("base: tiny\nlinks: {a: []}\nlnks: {}"), "chains")
+        load_settings(chain.Chain, write_yaml("base: tiny\nlinks: {a: []}\nlnks: {}"), "chains")

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from launcher.comparison import jobs
-from launcher.comparison.jobs import Job, environment, last_words, run_jobs
+from launcher.comparison.jobs import Job, job_environment, last_words, run_jobs
 from launcher.errors import LaunchError
 from launcher.process.signals import CAUGHT, Exit
 from launcher.run_folder.lock import owner_of
@@ -164,11 +164,11 @@ def test_a_run_that_somebody_else_still_owns_is_waited_for(job, tmp_path: Path):
 def test_a_job_does_not_inherit_the_ranks_of_a_launcher_above(monkeypatch: pytest.MonkeyPatch):
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "8"), ("MASTER_PORT", "1234"), ("MINE", "kept")):
         monkeypatch.setenv(name, value)
-    own = environment(1)
+    own = job_environment(1)
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT"} & own.keys()
     assert own["MINE"] == "kept"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert environment(1)["OMP_NUM_THREADS"] == "3", "who has set it has a reason"
+    assert job_environment(1)["OMP_NUM_THREADS"] == "3", "who has set it has a reason"
 
 
 def test_more_ranks_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch):
@@ -180,4 +180,4 @@ def test_more_ranks_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(LaunchError, match="--ranks x --jobs: expected at most 2, the GPUs here, got 2 x 2; lower either"):
         jobs.check_devices(2, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    assert [environment(1, 2, slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["4", "5"]
+    assert [job_environment(1, 2, slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["4", "5"]

@@ -8,10 +8,11 @@ import pytest
 
 from launcher.comparison import settings
 from launcher.comparison.settings import Comparison, base_config, check_folder, folder_name, plan, settle
-from launcher.config import load as configuration
+from launcher.config.load import differences, dump_config, load_config, public_values
+from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
 
-PACKAGED = sorted(path.stem for path in (configuration.PACKAGED / "compare").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (PACKAGED / "compare").glob("*.yaml"))
 VARIANTS = {"every other": ["student.layers=every_other"], "last": ["student.layers=last", "optimizer.learning_rate=2e-3"]}
 
 
@@ -34,7 +35,7 @@ def refused(action: Callable[[], object]) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_packaged_comparison_makes_valid_runs_for_both_budgets(name: str, tmp_path: Path, corpus):
     own = [f"data.shards={corpus.shards}", f"teacher.model={corpus.model}"]
     for budget in ("tokens", "time"):
@@ -43,7 +44,7 @@ def test_every_packaged_comparison_makes_valid_runs_for_both_budgets(name: str, 
         assert len(runs) == len(found.variants) * len(found.seeds)
         assert found.compared_with in found.variants
         assert len({run.job.folder for run in runs}) == len(runs)
-    text = (configuration.PACKAGED / "compare" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (PACKAGED / "compare" / f"{name}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# "), "the first line says what is compared"
 
 
@@ -56,12 +57,12 @@ def test_runs_differ_in_their_variant_and_seed_alone_and_all_get_the_budget(made
     assert {run.config.train.clip for run in runs} == {2.0}
     assert [(run.config.train.seed, run.config.data.seed) for run in runs] == [(1, 1), (1, 1), (2, 2), (2, 2)]
     assert {run.job.updates for run in runs} == {20}, "ceil(5000 / (8 windows x 32 positions))"
-    assert configuration.differences(runs[0].config, runs[1].config, ignoring=("run",)) == [
+    assert differences(runs[0].config, runs[1].config, ignoring=("run",)) == [
         "student.layers: every_other -> last",
         "optimizer.learning_rate: 0.001 -> 0.002",
     ]
     for run in runs:
-        again = configuration.load(run.job.config, list(run.job.words))
+        again = load_config(run.job.config, list(run.job.words))
         assert again == run.config, "the words that a run is started with say what was planned"
 
 
@@ -136,7 +137,7 @@ def test_a_folder_takes_more_seeds_and_variants_but_no_other_comparison(made, tm
     settle(root, base_config(first, [], "x.yaml"))
     for run in runs:
         run.job.folder.mkdir(parents=True)
-        (run.job.folder / "config.yaml").write_text(configuration.dump(run.config), encoding="utf-8")
+        (run.job.folder / "config.yaml").write_text(dump_config(run.config), encoding="utf-8")
     more = made(seeds=[3, 1, 2], variants={"new": ["train.clip=1.0"], **VARIANTS})
     check_folder(root, base_config(more, [], "x.yaml"), plan(more, "x.yaml", root, "tokens", []))
 
@@ -162,4 +163,4 @@ def test_the_words_of_a_run_survive_being_written_and_read(made, tmp_path: Path)
     """A folder with a blank and a colon is still one YAML value."""
     runs = plan(made(), "x.yaml", tmp_path / "a: b #c", "tokens", [])
     assert runs[0].config.run.folder == str(runs[0].job.folder)
-    assert json.loads(json.dumps(configuration.public(runs[0].config)))["run"]["name"] == "a: b #c: every other, seed 1"
+    assert json.loads(json.dumps(public_values(runs[0].config)))["run"]["name"] == "a: b #c: every other, seed 1"

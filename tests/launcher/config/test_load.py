@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from kd.terms import Term
-from launcher.config.load import PACKAGED, RunConfig, differences, dump, load, parse, public
+from launcher.config.load import differences, dump_config, load_config, parse_config, public_values
+from launcher.config.run_config import RunConfig
+from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
 from launcher.run_folder.folder import FREE_TO_CHANGE
 
@@ -38,39 +40,39 @@ def written(folder: Path, text: str | bytes) -> str:
 def refusal(path: str, *overrides: str) -> str:
     """The message, without the file's folder."""
     with pytest.raises(LaunchError) as caught:
-        load(path, list(overrides))
+        load_config(path, list(overrides))
     return str(caught.value).replace(f"{os.path.dirname(path)}/", "")
 
 
 def test_what_is_not_said_has_its_default(tmp_path: Path):
-    made = load(written(tmp_path, MINIMAL))
+    made = load_config(written(tmp_path, MINIMAL))
     assert (made.train.clip, made.optimizer.betas, made.evaluate.batch, made.report.wandb) == (5.0, (0.9, 0.98), 32, "off")
     assert made.name == "x"
 
 
 def test_a_run_is_called_as_it_says_or_as_its_folder(tmp_path: Path):
     path = written(tmp_path, MINIMAL)
-    assert load(path, ["run.name=mine"]).name == "mine"
-    assert load(path, [f"run.folder={tmp_path}/runs/y/"]).name == "y"
-    assert load(path, ["run.folder=."]).name == Path.cwd().name
+    assert load_config(path, ["run.name=mine"]).name == "mine"
+    assert load_config(path, [f"run.folder={tmp_path}/runs/y/"]).name == "y"
+    assert load_config(path, ["run.folder=."]).name == Path.cwd().name
 
 
 def test_settings_of_the_command_line_win_in_their_order(tmp_path: Path):
-    made = load(written(tmp_path, MINIMAL), ["train.updates=5", "train.updates=7", "student.layers=[0, 2]", "data.masking.rate=0.2"])
+    made = load_config(written(tmp_path, MINIMAL), ["train.updates=5", "train.updates=7", "student.layers=[0, 2]", "data.masking.rate=0.2"])
     assert (made.train.updates, made.student.layers, made.data.masking.rate) == (7, [0, 2], 0.2)
 
 
 def test_a_list_is_reached_by_number(tmp_path: Path):
     path = written(tmp_path, MINIMAL)
-    assert load(path, ["objective.0.weight=3"]).objective[0].weight == 3.0
-    assert load(path, ["objective.0={kind: soft_targets, temperature: 4}"]).objective[0].kind == "soft_targets"
+    assert load_config(path, ["objective.0.weight=3"]).objective[0].weight == 3.0
+    assert load_config(path, ["objective.0={kind: soft_targets, temperature: 4}"]).objective[0].kind == "soft_targets"
     assert refusal(path, "objective.1.weight=3") == "objective.1.weight: expected a number from 0 to 0, got 1; correct the key"
     assert refusal(path, "objective.²=3") == "objective.²: expected a number from 0 to 0, got ²; correct the key"
 
 
 def test_a_setting_below_nothing_makes_its_parent(tmp_path: Path):
     path = written(tmp_path, MINIMAL.replace("teacher: {model: models/x}", "teacher: null"))
-    assert load(path, ["teacher.model=models/y"]).teacher.model == "models/y"
+    assert load_config(path, ["teacher.model=models/y"]).teacher.model == "models/y"
 
 
 @pytest.mark.parametrize(
@@ -78,46 +80,46 @@ def test_a_setting_below_nothing_makes_its_parent(tmp_path: Path):
     [("3e-4", 3e-4), ("3.e-4", 3e-4), ("0.0003", 3e-4), ("1", 1.0)],
 )
 def test_a_learning_rate_may_be_written_as_people_do(tmp_path: Path, text: str, value: float):
-    assert load(written(tmp_path, MINIMAL), [f"optimizer.learning_rate={text}"]).optimizer.learning_rate == value
+    assert load_config(written(tmp_path, MINIMAL), [f"optimizer.learning_rate={text}"]).optimizer.learning_rate == value
 
 
 def test_tokens_may_be_written_as_a_power_of_ten(tmp_path: Path):
-    made = load(written(tmp_path, MINIMAL), ["train.updates=null", "train.tokens=1e9"])
+    made = load_config(written(tmp_path, MINIMAL), ["train.updates=null", "train.tokens=1e9"])
     assert made.train.tokens == 10**9
     assert isinstance(made.train.tokens, int)
 
 
 def test_off_is_a_word(tmp_path: Path):
-    assert load(written(tmp_path, MINIMAL + "report: {wandb: off}")).report.wandb == "off"
+    assert load_config(written(tmp_path, MINIMAL + "report: {wandb: off}")).report.wandb == "off"
 
 
 def test_a_date_is_a_word_and_credentials_do_not_show(tmp_path: Path):
-    made = load(written(tmp_path, MINIMAL), ["run.name=2026-11-24", "data.shards=https://me:pa55@host/x?token=abc&part=1"])
+    made = load_config(written(tmp_path, MINIMAL), ["run.name=2026-11-24", "data.shards=https://me:pa55@host/x?token=abc&part=1"])
     assert made.run.name == "2026-11-24"
     assert made.data.shards == "https://me:pa55@host/x?token=abc&part=1"
-    assert public(made)["data"]["shards"] == "https://***@host/x?token=***&part=1"
-    assert "pa55" not in dump(made)
-    assert "abc" not in dump(made)
+    assert public_values(made)["data"]["shards"] == "https://***@host/x?token=***&part=1"
+    assert "pa55" not in dump_config(made)
+    assert "abc" not in dump_config(made)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_packaged_configuration_is_good_and_survives_a_round_trip(path: Path):
-    made = load(path.stem)
-    assert made == load(str(path))
-    assert parse(dump(made), "again") == made
+    made = load_config(path.stem)
+    assert made == load_config(str(path))
+    assert parse_config(dump_config(made), "again") == made
     assert path.read_text().startswith("# ")  # its first line says what it is for
 
 
 def test_text_that_looks_like_something_else_is_still_text_in_the_copy(tmp_path: Path):
     words = ["no", "1e5", "1E-5", "12e4567", "7", "0x1f", "null", "2026-01-01", "~", "- a", "on: off", "ÿ 'quoted' #1", " "]
-    made = load(written(tmp_path, MINIMAL), [f"report.tags={json.dumps(words)}", "run.name='3e7'", "train.clip=1e-10"])
+    made = load_config(written(tmp_path, MINIMAL), [f"report.tags={json.dumps(words)}", "run.name='3e7'", "train.clip=1e-10"])
     assert (made.report.tags, made.run.name, made.train.clip) == (words, "3e7", 1e-10)
-    assert parse(dump(made), "again") == made
+    assert parse_config(dump_config(made), "again") == made
 
 
 def test_a_section_may_be_written_once_and_used_twice(tmp_path: Path):
     text = MINIMAL.replace("[{kind: mlm}]", "[&term {kind: mlm, weight: 2}, {<<: *term, positions: all}, {<<: *term, weight: 3}]")
-    assert [(term.weight, term.positions) for term in load(written(tmp_path, text)).objective] == [
+    assert [(term.weight, term.positions) for term in load_config(written(tmp_path, text)).objective] == [
         (2.0, "masked"),
         (2.0, "all"),
         (3.0, "masked"),
@@ -126,7 +128,7 @@ def test_a_section_may_be_written_once_and_used_twice(tmp_path: Path):
 
 def test_the_papers_configuration_holds_the_papers_numbers():
     """DistilBERT's own training code: transformers, examples/research_projects/distillation."""
-    made = load("distilbert")
+    made = load_config("distilbert")
     terms = {term.kind: term for term in made.objective}
     assert {kind: term.weight for kind, term in terms.items()} == {"soft_targets": 5.0, "mlm": 2.0, "cosine": 1.0}
     assert {kind: term.positions for kind, term in terms.items()} == {"soft_targets": "all", "mlm": "masked", "cosine": "all"}
@@ -147,21 +149,21 @@ def test_the_papers_configuration_holds_the_papers_numbers():
 def test_a_file_of_that_name_comes_before_the_packaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "demo").write_text(MINIMAL)
     monkeypatch.chdir(tmp_path)
-    assert load("demo").run.folder == "runs/x"
+    assert load_config("demo").run.folder == "runs/x"
 
 
 def test_a_dump_says_every_setting_in_a_stable_order(tmp_path: Path):
-    made = load(written(tmp_path, MINIMAL))
-    values = yaml.safe_load(dump(made))
+    made = load_config(written(tmp_path, MINIMAL))
+    values = yaml.safe_load(dump_config(made))
     assert list(values) == list(RunConfig.model_fields)
     assert list(values["train"]) == list(type(made.train).model_fields)
-    assert dump(made) == dump(load(written(tmp_path, dump(made))))
+    assert dump_config(made) == dump_config(load_config(written(tmp_path, dump_config(made))))
 
 
 def test_differences_are_one_line_a_setting(tmp_path: Path):
     path = written(tmp_path, MINIMAL)
-    before = load(path)
-    after = load(
+    before = load_config(path)
+    after = load_config(
         path, ["train.clip=1", "objective=[{kind: mlm, weight: 2}, {kind: cosine}]", "report.tags=[a]", "optimizer.schedule=cosine"]
     )
     assert differences(before, after, ignoring=("report",)) == [
@@ -248,7 +250,7 @@ def test_rooms_that_do_not_fit_are_one_line(tmp_path: Path, overrides: list[str]
 
 def test_a_term_without_weight_asks_for_no_teacher(tmp_path: Path):
     objective = "objective=[{kind: mlm}, {kind: cosine, weight: 0}]"
-    assert load(written(tmp_path, MINIMAL), ["teacher=null", "student.init=models/y", objective]).teacher is None
+    assert load_config(written(tmp_path, MINIMAL), ["teacher=null", "student.init=models/y", objective]).teacher is None
 
 
 KEYS = st.sampled_from([*RunConfig.model_fields, "kind", "weight", "model", "folder", "layers", "updates"])
@@ -265,7 +267,7 @@ PLACES = st.sampled_from(["objective.0.weight", "train", "train.updates", "stude
 @given(FILES, st.lists(st.tuples(PLACES, st.text(max_size=6)), max_size=2))
 def test_whatever_a_file_holds_the_answer_is_a_configuration_or_a_refusal(tmp_path: Path, data: bytes, places: list[tuple[str, str]]):
     with contextlib.suppress(LaunchError):
-        assert isinstance(load(written(tmp_path, data), [f"{key}={value}" for key, value in places]), RunConfig)
+        assert isinstance(load_config(written(tmp_path, data), [f"{key}={value}" for key, value in places]), RunConfig)
 
 
 def test_a_flipped_byte_in_a_good_file_is_read_or_refused(tmp_path: Path):
@@ -274,7 +276,7 @@ def test_a_flipped_byte_in_a_good_file_is_read_or_refused(tmp_path: Path):
         flipped = bytearray(good)
         flipped[place] ^= 1 << (place % 8)
         with contextlib.suppress(LaunchError):
-            assert isinstance(load(written(tmp_path, bytes(flipped))), RunConfig)
+            assert isinstance(load_config(written(tmp_path, bytes(flipped))), RunConfig)
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -8,8 +8,9 @@ import pytest
 from presets_in_small import UPDATES, settings
 from transformers import BertConfig, BertForMaskedLM
 
-from kd.models.encoder import quiet_transformers
-from launcher.config.load import PACKAGED, load
+from kd.models.config import quiet_transformers
+from launcher.config.load import load_config
+from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
 from launcher.planning.plan import make_plan
 
@@ -37,7 +38,7 @@ def test_the_first_line_of_a_preset_names_its_paper(name):
 def test_a_preset_can_be_planned_for_the_teacher_it_names(corpus, tmp_path, name, layers):
     """Layers, widths, heads, phases and schedules fit a teacher of BERT-base's shape; no weight is read."""
     assert planned(corpus, tmp_path, name).student_layers == layers
-    config = load(name)
+    config = load_config(name)
     assert config.teacher is not None
     assert config.teacher.model == "bert-base-uncased"
 
@@ -55,23 +56,23 @@ def planned(corpus, tmp_path: Path, name: str):
     BertConfig(vocab_size=corpus.vocabulary, pad_token_id=0).save_pretrained(teacher)
     batch = ["train.global_batch=4", "train.micro_batch=4"]  # the corpus is small
     overrides = [f"data.shards={corpus.shards}", f"teacher.model={teacher}", f"run.folder={tmp_path / 'run'}", *batch]
-    return make_plan(load(name, overrides), 1)
+    return make_plan(load_config(name, overrides), 1)
 
 
 def test_a_scale_lies_over_the_file_and_below_the_command_line():
-    made = load("fitnets", ["train.updates=50"], "demo")
+    made = load_config("fitnets", ["train.updates=50"], "demo")
     assert (made.train.updates, made.train.epochs, made.data.shards) == (50, None, "runs/demo/shards")
     assert made.run.folder == "runs/demo/fitnets"
     assert made.phases[0].trains == ["embeddings", "layers 0..1", "projections"]
     assert (made.optimizer.weight_decay, made.optimizer.learning_rate) == (0.01, 6e-4)
-    assert load("fitnets").phases[0].trains == ["embeddings", "layers 0..2", "projections"]
+    assert load_config("fitnets").phases[0].trains == ["embeddings", "layers 0..2", "projections"]
 
 
 def test_a_scale_that_is_not_there_and_scales_that_are_none_are_one_line(write_yaml):
     with pytest.raises(LaunchError, match=r"^--scale: expected demo, got dmo; correct it$"):
-        load("fitnets", [], "dmo")
+        load_config("fitnets", [], "dmo")
     with pytest.raises(LaunchError, match=r"mine.yaml: scales: expected settings for each scale by its name, got \[3\]; see configs/$"):
-        load(write_yaml("scales: [3]"), [], "demo")
+        load_config(write_yaml("scales: [3]"), [], "demo")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def small_teacher(corpus, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_preset_can_be_planned_at_the_demos_scale(corpus, small_teacher, tmp_path, name):
     overrides = [*settings(name, str(corpus.shards), str(small_teacher)), f"run.folder={tmp_path}"]
-    plan = make_plan(load(name, overrides, "demo"), 1)
+    plan = make_plan(load_config(name, overrides, "demo"), 1)
     assert plan.student_layers == (6 if name == "mobilebert" else 3)
 
 

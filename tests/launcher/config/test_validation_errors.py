@@ -7,7 +7,7 @@ import pytest
 
 from kd.terms import Term
 from kd.training.settings import TrainSettings
-from launcher.config.load import load
+from launcher.config.load import load_config
 from launcher.errors import LaunchError
 
 KINDS = " or ".join(term.model_fields["kind"].default for term in get_args(get_args(Term)[0]))
@@ -25,7 +25,7 @@ def found(tmp_path: Path, text: str, *overrides: str) -> list[str]:
     path = tmp_path / "x.yaml"
     path.write_text(text)
     with pytest.raises(LaunchError) as caught:
-        load(str(path), list(overrides))
+        load_config(str(path), list(overrides))
     return str(caught.value).replace(f"{tmp_path}/", "").splitlines()
 
 

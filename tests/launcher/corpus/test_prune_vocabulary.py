@@ -10,8 +10,8 @@ from data_shards.errors import DataError
 from data_shards.storage.manifest import Manifest
 from data_shards.verify import verify
 from kd.errors import KdError
-from kd.models.encoder import load_mlm
-from launcher.config.load import load
+from kd.models.loading import load_mlm
+from launcher.config.load import load_config
 from launcher.corpus.prune_vocabulary import prune, show
 from launcher.errors import LaunchError
 from launcher.planning.plan import make_plan
@@ -40,7 +40,7 @@ def test_the_pruned_teacher_and_shards_make_a_run(model, corpus, tmp_path):
     assert len(tokenizer.get_vocab()) == load_mlm(str(tmp_path / "out/model")).vocabulary == size
     assert Manifest.load(tmp_path / "out/shards").vocabulary_size == size
     settings = [f"run.folder={tmp_path / 'run'}", f"data.shards={tmp_path / 'out/shards'}", f"teacher.model={tmp_path / 'out/model'}"]
-    assert make_plan(load("tiny", settings), world=1).student_parameters > 0
+    assert make_plan(load_config("tiny", settings), world=1).student_parameters > 0
     console = Console(width=100, record=True, file=(tmp_path / "shown").open("w"))
     show(pruned, tmp_path / "out", console)
     console.file.close()

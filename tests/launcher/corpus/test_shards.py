@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from data_shards.build.build import BuildSettings
-from data_shards.sources.sources import SourceSettings
+from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from launcher import cli
 from launcher.corpus.shards import build_with_progress
@@ -274,14 +274,19 @@ def test_remote_shards_are_read_through_a_cache_folder(stillhouse, refused, corp
         server.shutdown()
 
 
-def test_info_says_what_is_in_the_shards(stillhouse, corpus, capsys):
+def test_info_says_what_is_in_the_shards(stillhouse, corpus, capsys, monkeypatch: pytest.MonkeyPatch):
+    """A column for each split, in 80 columns of a terminal, nothing cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
     manifest = Manifest.load(corpus.shards)
     assert stillhouse("info", corpus.shards, "--samples", 1) == 0
     said = capsys.readouterr().out
-    for split in ("train", "heldout"):
-        row = next(line for line in said.splitlines() if line.split("│")[1:2] and line.split("│")[1].strip() == split)
-        cells = [cell.strip() for cell in row.strip("│").split("│")]
-        assert cells[1:4] == [str(len(manifest.entries(split))), f"{manifest.documents(split):,}", f"{manifest.tokens(split):,}"]
+    assert "…" not in said.replace(f"{manifest.tokenizer_fingerprint[:12]}…", "").replace(f"{manifest.fingerprint[:12]}…", "")
+    rows = {line[:26].strip(): line[26:].split() for line in said.splitlines()}
+    assert rows["tokens"] == [f"{manifest.tokens(split):,}" for split in ("train", "heldout")]
+    assert rows["documents"] == [f"{manifest.documents(split):,}" for split in ("train", "heldout")]
+    assert rows["shards"] == [str(len(manifest.entries(split))) for split in ("train", "heldout")]
+    assert len(rows["the longest"]) == 2
+    assert max(len(line) for line in said.splitlines() if not line.startswith(("train:", "heldout:", "/"))) <= 80
     assert f"of {corpus.vocabulary} ids used" in said
     assert manifest.tokenizer_fingerprint[:12] in said
     assert manifest.fingerprint[:12] in said

@@ -10,7 +10,8 @@ from kd.teacher.hidden_state_cache import CacheHeader, StateCache, read_header
 from kd.teacher.teacher import FrozenEncoder
 from launcher.corpus import teacher_cache
 from launcher.errors import LaunchError
-from launcher.planning.plan import make_plan, rows
+from launcher.planning.plan import make_plan
+from launcher.planning.table import rows
 
 MASKED = "objective=[{kind: soft_targets, positions: masked}, {kind: mlm}]"
 

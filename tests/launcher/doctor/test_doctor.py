@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,12 +18,13 @@ import torch
 
 from data_shards.stream.stream import Stream
 from kd.checkpoint import checkpoint
-from kd.checkpoint.checkpoint import Progress
+from kd.checkpoint.on_disk import Progress
 from launcher.commands.arguments import parser
-from launcher.config import load as configuration
-from launcher.doctor import disk, doctor, machine, rank_bandwidth, run_health, services
+from launcher.config.load import dump_config
+from launcher.doctor import disk, machine, run_health, services
 from launcher.doctor.findings import Finding, bad, good, report, seen, warning
 from launcher.errors import LaunchError
+from launcher.process import rank_environment
 
 
 def verdicts(findings: Iterator[Finding]) -> dict[str, str]:
@@ -42,26 +42,8 @@ def test_a_good_disk_keeps_every_promise_and_nothing_is_left_on_it(tmp_path: Pat
     assert found.pop(f"disk of {tmp_path / 'runs' / 'deep'}") in ("good", "warning")  # a tmpfs is worth a warning
     found.pop("disk speed")
     found.pop("fsync")
-    assert found == {"rename": "good", "locks": "good"}
+    assert found == {}
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_disk_whose_replacements_can_be_seen_half_done_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def replace(source: Path, target: Path) -> None:
-        target.unlink()
-        time.sleep(0.002)
-        shutil.copy(source, target)
-
-    monkeypatch.setattr(disk.os, "replace", replace)
-    monkeypatch.setattr(disk, "REPLACEMENTS", 20)
-    found = disk._renames(tmp_path)
-    assert found.verdict == "bad"
-    assert "a reader saw" in found.found
-
-
-def test_a_disk_without_locks_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(disk, "TRY_LOCK", "pass")  # the other process gets what this one holds
-    assert disk._locks(tmp_path).verdict == "bad"
 
 
 def test_a_place_that_cannot_be_written_is_bad(tmp_path: Path):
@@ -177,7 +159,7 @@ def test_a_taken_port_is_bad(monkeypatch: pytest.MonkeyPatch, server):
 def test_a_world_of_several_is_recognised_as_torchrun_or_srun_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-    assert rank_bandwidth.place() == {}
+    assert rank_environment.rank_variables() == {}
     scontrol = tmp_path / "scontrol"
     scontrol.write_text('#!/bin/sh\n[ "$2" = node ] && echo "NodeName=$4 NodeAddr=198.51.100.3 State=IDLE" || printf "n3\\nn4\\n"\n')
     scontrol.chmod(0o755)
@@ -185,7 +167,7 @@ def test_a_world_of_several_is_recognised_as_torchrun_or_srun_made_it(tmp_path: 
     step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[3-4]", "SLURM_JOB_ID": "17"}
     for name, value in step.items():
         monkeypatch.setenv(name, value)
-    assert rank_bandwidth.place() == {
+    assert rank_environment.rank_variables() == {
         "RANK": "1",
         "LOCAL_RANK": "0",
         "WORLD_SIZE": "2",
@@ -199,7 +181,7 @@ def test_nonsense_in_the_environment_is_one_line(monkeypatch: pytest.MonkeyPatch
     for variable, sane in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "29000", name: value}.items():
         monkeypatch.setenv(variable, sane)
     with pytest.raises(LaunchError, match=f"{name}: expected a whole number in the environment, got '{value}'"):
-        rank_bandwidth.place()
+        rank_environment.rank_variables()
 
 
 def test_only_something_bad_makes_the_exit_code_1(capsys: pytest.CaptureFixture[str]):
@@ -219,7 +201,7 @@ def folder(make_config, corpus) -> Path:
     config = make_config()
     place = Path(config.run.folder)
     (place / "checkpoints").mkdir(parents=True)
-    (place / "config.yaml").write_text(configuration.dump(config))
+    (place / "config.yaml").write_text(dump_config(config))
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
     lines = [{"kind": "event", "update": 0, "event": "started", "message": "12 updates"}]
     lines += [{"kind": "train", "update": update, "updates": 12, "loss": 9.0 - update} for update in range(1, 10)]
@@ -257,20 +239,27 @@ def test_damage_is_named_and_the_older_checkpoint_taken(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("event", "message", "verdict", "words"),
+    ("event", "reason", "message", "verdict", "words"),
     [
         (
             "stopped",
-            "saved after update 9; start again to continue",
+            "requested",
+            "saved after update 9; worded otherwise",
             "warning",
             "stopped on request at update 9; it goes on after update 8",
         ),
-        ("stopped", "10 updates in a row were not finite", "bad", "stopped at update 9: 10 updates in a row"),
-        ("export_failed", "student not written (disk full)", "bad", "student not written"),
+        (
+            "stopped",
+            "not_finite",
+            "10 updates in a row were not finite; start again to continue",
+            "bad",
+            "stopped at update 9: 10 updates in a row",
+        ),
+        ("export_failed", None, "student not written (disk full)", "bad", "student not written"),
     ],
 )
-def test_why_a_run_stopped_is_said(folder: Path, event: str, message: str, verdict: str, words: str):
-    add(folder, kind="event", update=9, event=event, message=message)
+def test_why_a_run_stopped_is_said(folder: Path, event: str, reason: str | None, message: str, verdict: str, words: str):
+    add(folder, kind="event", update=9, event=event, reason=reason, message=message)
     found = the(run_health.health(folder), "state")
     assert found.verdict == verdict
     assert words in found.found
@@ -295,7 +284,7 @@ def test_troubles_of_the_past_are_counted(folder: Path):
 
 
 def test_another_corpus_a_broken_configuration_and_files_for_everyone_are_found(folder: Path, make_config, corpus):
-    (folder / "config.yaml").write_text(configuration.dump(make_config("data.seed=7")))
+    (folder / "config.yaml").write_text(dump_config(make_config("data.seed=7")))
     assert "the shards or the stream settings have changed" in the(run_health.health(folder), "data").found
     (folder / "metrics.jsonl").chmod(0o666)
     found = the(run_health.health(folder), "permissions")
@@ -318,7 +307,7 @@ def test_looking_changes_nothing(folder: Path):
 
 
 def test_the_command_answers_in_json_with_the_exit_code_of_the_worst(folder: Path, capsys: pytest.CaptureFixture[str]):
-    assert doctor.run(parser().parse_args(["doctor", str(folder), "--json"])) == 1
+    assert run_health.run(parser().parse_args(["doctor", str(folder), "--json"])) == 1
     assert {finding["subject"]: finding["verdict"] for finding in json.loads(capsys.readouterr().out)}["state"] == "bad"
 
 
@@ -343,7 +332,7 @@ def test_the_whole_look_at_this_machine_has_every_subject_and_its_processor_memo
         "host name",
         "ports",
     }
-    assert found.keys() >= wanted | {"rename", "fsync", "locks", "disk speed", "Slurm", "W&B", "model hub"}
+    assert found.keys() >= wanted | {"fsync", "disk speed", "Slurm", "W&B", "model hub"}
     for subject in ("processor", "threads", "memory", "shared memory", "GPUs", "ranks"):
         assert found[subject] != "bad", findings[subject]
     backend = "nccl" if torch.cuda.device_count() > 1 else "gloo"

@@ -14,9 +14,9 @@ from transformers import AutoModelForMaskedLM
 
 from data_shards.build.build import BuildSettings, build
 from data_shards.errors import DataError
-from data_shards.sources.sources import SourceSettings
-from data_shards.stream.masking import MaskingSettings
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.sources.settings import SourceSettings
+from data_shards.stream.settings import MaskingSettings, StreamSettings
+from data_shards.stream.stream import Stream
 from kd.errors import KdError
 from launcher.commands.arguments import parser
 from launcher.errors import LaunchError

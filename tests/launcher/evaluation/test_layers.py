@@ -1,4 +1,4 @@
-"""`layer_map: cka` is settled before the first update, kept by checkpoints, and shown by `stillhouse layers`."""
+"""`layer_map: cka` is resolved before the first update, kept by checkpoints, and shown by `stillhouse layers`."""
 
 import argparse
 import json
@@ -7,12 +7,18 @@ from functools import partial
 
 import pytest
 
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
+from kd.models.states import EncoderShape
+from kd.objective.objective import Objective
+from kd.student.settings import chosen_layers
 from kd.student.student import make_student
-from kd.terms.layer_map import LayerPair
+from kd.terms import layer_map
+from kd.terms.layer_map import LayerPair, LayerSources, by_similarity
 from launcher.errors import LaunchError
 from launcher.evaluation import layers
-from launcher.reporting.layer_similarity import as_copied, as_facts, compared, described, from_facts, learned, sample, settled, tables
+from launcher.reporting.layer_similarity import render
+from launcher.training.batches import sample_of_corpus
+from launcher.training.build import measure_similarities
 
 CKA = "objective=[{kind: mlm}, {kind: hidden_mse, layer_map: cka}]"
 COPIES = [LayerPair(student=0, teacher=[0]), LayerPair(student=1, teacher=[1])]
@@ -23,16 +29,17 @@ def test_cka_finds_the_layers_that_the_student_was_made_of_and_settles_the_terms
     teacher = load_mlm(str(corpus.model))
     student = make_student(config.student, teacher, seed=1)
     phases = config.phases_of(5)
-    similarities = compared(phases, student, lambda number: teacher, config)
-    maps = learned(similarities)
+    similarities = measure_similarities(phases, student, lambda number: teacher, config)
+    maps = {number: by_similarity(table) for number, table in similarities.items()}
     assert maps == {0: COPIES}
-    assert from_facts(json.loads(json.dumps(as_facts(maps)))) == maps
-    assert "0  1.00*" in tables(similarities)
-    assert tables(similarities).endswith("\nlayer_map: [{student: 0, teacher: 0}, {student: 1, teacher: 1}]\n")
-    assert described(maps) == "student layer 0 from 0, 1 from 1"
-    (phase,) = settled(phases, maps)
-    assert [getattr(term, "layer_map", None) for term in phase.terms] == [None, COPIES]
-    assert sum(int(batch.real.sum()) for batch in sample(config, 100)) >= 100
+    assert layer_map.from_json(json.loads(json.dumps(layer_map.to_json(maps)))) == maps
+    assert "0  1.00*" in render(similarities)
+    assert render(similarities).endswith("\nlayer_map: [{student: 0, teacher: 0}, {student: 1, teacher: 1}]\n")
+    assert layer_map.describe(maps) == "student layer 0 from 0, 1 from 1"
+    (phase,) = phases
+    objective = Objective(phase.terms, 8).for_encoders(student.shape, teacher.shape, sources=LayerSources(learned=maps))
+    assert [getattr(term, "layer_map", None) for term in objective.terms] == [None, COPIES]
+    assert sum(int(batch.real.sum()) for batch in sample_of_corpus(config, 8, 100)) >= 100
 
 
 @pytest.mark.parametrize(
@@ -46,9 +53,11 @@ def test_cka_finds_the_layers_that_the_student_was_made_of_and_settles_the_terms
 )
 def test_copied_joins_each_student_layer_with_the_one_it_was_copied_from(make_config, corpus, student, seed, expected):
     config = make_config("objective=[{kind: mlm}, {kind: hidden_mse, layer_map: copied}]", f"student={student}", f"train.seed={seed}")
-    (phase,) = as_copied(config.phases_of(5), config, 4)
-    assert phase.terms[1].layer_map == [LayerPair(student=own, teacher=[layer]) for own, layer in enumerate(expected)]
-    assert phase.terms[0] == config.objective[0]
+    teacher = EncoderShape(4, 32, 4)
+    sources = LayerSources(chosen_layers(config.student, teacher.layers, config.train.seed))
+    objective = Objective(config.objective, 8).for_encoders(EncoderShape(len(expected), 32, 4), teacher, sources=sources)
+    assert objective.terms[1].layer_map == [LayerPair(student=own, teacher=[layer]) for own, layer in enumerate(expected)]
+    assert objective.terms[0] == config.objective[0]
 
 
 def test_copied_without_copies_is_one_line(make_config, corpus):
@@ -60,8 +69,7 @@ def test_copied_without_copies_is_one_line(make_config, corpus):
 def test_where_no_term_asks_for_cka_nothing_is_compared(make_config):
     config = make_config("objective=[{kind: mlm}, {kind: hidden_mse}]")
     phases = config.phases_of(5)
-    assert compared(phases, None, partial(pytest.fail, "no teacher may be loaded"), config) == {}
-    assert settled(phases, {}) == phases
+    assert measure_similarities(phases, None, partial(pytest.fail, "no teacher may be loaded"), config) == {}
 
 
 def test_the_verb_refuses_what_does_not_fit_before_it_reads_a_weight(corpus, save_model, tmp_path, monkeypatch):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from launcher.config import load as configuration
-from launcher.planning.plan import make_plan, rows
+from launcher.config.load import differences, dump_config, parse_config
+from launcher.planning.plan import make_plan
+from launcher.planning.table import rows
 
 HEAD = "{name: head, share: 0.25, trains: [head], objective: [{kind: mlm}], optimizer: {learning_rate: 2.0e-3}}"
 REST = "{name: rest, freezes: [embeddings, layers 0], optimizer_state: continue}"
@@ -82,6 +83,6 @@ def test_a_length_in_tokens_gives_the_phases_theirs_in_the_plan(make_config):
 
 def test_a_schedule_survives_the_run_folders_copy(make_config):
     made = make_config(f"phases=[{HEAD}, {REST}]", "objective.0.weight={schedule: cosine, from: 1, to: 0.5, end: 0.5}")
-    assert configuration.parse(configuration.dump(made), "copy") == made
+    assert parse_config(dump_config(made), "copy") == made
     changed = make_config(f"phases=[{HEAD}, {REST}]", "objective.0.weight={schedule: cosine, from: 1, to: 0.25, end: 0.5}")
-    assert configuration.differences(made, changed) == ["objective.0.weight.to: 0.5 -> 0.25"]
+    assert differences(made, changed) == ["objective.0.weight.to: 0.5 -> 0.25"]

@@ -17,11 +17,16 @@ from data_shards.storage.manifest import BuiltFrom
 from data_shards.storage.shard_writer import SplitWriter
 from kd.errors import KdError
 from kd.models.encoder import Encoder
-from kd.student.student import StudentSettings, make_student
+from kd.student.settings import StudentSettings
+from kd.student.student import make_student
 from kd.training.settings import CheckpointSettings
-from launcher.config.load import RunConfig
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
-from launcher.planning.plan import Plan, disk, make_plan, meta_model, meta_student, rows, show, student_memory
+from launcher.planning.checks import check_disk, disk
+from launcher.planning.memory import student_memory
+from launcher.planning.plan import Plan, make_plan
+from launcher.planning.shape_models import meta_model, meta_student
+from launcher.planning.table import rows, show_plan
 
 ROOT = Path(__file__).parents[3]
 VOCABULARY = 40
@@ -270,16 +275,16 @@ def test_what_the_folder_already_holds_is_taken_off_what_is_needed(tmp_path: Pat
 def test_a_disk_too_small_for_the_checkpoints_is_known_before_the_start(configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    plan = make_plan(configured(), 1)
     with pytest.raises(LaunchError) as caught:
-        make_plan(configured(), 1)
+        check_disk(tmp_path / "run", plan.disk_needed, plan.disk_free)
     needed = 4 * 12 + 4  # bytes a parameter: two last, one best, one being written; the exported student
     parameters = sum(weight.numel() for weight in meta_student(StudentSettings(), meta_model(configured().teacher.model)).parameters())
     assert str(caught.value) == (
         f"run.folder: expected {needed * parameters / 1e3:.3g} kB free for checkpoints, got 1 kB in {tmp_path}; "
         "free space, lower checkpoint.keep_last or keep_best, or choose another folder"
     )
-    monkeypatch.setenv("RANK", "1")  # which writes nothing
-    assert make_plan(configured(), 1).disk_free == 1000
+    assert plan.disk_free == 1000
 
 
 def test_a_batch_that_does_not_divide_over_the_ranks_is_refused(configured):
@@ -310,7 +315,7 @@ def shapes(encoder: Encoder) -> dict[str, tuple[torch.Size, bool]]:
 
 def shown(plan: Plan) -> str:
     screen = io.StringIO()
-    show(plan, Console(file=screen, width=160))
+    show_plan(plan, Console(file=screen, width=160))
     return screen.getvalue()
 
 

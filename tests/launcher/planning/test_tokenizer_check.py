@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.stream.stream import StreamSettings
+from data_shards.stream.settings import StreamSettings
 from launcher.errors import LaunchError
 from launcher.evaluation.evaluate import score
-from launcher.planning.plan import make_plan, rows
+from launcher.planning.plan import make_plan
+from launcher.planning.table import rows
 
 
 @pytest.fixture
@@ -79,7 +80,10 @@ def test_a_teacher_without_a_tokenizer_is_refused(make_config, corpus, second):
     folder = second()
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(LaunchError, match=r"id 5 is nothing there and '.' in the shards"):
+    with pytest.raises(
+        LaunchError,
+        match=r"expected a model with its tokenizer.*got none \(tokenizer .*: expected tokenizer.json, vocab.txt or another tokenizer file",
+    ):
         planned(make_config, corpus, folder)
 
 

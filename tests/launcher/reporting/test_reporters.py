@@ -13,10 +13,12 @@ import pytest
 from rich.console import Console
 from wandb_server import inspected
 
+from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
 from launcher.reporting import reporters
-from launcher.reporting.reporters import Reporters, ReportSettings, read, trim
+from launcher.reporting.reporters import Reporters
 from launcher.reporting.wandb_replay import replay
+from launcher.run_folder.metrics_file import read, trim
 
 ROOT = Path(__file__).parents[3]
 OFFLINE = ReportSettings(wandb="offline", project="lab", tags=["tiny"])
@@ -170,7 +172,7 @@ def test_a_full_disk_is_said_once_and_its_lines_come_when_there_is_room(tmp_path
 
 def test_reports_without_wandb_never_import_it(tmp_path: Path):
     code = (
-        "import sys, pathlib\nfrom launcher.reporting.reporters import *\n"
+        "import sys, pathlib\nfrom launcher.config.run_config import ReportSettings\nfrom launcher.reporting.reporters import Reporters\n"
         f"r = Reporters(ReportSettings(), pathlib.Path({str(tmp_path)!r}), name='n', config={{}}, run_id='x')\n"
         "r.line({'kind': 'train', 'update': 1, 'loss': 1.0}); r.close(); assert 'wandb' not in sys.modules, 'imported'"
     )
@@ -226,6 +228,70 @@ def test_a_run_that_goes_on_from_a_checkpoint_continues_its_curve_and_repeats_no
 
 
 @pytest.mark.slow
+def test_rows_that_a_kill_took_from_an_offline_run_are_in_the_files_after_the_next_start(tmp_path: Path):
+    """W&B writes a row when the next one comes, so kill -9 takes some."""
+    code = (
+        "import os, signal, sys, pathlib\nfrom launcher.config.run_config import ReportSettings\n"
+        "from launcher.reporting.reporters import Reporters\n"
+        f"r = Reporters(ReportSettings(wandb='offline'), pathlib.Path({str(tmp_path)!r}), name='n', config={{}}, run_id='abcd1234')\n"
+        f"for line in {[train(n) for n in range(1, 11)]}: r.line(line)\n"
+        "import psutil\n"
+        "[child.kill() for child in psutil.Process().children(recursive=True)]\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # that of this process
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=False)
+    assert done.returncode == -9
+    time.sleep(1.1)  # W&B names an offline folder by the second
+    report, screen = opened(tmp_path, OFFLINE)
+    for update in range(11, 15):
+        report.line(train(update))
+    report.close()
+    rows = [
+        record["history"]["item"]["update"] for file in wandb_files(tmp_path) for record in inspected(file) if record["type"] == "history"
+    ]
+    assert sorted(rows) == list(range(1, 15)), "each row is in one of the files, once"
+    assert "W&B" not in screen.getvalue()
+
+
+def test_rows_that_are_in_no_offline_file_are_said_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reporters, "rows_held", lambda *_: {("train", 1), ("heldout", 5)})
+    report, screen = opened(tmp_path, OFFLINE)
+    for update in (1, 2, 3, 5):
+        report.line(train(update))
+    report.close()
+    said = [line for line in screen.getvalue().splitlines() if line.startswith("W&B")]
+    assert said == [
+        "W&B: expected the offline files to hold every line, got none for updates 2 to 3, 5",
+        f"W&B: expected it to take every line, got the above; `stillhouse wandb-replay {tmp_path}` sends all of it later, as one clean run",
+    ]
+
+
+@pytest.mark.slow
+def test_a_replay_has_the_time_of_each_line_and_lines_without_one_are_taken(tmp_path: Path):
+    report, _ = opened(tmp_path)
+    for line in (train(1, time=1_700_000_000.5), train(2, time=1_700_000_060.25), train(3)):
+        report.line(line)
+    report.close()
+    replay(tmp_path, OFFLINE, name="run", config={}, run_id="ffff0000")
+    rows = [record["history"]["item"] for record in inspected(wandb_files(tmp_path)[0]) if record["type"] == "history"]
+    assert [row["_timestamp"] for row in rows[:2]] == [1_700_000_000.5, 1_700_000_060.25]
+    assert abs(rows[2]["_timestamp"] - time.time()) < 600, "an old file: W&B takes the time of the replay"
+    assert not any("time" in name.split("/") for row in rows for name in row)
+
+
+def test_a_run_folder_that_was_moved_gets_its_own_advice(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    report, screen = opened(tmp_path / "run")
+    report.line(train(1))
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    report.line(train(2))
+    report.close()
+    said = [line for line in screen.getvalue().splitlines() if "metrics.jsonl: expected to append" in line]
+    assert len(said) == 1
+    assert said[0].endswith("the run goes on, the run folder was moved or removed: move it back, or lines and checkpoints are lost")
+
+
+@pytest.mark.slow
 def test_a_replay_is_one_clean_run_with_every_line_of_the_metrics(tmp_path: Path):
     report, _ = opened(tmp_path)
     for line in (event(0, "started"), train(1), train(2), heldout(2), train(3)):
@@ -256,8 +322,9 @@ def test_a_replay_without_metrics_or_mode_says_what_is_missing(tmp_path: Path):
 @pytest.mark.slow
 def test_online_without_a_key_is_said_once_and_recorded_offline(tmp_path: Path):
     code = (
-        "from pathlib import Path\nfrom launcher.reporting import reporters as r\nr.INIT_SECONDS = 2.0\n"
-        f"made = r.Reporters(r.ReportSettings(wandb='online'), Path({str(tmp_path)!r}), name='n', config={{}}, run_id='abcd1234')\n"
+        "from pathlib import Path\nfrom launcher.config.run_config import ReportSettings\n"
+        "from launcher.reporting import reporters as r\nr.INIT_SECONDS = 2.0\n"
+        f"made = r.Reporters(ReportSettings(wandb='online'), Path({str(tmp_path)!r}), name='n', config={{}}, run_id='abcd1234')\n"
         f"for line in {[train(1), train(2)]}: made.line(line)\n"
         "made.close()\n"
     )

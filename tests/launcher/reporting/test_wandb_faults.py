@@ -15,16 +15,17 @@ import psutil
 import pytest
 from wandb_server import KEY, WandbServer, python, updates_of
 
-from launcher.reporting.reporters import read, trim
+from launcher.run_folder.metrics_file import read, trim
 
 pytestmark = pytest.mark.slow
 RUN = """
 import sys, time
 from pathlib import Path
+from launcher.config.run_config import ReportSettings
 from launcher.reporting import reporters
 folder, first, pause, last, reporters.INIT_SECONDS, reporters.FINISH_SECONDS = Path(sys.argv[1]), *map(int, sys.argv[2:])
 began = time.monotonic()
-made = reporters.Reporters(reporters.ReportSettings(wandb="online"), folder, name="n", config={}, run_id="abcd1234")
+made = reporters.Reporters(ReportSettings(wandb="online"), folder, name="n", config={}, run_id="abcd1234")
 opened = time.monotonic() - began
 waits = []
 for update in range(first, last + 1):
@@ -43,9 +44,10 @@ print("seconds", opened, max(waits), time.monotonic() - began)
 FULL = """
 import sys
 from pathlib import Path
+from launcher.config.run_config import ReportSettings
 from launcher.reporting import reporters
 folder = Path(sys.argv[1])
-made = reporters.Reporters(reporters.ReportSettings(wandb="offline"), folder, name="n", config={}, run_id="abcd1234")
+made = reporters.Reporters(ReportSettings(wandb="offline"), folder, name="n", config={}, run_id="abcd1234")
 for update in range(1, 61):
     made.line({"kind": "train", "update": update, "updates": 60, "tokens": update, "loss": 1.0 / update})
     if update == 5:
@@ -63,9 +65,10 @@ REPLAY = """
 import sys
 from pathlib import Path
 from launcher.reporting import wandb_replay as replay
+from launcher.config.run_config import ReportSettings
 from launcher.reporting import reporters
 folder, mode = Path(sys.argv[1]), sys.argv[2]
-replay.replay(folder, reporters.ReportSettings(wandb=mode), name="n", config={}, run_id="new00001", into=folder / "replay")
+replay.replay(folder, ReportSettings(wandb=mode), name="n", config={}, run_id="new00001", into=folder / "replay")
 """
 
 

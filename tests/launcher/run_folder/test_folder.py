@@ -14,8 +14,8 @@ import psutil
 import pytest
 from fork_server import ForkServer
 
-from launcher.config import load as config
-from launcher.config.load import RunConfig
+from launcher.config.load import load_config, parse_config, public_values
+from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.run_folder import folder as run_folder
 from launcher.run_folder import lock as ownership
@@ -25,9 +25,8 @@ from stillhouse.files import write_atomically
 ROOT = Path(__file__).parents[3]
 OPENER = """
 import sys, time
-from launcher.config import load as config
 from launcher.run_folder.folder import RunFolder
-with RunFolder.open(config.load("tiny", sys.argv[1:])):
+with RunFolder.open(load_config("tiny", sys.argv[1:])):
     print("open", flush=True)
     time.sleep(600)
 """
@@ -39,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def configured(folder: Path, *overrides: str) -> RunConfig:
-    return config.load("tiny", [f"run.folder={folder}", *overrides])
+    return load_config("tiny", [f"run.folder={folder}", *overrides])
 
 
 def refusal(made: RunConfig) -> str:
@@ -57,7 +56,7 @@ def lock_of(folder: Path, **owner: object) -> Path:
 def test_a_folder_says_what_runs_in_it_and_where(folder: Path):
     made = configured(folder)
     with RunFolder.open(made) as run:
-        assert config.parse((folder / "config.yaml").read_text(), "x") == made
+        assert parse_config((folder / "config.yaml").read_text(), "x") == made
         facts = json.loads((folder / "environment.json").read_text())
         assert json.loads((folder / "lock").read_text())["pid"] == os.getpid()
         assert run.checkpoints.is_dir()
@@ -108,7 +107,7 @@ def test_a_run_that_has_learned_refuses_another_configuration_and_shows_the_diff
         "  train.updates: 12 -> 20\n"
         "  train.clip: 5.0 -> 1.0"
     )
-    assert config.parse((folder / "config.yaml").read_text(), "x") == configured(folder)
+    assert parse_config((folder / "config.yaml").read_text(), "x") == configured(folder)
     with RunFolder.open(configured(folder)):
         pass
 
@@ -128,9 +127,9 @@ def test_a_run_that_never_learned_anything_may_change_its_mind(folder: Path):
         run.metrics.write_text('{"kind": "event", "update": 0, "event": "started", "message": ""}\n')
     changed = configured(folder, "train.clip=1")
     with RunFolder.open(changed) as run:
-        assert config.parse(run.configuration.read_text(), "x") == configured(folder), "not before it is known that the run can go on"
+        assert parse_config(run.configuration.read_text(), "x") == configured(folder), "not before it is known that the run can go on"
         run.record(changed)
-        assert config.parse(run.configuration.read_text(), "x") == changed
+        assert parse_config(run.configuration.read_text(), "x") == changed
 
 
 @pytest.mark.parametrize(
@@ -160,14 +159,14 @@ def test_what_cannot_change_the_result_may_change(folder: Path, override: str):
     changed = configured(folder, override)
     assert changed != configured(folder)
     with RunFolder.open(changed) as run:
-        assert config.parse(run.configuration.read_text(), "x") == configured(folder), "not before it is known that the run can go on"
+        assert parse_config(run.configuration.read_text(), "x") == configured(folder), "not before it is known that the run can go on"
         run.record(changed)
-        assert config.parse(run.configuration.read_text(), "x") == changed
+        assert parse_config(run.configuration.read_text(), "x") == changed
 
 
 def test_what_may_change_are_settings_that_exist(folder: Path):
     teachers = "teachers={models: [{model: models/x}, {model: models/y}]}"
-    for known in (config.public(configured(folder)), config.public(configured(folder, "teacher=null", teachers, "objective.2.teacher=0"))):
+    for known in (public_values(configured(folder)), public_values(configured(folder, "teacher=null", teachers, "objective.2.teacher=0"))):
         for setting in FREE_TO_CHANGE:
             values = known
             for part in setting.split("."):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import LaunchError
-from launcher.run_folder.metrics_file import AppendedFile, lost_lines, read, trim
+from launcher.run_folder.metrics_file import AppendedFile, last_train_line, lost_lines, read, trim
 
 
 def train(update: int) -> dict[str, object]:
@@ -64,3 +64,18 @@ def test_lines_that_are_missing_before_a_checkpoint_are_said(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(train(10)) + "\n")
     assert lost_lines(tmp_path, 17, 10) == ""
     assert "lost the lines of updates 11 to 20," in lost_lines(tmp_path, 20, 10)
+
+
+def test_the_last_train_line_is_found_whatever_the_order_of_its_keys(tmp_path: Path):
+    lines = [train(1), {"update": 2, "loss": 1.0, "kind": "train"}, {"kind": "event", "update": 3, "message": '"kind": "train"'}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "train", "upd')
+    assert last_train_line(tmp_path) == lines[1]
+
+
+def test_the_last_train_line_is_found_behind_the_end_of_a_long_one(tmp_path: Path):
+    long = json.dumps({"kind": "event", "update": 1, "message": "x" * (1 << 17)})
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(train(1)) + "\n" + long + "\n")
+    assert last_train_line(tmp_path) is None
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(train(2)) + "\n")
+    assert last_train_line(tmp_path) == train(2)

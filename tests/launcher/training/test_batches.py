@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from data_shards.errors import DataError
-from data_shards.stream.stream import Stream, StreamSettings
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.training.settings import TrainSettings
 from launcher.training.batches import Feed, heldout_batches, to_batch

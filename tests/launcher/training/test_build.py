@@ -8,55 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_shards.storage.manifest import Manifest
-from data_shards.stream.stream import Stream, StreamSettings
-from kd.distributed import process_group
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
 from kd.errors import KdError
-from kd.models.encoder import load_mlm
+from kd.models.loading import load_mlm
 from kd.student.student import make_student
 from launcher.errors import LaunchError
 from launcher.planning.plan import make_plan
-from launcher.training import build as wiring
 from launcher.training.batches import sample_batches
-from launcher.training.build import attention_of, build, check_fits, precision_of, sample_of, tokenizer_folder, updates_of
+from launcher.training.build import build, sample_of, tokenizer_folder
 
 
 class Silent(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
-
-
-@pytest.mark.parametrize("surplus", [0, 1, 256])
-def test_a_vocabulary_as_large_as_the_shards_or_padded_to_a_round_number_fits(save_model, corpus, tmp_path: Path, surplus: int):
-    save_model(tmp_path, corpus.vocabulary + surplus)
-    check_fits("teacher", load_mlm(str(tmp_path)), Manifest.load(corpus.shards), StreamSettings(window_tokens=32))
-
-
-@pytest.mark.parametrize("surplus", [-1, -50, 257, 5000])
-def test_a_vocabulary_of_another_tokenizer_is_refused(save_model, corpus, tmp_path: Path, surplus: int):
-    save_model(tmp_path, corpus.vocabulary + surplus)
-    with pytest.raises(LaunchError) as caught:
-        check_fits("teacher", load_mlm(str(tmp_path)), Manifest.load(corpus.shards), StreamSettings(window_tokens=32))
-    assert str(caught.value) == (
-        f"teacher: expected a vocabulary of {corpus.vocabulary}, the shards', got {corpus.vocabulary + surplus}; "
-        "build shards with the teacher's own tokenizer"
-    )
-
-
-def test_windows_may_be_as_long_as_the_positions_and_no_longer(corpus):
-    encoder, manifest = load_mlm(str(corpus.model)), Manifest.load(corpus.shards)
-    check_fits("student", encoder, manifest, StreamSettings(window_tokens=48))
-    with pytest.raises(LaunchError, match=r"data\.window_tokens: expected at most 48, the student's positions, got 49; shorten them"):
-        check_fits("student", encoder, manifest, StreamSettings(window_tokens=49))
-
-
-def test_a_model_with_a_convolution_over_the_row_asks_for_one_document_a_row(corpus):
-    encoder, manifest = load_mlm(str(corpus.model)), Manifest.load(corpus.shards)
-    encoder.packs = False
-    with pytest.raises(LaunchError, match=r"data\.packing: expected documents for the teacher, whose convolution .* got windows; set data"):
-        check_fits("teacher", encoder, manifest, StreamSettings(window_tokens=32))
-    check_fits("teacher", encoder, manifest, StreamSettings(window_tokens=32, packing="documents"))
-    check_fits("teacher", encoder, manifest, StreamSettings(window_tokens=32, attend_across_documents=True))
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_built(save_model, make_config, corpus, tmp_path: Path):
@@ -87,46 +52,6 @@ def test_a_student_that_the_teacher_cannot_give_is_refused(make_config, override
         build(make_config(override), None)
 
 
-@pytest.mark.parametrize(("native", "meaning"), [(True, "bf16"), (False, "fp32")])
-def test_precision_auto_is_bf16_where_the_machine_multiplies_it(make_config, monkeypatch: pytest.MonkeyPatch, native: bool, meaning: str):
-    monkeypatch.setattr(process_group, "native_bf16", lambda: native)
-    assert precision_of(make_config("train.precision=auto")) == meaning
-    assert [precision_of(make_config(f"train.precision={word}")) for word in ("fp32", "bf16")] == ["fp32", "bf16"]
-
-
-@pytest.mark.parametrize(
-    ("device", "precision", "window_tokens", "meaning"),
-    [
-        ("cpu", "bf16", 32, "eager"),
-        ("cpu", "bf16", 256, "eager"),
-        ("cpu", "bf16", 257, "sdpa"),
-        ("cpu", "fp32", 32, "sdpa"),
-        ("cuda", "bf16", 32, "sdpa"),
-    ],
-)
-def test_attention_auto_is_eager_only_where_the_fused_one_is_slow(
-    make_config, monkeypatch: pytest.MonkeyPatch, device: str, precision: str, window_tokens: int, meaning: str
-):
-    monkeypatch.setattr(process_group, "device", lambda: torch.device(device))
-    assert attention_of(make_config(f"data.window_tokens={window_tokens}"), precision) == meaning
-    assert attention_of(make_config("train.attention=sdpa"), precision) == "sdpa"
-    assert attention_of(make_config("train.attention=eager"), precision) == "eager"
-
-
-def test_the_runs_length_is_the_same_whichever_way_it_is_given(make_config, corpus):
-    config = make_config()
-    stream = Stream(corpus.shards, "train", config.data.stream, config.train.global_batch)
-    windows = stream.windows_per_epoch
-    assert updates_of(config, stream) == 12
-    # 8 windows of 32 positions an update
-    assert updates_of(make_config("train.updates=null", f"train.tokens={8 * 32 * 7}"), stream) == 7
-    assert updates_of(make_config("train.updates=null", f"train.tokens={8 * 32 * 7 + 1}"), stream) == 8
-    assert updates_of(make_config("train.updates=null", "train.tokens=1"), stream) == 1
-    assert updates_of(make_config("train.updates=null", "train.epochs=1"), stream) == -(-windows // 8)
-    assert updates_of(make_config("train.updates=null", "train.epochs=0.5"), stream) == -(-windows // 16)
-    assert updates_of(make_config("train.updates=null", "train.epochs=3"), stream) == -(-3 * windows // 8)
-
-
 def test_the_tokenizer_of_local_shards_is_where_they_are(make_config, corpus):
     assert tokenizer_folder(make_config()) == corpus.shards / "tokenizer"
     assert tokenizer_folder(make_config(f"data.shards=file://{corpus.shards}/")) == corpus.shards / "tokenizer"
@@ -140,10 +65,6 @@ def test_the_tokenizer_of_remote_shards_is_copied_beside_them(make_config, corpu
         server.shutdown()
     own = corpus.shards / "tokenizer"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {path.name: path.read_bytes() for path in own.iterdir()}
-
-
-def test_the_spare_rows_are_those_of_the_documentation():
-    assert wiring.SPARE_ROWS == 256
 
 
 @pytest.mark.parametrize("shrink", ["projection", "activation"])

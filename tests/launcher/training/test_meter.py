@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kd.training.trainer import UpdateReport
+from kd.training.update_report import UpdateReport
 from launcher.training import meter as module
 from launcher.training.meter import Meter, peak_memory_gb
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from kd.checkpoint.checkpoint import Checkpoint, Progress
-from launcher.config import load as configuration
+from kd.checkpoint.on_disk import Checkpoint, Progress
+from launcher.config.load import load_config
 from launcher.errors import SharedError
 from launcher.training.rank_consistency import check_teachers, teachers
 
 
 def test_a_teacher_whose_files_have_changed_since_the_checkpoint_is_refused(tmp_path: Path):
     (tmp_path / "model.safetensors").write_bytes(b"one")
-    config = configuration.load("tiny", [f"teacher.model={tmp_path}"])
+    config = load_config("tiny", [f"teacher.model={tmp_path}"])
     saved = Checkpoint(tmp_path, Progress(1, 0, 0, {"teachers": teachers(config)}), {})
     check_teachers(config, saved)
     (tmp_path / "model.safetensors").write_bytes(b"two")

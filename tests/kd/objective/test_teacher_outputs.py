@@ -8,29 +8,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd.errors import KdError
-from kd.models.outputs import Decoder
-from kd.objective.mixture import TeacherHeads, Wanted
-from kd.teacher.teachers import MemberSettings, TeachersSettings, check_assignment, drawn, shares
-from kd.terms import HiddenCosine, LogitView, MaskedLM, Side, SoftTargets
+from kd.models.outputs import Decoder, EncoderOutputs
+from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
+from kd.teacher.settings import MemberSettings, TeachersSettings, check_assignment
+from kd.teacher.teachers import drawn, shares
+from kd.terms import HiddenCosine, MaskedLM, SoftTargets
+from kd.terms.views import LogitView
 
 VOCABULARY, TOKENS = 31, 13
 
 
 @pytest.fixture
-def heads() -> TeacherHeads:
+def heads() -> TeacherOutputs:
     """Three teachers of different widths and confidence over one vocabulary, padded by 2 rows; weights 3 : 1 : 2."""
     draw = torch.Generator().manual_seed(2)
     made = {}
     for number, width in enumerate((8, 5, 11)):
         weight = torch.randn(VOCABULARY + 2, width, generator=draw) * 2 * (number + 1)
         decoder = Decoder(weight, torch.randn(VOCABULARY + 2, generator=draw), VOCABULARY)
-        made[number] = (torch.randn(TOKENS, width, generator=draw), decoder)
-    return TeacherHeads(made, shares([3, 1, 2]))
+        made[number] = EncoderOutputs(torch.empty(0), {}, torch.randn(TOKENS, width, generator=draw), decoder)
+    return TeacherOutputs(made, shares([3, 1, 2]))
 
 
-def whole_logits(heads: TeacherHeads) -> list[Tensor]:
+def whole_logits(heads: TeacherOutputs) -> list[Tensor]:
     """[N, V] float64 of each teacher."""
-    return [z.double() @ d.weight[:VOCABULARY].double().T + d.bias[:VOCABULARY].double() for z, d in heads.heads.values()]
+    parts = [(outputs.transformed, outputs.decoder) for outputs in heads.outputs.values()]
+    return [z.double() @ d.weight[:VOCABULARY].double().T + d.bias[:VOCABULARY].double() for z, d in parts]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 20.0])
@@ -38,7 +41,7 @@ def test_the_mixture_is_the_weighted_mean_of_probabilities_at_the_terms_temperat
     expected = sum(w * F.softmax(z / temperature, -1) for w, z in zip((3 / 6, 1 / 6, 2 / 6), whole_logits(heads), strict=True))
     for start in range(0, TOKENS, 5):
         chunk = slice(start, start + 5)
-        (logits,) = heads.logits([Wanted(None, temperature)], chunk)
+        (logits,) = heads.logits([LogitRequest(None, temperature)], chunk)
         found = F.softmax(logits.double() / temperature, -1)
         torch.testing.assert_close(found, expected[chunk], rtol=2e-5, atol=1e-7)
 
@@ -49,24 +52,26 @@ def test_soft_targets_of_a_mixture_are_those_of_the_mean_distribution(heads, tem
     student = torch.randn(TOKENS, VOCABULARY, generator=torch.Generator().manual_seed(9))
     p = sum(w * F.softmax(z / temperature, -1) for w, z in zip((3 / 6, 1 / 6, 2 / 6), whole_logits(heads), strict=True))
     expected = temperature**2 * (p * (p.log() - F.log_softmax(student.double() / temperature, -1))).sum(-1)
-    (logits,) = heads.logits([Wanted(None, temperature)], slice(None))
-    view = LogitView(Side(logits=student), Side(logits=logits), torch.zeros(TOKENS, dtype=torch.int64))
+    (logits,) = heads.logits([LogitRequest(None, temperature)], slice(None))
+    view = LogitView(student, logits, torch.zeros(TOKENS, dtype=torch.int64))
     torch.testing.assert_close(SoftTargets(temperature=temperature)(view).double(), expected, rtol=2e-5, atol=1e-5)
 
 
 def test_each_term_gets_what_it_wants_and_one_teacher_is_its_own_logits(heads):
-    first, nothing, mixed, softer, third = heads.logits([Wanted(0), None, Wanted(None, 2.0), Wanted(None, 4.0), Wanted(2)], slice(0, 4))
+    first, nothing, mixed, softer, third = heads.logits(
+        [LogitRequest(0), None, LogitRequest(None, 2.0), LogitRequest(None, 4.0), LogitRequest(2)], slice(0, 4)
+    )
     assert nothing is None
     for found, expected in ((first, whole_logits(heads)[0]), (third, whole_logits(heads)[2])):
         torch.testing.assert_close(found.double(), expected[:4], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(mixed, softer)
-    alone = TeacherHeads({0: heads.heads[0]}).logits([Wanted(None, 2.0)], slice(0, 4))[0]
+    alone = TeacherOutputs({0: heads.outputs[0]}).logits([LogitRequest(None, 2.0)], slice(0, 4))[0]
     torch.testing.assert_close(F.softmax(alone / 2, -1), F.softmax(first / 2, -1))
 
 
 def test_equal_teachers_mix_to_themselves(heads):
-    same = TeacherHeads({0: heads.heads[1], 1: heads.heads[1]}, (0.3, 0.7))
-    (mixed,) = same.logits([Wanted(None, 3.0)], slice(None))
+    same = TeacherOutputs({0: heads.outputs[1], 1: heads.outputs[1]}, (0.3, 0.7))
+    (mixed,) = same.logits([LogitRequest(None, 3.0)], slice(None))
     torch.testing.assert_close(F.log_softmax(mixed / 3, -1), F.log_softmax(whole_logits(heads)[1].float() / 3, -1), rtol=1e-5, atol=1e-5)
 
 

@@ -1,0 +1,46 @@
+"""Settings of a source of text."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from data_shards.sources.formats import BY_KIND
+
+KINDS = ("auto", *BY_KIND, "dataset")
+
+
+class SourceSettings(BaseModel):
+    """One place that text is read from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    """A file, a folder, a glob, a URL; for kind dataset a hub name or a local folder."""
+    kind: str = "auto"
+    """auto: by the file's ending; of a compressed file (.gz, .bz2, .xz, .zst) the ending before. Else one of KINDS."""
+    column: str = "text"
+    """The field that holds the text; plain text has none."""
+    per: Literal["file", "line", "paragraph"] = "line"
+    """What a document of plain text is; paragraphs are separated by empty lines."""
+    name: str | None = None
+    """For kind dataset: its configuration."""
+    split: str = "train"
+    streaming: bool = True
+    invalid_utf8: Literal["error", "replace", "skip"] = "error"
+    # left out of dumps where not set, so that shards built before these settings existed keep their manifests
+    separator: Annotated[str | None, Field(min_length=1, max_length=1, exclude_if=lambda value: value is None)] = None
+    """Between the fields of csv; null: a tab for .tsv, else a comma."""
+    quoting: Annotated[Literal["auto", "double", "backslash", "none"], Field(exclude_if=lambda value: value == "auto")] = "auto"
+    """How csv writes a quote inside a quoted field: doubled, after a backslash; none: quotes are text. auto: none for .tsv, else double."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in KINDS:
+            raise ValueError(f"expected one of {', '.join(KINDS)}")
+        return kind
+
+    @field_validator("separator", mode="before")
+    @classmethod
+    def _tab(cls, value: object) -> object:
+        return "\t" if value == "\\t" else value

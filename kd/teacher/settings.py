@@ -1,0 +1,62 @@
+"""Settings of the teachers. Imports no torch."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kd.errors import KdError
+from kd.terms import Term
+
+
+class TeacherSettings(BaseModel):
+    """Which teacher, and how the ranks share it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    """A Hugging Face model folder or hub name, with its MLM head."""
+    mode: Literal["replicated", "zero3", "tensor_parallel", "cached"] = "replicated"
+    precision: Literal["fp32", "bf16"] | None = None
+    """None: the run's."""
+    cache: str | None = None
+    """The folder of a cached teacher's hidden states (`stillhouse cache` fills it)."""
+
+    @model_validator(mode="after")
+    def _cache_where_cached(self) -> "TeacherSettings":
+        if self.mode == "cached" and not self.cache:
+            raise ValueError("cache: expected a folder for mode: cached, got none; name one, and fill it: stillhouse cache")
+        if self.mode != "cached" and self.cache is not None:
+            raise ValueError(f"cache: expected none with mode: {self.mode}, got {self.cache}; set mode: cached, or drop it")
+        return self
+
+
+class MemberSettings(TeacherSettings):
+    """One of several teachers."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Its share of the mean, or its probability: relative to the others'."""
+
+
+class TeachersSettings(BaseModel):
+    """Several teachers of one tokenizer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    combine: Literal["mean", "random"] = "mean"
+    models: Annotated[list[MemberSettings], Field(min_length=2)]
+
+
+def check_assignment(terms: Mapping[str, Term], members: int, combine: str) -> None:
+    """Raise KdError, one line, for a term that cannot learn from so many teachers. terms: by the setting that names them."""
+    for place, term in terms.items():
+        wrong = f"{place}.teacher: expected"
+        if term.teacher is not None and not term.required_outputs:
+            raise KdError(f"{wrong} none for {term.kind}, which needs no teacher, got {term.teacher}; drop it")
+        if term.teacher is not None and (members == 1 or combine == "random"):
+            why = "with one teacher" if members == 1 else "with combine: random, where one teaches everything"
+            raise KdError(f"{wrong} none {why}, got {term.teacher}; drop it")
+        if term.teacher is not None and term.teacher >= members:
+            raise KdError(f"{wrong} a teacher from 0 to {members - 1}, got {term.teacher}; correct it")
+        if members > 1 and combine == "mean" and term.required_outputs and term.teacher is None and not term.mixes:
+            raise KdError(f"{wrong} one of 0 to {members - 1} for {term.kind}, which several cannot teach together, got none; name one")

@@ -1,0 +1,30 @@
+"""Student, projections and objective as one module: the module that DeepSpeed wraps."""
+
+from torch import Tensor, nn
+
+from kd.models.capture import capture
+from kd.models.encoder import Encoder
+from kd.models.outputs import Decoder
+from kd.objective.objective import Objective
+from kd.objective.projections import make_projections
+from kd.objective.selection import Selection
+from kd.objective.teacher_outputs import TeacherOutputs
+
+
+class DistillationModule(nn.Module):
+    """forward returns (loss share [], sums [K]). `objective` is set for each update."""
+
+    def __init__(self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1) -> None:
+        super().__init__()
+        self.student = student
+        self.projections = make_projections(objective, seed)
+        self.objective = objective
+        self.vocabulary = vocabulary
+
+    def forward(self, selection: Selection, teachers: TeacherOutputs, divisors: Tensor) -> tuple[Tensor, Tensor]:
+        """One micro-batch. divisors [K]: the update's global token count of each term."""
+        outputs = capture(self.student, selection.batch, self.objective.student_states)
+        transformed = self.student.transform(outputs.last_hidden[selection.logits])
+        decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
+        outputs = outputs._replace(transformed=transformed, decoder=decoder)
+        return self.objective(outputs, teachers, selection, divisors, dict(self.projections))
