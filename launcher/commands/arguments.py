@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import NoReturn
 
+from data_shards.sources.formats import BY_KIND
+
 TRAIN_EXAMPLE = """examples:
   deepspeed launcher/run.py --config configs/distilbert.yaml data.shards=/data/wiki train.micro_batch=16
   stillhouse train --config demo --dry-run
@@ -267,24 +269,21 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     making.add_argument("sources", nargs="+", metavar="SOURCE", help="file, folder, glob or URL (or dataset name with --kind dataset)")
     making.add_argument("--out", required=True, metavar="FOLDER", help="where the shards go")
     making.add_argument("--tokenizer", required=True, metavar="MODEL", help="a model folder or hub name with a fast tokenizer")
-    making.add_argument("--kind", default="auto", help="auto (by ending), text, jsonl, parquet, csv or dataset")
+    making.add_argument("--kind", default="auto", help=f"auto (by ending), {', '.join(BY_KIND)} or dataset")
     making.add_argument("--separator", default=None, metavar="CHARACTER", help="between the fields of csv (a tab for .tsv, else a comma)")
     making.add_argument("--quoting", default="auto", help="of quotes in csv: double, backslash, or none (none for .tsv, else double)")
+    making.add_argument("--text", default="txt", metavar="MEMBER", help="text of a webdataset sample: txt, or json:FIELD (txt)")
     making.add_argument("--column", default="text", help="which column or key holds the text (default: text)")
     making.add_argument("--per", default="line", choices=("file", "line", "paragraph"), help="what is a document in plain text")
     making.add_argument("--name", default=None, help="a dataset's configuration name")
     making.add_argument("--split", default="train", help="a dataset's split (default: train)")
-    making.add_argument(
-        "--invalid-utf8", default="error", choices=("error", "replace", "skip"), help="what to do with bytes that are not UTF-8"
-    )
+    making.add_argument("--invalid-utf8", default="error", choices=("error", "replace", "skip"), help="for bytes that are not UTF-8")
     making.add_argument("--heldout", type=float, default=0.01, metavar="SHARE", help="share of documents kept for evaluation (0.01)")
     making.add_argument("--drop-duplicates", action="store_true", help="keep the first of identical documents")
     making.add_argument("--shard-tokens", type=int, default=None, metavar="N", help="tokens per shard")
     making.add_argument("--max-documents", type=int, default=None, metavar="N", help="stop after so many documents")
     making.add_argument("--seed", type=int, default=1, help="decides which documents are held out")
-    making.add_argument(
-        "--part", type=_part, default=None, metavar="K/N", help="only tokenise part K (from 1) of N, on many machines at once"
-    )
+    making.add_argument("--part", type=_part, default=None, metavar="K/N", help="only tokenise part K (from 1) of N, for many machines")
     making.add_argument(
         "--seal", type=at_least(1), default=None, metavar="N", help="make the shards of N finished parts: those of one build"
     )
