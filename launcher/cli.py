@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 
-from launcher.commands.arguments import parser
+from launcher.commands.parser import parser
 from launcher.process.error_exit import guarded
 from launcher.process.rank_environment import rank_and_world
 
@@ -14,6 +14,7 @@ MODULES = {
     "demo": "launcher.demo.demo",
     "doctor": "launcher.doctor.doctor",
     "train": "launcher.run",
+    "config": "launcher.config.presets",
     "evaluate": "launcher.evaluation.evaluate",
     "compare": "launcher.comparison.compare",
     "chain": "launcher.comparison.chain",
@@ -27,7 +28,10 @@ READ_A_CONFIGURATION = ("cache", "layers")  # `train` does so itself: launcher/r
 
 
 def main() -> None:
-    """The command's door."""
+    """The command's door. Without a verb it prints the help."""
+    if len(sys.argv) == 1:
+        parser().print_help()
+        sys.exit(0)
     code = guarded(_dispatch, parser().parse_args())
     if os.environ.get("WORLD_SIZE", "1") == "1":
         sys.exit(code)

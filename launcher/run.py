@@ -14,10 +14,12 @@ if __package__ in (None, ""):  # started as a script: its folder is on the path,
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings are C++ stacks; what a lost rank means is said in one line
 
-from launcher.commands.arguments import TRAIN_EXAMPLE, Parser, add_train
+from launcher.commands.common import Parser
+from launcher.commands.train import TRAIN_EXAMPLE, add_train_arguments
 from launcher.process.error_exit import guarded
 from launcher.process.rank_environment import rank_and_world
 from launcher.process.signals import Exit
+from launcher.process.standard_streams import say
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
 
     rank, world = rank_and_world()
-    config = load_config(arguments.config, arguments.settings, arguments.scale)
+    note = (lambda text: say(f"stillhouse: {text}", sys.stderr)) if rank == 0 else None
+    config = load_config(arguments.config, arguments.settings, arguments.scale, note)
     check_inputs(config, world)
     from launcher.planning.checks import check_disk  # noqa: PLC0415
     from launcher.planning.plan import make_plan  # noqa: PLC0415
@@ -40,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         if rank == 0:
             check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
-            print(dump_config(config))
             show_plan(plan)
+            print(dump_config(config))
         return int(Exit.DONE)
     preflight.check_meeting(rank, world)
     from launcher.process import network  # noqa: PLC0415
@@ -55,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 def main() -> None:
     """The script's own door."""
     parser = Parser(prog="launcher/run.py", description=__doc__, epilog=TRAIN_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_train(parser)
+    add_train_arguments(parser)
     sys.exit(guarded(run, parser.parse_args()))
 
 

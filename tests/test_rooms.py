@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,7 +26,7 @@ ORDER = {
     ],
     "launcher": [
         *("errors", "redaction", "text", "commands", "process", "config", "run_folder", "reporting", "planning", "training", "evaluation"),
-        *("corpus", "comparison", "doctor", "demo", "run", "cli"),
+        *("corpus", "comparison", "doctor", "demo", "api", "run", "cli"),
     ],
 }
 """Folders and root files of a room, from the ground up: a name imports only names before it, and itself."""
@@ -84,6 +86,16 @@ def test_a_module_imports_only_folders_below_its_own(name: str):
             parts = module.split(".")
             if parts[0] == room and len(parts) > 1 and parts[1] in order:
                 assert order.index(parts[1]) <= own, f"{name}:{node.lineno}: {room}/{rest[0]} stands below {room}/{parts[1]} in ORDER"
+
+
+def test_the_python_interface_is_the_one_arrow_up_and_imports_nothing_before_a_name_is_used():
+    upper = [name for name in ROOMS if name != "stillhouse"]
+    named = re.compile(rf"[\"']({'|'.join(upper)})\.")
+    own = {name: path.read_text(encoding="utf-8") for name, path in MODULES.items() if name.startswith("stillhouse/")}
+    assert [name for name, text in own.items() if named.search(text)] == ["stillhouse/__init__.py"]
+    code = f"import sys, stillhouse; print([m for m in sys.modules if m.split('.')[0] in {[*upper, 'torch', 'pydantic']}])"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told == "[]\n"
 
 
 def test_the_order_names_every_folder_once():

@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from launcher.commands.arguments import parser
+from launcher.commands.parser import parser
 from launcher.config.load import load_config
 from launcher.errors import LaunchError
 from launcher.process.error_exit import guarded

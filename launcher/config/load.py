@@ -24,15 +24,18 @@ from launcher.errors import LaunchError
 from launcher.redaction import redacted
 
 MAX_VALUES, MAX_DEPTH = 10_000, 20  # of what it says, aliases unfolded
+LENGTHS = ("train.updates", "train.tokens", "train.epochs")
 NUMBER = re.compile(r"\.\d+(?=\.|$)")
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
-def load_config(path: str, overrides: list[str] | None = None, scale: str | None = None) -> RunConfig:
+def load_config(
+    path: str, overrides: list[str] | None = None, scale: str | None = None, note: Callable[[str], None] | None = None
+) -> RunConfig:
     """The run that a YAML file and key=value overrides describe. `path` may be the bare name of a packaged configuration (demo).
 
     scale: the name of a file in configs/scales, laid over the file, and below what the file itself has under `scales` for it.
-    Raises LaunchError, one line a mistake.
+    note: gets a line where a length of the command line replaces another of the file. Raises LaunchError, one line a mistake.
     """
     where, text = read_yaml(path)
     values = _scaled(parse_yaml(where, text), scale, where)
@@ -44,9 +47,19 @@ def load_config(path: str, overrides: list[str] | None = None, scale: str | None
         given.append(_apply(values, f"{renamed_key(key)}{equals}{value}"))
         notes += rename(values)
     if os.environ.get("RANK", "0") == "0":
-        for note in dict.fromkeys(notes):
-            print(f"stillhouse: {note}", file=sys.stderr)
-    return _validated(values, lambda place: "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where, RunConfig)
+        for line in dict.fromkeys(notes):
+            print(f"stillhouse: {line}", file=sys.stderr)
+    replaced = _replace_length(values, given)
+    if replaced and note is not None:
+        note(replaced)
+
+    def source(place: str, message: str) -> str:
+        """The command line for a key that it gave, and for a check of a section that names such a key; else the file."""
+        words = set(re.findall(r"[\w.]+", message))
+        own = any(f"{place}.".startswith(f"{key}.") or (key.startswith(place) and {key, key.rpartition(".")[2]} & words) for key in given)
+        return "command line" if own else where
+
+    return _validated(values, source, RunConfig)
 
 
 def parse_config(text: str, where: str) -> RunConfig:
@@ -56,7 +69,7 @@ def parse_config(text: str, where: str) -> RunConfig:
 
 def config_of(values: Any, where: str) -> RunConfig:
     """The configuration that `public_values` returned."""
-    return _validated(values, lambda place: where, RunConfig)
+    return _validated(values, lambda place, message: where, RunConfig)
 
 
 def public_values(config: RunConfig) -> dict[str, Any]:
@@ -83,7 +96,7 @@ def load_settings(model: type[Settings], path: str, folder: str) -> Settings:
     Raises LaunchError, one line a mistake.
     """
     where, text = read_yaml(path, folder)
-    return _validated(parse_yaml(where, text), lambda place: where, model)
+    return _validated(parse_yaml(where, text), lambda place, message: where, model)
 
 
 def _scaled(values: dict[str, Any], scale: str | None, where: str) -> dict[str, Any]:
@@ -129,6 +142,19 @@ def _apply(values: dict[str, Any], override: str) -> str:
     return made or key
 
 
+def _replace_length(values: dict[str, Any], given: list[str]) -> str:
+    """Drop the file's length of the run where the command line gives one in another unit; the line that says so, or ""."""
+    train = values.get("train")
+    named = [key.removeprefix("train.") for key in given if key in LENGTHS]
+    if not isinstance(train, dict) or len(named) != 1 or train.get(named[0]) is None:
+        return ""
+    dropped = [name for name in ("updates", "tokens", "epochs") if name != named[0] and train.get(name) is not None]
+    text = " and ".join(f"train.{name}: {train[name]}" for name in dropped)
+    for name in dropped:
+        train[name] = None
+    return f"train.{named[0]}={train[named[0]]} of the command line replaces {text} of the file" if dropped else ""
+
+
 def _index(at: Any, part: str, key: str) -> str | int:
     """`part` as what `at` is indexed by."""
     if isinstance(at, dict):
@@ -140,7 +166,7 @@ def _index(at: Any, part: str, key: str) -> str | int:
     return int(part)
 
 
-def _validated(values: dict[str, Any], where: Callable[[str], str], model: type[Settings]) -> Settings:
+def _validated(values: dict[str, Any], where: Callable[[str, str], str], model: type[Settings]) -> Settings:
     """Validated as JSON, where pydantic can be strict about types and still take a list for a tuple."""
     if model is RunConfig and isinstance(values, dict):
         values = dict(values)
@@ -152,10 +178,12 @@ def _validated(values: dict[str, Any], where: Callable[[str], str], model: type[
         raise LaunchError("\n".join(validation_errors.lines(error, plain, model, where))) from None
 
 
-def _plain(value: Any, place: str, where: Callable[[str], str], budget: Iterator[int]) -> Any:
+def _plain(value: Any, place: str, where: Callable[[str, str], str], budget: Iterator[int]) -> Any:
     """What JSON can say of a YAML value: whole numbers without a point (1e9 tokens), nothing infinite, nothing endless."""
     if next(budget, None) is None or place.count(".") > MAX_DEPTH:
-        raise LaunchError(f"{where('')}: expected a configuration, got more than {MAX_VALUES:,} values or {MAX_DEPTH} levels; correct it")
+        raise LaunchError(
+            f"{where('', '')}: expected a configuration, got more than {MAX_VALUES:,} values or {MAX_DEPTH} levels; correct it"
+        )
     if isinstance(value, dict):
         return {str(key): _plain(inner, f"{place}.{key}".strip("."), where, budget) for key, inner in value.items()}
     if isinstance(value, list):
@@ -169,7 +197,7 @@ def _plain(value: Any, place: str, where: Callable[[str], str], budget: Iterator
     elif value is not None and not isinstance(value, int):
         problem = f"text, a number, true, false or null, got {type(value).__name__}"
     if problem is not None:
-        raise LaunchError(f"{where(place)}: {place}: expected {problem}; correct it")
+        raise LaunchError(f"{where(place, '')}: {place}: expected {problem}; correct it")
     return value
 
 

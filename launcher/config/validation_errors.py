@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from kd.terms.schedules import Ramp, Schedulable, Steps
+from launcher.config.other_names import SETTINGS
 
 SHOWN = 60  # characters of a wrong value
 WORDS = {
@@ -26,8 +27,11 @@ WORDS = {
 }
 
 
-def lines(error: ValidationError, values: dict[str, Any], root: type[BaseModel], where: Callable[[str], str]) -> list[str]:
-    """One line a mistake. values: what was validated; root: the model it should have been; where: key -> the file, or the command line."""
+def lines(error: ValidationError, values: dict[str, Any], root: type[BaseModel], where: Callable[[str, str], str]) -> list[str]:
+    """One line a mistake.
+
+    values: what was validated; root: the model it should have been; where: (key, message) -> the file, or the command line.
+    """
     found: dict[str, dict[str, Any]] = {}
     for mistake in error.errors(include_url=False):
         place = _place(mistake, values)
@@ -36,7 +40,8 @@ def lines(error: ValidationError, values: dict[str, Any], root: type[BaseModel],
         else:
             found[place] = {**mistake, "expected": _expected(mistake)}
     told = [(place, mistake) for place, mistake in found.items() if not _explained(place, mistake, found)]
-    return [f"{where(place)}: {_line(place, mistake, root)}" for place, mistake in told]
+    texts = [(place, _line(place, mistake, root)) for place, mistake in told]
+    return [f"{where(place, text)}: {text}" for place, text in texts]
 
 
 def _explained(place: str, mistake: dict[str, Any], found: Iterable[str]) -> bool:
@@ -99,6 +104,8 @@ def _meant(place: str, location: tuple[int | str, ...], root: type[BaseModel]) -
     """What may have been meant by an unknown key: the same word elsewhere, else a like word here, else a like word elsewhere."""
     key = str(location[-1])
     here = _known(location, root)
+    if key in SETTINGS and (SETTINGS[key] != place):
+        return f"did you mean {SETTINGS[key]}?"
     everywhere = {path.rpartition(".")[2]: path for path in _paths(root) if path != place}
     near = [everywhere[key]] if key in everywhere else difflib.get_close_matches(key, here, n=1)
     near = near or [everywhere[word] for word in difflib.get_close_matches(key, everywhere, n=1)]

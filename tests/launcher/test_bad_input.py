@@ -9,7 +9,8 @@ from transformers import BertConfig, DebertaV2Config, MPNetConfig
 
 from kd.models import loading
 from launcher import run as door
-from launcher.commands.arguments import Parser, add_train
+from launcher.commands.common import Parser
+from launcher.commands.train import add_train_arguments
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 60}
 STATES = "objective=[{kind: hidden_mse, layer_map: %s}]"
@@ -41,7 +42,7 @@ def refused(corpus, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("WORLD_SIZE", str(ranks))
         monkeypatch.setattr(loading.AutoModelForMaskedLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
         parser: argparse.ArgumentParser = Parser(prog="run")
-        add_train(parser)
+        add_train_arguments(parser)
         folders = [f"run.folder={tmp_path / 'run'}", f"data.shards={corpus.shards}", f"teacher.model={configs / 'bert'}"]
         words = ["--config", "tiny", "--dry-run", *folders, *(word.replace("MODELS", str(configs)) for word in settings)]
         assert door.guarded(door.run, parser.parse_args(words)) == 2

@@ -13,7 +13,11 @@ import pytest
 from data_shards.errors import DataError
 from kd.errors import KdError
 from launcher import cli
-from launcher.commands.arguments import at_least, parser, share
+from launcher.commands.common import at_least, share
+from launcher.commands.parser import parser
+from launcher.config import presets
+from launcher.config.run_config import RunConfig
+from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
 from launcher.process.error_exit import guarded
 
@@ -33,6 +37,12 @@ VERBS = [
     "vocabulary",
     "vocabulary prune",
     "wandb-replay",
+    "config",
+    "config list",
+    "config show",
+    "config schema",
+    "doctor",
+    "cache",
 ]
 HEAVY = ("torch", "transformers", "deepspeed", "datasets", "pydantic", "numpy", "rich", "yaml", "wandb")
 ALL_HELP = f"""
@@ -107,6 +117,40 @@ def test_the_examples_of_the_help_are_understood():
     assert found >= 12
 
 
+def test_without_a_verb_the_help_lists_every_verb_by_its_purpose(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys, "argv", ["stillhouse"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    verbs = {line.split()[0] for line in text.partition("examples:")[0].splitlines() if line.startswith("  ") and line[2].islower()}
+    assert verbs == set(cli.MODULES)
+    for group in ("data:", "train:", "compare:", "check and report:"):
+        assert f"\n{group}\n" in text
+    assert max(map(len, text.partition("examples:")[0].splitlines())) <= 80
+
+
+def test_every_packaged_configuration_is_listed_and_shown_as_it_is(capsys: pytest.CaptureFixture[str]):
+    files = sorted(PACKAGED.rglob("*.yaml"))
+    assert presets.run(parser().parse_args(["config", "list"])) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[2:3].strip() and line.startswith("  ")]
+    assert sorted(listed) == sorted(file.stem for file in files)
+    for file in files:
+        name = str(file.relative_to(PACKAGED).with_suffix(""))
+        assert presets.run(parser().parse_args(["config", "show", name])) == 0
+        assert capsys.readouterr().out == file.read_text(encoding="utf-8")
+    with pytest.raises(LaunchError, match=r"config show: expected one of .*laptop.*, got labtop; see stillhouse config list"):
+        presets.find_preset("labtop")
+
+
+def test_the_schema_knows_the_settings_and_refuses_others(capsys: pytest.CaptureFixture[str]):
+    assert presets.run(parser().parse_args(["config", "schema"])) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert set(schema["properties"]) == set(RunConfig.model_fields)
+    assert schema["additionalProperties"] is False
+    assert "updates" in schema["$defs"]["TrainSettings"]["properties"]
+
+
 def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as left:
         parser().parse_args(["--version"])
@@ -126,7 +170,6 @@ def test_the_command_of_the_package_is_this_door():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "stillhouse: the following arguments are required: VERB; see stillhouse --help"),
         ("trian", "stillhouse: argument VERB: invalid choice: 'trian'"),
         ("train", "stillhouse train: the following arguments are required: --config; see stillhouse train --help"),
         ("shards", "stillhouse shards: the following arguments are required: VERB; see stillhouse shards --help"),

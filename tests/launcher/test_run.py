@@ -67,8 +67,8 @@ def test_a_dry_run_prints_the_configuration_and_the_plan_and_touches_nothing(
 ):
     assert run(asked(dry_run=True)) == 0
     text = capsys.readouterr().out
-    assert "updates: 3\n" in text
-    assert "3 updates" in text
+    plan, configuration = text.index("3 updates"), text.index("updates: 3\n")
+    assert plan < configuration, "the plan is what a user looks for"
     assert not started
     assert not (tmp_path / "run").exists()
 

@@ -14,7 +14,7 @@ import pytest
 from fork_server import ForkServer
 from run_lines import lines, train_lines
 
-from launcher.commands.arguments import parser
+from launcher.commands.parser import parser
 from launcher.comparison import chain, compare, jobs
 from launcher.process.signals import CAUGHT, Exit
 from launcher.run_folder.metrics_file import last_train_line

@@ -245,7 +245,7 @@ def test_a_setting_of_the_command_line_that_cannot_be_is_one_line(tmp_path: Path
     ],
 )
 def test_rooms_that_do_not_fit_are_one_line(tmp_path: Path, overrides: list[str], message: str):
-    assert refusal(written(tmp_path, MINIMAL), *overrides) == f"x.yaml: {message}"
+    assert refusal(written(tmp_path, MINIMAL), *overrides) == f"command line: {message}"
 
 
 def test_a_term_without_weight_asks_for_no_teacher(tmp_path: Path):

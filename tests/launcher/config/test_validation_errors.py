@@ -8,6 +8,9 @@ import pytest
 from kd.terms import Term
 from kd.training.settings import TrainSettings
 from launcher.config.load import load_config
+from launcher.config.other_names import OTHER_NAMES, SETTINGS
+from launcher.config.run_config import RunConfig
+from launcher.config.validation_errors import _paths
 from launcher.errors import LaunchError
 
 KINDS = " or ".join(term.model_fields["kind"].default for term in get_args(get_args(Term)[0]))
@@ -73,14 +76,59 @@ def test_a_wrong_setting_is_one_line_that_blames_the_command_line(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("overrides", "line"),
     [
-        ("train.micro_batch=3", "train: expected global_batch to be a multiple of micro_batch, got 8 and 3; change either"),
-        ("train.tokens=3", "train: expected exactly one of updates, tokens and epochs, got updates, tokens; keep one"),
+        (["train.micro_batch=3"], "command line: train: expected global_batch to be a multiple of micro_batch, got 8 and 3; change either"),
+        (["train.clip=1"], "x.yaml: train: expected global_batch to be a multiple of micro_batch, got 8 and 3; change either"),
+        (
+            ["train.tokens=3", "train.updates=4"],
+            "command line: train: expected exactly one of updates, tokens and epochs, got updates, tokens; keep one",
+        ),
     ],
 )
-def test_settings_that_contradict_each_other_are_one_line(tmp_path: Path, override: str, message: str):
-    assert found(tmp_path, MINIMAL, override) == [f"x.yaml: {message}"]
+def test_settings_that_contradict_each_other_are_one_line_that_blames_who_gave_them(tmp_path: Path, overrides: list[str], line: str):
+    text = MINIMAL.replace("micro_batch: 2", "micro_batch: 3") if line.startswith("x.yaml") else MINIMAL
+    assert found(tmp_path, text, *overrides) == [line]
+
+
+@pytest.mark.parametrize(("length", "left"), [("train.tokens=300", "tokens"), ("train.epochs=2", "epochs"), ("train.updates=9", "updates")])
+def test_a_length_of_the_command_line_replaces_the_files_and_says_so(tmp_path: Path, length: str, left: str):
+    (tmp_path / "x.yaml").write_text(MINIMAL.replace("updates: 3", "epochs: 5" if left == "updates" else "updates: 3"))
+    notes: list[str] = []
+    train = load_config(str(tmp_path / "x.yaml"), [length], note=notes.append).train
+    assert [name for name in ("updates", "tokens", "epochs") if getattr(train, name) is not None] == [left]
+    was = "train.epochs: 5" if left == "updates" else "train.updates: 3"
+    assert notes == [f"{length} of the command line replaces {was} of the file"]
+    assert load_config(str(tmp_path / "x.yaml"), ["train.seed=2"], note=notes.append).train.seed == 2
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "setting"),
+    [
+        ("train.batch_size", "train.micro_batch"),
+        ("train.lr", "optimizer.learning_rate"),
+        ("optimizer.warmup_ratio", "optimizer.warmup"),
+        ("train.gradient_accumulation_steps", "train.global_batch"),
+        ("student.num_layers", "student.count"),
+        ("student.hidden_size", "student.width"),
+        ("student.intermediate_size", "student.inner"),
+        ("train.max_grad_norm", "train.clip"),
+        ("train.gradient_checkpointing", "train.activation_checkpointing"),
+        ("train.steps", "train.updates"),
+        ("optimizer.max_update", "train.updates"),
+        ("train.accumulate_grad_batches", "train.global_batch"),
+    ],
+)
+def test_words_of_other_libraries_lead_to_the_setting_here(tmp_path: Path, word: str, setting: str):
+    assert found(tmp_path, MINIMAL, f"{word}=1") == [f"command line: {word}: unknown key; did you mean {setting}?"]
+
+
+def test_every_setting_that_has_another_name_exists_and_no_other_name_is_a_setting():
+    known = set(_paths(RunConfig))
+    assert set(OTHER_NAMES) <= known
+    assert len(SETTINGS) == sum(len(names) for names in OTHER_NAMES.values()), "a word stands twice"
+    assert not [name for name, setting in SETTINGS.items() if name in {path.rpartition(".")[2] for path in known}]
 
 
 def test_a_section_that_the_command_line_made_is_its_own(tmp_path: Path):

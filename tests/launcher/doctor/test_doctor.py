@@ -19,7 +19,7 @@ import torch
 from data_shards.stream.stream import Stream
 from kd.checkpoint import checkpoint
 from kd.checkpoint.on_disk import Progress
-from launcher.commands.arguments import parser
+from launcher.commands.parser import parser
 from launcher.config.load import dump_config
 from launcher.doctor import disk, machine, run_health, services
 from launcher.doctor.findings import Finding, bad, good, report, seen, warning

@@ -19,7 +19,7 @@ from data_shards.sources.settings import SourceSettings
 from data_shards.stream.settings import MaskingSettings, StreamSettings
 from data_shards.stream.stream import Stream
 from kd.errors import KdError
-from launcher.commands.arguments import parser
+from launcher.commands.parser import parser
 from launcher.errors import LaunchError
 from launcher.evaluation.evaluate import run, score, show
 

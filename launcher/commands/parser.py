@@ -1,0 +1,39 @@
+"""The parser of `stillhouse`: its verbs, grouped by purpose. Imports nothing heavy, so that --help answers at once."""
+
+import argparse
+from importlib import metadata
+
+from launcher.commands import compare, corpus, demo, doctor, evaluate, train
+from launcher.commands.common import RAW, Parser
+
+EXAMPLES = """examples:
+  stillhouse demo                                       the whole job on real text, in ten minutes
+  stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
+  stillhouse train --config laptop data.shards=shards/mine
+  stillhouse evaluate runs/laptop/student --shards shards/mine --teacher bert-base-uncased
+"""
+GROUPS = {
+    "try": (demo.add_demo,),
+    "data": (corpus.add_shards, corpus.add_vocabulary),
+    "train": (train.add_train, train.add_show_config, corpus.add_cache, compare.add_chain),
+    "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
+    "check and report": (doctor.add_doctor, doctor.add_wandb_replay),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb and its arguments. The help lists the verbs by group."""
+    top = Parser(prog="stillhouse", description="Pretraining distillation: text in, a small encoder out.", formatter_class=RAW)
+    top.add_argument("--version", action="version", version=f"stillhouse {metadata.version('stillhouse')}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, help=argparse.SUPPRESS)
+    text = []
+    for group, adds in GROUPS.items():
+        known = len(verbs._choices_actions)
+        for add in adds:
+            add(verbs)
+        text.append(f"{group}:")
+        text += [f"  {verb.dest:<14}{verb.help}" for verb in verbs._choices_actions[known:]]
+    verbs._choices_actions.clear()  # listed above, by group
+    top.usage = "stillhouse [-h] [--version] VERB …"
+    top.epilog = "\n".join([*text, "", EXAMPLES])
+    return top

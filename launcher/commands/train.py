@@ -1,0 +1,46 @@
+"""Arguments of `stillhouse train` and `stillhouse config`."""
+
+import argparse
+
+from launcher.commands.common import RAW, Verbs, add_config
+
+TRAIN_EXAMPLE = """examples:
+  deepspeed launcher/run.py --config configs/distilbert.yaml data.shards=/data/wiki train.micro_batch=16
+  stillhouse train --config demo --dry-run
+"""
+CONFIG_EXAMPLE = """examples:
+  stillhouse config list
+  stillhouse config show laptop
+  stillhouse config schema                            for editors: completion and checks of the YAML
+"""
+
+
+def add_train(verbs: Verbs) -> None:
+    """`stillhouse train`."""
+    train = verbs.add_parser("train", help="start or continue a run", epilog=TRAIN_EXAMPLE, formatter_class=RAW)
+    add_train_arguments(train)
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a run is told on the command line."""
+    add_config(parser)
+    parser.add_argument(
+        "--scale", default=None, metavar="NAME", help="a smaller version of the run: demo, on the files of `stillhouse demo`"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and the resolved configuration, and stop")
+    parser.add_argument("--resume", action="store_true", help="fail unless there is a checkpoint to continue from")
+    parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)  # deepspeed's launcher passes it
+
+
+def add_show_config(verbs: Verbs) -> None:
+    """`stillhouse config`."""
+    config = verbs.add_parser("config", help="packaged configurations, schema of the YAML", epilog=CONFIG_EXAMPLE, formatter_class=RAW)
+    actions = config.add_subparsers(dest="config_verb", metavar="VERB", required=True)
+    for verb, example, text in (
+        ("list", "list", "each packaged configuration, with its purpose"),
+        ("show", "show laptop", "print one, comments included"),
+        ("schema", "schema", "the JSON schema of a run's YAML"),
+    ):
+        action = actions.add_parser(verb, help=text, epilog=f"example:\n  stillhouse config {example}\n", formatter_class=RAW)
+        if verb == "show":
+            action.add_argument("name", metavar="NAME", help="a name that `stillhouse config list` prints")

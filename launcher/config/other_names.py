@@ -1,0 +1,43 @@
+"""Words of Hugging Face, Lightning and fairseq for settings that have another name here. docs/configuration.md has the same table."""
+
+OTHER_NAMES = {
+    "run.folder": ("output_dir", "save_dir", "default_root_dir", "checkpoint_dir"),
+    "run.name": ("run_name", "experiment_name"),
+    "data.shards": ("train_file", "dataset", "dataset_name", "data_dir"),
+    "data.window_tokens": ("max_seq_length", "max_length", "tokens_per_sample", "block_size", "seq_len"),
+    "data.masking.rate": ("mlm_probability", "mask_prob", "mask_rate"),
+    "student.count": ("num_layers", "num_hidden_layers", "n_layers", "encoder_layers"),
+    "student.width": ("hidden_size", "d_model", "n_embd", "encoder_embed_dim", "dim"),
+    "student.inner": ("intermediate_size", "ffn_dim", "encoder_ffn_embed_dim", "hidden_dim"),
+    "student.heads": ("num_attention_heads", "num_heads", "n_heads", "encoder_attention_heads"),
+    "teacher.model": ("teacher_name_or_path", "teacher_model", "model_name_or_path"),
+    "train.micro_batch": ("batch_size", "per_device_train_batch_size", "micro_batch_size", "max_sentences"),
+    "train.global_batch": (
+        "train_batch_size",
+        "gradient_accumulation_steps",
+        "accumulate_grad_batches",
+        "update_freq",
+        "global_batch_size",
+    ),
+    "train.updates": ("steps", "max_steps", "max_update", "num_train_steps", "total_steps"),
+    "train.epochs": ("num_train_epochs", "num_epochs", "max_epoch", "max_epochs"),
+    "train.clip": ("max_grad_norm", "gradient_clip_val", "clip_norm", "grad_clip", "gradient_clipping"),
+    "train.precision": ("bf16", "fp16", "mixed_precision", "dtype"),
+    "train.activation_checkpointing": ("gradient_checkpointing", "checkpoint_activations"),
+    "train.loader_workers": ("dataloader_num_workers", "num_workers"),
+    "train.zero_stage": ("stage", "deepspeed_stage"),
+    "optimizer.learning_rate": ("lr", "max_lr", "peak_lr"),
+    "optimizer.warmup": ("warmup_ratio", "warmup_steps", "warmup_updates", "num_warmup_steps"),
+    "optimizer.schedule": ("lr_scheduler_type", "lr_scheduler", "scheduler"),
+    "optimizer.betas": ("adam_betas", "adam_beta1", "adam_beta2"),
+    "optimizer.epsilon": ("adam_epsilon", "adam_eps", "eps"),
+    "checkpoint.every_updates": ("save_steps", "save_interval_updates", "every_n_train_steps"),
+    "checkpoint.keep_last": ("save_total_limit", "keep_interval_updates", "save_top_k"),
+    "evaluate.every_updates": ("eval_steps", "val_check_interval", "validate_interval_updates"),
+    "evaluate.batch": ("per_device_eval_batch_size", "eval_batch_size"),
+    "report.every_updates": ("logging_steps", "log_every_n_steps", "log_interval"),
+    "report.wandb": ("report_to",),
+    "report.project": ("wandb_project",),
+}
+"""setting -> other names. A rank does global_batch / (micro_batch x ranks) forward passes an update: the accumulation steps."""
+SETTINGS = {name: setting for setting, names in OTHER_NAMES.items() for name in names}
