@@ -22,6 +22,7 @@ MODULES = {
     "layers": "launcher.evaluation.layers",
     "shards": "launcher.corpus.shards",
     "vocabulary": "launcher.corpus.prune_vocabulary",
+    "plot": "launcher.reporting.curves",
     "wandb-replay": "launcher.reporting.wandb_replay",
 }
 READ_A_CONFIGURATION = ("cache", "layers")  # `train` does so itself: launcher/run.py is a door of its own

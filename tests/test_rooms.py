@@ -40,7 +40,7 @@ HOMES = {
         *("kd/training/engine.py", "kd/teacher/split.py", "kd/distributed/process_group.py"),
         *("launcher/run.py", "launcher/process/preflight.py"),
     ),
-    "matplotlib": ("launcher/comparison/plots.py",),
+    "matplotlib": ("launcher/comparison/plots.py", "launcher/reporting/curves.py"),
     "onnxruntime": ("kd/export/*",),
 }
 DOORS = ("launcher/run.py", "launcher/cli.py")  # --help and a misspelt key should not cost the seconds that torch takes

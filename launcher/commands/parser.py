@@ -3,7 +3,7 @@
 import argparse
 from importlib import metadata
 
-from launcher.commands import compare, corpus, demo, doctor, evaluate, train
+from launcher.commands import compare, corpus, demo, doctor, evaluate, plot, train
 from launcher.commands.common import RAW, Parser
 
 EXAMPLES = """examples:
@@ -17,7 +17,7 @@ GROUPS = {
     "data": (corpus.add_shards, corpus.add_vocabulary),
     "train": (train.add_train, train.add_show_config, corpus.add_cache, compare.add_chain),
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
-    "check and report": (doctor.add_doctor, doctor.add_wandb_replay),
+    "check and report": (doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
 }
 
 

@@ -1,4 +1,4 @@
-"""A comparison as one picture. The only home of `matplotlib`; draws without a screen and without its global state."""
+"""A comparison as one picture. Draws without a screen and without its global state."""
 
 from pathlib import Path
 

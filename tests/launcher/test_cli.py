@@ -36,6 +36,7 @@ VERBS = [
     "shards info",
     "vocabulary",
     "vocabulary prune",
+    "plot",
     "wandb-replay",
     "config",
     "config list",
