@@ -4,9 +4,10 @@ Deterministic: eval mode, no dropout, the batches as they come, sums in float64.
 at a time, so that [N, V] never exists whole.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,23 +15,29 @@ from torch import Tensor
 
 from kd.batch import Batch
 from kd.errors import KdError
+from kd.evaluation.scores import SCORES, Predictions, Score
 from kd.models.encoder import Encoder
 
 
 @dataclass(frozen=True)
 class MlmScores:
-    """Means over the predicted positions.
+    """Means over the predicted positions. tokens: the number of positions. values: by the keys of kd.evaluation.scores.SCORES.
 
-    loss: nats per token. top1, top5: share of labels that are the first, or among the first five. tokens: how many positions.
-    kl: KL(teacher || student) at temperature 1, nats per token. agreement: share of positions with the teacher's first choice.
+    A score that needs a teacher is None without one.
     """
 
-    loss: float
-    top1: float
-    top5: float
     tokens: int
-    kl: float | None = None
-    agreement: float | None = None
+    values: dict[str, float | None]
+
+    def __getitem__(self, key: str) -> float:
+        value = self.values[key]
+        assert value is not None, key
+        return value
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """All scores and the number of positions, for tables and JSON."""
+        return {**self.values, "tokens": self.tokens}
 
 
 def evaluate_mlm(
@@ -48,11 +55,12 @@ def evaluate_mlm(
     Raises KdError when nothing is predicted, or a label is not in the vocabulary.
     """
     size = vocabulary or min(model.vocabulary for model in (encoder, teacher) if model is not None)
-    sums = torch.zeros(6, dtype=torch.float64)  # tokens, loss, top1, top5, kl, agreement
+    used = [score for score in SCORES if teacher is not None or not score.needs_teacher]
+    sums = torch.zeros(1 + len(used), dtype=torch.float64)  # tokens, then each score
     with torch.no_grad(), ExitStack() as modes:
         for model in (encoder, teacher):
             if model is not None:
-                modes.enter_context(_in_eval(model))
+                modes.enter_context(model.evaluating())
         for batch in batches:
             labels = batch.labels[batch.predicted]
             if labels.numel() and int(labels.max()) >= size:
@@ -66,15 +74,14 @@ def evaluate_mlm(
                 chunk = slice(start, start + chunk_tokens)
                 logits = _logits(encoder, ours[chunk], size)
                 teaching = None if teacher is None or theirs is None else _logits(teacher, theirs[chunk], size)
-                sums += _sums(logits, labels[chunk], teaching)
+                sums += _sums(used, logits, labels[chunk], teaching)
     if over_ranks is not None:
         sums = over_ranks(sums)
-    return _scores(sums, with_teacher=teacher is not None)
-
-
-def retention(student: MlmScores, teacher: MlmScores) -> float:
-    """The student's top-1 accuracy as a share of the teacher's (1 is as good)."""
-    return student.top1 / teacher.top1 if teacher.top1 > 0 else float("nan")
+    tokens, *totals = sums.tolist()
+    if tokens == 0:
+        raise KdError("evaluate: expected held-out windows with predicted positions, got none; use shards with a held-out part")
+    means = {score.key: total / tokens for score, total in zip(used, totals, strict=True)}
+    return MlmScores(int(tokens), {score.key: means.get(score.key) for score in SCORES})
 
 
 def _predicted_states(model: Encoder, batch: Batch) -> Tensor:
@@ -88,42 +95,10 @@ def _logits(model: Encoder, transformed: Tensor, vocabulary: int) -> Tensor:
     return F.linear(transformed, model.decoder_weight[:vocabulary], model.decoder_bias[:vocabulary]).float()
 
 
-def _sums(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
-    """[6] float64 on the CPU: tokens, loss, top1, top5, kl, agreement summed over a chunk. logits [n, V], labels [n]."""
+def _sums(scores: Sequence[Score], logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
+    """[1 + scores] float64 on the CPU: tokens, and each score summed over a chunk. logits [n, V], labels [n]."""
     labels = labels.to(logits.device)
-    log_probs = F.log_softmax(logits, dim=-1)
-    first = logits.argmax(dim=-1)
-    five = logits.topk(min(5, logits.shape[-1]), dim=-1).indices
-    top1, top5 = (first == labels).sum(), (five == labels[:, None]).sum()
-    loss = -log_probs.gather(1, labels[:, None]).double().sum()
-    parts = [torch.tensor(float(len(labels))), loss, top1, top5, torch.zeros(()), torch.zeros(())]
-    if teacher_logits is not None:
-        teacher_log_probs = F.log_softmax(teacher_logits.to(logits.device), dim=-1)
-        parts[4] = F.kl_div(log_probs, teacher_log_probs, reduction="none", log_target=True).sum(dim=-1).double().sum()
-        parts[5] = (teacher_log_probs.argmax(dim=-1) == first).sum()
-    return torch.stack([part.detach().double().cpu() for part in parts])
-
-
-def _scores(sums: Tensor, with_teacher: bool) -> MlmScores:
-    tokens, loss, top1, top5, kl, agreement = sums.tolist()
-    if tokens == 0:
-        raise KdError("evaluate: expected held-out windows with predicted positions, got none; use shards with a held-out part")
-    return MlmScores(
-        loss=loss / tokens,
-        top1=top1 / tokens,
-        top5=top5 / tokens,
-        tokens=int(tokens),
-        kl=kl / tokens if with_teacher else None,
-        agreement=agreement / tokens if with_teacher else None,
-    )
-
-
-@contextmanager
-def _in_eval(model: Encoder) -> Iterator[None]:
-    """The model in eval mode meanwhile."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
+    teaching = None if teacher_logits is None else F.log_softmax(teacher_logits.to(logits.device), dim=-1)
+    predictions = Predictions(logits, F.log_softmax(logits, dim=-1), labels, teaching)
+    totals = [score.values(predictions).double().sum() for score in scores]
+    return torch.stack([part.detach().double().cpu() for part in (torch.tensor(float(len(labels))), *totals)])

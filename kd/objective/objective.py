@@ -106,7 +106,7 @@ class Objective:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The outputs that the teachers must provide: names of kd.teacher.teacher.ALL_OUTPUTS."""
+        """The outputs that the teachers must provide: names of kd.teacher.modes.ALL_OUTPUTS."""
         return frozenset().union(*(self.needs_of(number) for number in range(max(1, len(self.teachers)))))
 
     def needs_of(self, number: int) -> frozenset[str]:

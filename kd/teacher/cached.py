@@ -13,16 +13,15 @@ from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey
 from kd.objective.selection import Indices
 from kd.teacher.hidden_state_cache import DTYPES, CacheHeader, StateCache, kept, read_header, row_keys
+from kd.teacher.modes import CACHED_OUTPUTS
 from kd.teacher.settings import TeacherSettings
 from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher
-
-CACHED = frozenset({"logits", "last_hidden"})
 
 
 class CachedTeacher(ReplicatedTeacher):
     """Embeddings and head on every rank, the layers' work in a kd.teacher.hidden_state_cache."""
 
-    provides = CACHED
+    provides = CACHED_OUTPUTS
 
     def __init__(self, module: FrozenEncoder, cache: StateCache) -> None:
         """Drops the encoder's layers. KdError for a cache of another model."""

@@ -1,12 +1,18 @@
 """Settings of the teachers. Imports no torch."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kd.errors import KdError
+from kd.teacher.modes import MODES
 from kd.terms import Term
+
+if TYPE_CHECKING:
+    ModeName = str
+else:
+    ModeName = Literal[tuple(MODES)]  # a mode is listed once, in MODES
 
 
 class TeacherSettings(BaseModel):
@@ -16,7 +22,7 @@ class TeacherSettings(BaseModel):
 
     model: str
     """A Hugging Face model folder or hub name, with its MLM head."""
-    mode: Literal["replicated", "zero3", "tensor_parallel", "cached"] = "replicated"
+    mode: ModeName = "replicated"
     precision: Literal["fp32", "bf16"] | None = None
     """None: the run's."""
     cache: str | None = None

@@ -12,14 +12,10 @@ from torch import Tensor
 
 from kd.batch import IGNORED, Batch
 from kd.distributed import process_group
-from kd.errors import KdError
 from kd.models.capture import INSIDE, capture
-from kd.models.config import read_config
-from kd.models.families import family_of
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey
 from kd.objective.selection import Indices
-from kd.teacher.settings import TeacherSettings
 from kd.teacher.teacher import FrozenEncoder, Teacher
 
 
@@ -123,22 +119,3 @@ def gather_heads(states: Tensor) -> Tensor:
     parts = [torch.empty_like(states, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, states.contiguous())
     return torch.cat(parts, dim=-1)
-
-
-def check_split(settings: TeacherSettings, ranks: int) -> None:
-    """KdError, from config.json alone, for a teacher that cannot be split over so many ranks as its mode says."""
-    path, config = settings.model, read_config(settings.model)
-    if settings.mode != "tensor_parallel":
-        return
-    family = family_of(config)
-    if family.scores == "own" or family.shared_layers:
-        raise KdError(
-            f"teacher.mode: expected a family whose heads tensor_parallel can split, got {family.name} ({path}); use zero3 or replicated"
-        )
-    names = family.config
-    for name in (names.heads, names.inner):
-        if getattr(config, name) % ranks:
-            raise KdError(
-                f"teacher.mode: expected ranks that divide the teacher's {name} for tensor_parallel, got {ranks} ranks "
-                f"and {getattr(config, name)} ({path}); change the number of ranks, or use zero3"
-            )

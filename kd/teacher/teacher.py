@@ -1,16 +1,10 @@
 """A frozen teacher behind one small interface: whole on every rank, split over them, or its hidden states read from a disk.
 
-| mode            | what a rank holds                               | what a forward costs                                             |
-| replicated      | everything                                      | computing                                                        |
-| zero3           | 1/ranks of every matrix; biases and norms whole | also: each layer gathered when its turn comes, then dropped      |
-| tensor_parallel | 1/ranks of the layers; embeddings, head whole   | also: every rank's batch on every rank, two sums a layer         |
-| cached          | embeddings, head                                | the head at the selected positions, and D numbers a token to read |
+kd.teacher.modes lists the ways. All give the same outputs, to rounding. All ranks must call at the same time. A teacher never trains: it
+is in eval mode and without gradients at every call, has no parameters() to hand to an optimizer, and is never saved.
 
-All give the same outputs to rounding; all ranks must call at the same time. A teacher never trains: it is in eval mode and without
-gradients at every call, has no parameters() to hand to an optimizer, and is never saved.
-
-Whatever a rank keeps, it reads the whole model into the host's memory once (in zero3 one weight at a time goes to the device, and only its
-share stays).
+In every mode a rank reads the whole model into the host's memory once. In zero3, one weight at a time goes to the device, where only a
+share of it stays.
 """
 
 from abc import ABC, abstractmethod
@@ -28,11 +22,7 @@ from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey
 from kd.objective.selection import Indices
 from kd.teacher.hidden_state_cache import Positions
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-ALL_OUTPUTS = frozenset({"logits", "last_hidden", "embeddings", "hidden", "queries", "keys", "values"})
+from kd.teacher.modes import ALL_OUTPUTS
 
 
 class FrozenEncoder(nn.Module):

@@ -7,12 +7,12 @@ random: one teaches an update, drawn with the weights as probabilities: a pure f
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import torch
 
 from kd.distributed import process_group
 from kd.errors import KdError
+from kd.models.config import read_config
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
 from kd.models.outputs import Decoder
@@ -20,11 +20,10 @@ from kd.models.states import EncoderShape
 from kd.objective.objective import Objective
 from kd.objective.selection import Selection
 from kd.objective.teacher_outputs import TeacherOutputs
-from kd.teacher.cached import CachedTeacher
-from kd.teacher.hidden_state_cache import DTYPES, Positions, StateCache
+from kd.teacher.hidden_state_cache import DTYPES, Positions
+from kd.teacher.modes import MODES
 from kd.teacher.settings import MemberSettings, Mixing, TeacherSettings
-from kd.teacher.split import TensorParallelTeacher, Zero3Teacher, check_split
-from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher, Teacher
+from kd.teacher.teacher import FrozenEncoder, Teacher
 from kd.terms.layer_map import LayerSources
 
 MASK = (1 << 64) - 1
@@ -96,20 +95,10 @@ def make_teacher(settings: TeacherSettings, precision: str, device: torch.device
 
     Raises KdError for a model that cannot be read, has no MLM head, does not divide over the ranks, or is not that of its cache.
     """
-    check_split(settings, process_group.world_size())
+    mode = MODES[settings.mode]
+    mode.check(settings.model, read_config(settings.model), process_group.world_size())
     module = FrozenEncoder(encoder or load_mlm(settings.model, dtype=DTYPES[settings.precision or precision]))
-    if settings.cache is not None:
-        cached = CachedTeacher(module, StateCache(Path(settings.cache)))
-        module.to(device)
-        return cached
-    if settings.mode != "replicated":
-        process_group.start()
-    if settings.mode == "zero3":
-        return Zero3Teacher(module)
-    module.to(device)
-    if settings.mode == "tensor_parallel" and process_group.world_size() > 1:
-        return TensorParallelTeacher(module)
-    return ReplicatedTeacher(module)  # also tensor_parallel on one rank, where there is nothing to split
+    return mode.make(module, settings, device)
 
 
 def make_teachers(

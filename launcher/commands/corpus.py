@@ -2,6 +2,7 @@
 
 import argparse
 
+from kd.teacher.modes import MODES
 from launcher.commands.common import RAW, Verbs, add_cache_folder, add_config, at_least, part
 
 SHARDS_EXAMPLE = """examples:
@@ -47,7 +48,7 @@ def add_cache(verbs: Verbs) -> None:
     cache.add_argument(
         "--mode",
         default="replicated",
-        choices=("replicated", "zero3", "tensor_parallel"),
+        choices=tuple(name for name, mode in MODES.items() if mode.computes),
         help="how ranks share it (replicated)",
     )
     cache.add_argument(

@@ -23,6 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from kd.evaluation.scores import retention
 from launcher.comparison import plots, results, settings, timing
 from launcher.comparison.jobs import Job, last_words, run_jobs
 from launcher.comparison.results import Results
@@ -148,7 +149,7 @@ class Comparing:
         rows = []
         for row in self.rows:
             best = scorer.of_teacher(self.root, row["seed"])
-            rows.append(row | {"retention": row["top1"] / best["top1"] if best is not None and best["top1"] > 0 else None})
+            rows.append(row | {"retention": retention(row["top1"], best["top1"] if best is not None else None)})
         order = list(self.settings.variants)
         rows.sort(key=lambda row: (order.index(row["variant"]), row["seed"]))
         return Results(self.root.name, self.arguments.budget, self.settings.compared_with, order, rows, self.failed)

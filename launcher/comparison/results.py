@@ -12,6 +12,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from kd.evaluation import scores
 from launcher.comparison.statistics import LEAST_PAIRS, Difference, Spread, difference, spread
 from launcher.text import duration
 
@@ -29,14 +30,9 @@ class Metric:
         return format(value, sign + self.form)
 
 
-SCORES = (
-    Metric("loss", "held-out loss", ".3f", more_is_better=False),
-    Metric("top1", "top-1", ".1%"),
-    Metric("retention", "retained", ".1%"),
-    Metric("agreement", "agrees", ".1%"),
-    Metric("kl", "KL", ".3f", more_is_better=False),
-    Metric("similarity_last", "CKA last", ".3f"),
-)
+HEADINGS = {"loss": "held-out loss"}
+OF_MODELS = tuple(Metric(s.key, HEADINGS.get(s.key, s.heading), s.form, s.more_is_better) for s in scores.SCORES if s.compared)
+SCORES = (*OF_MODELS[:2], Metric("retention", "retained", ".1%"), *OF_MODELS[2:], Metric("similarity_last", "CKA last", ".3f"))
 COMPARED = tuple(metric for metric in SCORES if metric.key != "retention")
 COSTS = (
     Metric("trained_tokens", "tokens", ",.0f"),

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from data_shards.stream.settings import MaskingSettings, StreamSettings
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.evaluation.mlm import MlmScores, evaluate_mlm
+from kd.evaluation.scores import SCORES, retention
 from kd.export.hugging_face import model_sizes
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
@@ -65,9 +65,9 @@ def score(
         encoder = guide if name == teacher and guide is not None else _load(name, name, manifest, settings)
         scores = evaluate_mlm(encoder, heldout_batches(stream, batch, windows), teacher=guide, vocabulary=manifest.vocabulary_size)
         best = scores if name == teacher else best
-        rows.append({"model": name, "parameters": model_sizes(encoder).parameters, **asdict(scores)})
+        rows.append({"model": name, "parameters": model_sizes(encoder).parameters, **scores.row})
     for row in rows:
-        row["retention"] = row["top1"] / best.top1 if best is not None and best.top1 > 0 else None
+        row["retention"] = retention(row["top1"], best["top1"] if best is not None else None)
     return rows
 
 
@@ -76,14 +76,19 @@ def show(rows: list[dict[str, Any]], console: Console, names: dict[str, str] | N
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
     extra = ["tokens/s"] if any("tokens_per_second" in row for row in rows) else []
-    for heading in ("loss", "top-1", "top-5", "retained", "agrees", "KL", "size", *extra):
+    alone, beside = ([score for score in SCORES if score.needs_teacher == needed] for needed in (False, True))
+    headings = [*(score.heading for score in alone), "retained", *(score.heading for score in beside)]
+    for heading in (*headings, "size", *extra):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        shares = [_share(row[key]) for key in ("top1", "top5", "retention", "agreement")]
-        kl = "" if row["kl"] is None else f"{row['kl']:.3f}"
+        cells = [
+            *(score.text(row[score.key]) for score in alone),
+            _share(row["retention"]),
+            *(score.text(row[score.key]) for score in beside),
+        ]
         rate = [f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else ""] if extra else []
         name = (names or {}).get(row["model"], row["model"])
-        table.add_row(name, f"{row['loss']:.3f}", *shares, kl, f"{row['parameters'] / 1e6:.1f}M", *rate)
+        table.add_row(name, *cells, f"{row['parameters'] / 1e6:.1f}M", *rate)
     console.print(table)
 
 

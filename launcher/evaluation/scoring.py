@@ -5,7 +5,6 @@ base's, drawn by the run's seed: the same for all variants with that seed.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +60,18 @@ class Scorer:
         if kept.get("windows", "none") != self.windows:
             batches = heldout_batches(self._stream(seed), self.base.evaluate.batch, self.windows)
             assert self.teacher is not None
-            kept = {"windows": self.windows, **asdict(evaluate_mlm(self.teacher, batches, vocabulary=self.manifest.vocabulary_size))}
+            kept = {"windows": self.windows, **evaluate_mlm(self.teacher, batches, vocabulary=self.manifest.vocabulary_size).row}
             write_atomically(path, json.dumps(kept, indent=1) + "\n")
         return dict(kept)
 
     def of_model(self, path: str, seed: int) -> dict[str, Any]:
-        """Scores of any model of this corpus: MlmScores' fields, and `similarity`, linear CKA [student's layers][teacher's layers]."""
+        """Scores of any model of this corpus: the scores, and `similarity`, linear CKA [student's layers][teacher's layers]."""
         stream, batch = self._stream(seed), self.base.evaluate.batch
         student = self._load("student", path)
         scores = evaluate_mlm(
             student, heldout_batches(stream, batch, self.windows), teacher=self.teacher, vocabulary=self.manifest.vocabulary_size
         )
-        values: dict[str, Any] = asdict(scores) | {"similarity": None}
+        values: dict[str, Any] = scores.row | {"similarity": None}
         if self.teacher is not None:
             values["similarity"] = layer_similarity(student, self.teacher, heldout_batches(stream, batch, None), SAMPLE_TOKENS).tolist()
             values["similarity_last"] = values["similarity"][-1][-1]

@@ -9,8 +9,9 @@ from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.models.encoder import Encoder
 from kd.objective.objective import Objective
-from kd.teacher.cached import CACHED, check_cache
+from kd.teacher.cached import check_cache
 from kd.teacher.hidden_state_cache import Positions
+from kd.teacher.modes import CACHED_OUTPUTS
 from kd.teacher.teachers import check_provides
 from kd.training.settings import CheckpointSettings
 from launcher.config.run_config import RunConfig
@@ -49,10 +50,10 @@ def check_caches(
         if member.cache is None:
             continue
         for objective in objectives:
-            check_provides(objective, number, CACHED, "all")
+            check_provides(objective, number, CACHED_OUTPUTS, "all")
         header = check_cache(place, member, teachers[number], precision)
         for objective in objectives:
-            check_provides(objective, number, CACHED, header.positions)
+            check_provides(objective, number, CACHED_OUTPUTS, header.positions)
         there = header.covers.get(stream.fingerprint, 0)
         if there < windows:
             other = "" if there or not header.covers else " (it has those of another corpus, order or masking)"
@@ -66,7 +67,7 @@ def positions_asked(objectives: Sequence[Objective], number: int) -> Positions:
     """Where terms look at teacher `number`. KdError for a term that a cached one cannot teach."""
     asking = [(objective, term) for objective in objectives for term in objective.terms if objective.required_of(term, number)]
     for objective, _ in asking:
-        check_provides(objective, number, CACHED, "all")
+        check_provides(objective, number, CACHED_OUTPUTS, "all")
     return "masked" if all(term.masked_only for _, term in asking) else "all"
 
 

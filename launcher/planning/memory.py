@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from kd.export.hugging_face import model_sizes
 from kd.models.encoder import Encoder
+from kd.teacher.modes import MODES
 from kd.teacher.settings import TeacherSettings
 
 BYTES = {"fp32": 4, "bf16": 2}
@@ -53,16 +52,8 @@ def student_memory(parameters: int, trainable: int, stage: int, precision: str, 
 def teacher_plan(settings: TeacherSettings, teacher: Encoder, precision: str, world: int) -> TeacherPlan:
     each = BYTES[settings.precision or precision]
     parameters = model_sizes(teacher).parameters
-    held = sum(_held(settings.mode, teacher, name, weight, world) for name, weight in teacher.hf.named_parameters())
+    held = MODES[settings.mode].elements_per_rank(teacher, world)
     return TeacherPlan(parameters, each * parameters, settings.mode, each * held)
-
-
-def _held(mode: str, teacher: Encoder, name: str, weight: nn.Parameter, world: int) -> int:
-    """How many elements of a teacher's weight a rank keeps: its share of matrices (tensor_parallel: of layers); cached: no layers."""
-    if mode == "cached" and name.startswith(f"{teacher.family.layers}."):
-        return 0
-    split = mode == "zero3" or (mode == "tensor_parallel" and name.startswith(f"{teacher.family.layers}."))
-    return _share(weight.numel(), world if split and weight.dim() >= 2 else 1)
 
 
 def _share(count: int, parts: int) -> int:

@@ -11,7 +11,8 @@ from data_shards.storage.manifest import Manifest
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.export.hugging_face import model_sizes
-from kd.teacher.split import check_split
+from kd.models.config import read_config
+from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
 from launcher.config.derived import precision_of, updates_of
 from launcher.config.run_config import RunConfig
@@ -79,7 +80,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     precision = precision_of(config)
     stage = effective_stage(train.zero_stage, precision)
     for member in config.members.values():
-        check_split(member, world)
+        MODES[member.mode].check(member.model, read_config(member.model), world)
     teachers = {place: meta_model(member.model) for place, member in config.members.items()}
     student = meta_student(config.student, next(iter(teachers.values()), None))
     if train.activation_checkpointing:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from kd.evaluation.scores import SCORES
 from launcher.process.standard_streams import silence
 from launcher.reporting.catalogue import TRAIN_METRICS
 from launcher.text import duration, number, share
@@ -25,7 +26,10 @@ def sentence(values: Mapping[str, Any]) -> str:
         return message if message.startswith(event) and message else f"{event}: {message}".rstrip(": ")
     if kind == "heldout":
         parts = [f"{update}  held-out loss {number(values.get('heldout_loss'))}"]
-        parts += [f"{name} {share(values[key])}" for name, key in (("top-1", "heldout_top1"), ("top-5", "heldout_top5")) if key in values]
+        others = [score for score in SCORES if score.during_runs and score.key != "loss" and f"heldout_{score.key}" in values]
+        for score in others:
+            value = values[f"heldout_{score.key}"]
+            parts.append(f"{score.heading} {share(value) if '%' in score.form else number(value)}")
         return "  ".join(parts)
     terms = ", ".join(f"{key.removeprefix(LOSS)} {number(value)}" for key, value in values.items() if key.startswith(LOSS))
     total = f"/{values['updates']:,}" if "updates" in values else ""

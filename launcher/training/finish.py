@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def write_student(
         "bytes": sizes.bytes,
         "teacher": ", ".join(str(Path(model).resolve()) if Path(model).exists() else model for model in teachers) or None,
         "student": str(folder.student.resolve()),
-        "heldout": asdict(scores) if scores is not None else None,
+        "heldout": scores.row if scores is not None else None,
     }
     training = {key: report[key] for key in ("teacher", "updates", "tokens", "precision", "heldout")}
     training["teacher"] = ", ".join(map(public_name, teachers)) or None

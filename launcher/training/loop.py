@@ -19,6 +19,7 @@ from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING
 from kd.errors import KdError
 from kd.evaluation.mlm import MlmScores
+from kd.evaluation.scores import SCORES
 from kd.terms import layer_map
 from kd.training.update_report import UpdateReport
 from launcher.config.load import public_values
@@ -181,7 +182,7 @@ class Run:
         self.scores = heldout_scores(self.trainer, student, self.parts.heldout, settings)
         self.line(
             "heldout",
-            {f"heldout_{name}": getattr(self.scores, name) for name in ("loss", "top1", "top5")} | {"tokens": self.trainer.tokens},
+            {f"heldout_{score.key}": self.scores[score.key] for score in SCORES if score.during_runs} | {"tokens": self.trainer.tokens},
         )
         self.meter.pause(time.perf_counter() - started)
 
@@ -195,7 +196,7 @@ class Run:
                 sync_path(self.folder.metrics)
         self.note(self.saving.begin(self.trainer, self._facts(), wait))
         if self.scores is not None:
-            self.best = min(self.best, self.scores.loss)
+            self.best = min(self.best, self.scores["loss"])
         self.scores = None if self.trainer.done < self.parts.updates else self.scores
         self.meter.pause(time.perf_counter() - started)
         return self.saving.saved == self.trainer.done
@@ -246,7 +247,7 @@ class Run:
             "cursor": self.parts.stream.cursor(self.feed.windows).as_dict(),
             "meter": self.meter.as_dict(),
             "best": None if self.best == float("inf") else self.best,
-            "heldout_loss": self.scores.loss if self.scores is not None else None,
+            "heldout_loss": self.scores["loss"] if self.scores is not None else None,
             "elapsed_seconds": self._elapsed(),
             "layer_maps": layer_map.to_json(self.parts.layer_maps),
             "student": self.parts.student,
@@ -281,7 +282,7 @@ class Run:
         return asked > 0, save > 0
 
     def _is_best(self) -> bool:
-        return self.config.checkpoint.keep_best > 0 and self.scores is not None and self.scores.loss < self.best
+        return self.config.checkpoint.keep_best > 0 and self.scores is not None and self.scores["loss"] < self.best
 
     @staticmethod
     def _due(every: int | None, update: int) -> bool:

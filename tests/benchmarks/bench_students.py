@@ -39,7 +39,7 @@ def main() -> None:
     heldout = list(heldout_batches(Stream(options.shards, "heldout", stream, 1), 32, options.windows))
     teacher = load_mlm(options.teacher)
     scores = evaluate_mlm(teacher, heldout)
-    print(f"{'teacher':<30} loss {scores.loss:6.3f}  top-1 {scores.top1:5.1%}", flush=True)
+    print(f"{'teacher':<30} loss {scores['loss']:6.3f}  top-1 {scores['top1']:5.1%}", flush=True)
     for shape in options.shapes:
         layers, _, rest = shape.partition("x")
         width, heads, inner = map(int, rest.split("/"))
@@ -49,7 +49,7 @@ def main() -> None:
             student = make_student(settings, teacher, 1, sample)
             seconds = time.process_time() - started
             scores = evaluate_mlm(student, heldout, teacher)
-            line = f"loss {scores.loss:6.3f}  top-1 {scores.top1:5.1%}  KL {scores.kl:5.3f}  agrees {scores.agreement:5.1%}"
+            line = f"loss {scores['loss']:6.3f}  top-1 {scores['top1']:5.1%}  KL {scores['kl']:5.3f}  agrees {scores['agreement']:5.1%}"
             print(f"{shape + ' ' + method:<30} {line}  {seconds:5.0f} s of one core", flush=True)
 
 

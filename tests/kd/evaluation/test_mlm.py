@@ -6,7 +6,9 @@ import torch.nn.functional as F
 
 from kd.batch import IGNORED
 from kd.errors import KdError
-from kd.evaluation.mlm import MlmScores, evaluate_mlm, retention
+from kd.evaluation import mlm
+from kd.evaluation.mlm import evaluate_mlm
+from kd.evaluation.scores import SCORES, Score, retention
 from kd.models.encoder import Encoder
 
 FP32 = {"rel": 1e-5}  # fp32 logits against the same model in float64
@@ -42,11 +44,11 @@ def test_scores_are_those_of_a_plain_float64_computation(make_model, tiny_batch,
     ranks = student.argsort(dim=-1, descending=True)
     p, log_q = teacher.softmax(-1), student.log_softmax(-1)
     assert scores.tokens == len(labels) == 14  # positions 0, 3 … 21 of 24 and 0, 3 … 15 of 17
-    assert scores.loss == pytest.approx(F.cross_entropy(student, labels).item(), **FP32)
-    assert scores.top1 == (ranks[:, 0] == labels).double().mean().item()
-    assert scores.top5 == (ranks[:, :5] == labels[:, None]).any(1).double().mean().item()
-    assert scores.kl == pytest.approx((p * (p.log() - log_q)).sum(-1).mean().item(), **KL)
-    assert scores.agreement == (teacher.argmax(-1) == ranks[:, 0]).double().mean().item()
+    assert scores.values["loss"] == pytest.approx(F.cross_entropy(student, labels).item(), **FP32)
+    assert scores.values["top1"] == (ranks[:, 0] == labels).double().mean().item()
+    assert scores.values["top5"] == (ranks[:, :5] == labels[:, None]).any(1).double().mean().item()
+    assert scores.values["kl"] == pytest.approx((p * (p.log() - log_q)).sum(-1).mean().item(), **KL)
+    assert scores.values["agreement"] == (teacher.argmax(-1) == ranks[:, 0]).double().mean().item()
 
 
 def test_accuracies_count_the_first_and_the_first_five(tiny_bert, tiny_batch):
@@ -55,19 +57,19 @@ def test_accuracies_count_the_first_and_the_first_five(tiny_bert, tiny_batch):
     for place, expected in ((0, (1.0, 1.0)), (1, (0.0, 1.0)), (4, (0.0, 1.0)), (5, (0.0, 0.0))):
         labels = order[..., place].where(tiny_batch.predicted, torch.tensor(IGNORED))
         scores = evaluate_mlm(tiny_bert, [replace(tiny_batch, labels=labels)])
-        assert (scores.top1, scores.top5) == expected
+        assert (scores.values["top1"], scores.values["top5"]) == expected
 
 
 def test_a_model_agrees_with_itself_and_has_no_divergence(tiny_bert, tiny_batch):
     scores = evaluate_mlm(tiny_bert, [tiny_batch], teacher=tiny_bert)
-    assert scores.kl == 0.0
-    assert scores.agreement == 1.0
-    assert retention(scores, replace(scores, top1=0.5)) == 2 * scores.top1
+    assert scores.values["kl"] == 0.0
+    assert scores.values["agreement"] == 1.0
+    assert retention(scores["top1"], 0.5) == 2 * scores["top1"]
 
 
 def test_without_a_teacher_there_is_neither_divergence_nor_agreement(tiny_bert, tiny_batch):
     scores = evaluate_mlm(tiny_bert, [tiny_batch])
-    assert (scores.kl, scores.agreement) == (None, None)
+    assert (scores.values["kl"], scores.values["agreement"]) == (None, None)
 
 
 def test_scores_are_means_over_tokens_and_not_over_batches(tiny_bert, tiny_batch):
@@ -75,8 +77,8 @@ def test_scores_are_means_over_tokens_and_not_over_batches(tiny_bert, tiny_batch
     both = evaluate_mlm(tiny_bert, [few, tiny_batch])
     first, second = (evaluate_mlm(tiny_bert, [batch]) for batch in (few, tiny_batch))
     assert both.tokens == first.tokens + second.tokens == 16
-    mean = (first.loss * first.tokens + second.loss * second.tokens) / 16
-    assert both.loss == pytest.approx(mean, rel=1e-12)
+    mean = (first["loss"] * first.tokens + second["loss"] * second.tokens) / 16
+    assert both["loss"] == pytest.approx(mean, rel=1e-12)
 
 
 def test_a_batch_without_predictions_changes_nothing_and_nothing_but_such_is_refused(tiny_bert, tiny_batch):
@@ -107,7 +109,7 @@ def test_rows_beyond_the_real_vocabulary_change_nothing(make_model, tiny_batch):
     expected = evaluate_mlm(teacher, [tiny_batch], teacher=teacher)
     assert evaluate_mlm(student, [tiny_batch], teacher=student, vocabulary=120) == expected
     assert evaluate_mlm(student, [tiny_batch], teacher=teacher) == expected
-    assert evaluate_mlm(student, [tiny_batch]).loss > expected.loss + 1
+    assert evaluate_mlm(student, [tiny_batch])["loss"] > expected["loss"] + 1
 
 
 def test_a_label_that_the_model_has_not_got_is_refused(tiny_bert, tiny_batch):
@@ -125,5 +127,13 @@ def test_ranks_with_other_batches_give_the_scores_of_all_batches(tiny_bert, tiny
 
 
 def test_retention_is_the_share_of_the_teachers_accuracy():
-    student, teacher = (MlmScores(loss=2.0, top1=top1, top5=0.5, tokens=10) for top1 in (0.3, 0.4))
-    assert retention(student, teacher) == pytest.approx(0.75)
+    assert retention(0.3, 0.4) == pytest.approx(0.75)
+    assert [retention(0.3, teacher) for teacher in (None, 0.0)] == [None, None]
+
+
+def test_a_score_is_one_row_and_its_function(tiny_bert, tiny_batch, monkeypatch):
+    rank_two = Score("top2", "top-2", lambda p: (p.logits.topk(2).indices == p.labels[:, None]).any(-1), ".1%")
+    monkeypatch.setattr(mlm, "SCORES", (*SCORES, rank_two))
+    scores = evaluate_mlm(tiny_bert, [tiny_batch])
+    assert scores["top1"] <= scores["top2"] <= scores["top5"]
+    assert set(scores.row) == {*(score.key for score in SCORES), "top2", "tokens"}

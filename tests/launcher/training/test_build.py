@@ -1,5 +1,6 @@
 """What neither room can know alone is checked before anything is built; `auto` means something definite."""
 
+import json
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,11 +11,17 @@ import torch
 
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
+from kd.checkpoint.checkpoint import STUDENT, Checkpoint, FullState, Progress
 from kd.errors import KdError
+from kd.models import loading
+from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
 from kd.student.student import make_student
+from kd.teacher.teachers import Teachers
+from kd.terms import layer_map
 from launcher.errors import LaunchError
 from launcher.planning.plan import make_plan
+from launcher.training import build as building
 from launcher.training.batches import sample_batches
 from launcher.training.build import build, sample_of, tokenizer_folder
 
@@ -50,6 +57,44 @@ def test_a_student_folder_that_does_not_fit_is_refused_too(save_model, make_conf
 def test_a_student_that_the_teacher_cannot_give_is_refused(make_config, override: str, message: str):
     with pytest.raises(KdError, match=message):
         build(make_config(override), None)
+
+
+class NoTrainer:
+    """What build hands to a trainer, and nothing trained."""
+
+    def __init__(self, student: Encoder, teachers: Teachers, *_: object, **__: object) -> None:
+        self.student, self.teachers, self.loaded = student, teachers, 0
+
+    def load(self, saved: Checkpoint, state: FullState) -> None:
+        self.loaded += 1
+
+
+@pytest.mark.parametrize("words", [("student.width=24", "student.architecture=same"), ("objective.2.layer_map=cka",)])
+def test_a_start_reads_its_teacher_once_and_a_resumed_one_makes_no_student_again(make_config, monkeypatch, tmp_path, words):
+    config = make_config("teacher.precision=bf16", *words, *(["objective=[{kind: soft_targets}]"] if "width" in words[0] else []))
+    reads: list[torch.dtype] = []
+    from_pretrained = loading.AutoModelForMaskedLM.from_pretrained
+    monkeypatch.setattr(
+        loading.AutoModelForMaskedLM, "from_pretrained", lambda *a, **named: (reads.append(named["dtype"]), from_pretrained(*a, **named))[1]
+    )
+    monkeypatch.setattr(building, "Trainer", NoTrainer)
+    parts = build(config, None)
+    assert reads == [torch.float32], "once, for the student, the layer map and the teacher alike"
+    assert {weight.dtype for weight in parts.trainer.teachers.members[0].module.parameters()} == {torch.bfloat16}
+    trained = {f"{STUDENT}{name}": weight.detach() + 1 for name, weight in parts.trainer.student.named_parameters()}
+    facts = {"student": parts.student, "layer_maps": layer_map.to_json(parts.layer_maps)}
+    saved = Checkpoint(tmp_path, Progress(4, 0, 0, json.loads(json.dumps(facts))), {})
+    states: list[FullState] = []
+    monkeypatch.setattr(building, "load_state", lambda read: (states.append(FullState(trained, {})), states[-1])[1])
+    reads.clear()
+    monkeypatch.setattr(building, "make_student", lambda *_: pytest.fail("the student was made again"))
+    monkeypatch.setattr(building, "sample_of_corpus", lambda *_: pytest.fail("the corpus was sampled again"))
+    again = build(config, saved)
+    assert reads == [torch.bfloat16], "the teacher alone, in its own precision"
+    assert (len(states), again.trainer.loaded) == (1, 1)
+    assert again.layer_maps == parts.layer_maps
+    for name, weight in again.trainer.student.named_parameters():
+        assert torch.equal(weight, trained[f"{STUDENT}{name}"]), name
 
 
 def test_the_tokenizer_of_local_shards_is_where_they_are(make_config, corpus):
