@@ -6,7 +6,7 @@ Works alike under deepspeed, torchrun, srun (RANK, WORLD_SIZE, LOCAL_RANK, MASTE
 import argparse
 import os
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a script: its folder is on the path, the project's is not
@@ -35,11 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
     note = (lambda text: say(f"stillhouse: {text}", sys.stderr)) if rank == 0 else None
     config = load_config(arguments.config, arguments.settings, arguments.scale, note)
     check_inputs(config, world)
-    from launcher.planning.checks import check_disk  # noqa: PLC0415
-    from launcher.planning.plan import make_plan  # noqa: PLC0415
-    from launcher.planning.table import show_plan  # noqa: PLC0415
+    from launcher.process.steps import step  # noqa: PLC0415
 
-    plan = make_plan(config, world)
+    with nullcontext() if arguments.dry_run else step("loading torch and planning the run"):
+        from launcher.planning.checks import check_disk  # noqa: PLC0415
+        from launcher.planning.plan import make_plan  # noqa: PLC0415
+        from launcher.planning.table import show_plan  # noqa: PLC0415
+
+        plan = make_plan(config, world)
     if arguments.dry_run:
         if rank == 0:
             check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)

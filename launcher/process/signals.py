@@ -5,11 +5,17 @@ So does the end of the `deepspeed` command that started a rank. It hands no sign
 
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
+
+from launcher.process.standard_streams import say
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU)
 """SIGUSR1 and SIGUSR2: a batch system's warning; SIGXCPU: the processor time of `ulimit -S -t` is used up, and a grace time left."""
@@ -36,6 +42,12 @@ class StopFlag:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._interrupted = False
+        self._answers = False
+        self.done: int | None = None
+        """Updates of the run so far; None before its loop."""
+        self.saved = 0
+        """The update of the last checkpoint."""
+        self.log: Path | None = None
         self._starters = tuple(starters())
 
     @classmethod
@@ -55,12 +67,55 @@ class StopFlag:
         gone = any(_parent(child) != parent for child, parent in pairwise((os.getpid(), *self._starters)))
         return "orphaned" if gone else None
 
+    def answer(self) -> None:
+        """Answer every signal on stderr and in the log within a second, from a thread: the training thread may wait in a collective."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._answers = True
+        threading.Thread(target=self._answer, args=(reader,), name="signals", daemon=True).start()
+
+    def _answer(self, reader: int) -> None:
+        interrupts = 0
+        while numbers := os.read(reader, 1):
+            if numbers[0] not in tuple(CAUGHT):
+                continue
+            interrupts += numbers[0] == signal.SIGINT
+            second = numbers[0] == signal.SIGINT and interrupts > 1
+            self._tell(self.parting() if second else self.acknowledgement(signal.Signals(numbers[0])))
+            if second:
+                os._exit(128 + signal.SIGINT)
+
+    def acknowledgement(self, number: signal.Signals) -> str:
+        """What happens after a first signal, and what a second Ctrl-C would lose."""
+        if self.done is None:
+            return f"{number.name}: the run ends after its first update, which is saved; a second Ctrl-C ends it now, and nothing is lost"
+        lost = f"loses {_updates(self.done - self.saved)}" if self.done > self.saved else "loses the update that is running"
+        return f"{number.name}: update {self.done + 1:,} is finished and saved, then the run ends; a second Ctrl-C ends it now and {lost}"
+
+    def parting(self) -> str:
+        """What a second Ctrl-C has lost."""
+        if self.done is None:
+            return "second Ctrl-C: the run ends before its first update; nothing is lost"
+        lost = _updates(self.done - self.saved)
+        return f"second Ctrl-C: the run ends without saving; {lost} after update {self.saved:,} lost; start again to continue from there"
+
+    def _tell(self, text: str) -> None:
+        say(f"stillhouse: {text}", sys.stderr)
+        if self.log is not None:
+            with suppress(OSError), self.log.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
-            if self._interrupted:
+            if self._interrupted and not self._answers:
                 os._exit(128 + number)
             self._interrupted = True
         self.signal = self.signal or signal.Signals(number)
+
+
+def _updates(count: int) -> str:
+    return f"{count:,} update{'' if count == 1 else 's'}"
 
 
 def starters() -> Iterator[int]:

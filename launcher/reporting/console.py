@@ -54,6 +54,7 @@ class Screen:
         self.console = console or Listened()
         self._name = name
         self._bar: Progress | None = None
+        self._shown: dict[str, Any] = {}
         self._task: TaskID | None = None
 
     def report(self, values: Mapping[str, Any]) -> None:
@@ -79,7 +80,10 @@ class Screen:
             self._bar = Progress(BarColumn(bar_width=24), text, console=self.console, auto_refresh=False)
             self._task = self._bar.add_task(self._name, total=values["updates"], facts="")
             self._bar.start()
-        facts = "  ".join(part for part in (values.get("phase", ""), f"loss {number(values.get('loss'))}") if part)
+        self._shown |= values  # a report has more than the updates between reports
+        values = self._shown
+        loss = "" if values["update"] == 0 or values.get("loss") is None else f"loss {number(values['loss'])}"
+        facts = "  ".join(part for part in (values.get("phase", ""), loss or "waiting for an update") if part)
         if values.get("tokens_per_second") is not None:
             facts += f"  {values['tokens_per_second']:,.0f} tokens/s"
         if values.get("seconds_left") is not None:

@@ -79,6 +79,16 @@ class Reporters:
         if self._wandb is not None and not self._beside.call(self._wandb.log, values):
             self._once(f"W&B: expected it to take line after line, got {MOST:,} that wait; lines are left out, {self._wandb.later}")
 
+    def moved(self, update: int, updates: int, loss: float | None, first: bool) -> None:
+        """Move a terminal's bar. Without a terminal, print the first update of a start as a line."""
+        values = {"kind": "train", "update": update, "updates": updates, "loss": loss}
+        with self._lock, self._never_fatal("the console"):
+            if self._screen.console.is_terminal:
+                self._screen.report(values)
+            elif first:
+                self._screen.report(values)
+                self._append(self._log, f"{_now()}  {sentence(values)}\n")
+
     def say(self, text: str) -> None:
         """A plain sentence to the console and log.txt, without the credentials that an error may quote."""
         text = redacted(text)

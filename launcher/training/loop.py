@@ -27,7 +27,7 @@ from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
 from launcher.process.signals import Exit, StopFlag
 from launcher.reporting.layer_similarity import render
-from launcher.reporting.reporters import Reporters
+from launcher.reporting.reporters import LOG, Reporters
 from launcher.run_folder.folder import RunFolder, tell_progress
 from launcher.run_folder.metrics_file import lost_lines
 from launcher.training.batches import Feed
@@ -64,6 +64,8 @@ class Run:
         self.straggler: int | None = None  # the rank that was last said to be much slower than the others
         self.teachers = teachers(config)
         self.feed: Feed
+        self.first_update = 1
+        """Of this start."""
 
     def begin(self, saved: Checkpoint | None, dropped: int) -> None:
         """Stand where the checkpoint stands and say so. dropped: how many lines of metrics.jsonl lay behind it."""
@@ -79,6 +81,8 @@ class Run:
                 self.recovery.restore(facts["recovery"])
         rank, world = process_group.rank(), process_group.world_size()
         self.feed = Feed(self.parts.stream, self.config.train, rank=rank, world=world, update=self.trainer.done, windows=windows)
+        self.stop.done, self.stop.saved, self.stop.log = self.trainer.done, max(0, self.saving.saved), self.folder.folder / LOG
+        self.first_update = self.trainer.done + 1
         if self.reporters is not None:
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
@@ -93,12 +97,17 @@ class Run:
 
     def go(self) -> Exit:
         """Update until done, stopped or hopeless."""
+        if self.reporters is not None:
+            self.reporters.moved(self.trainer.done, self.parts.updates, None, first=False)  # a bar before the first update
         while self.trainer.done < self.parts.updates:
             self.here.begin(self.trainer.done + 1, "data")
             batches = self.feed.take()
             report = self.trainer.update(batches)
             self.announce()
             self.meter.add(report)
+            self.stop.done = report.update
+            if self.reporters is not None:
+                self.reporters.moved(report.update, self.parts.updates, report.loss, first=report.update == self.first_update)
             if self.recovery.is_hopeless(report, self._windows(), self.settle):
                 return Exit.NOT_FINITE
             last = report.update == self.parts.updates
@@ -211,6 +220,7 @@ class Run:
         for written in ended:
             if not written.error and process_group.rank() == 0:
                 tell_progress(written.update)
+                self.stop.saved = written.update
             event, message, numbers = self.saving.sentence(written)
             self.event(event, message, **numbers)
 

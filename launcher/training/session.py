@@ -16,6 +16,7 @@ from launcher.process.preflight import check_writable
 from launcher.process.rank_zero import on_rank_zero
 from launcher.process.signals import Exit, StopFlag
 from launcher.process.standard_streams import say
+from launcher.process.steps import step
 from launcher.reporting.reporters import Reporters
 from launcher.run_folder.metrics_file import trim
 from launcher.training.build import build
@@ -31,6 +32,8 @@ def main(config: RunConfig, plan: Plan, resume: bool = False) -> int:
     A run folder that already holds this configuration is continued; resume insists that there is something to continue.
     """
     stop = StopFlag.install()
+    if process_group.rank() == 0:
+        stop.answer()
     here = Whereabouts()
     meet(config.train.timeout_seconds)
     try:
@@ -55,7 +58,8 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
             if process_group.rank() == 0:
                 say(f"already done: student in {folder.student}, scores in {folder.report}")
             return int(Exit.DONE)
-        saved = newest_checkpoint(folder)
+        with step("looking for a checkpoint"):
+            saved = newest_checkpoint(folder)
         if resume and saved is None:
             raise SharedError(f"{folder.checkpoints}: expected a checkpoint to resume from, got none; start without --resume")
         if saved is not None:
@@ -63,7 +67,8 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
             on_rank_zero(lambda: folder.expect(begun, config))
             check_teachers(config, saved)
         here.enter(BUILDING)
-        parts = build(config, saved, here)
+        with step("loading the teacher and building the student"):
+            parts = build(config, saved, here)
         on_rank_zero(lambda: folder.record(config))
         reporters, dropped = None, 0
         if process_group.rank() == 0:

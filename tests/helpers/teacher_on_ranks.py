@@ -20,7 +20,7 @@ from kd.teacher.teacher import Teacher
 from kd.teacher.teachers import make_teacher
 
 MODES = ("replicated", "zero3", "tensor_parallel")
-WARM_STEPS, STEPS = 120, 50
+WARM_STEPS, STEPS = 80, 50
 
 
 def own_batch(rank: int) -> Batch:

@@ -82,7 +82,7 @@ def main() -> None:
     process_group.start()
     report = {}
     whole = ROWS // process_group.world_size()
-    for stage, (precision, micro_batch) in product((0, 1, 2, 3), (("fp32", 1), ("fp32", whole), ("bf16", whole))):
+    for stage, (precision, micro_batch) in product((0, 1, 2, 3), (("fp32", whole // 4), ("fp32", whole), ("bf16", whole))):
         name = f"{stage}-{precision}-{micro_batch}"
         trainer = make(teacher, load_mlm(folder), "zero3" if stage == 3 else "replicated", stage, precision, micro_batch)
         lines = []

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,3 +132,55 @@ def test_a_rank_whose_deepspeed_command_has_ended_stops(tmp_path: Path):
         process.kill()
         process.wait()
         assert asked(process) == "orphaned"
+
+
+ANSWERING = """
+import signal, sys, time
+from pathlib import Path
+from launcher.process.signals import CAUGHT, StopFlag
+for number in CAUGHT:
+    signal.signal(number, signal.default_int_handler)
+flag = StopFlag.install()
+flag.answer()
+if sys.argv[1] != "None":
+    flag.done, flag.saved, flag.log = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("done", "first", "second"),
+    [
+        (
+            "7",
+            "SIGINT: update 8 is finished and saved, then the run ends; a second Ctrl-C ends it now and loses 3 updates",
+            "second Ctrl-C: the run ends without saving; 3 updates after update 4 lost; start again to continue from there",
+        ),
+        (
+            "5",
+            "SIGINT: update 6 is finished and saved, then the run ends; a second Ctrl-C ends it now and loses 1 update",
+            "second Ctrl-C: the run ends without saving; 1 update after update 4 lost; start again to continue from there",
+        ),
+        (
+            "None",
+            "SIGINT: the run ends after its first update, which is saved; a second Ctrl-C ends it now, and nothing is lost",
+            "second Ctrl-C: the run ends before its first update; nothing is lost",
+        ),
+    ],
+)
+def test_ctrl_c_is_answered_within_a_second_and_the_second_one_says_what_is_lost(tmp_path: Path, done: str, first: str, second: str):
+    command = [sys.executable, "-c", ANSWERING, done, "4", str(tmp_path / "log.txt")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        for said in (first, second):
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.stderr.readline() == f"stillhouse: {said}\n"
+            assert time.monotonic() - began < 1
+        assert process.wait(10) == 130
+        assert process.stderr.read() == ""
+    if done != "None":
+        assert [line.partition("  ")[2] for line in (tmp_path / "log.txt").read_text().splitlines()] == [first, second]

@@ -372,3 +372,25 @@ def summary(file: Path) -> dict[str, object]:
         if record["type"] == "summary":
             merged |= record["summary"].get("update", {})
     return merged
+
+
+def test_the_first_update_of_a_start_is_a_line_at_once_and_no_line_of_metrics(tmp_path: Path):
+    report, screen = opened(tmp_path)
+    report.moved(41, 100, 2.5, first=True)
+    report.moved(42, 100, 2.4, first=False)
+    report.close()
+    assert screen.getvalue() == "update 41/100  loss 2.500\n"
+    assert (tmp_path / "log.txt").read_text().endswith("  update 41/100  loss 2.500\n")
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_terminals_bar_is_there_before_the_first_update_and_moves_with_every_one(tmp_path: Path):
+    report, screen = opened(tmp_path, terminal=True)
+    report.moved(0, 100, None, first=False)
+    assert "0/100  waiting for an update" in screen.getvalue()
+    report.moved(1, 100, 2.5, first=True)
+    assert "1/100  loss 2.500" in screen.getvalue()
+    report.line(train(2) | {"updates": 100, "tokens_per_second": 900.0})
+    report.moved(3, 100, 2.0, first=False)
+    assert "3/100  loss 2.000  900 tokens/s" in screen.getvalue()
+    report.close()
