@@ -1,51 +1,62 @@
 """The files of a source: which are read, in which order, and which are left out."""
 
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import braceexpand
 import fsspec
 
 from data_shards.errors import DataError
-from data_shards.sources.formats import KIND_OF_ENDING
+from data_shards.sources.formats import BY_KIND, KIND_OF_ENDING
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.location import is_url
 from stillhouse.errors import one_line
 
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
-CARDS = {"readme", "license", "licence", "changelog", "citation", "notice"}
+COMPRESSIONS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+CARD = re.compile(r"(readme|licen[cs]e|changelog|citation|notice)([._-].*)?", re.IGNORECASE)
 ABOUT_DATASETS = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "croissant.json", "metadata.json"}
 
 
 @dataclass
 class SourceFiles:
-    """files: (path, kind) to read, sorted by path. left_out: (path, reason) of the others in a folder; hidden files are not listed."""
+    """files: (path, kind) to read, sorted by path. left_out: (path, reason) of the others; hidden files are listed by a known ending.
+
+    guessed: paths among `files` that are read as text because their ending is not known.
+    """
 
     files: list[tuple[str, str]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    guessed: list[str] = field(default_factory=list)
 
 
 def find_files(settings: SourceSettings) -> SourceFiles:
     """The files of a source. Raises DataError when there is none to read, and for a link that leads nowhere."""
     path = settings.path
+    if settings.kind == "dataset":
+        return SourceFiles()
+    if settings.kind == "webdataset" and not Path(path).expanduser().exists():
+        expanded = _expanded(path)
+        if expanded != [path]:
+            each = [find_files(settings.model_copy(update={"path": one})) for one in expanded]
+            return SourceFiles([file for one in each for file in one.files], [file for one in each for file in one.left_out])
     if is_url(path):
-        return SourceFiles([(name, kind_of(settings, name)) for name in _remote_files(path)])
+        return _remote_files(settings)
     place = Path(path).expanduser()
     if place.is_dir():
         return _of_folder(settings, place)
     if place.exists():
         _check_regular(place)
-        return SourceFiles([(str(place), kind_of(settings, str(place)))])
+        return _with_kinds(settings, [str(place)], [])
     if has_magic(path):
-        matches = sorted(glob(str(place), recursive=True))
-        names = [name for name in matches if Path(name).is_file()]
-        if not names:
-            raise DataError(f"{path}: expected files that match, got none; correct the pattern")
-        others = [(name, "a folder" if Path(name).is_dir() else "not a file") for name in matches if name not in set(names)]
-        return SourceFiles([(name, kind_of(settings, name)) for name in names], others)
+        return _of_pattern(settings, str(place))
+    if place.is_symlink():
+        _check_regular(place)
     raise DataError(
         f"{path}: expected a file, a folder or a glob, got nothing there; correct the path (a `datasets` name needs kind: dataset)"
     )
@@ -59,7 +70,8 @@ def kind_of(settings: SourceSettings, path: str) -> str:
 def ending(path: str) -> str:
     """The ending that tells the kind, in lower case: of a compressed file, that of the file inside."""
     name = Path(_name(path))
-    return (Path(name.stem).suffix if name.suffix.lower() in COMPRESSIONS else name.suffix).lower()
+    inside = name.suffix.lower() in COMPRESSIONS and name.suffix.lower() != ".tgz"
+    return (Path(name.stem).suffix if inside else name.suffix).lower()
 
 
 def compression(path: str) -> str | None:
@@ -67,63 +79,131 @@ def compression(path: str) -> str | None:
     return COMPRESSIONS.get(Path(_name(path)).suffix.lower())
 
 
-def total_bytes(sources: list[SourceSettings]) -> int | None:
+def total_bytes(sources: Iterable[SourceSettings]) -> int | None:
     """Stored bytes of all files, or None where that is not known before reading."""
+    sources = list(sources)
     if any(source.kind == "dataset" or is_url(source.path) for source in sources):
         return None
     return sum(Path(path).stat().st_size for source in sources for path, _ in find_files(source).files)
 
 
-def left_out(sources: list[SourceSettings]) -> list[tuple[str, str]]:
-    """(path, reason) of every file in the folders of the sources that is not read."""
-    local = [source for source in sources if source.kind != "dataset" and not is_url(source.path)]
-    return [one for source in local for one in find_files(source).left_out]
+def left_out(sources: Iterable[SourceSettings]) -> list[tuple[str, str]]:
+    """(path, reason) of every file of the sources that is not read."""
+    return [one for source in sources for one in find_files(source).left_out]
+
+
+def guessed(sources: Iterable[SourceSettings]) -> list[str]:
+    """Every file of the sources that is read as text because its ending is not known."""
+    return [one for source in sources for one in find_files(source).guessed]
 
 
 def _name(path: str) -> str:
-    """The last part of a path. A query ends it in URLs only: `?` may be in the name of a local file."""
-    return (path.split("?")[0] if is_url(path) else path).rpartition("/")[2]
+    """The last part of a path. A query ends it in web addresses only: `?` may be in the name of a file."""
+    return (urlsplit(path).path if path.startswith(("http://", "https://")) else path).rpartition("/")[2]
+
+
+def _expanded(pattern: str) -> list[str]:
+    """The names that a brace pattern such as `{000..127}.tar` stands for. Raises DataError for a command."""
+    if pattern.startswith("pipe:"):
+        raise DataError(f"{pattern}: expected files or URLs, got a command; write its output to a file")
+    try:
+        return list(braceexpand.braceexpand(pattern))
+    except ValueError as error:
+        raise DataError(f"{pattern}: expected a brace pattern such as {{000..127}}.tar, got {one_line(error)}; correct it") from None
 
 
 def _of_folder(settings: SourceSettings, place: Path) -> SourceFiles:
-    found = SourceFiles()
-    candidates = []
-    for path in sorted(_walk(place)):
-        known = KIND_OF_ENDING.get(ending(path.name))
-        if settings.kind == "auto" and known is None:
-            found.left_out.append((str(path), f"unknown ending {path.suffix or 'none'}"))
-        elif settings.kind not in ("auto", "text") and known != settings.kind:
-            found.left_out.append((str(path), f"not of kind {settings.kind}"))
-        else:
-            candidates.append(path)
-    cards = [path for path in candidates if settings.kind != "text" and _is_card(path)]
-    if len(cards) < len(candidates):  # a folder of such files alone is read
-        candidates = [path for path in candidates if path not in set(cards)]
-        found.left_out += [(str(path), "describes the data set") for path in cards]
-    if not candidates:
+    others: list[tuple[str, str]] = []
+    try:
+        names = sorted(_walk(place, others))
+    except OSError as error:
+        raise DataError(f"{place}: expected a folder that can be read, got {one_line(error)}; correct its permissions") from None
+    found = _chosen(settings, [str(name) for name in names], others, any_ending=settings.kind == "text")
+    if not found.files:
         wanted = "files that end in " + ", ".join(KIND_OF_ENDING) if settings.kind == "auto" else f"files of kind {settings.kind}"
         raise DataError(f"{place}: expected a folder with {wanted}, got none; add files, or set the source's kind")
-    for path in candidates:
-        _check_regular(path)
-    found.files = [(str(path), kind_of(settings, path.name)) for path in candidates]
-    found.left_out.sort()
+    for path, _ in found.files:
+        _check_regular(Path(path))
     return found
 
 
-def _walk(place: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden, those of linked folders included. A folder is entered once."""
+def _of_pattern(settings: SourceSettings, pattern: str) -> SourceFiles:
+    """The files that match a glob. A folder that several links lead to is read once."""
+    names, others = [], []
+    read = set()
+    for name in sorted(glob(pattern, recursive=True)):
+        path = Path(name)
+        own = (os.path.realpath(path.parent), path.name)
+        if path.is_dir():
+            if "**" not in pattern:
+                others.append((name, "a folder"))
+        elif own not in read:
+            _check_regular(path)
+            read.add(own)
+            names.append(name)
+    found = _chosen(settings, names, others, any_ending=True)
+    if not found.files:
+        raise DataError(f"{settings.path}: expected files that match, got none; correct the pattern")
+    return found
+
+
+def _chosen(settings: SourceSettings, names: list[str], others: list[tuple[str, str]], any_ending: bool) -> SourceFiles:
+    """Of a folder's or pattern's files those to read. any_ending: an unknown ending, or that of another kind, is no reason against."""
+    candidates = []
+    for name in names:
+        if settings.kind == "auto" and not any_ending and ending(name) not in KIND_OF_ENDING:
+            others.append((name, f"unknown ending {Path(name).suffix or 'none'}"))
+        elif settings.kind not in ("auto", "text") and not any_ending and ending(name) not in BY_KIND[settings.kind].endings:
+            others.append((name, f"not of kind {settings.kind}"))
+        else:
+            candidates.append(name)
+    cards = {name for name in candidates if _is_card(name)}
+    if len(cards) < len(candidates):  # such files alone are read
+        candidates = [name for name in candidates if name not in cards]
+        others += [(name, "describes the data set") for name in cards]
+    return _with_kinds(settings, candidates, sorted(others))
+
+
+def _with_kinds(settings: SourceSettings, names: list[str], others: list[tuple[str, str]]) -> SourceFiles:
+    unknown = [name for name in names if settings.kind == "auto" and ending(name) not in KIND_OF_ENDING]
+    return SourceFiles([(name, kind_of(settings, name)) for name in names], others, unknown)
+
+
+def _walk(root: Path, others: list[tuple[str, str]]) -> Iterator[Path]:
+    """Every file below a folder that is not hidden, those of linked folders included. Links that lead nowhere are files here.
+
+    A folder inside the root is read where it stands, and one outside by the first link to it. So paths do not depend on the order
+    in which a file system lists names. `others` gets hidden files with a known ending, and links to a folder that holds the root.
+    """
+    real_root = Path(os.path.realpath(root))
     entered = set()
-    for folder, folders, names in os.walk(place, followlinks=True):
-        key = (os.stat(folder).st_dev, os.stat(folder).st_ino)
-        folders[:] = [] if key in entered else [name for name in folders if not name.startswith(".")]
-        if key in entered:
-            continue
-        entered.add(key)
-        yield from (Path(folder) / name for name in names if not name.startswith("."))
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        linked = []
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            path = Path(entry.path)
+            if entry.name.startswith("."):
+                if ending(entry.name) in KIND_OF_ENDING and entry.is_file():
+                    others.append((entry.path, "hidden"))
+            elif not entry.is_dir():
+                yield path
+            elif entry.is_symlink():
+                real = Path(os.path.realpath(path))
+                if real_root != real and real_root.is_relative_to(real):
+                    others.append((entry.path, "a link to a folder that holds this one"))
+                elif not real.is_relative_to(real_root) and real not in entered:
+                    entered.add(real)
+                    linked.append(path)
+            else:
+                linked.append(path)
+        waiting += reversed(linked)
 
 
-def _is_card(path: Path) -> bool:
-    return path.name.lower() in ABOUT_DATASETS or path.name.split(".")[0].lower() in CARDS
+def _is_card(path: str) -> bool:
+    """Whether a file describes a data set or its licence rather than holding documents."""
+    name = _name(path)
+    return name.lower() in ABOUT_DATASETS or (KIND_OF_ENDING.get(ending(name), "text") == "text" and CARD.fullmatch(name) is not None)
 
 
 def _check_regular(path: Path) -> None:
@@ -140,12 +220,19 @@ def _check_regular(path: Path) -> None:
         raise DataError(f"{path}: expected a file, got something else; leave it out")
 
 
-def _remote_files(url: str) -> list[str]:
+def _remote_files(settings: SourceSettings) -> SourceFiles:
+    url = settings.path
     if url.startswith(("http://", "https://")):
-        return [url]
+        return _with_kinds(settings, [url], [])
     try:
         system, place = fsspec.core.url_to_fs(url)
-        found = sorted(system.glob(place) if has_magic(place) else system.find(place))
-        return [system.unstrip_protocol(path) for path in found] or [url]
+        is_pattern = has_magic(place)
+        names = [system.unstrip_protocol(path) for path in sorted(system.glob(place) if is_pattern else system.find(place))]
+        if not names or (not is_pattern and system.isfile(place)):
+            return _with_kinds(settings, names or [url], [])
     except (OSError, ImportError, ValueError) as error:
         raise DataError(f"{url}: expected files that can be listed, got {one_line(error)}; check the URL") from None
+    found = _chosen(settings, names, [], any_ending=is_pattern or settings.kind == "text")
+    if not found.files:
+        raise DataError(f"{url}: expected files of kind {settings.kind}, got none; correct the URL, or set the source's kind")
+    return found

@@ -15,7 +15,7 @@ class SourceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
-    """A file, a folder, a glob, a URL; for kind dataset a hub name or a local folder."""
+    """A file, a folder, a glob, a URL; for kind dataset a hub name or a local folder; for webdataset also a brace pattern."""
     kind: str = "auto"
     """auto: by the file's ending; of a compressed file (.gz, .bz2, .xz, .zst) the ending before. Else one of KINDS."""
     column: str = "text"
@@ -33,6 +33,9 @@ class SourceSettings(BaseModel):
     quoting: Annotated[Literal["auto", "double", "backslash", "none"], Field(exclude_if=lambda value: value == "auto")] = "auto"
     """How csv writes a quote inside a quoted field: doubled, after a backslash; none: quotes are text. auto: none for .tsv, else double."""
 
+    member: Annotated[str, Field(exclude_if=lambda value: value == "txt")] = "txt"
+    """For webdataset: the member of a sample that holds the text, or a field of a JSON member, such as json:text."""
+
     @field_validator("kind")
     @classmethod
     def _known(cls, kind: str) -> str:
@@ -43,4 +46,4 @@ class SourceSettings(BaseModel):
     @field_validator("separator", mode="before")
     @classmethod
     def _tab(cls, value: object) -> object:
-        return "\t" if value == "\\t" else value
+        return "\t" if value in ("\\t", "tab") else value

@@ -4,6 +4,8 @@ Documents come in a fixed order (files sorted by path), one at a time. No more t
 """
 
 import gzip
+import lzma
+import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from fsspec.compression import compr
 from data_shards.errors import DataError
 from data_shards.sources.files import compression, ending, find_files
 from data_shards.sources.formats import BY_KIND
-from data_shards.sources.formats.common import Fields, InvalidText, missing_column
+from data_shards.sources.formats.common import Fields, InvalidText, missing_column, text_value
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.location import is_url, open_url
 from stillhouse.errors import one_line
@@ -56,7 +58,7 @@ def _file(settings: SourceSettings, path: str, kind: str, counts: SourceCounts) 
         with open_url(path) if is_url(path) else open(path, "rb") as stored:
             name = compression(path)
             content = cast(BinaryIO, compr[name](stored, mode="rb")) if name else stored
-            fields = Fields(path, settings.column, settings.per, ending(path), settings.separator, settings.quoting)
+            fields = Fields(path, settings.column, settings.per, ending(path), settings.separator, settings.quoting, settings.member)
             for number, origin in BY_KIND[kind].read(content, fields):
                 yield from _decoded(number, origin, settings, counts)
                 if stored.seekable():
@@ -65,7 +67,7 @@ def _file(settings: SourceSettings, path: str, kind: str, counts: SourceCounts) 
         raise DataError(f"{path}: expected a compression that is installed, got {error}; install it, or decompress the file") from None
     except FileNotFoundError:
         raise DataError(f"{path}: expected a file, got none; check the path") from None
-    except (OSError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+    except (OSError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError, ValueError) as error:
         raise DataError(f"{path}: expected a readable {kind} file, got {one_line(error)}; repair or leave out the file") from None
 
 
@@ -104,10 +106,8 @@ def _dataset(settings: SourceSettings) -> Iterator[Document]:
     if columns is not None and settings.column not in columns:
         raise missing_column(f"dataset {settings.path}", settings.column, columns)
     for number, row in enumerate(_rows(rows, settings.path)):
-        text, origin = row.get(settings.column), f"dataset {settings.path}:{number}"
-        if text is not None and not isinstance(text, str):
-            raise DataError(f"{origin}: expected text in column {settings.column}, got {type(text).__name__}; choose another column")
-        yield Document(text or "", origin)
+        origin = f"dataset {settings.path}:{number}"
+        yield Document(text_value(row.get(settings.column), origin, settings.column), origin)
 
 
 def _rows(rows: Any, path: str) -> Iterator[dict[str, Any]]:

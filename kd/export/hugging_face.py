@@ -95,7 +95,7 @@ def model_card(encoder: Encoder, training: Mapping[str, Any]) -> str:
         "library_name: transformers",
         "pipeline_tag: fill-mask",
         "tags:",
-        "- distillation",
+        *(["- distillation"] if training.get("teacher") else []),
         "- masked-lm",
         "---",
         "",
@@ -124,6 +124,11 @@ def model_card(encoder: Encoder, training: Mapping[str, Any]) -> str:
             lines += ["", f"## {name}", "", "| | |", "| --- | --- |"]
             lines += [f"| {key} | {_cell(value)} |" for key, value in table.items()]
     return "\n".join(lines) + "\n"
+
+
+def public_name(model: str) -> str:
+    """A model as the card names it: a hub name, or the last folder of a path, whose other folders are private."""
+    return Path(model).resolve().name if Path(model).exists() or model.startswith(("/", "~", ".")) else model
 
 
 def _cell(value: Any) -> str:

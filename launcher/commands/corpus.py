@@ -2,6 +2,7 @@
 
 import argparse
 
+from data_shards.sources.formats import BY_KIND
 from kd.teacher.modes import MODES
 from launcher.commands.common import RAW, Verbs, add_cache_folder, add_config, at_least, part
 
@@ -13,6 +14,7 @@ SHARDS_EXAMPLE = """examples:
 BUILD_EXAMPLE = """examples:
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
   stillhouse shards build --out shards/wiki --tokenizer bert-base-uncased --kind dataset --name 20231101.en wikimedia/wikipedia
+  stillhouse shards build --out shards/tars --tokenizer ./my_model --kind webdataset 'data/{000..127}.tar' --text json:body
   stillhouse shards build --out shards/logs --tokenizer ./my_model --column body --drop-duplicates logs/*.jsonl.gz
 """
 VOCABULARY_EXAMPLE = """example:
@@ -63,9 +65,10 @@ def _add_shard_verbs(parser: argparse.ArgumentParser) -> None:
     making.add_argument("sources", nargs="+", metavar="SOURCE", help="file, folder, glob or URL (or dataset name with --kind dataset)")
     making.add_argument("--out", required=True, metavar="FOLDER", help="where the shards go")
     making.add_argument("--tokenizer", required=True, metavar="MODEL", help="a model folder or hub name with a fast tokenizer")
-    making.add_argument("--kind", default="auto", help="auto (by ending), text, jsonl, parquet, csv or dataset")
+    making.add_argument("--kind", default="auto", help=f"auto (by ending), {', '.join(BY_KIND)} or dataset")
     making.add_argument("--separator", default=None, metavar="CHARACTER", help="between the fields of csv (a tab for .tsv, else a comma)")
     making.add_argument("--quoting", default="auto", help="of quotes in csv: double, backslash, or none (none for .tsv, else double)")
+    making.add_argument("--text", default="txt", metavar="MEMBER", help="text of a webdataset sample: txt, or json:FIELD (txt)")
     making.add_argument("--column", default="text", help="which column or key holds the text (default: text)")
     making.add_argument("--per", default="line", choices=("file", "line", "paragraph"), help="what is a document in plain text")
     making.add_argument("--name", default=None, help="a dataset's configuration name")

@@ -18,7 +18,7 @@ from data_shards.build.parts import build_part
 from data_shards.build.progress import BuildProgress
 from data_shards.build.settings import BuildSettings
 from data_shards.info import Info, SplitInfo, info
-from data_shards.sources.files import left_out
+from data_shards.sources.files import guessed, left_out
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.verify import verify
@@ -77,7 +77,12 @@ def _print_left_out(files: list[tuple[str, str]], console: Console) -> None:
 
 def _build(arguments: argparse.Namespace, console: Console) -> None:
     source = {"kind": arguments.kind, "column": arguments.column, "per": arguments.per, "name": arguments.name, "split": arguments.split}
-    source |= {"invalid_utf8": arguments.invalid_utf8, "separator": arguments.separator, "quoting": arguments.quoting}
+    source |= {
+        "invalid_utf8": arguments.invalid_utf8,
+        "separator": arguments.separator,
+        "quoting": arguments.quoting,
+        "member": arguments.text,
+    }
     optional = {"shard_tokens": arguments.shard_tokens, "max_documents": arguments.max_documents}
     given = {name: value for name, value in optional.items() if value is not None}
     if arguments.shard_tokens is not None:
@@ -99,7 +104,11 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
         _print_built(seal(settings, arguments.out, arguments.seal), Path(arguments.out), console)
     else:
         build_with_progress(settings, Path(arguments.out), arguments.processes, console, arguments.part)
-    _print_left_out(left_out(list(settings.sources)), console)
+    _print_left_out(left_out(settings.sources), console)
+    unknown = guessed(settings.sources)
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        console.print(f"read as text, for want of a known ending: {', '.join(unknown[:3])}{more}", soft_wrap=True, markup=False)
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kd.distributed import process_group
 from kd.evaluation.mlm import MlmScores
-from kd.export.hugging_face import model_sizes, save_student
+from kd.export.hugging_face import model_sizes, public_name, save_student
 from kd.models.encoder import Encoder
 from kd.training.phases import Phase
 from launcher.config.run_config import RunConfig
@@ -43,7 +43,8 @@ def write_student(
         "heldout": scores.row if scores is not None else None,
     }
     training = {key: report[key] for key in ("teacher", "updates", "tokens", "precision", "heldout")}
-    training |= {"layers": config.student.layers} if config.student.init == "teacher" else {"begun from": config.student.init}
+    training["teacher"] = ", ".join(map(public_name, teachers)) or None
+    training |= {"layers": config.student.layers} if config.student.init == "teacher" else {"begun from": public_name(config.student.init)}
     training |= {f"objective {phase.name}".rstrip(): [term.model_dump(mode="json") for term in phase.terms] for phase in phases}
     save_student(student, folder.student, training=training, tokenizer_folder=tokenizer_folder(config))
     write_atomically(folder.report, json.dumps(report, indent=1) + "\n")

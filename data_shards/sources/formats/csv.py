@@ -1,13 +1,17 @@
 """CSV and TSV with a header line: a document per row."""
 
 import csv
-import sys
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from data_shards.errors import DataError
-from data_shards.sources.formats.common import Fields, Format, Found, InvalidText, decoded, lines, missing_column
+from data_shards.sources.formats.common import MAX_LINE_BYTES, Fields, Format, Found, InvalidText, decoded, lines, missing_column
 
+ESCAPE = re.compile(r'\\(["\\]?)')
+"""A backslash, with the quote or backslash that it stands before. Before any other character it is text."""
+MAX_FIELD_CHARACTERS = MAX_LINE_BYTES
+"""A longer field is a quote that is not closed: it would take the rest of the file into memory."""
 OTHER_SEPARATORS = (";", "\t", "|", ",")
 
 
@@ -16,7 +20,7 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
 
     Raises DataError for a row with more or fewer fields than the header, and for a quote that is not closed.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
     invalid: list[InvalidText] = []
 
     def text_lines() -> Iterator[str]:
@@ -25,7 +29,7 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
             if isinstance(text, InvalidText):
                 invalid.append(text)
                 text = text.repaired
-            yield text
+            yield ESCAPE.sub(lambda match: match[0] if match[1] else r"\\", text) if quoting == "backslash" else text
 
     separator, quoting = dialect(fields)
     plain = quoting == "none"
@@ -84,8 +88,12 @@ def _missing(fields: Fields, header: list[str], separator: str) -> DataError:
 
 
 def _got(error: str) -> str:
-    if "unexpected end of data" in error:
-        return "a quote that is not closed before the end of the file"
+    if "unexpected end of data" in error or "field limit" in error:
+        return (
+            "a quote that is not closed before the end of the file"
+            if "end of data" in error
+            else "a quote that is not closed, or a field too long"
+        )
     if "expected after" in error:
         return "a quote inside a quoted field that is not doubled"
     return error

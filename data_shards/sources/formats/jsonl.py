@@ -1,56 +1,66 @@
-"""JSON lines: a document per line."""
+"""JSON lines: a document is one field of each line's object."""
 
 import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from data_shards.errors import DataError
-from data_shards.sources.formats.common import Fields, Format, Found, InvalidText, decoded, lines, missing_column
+from data_shards.sources.formats.common import (
+    Fields,
+    Format,
+    Found,
+    InvalidText,
+    decoded,
+    lines,
+    missing_column,
+    text_value,
+    without_surrogates,
+)
+
+ADVICE = "repair the line, or set the source's kind"
 
 
 def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
-    """One field of each line's JSON object. A null is an empty document."""
-    advice = "repair the line, or set the source's kind"
+    """One field of each line's JSON object; a null is an empty document."""
     for number, offset, line in lines(file, fields.path):
         origin = f"{fields.path}:{number}"
         valid = decoded(line, fields.path, offset)
         raw = valid.repaired if isinstance(valid, InvalidText) else valid
         if not raw.strip():
             continue
-        try:
-            row = json.loads(raw)
-        except RecursionError:
-            raise DataError(f"{origin}: expected one JSON object a line, got one that is nested too deeply; {advice}") from None
-        except ValueError as error:
-            raise DataError(f"{origin}: expected one JSON object a line, got {error}; {advice}") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{origin}: expected one JSON object a line, got {type(row).__name__}; {advice}")
-        if fields.column not in row:
-            raise missing_column(origin, fields.column, row)
-        text = _text(row[fields.column], origin, fields.column)
+        text = json_field(raw, fields.column, origin)
         if isinstance(valid, InvalidText):
             yield InvalidText(valid.where, valid.reason, text), origin
-        elif text.isascii() or not _has_surrogate(text):
-            yield text, origin
         else:
-            repaired = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            yield InvalidText(f"{fields.path}, byte {offset}", "an unpaired surrogate", repaired), origin
+            yield without_surrogates(text, f"{fields.path}, byte {offset}"), origin
 
 
-def _text(value: Any, origin: str, column: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise DataError(f"{origin}: expected text in column {column}, got {type(value).__name__}; choose another column")
-    return value
+def json_field(raw: str, column: str, origin: str) -> str:
+    """The text in one field of a JSON object. Raises DataError for anything else."""
+    row = _parsed(raw, origin)
+    if not isinstance(row, dict):
+        raise DataError(f"{origin}: expected one JSON object a line, got {type(row).__name__}; {ADVICE}")
+    if column not in row:
+        raise missing_column(origin, column, row)
+    if raw.count(json.dumps(column)) > 1:  # seldom: in the text itself, in an inner object, or a key that stands twice
+        keys: list[str] = []
+
+        def pairs(entries: list[tuple[str, Any]]) -> None:
+            keys[:] = [key for key, _ in entries]  # the outermost object is the last to end
+
+        json.loads(raw, object_pairs_hook=pairs)
+        if keys.count(column) > 1:
+            raise DataError(f"{origin}: expected one field {column}, got {keys.count(column)}; {ADVICE}")
+    return text_value(row[column], origin, column)
 
 
-def _has_surrogate(text: str) -> bool:
+def _parsed(raw: str, origin: str) -> Any:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+        return json.loads(raw)
+    except RecursionError:
+        raise DataError(f"{origin}: expected one JSON object a line, got one that is nested too deeply; {ADVICE}") from None
+    except ValueError as error:
+        raise DataError(f"{origin}: expected one JSON object a line, got {error}; {ADVICE}") from None
 
 
 FORMAT = Format("jsonl", (".jsonl", ".ndjson", ".json"), read)

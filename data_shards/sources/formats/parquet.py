@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from data_shards.errors import DataError
-from data_shards.sources.formats.common import Fields, Format, Found, decoded, missing_column
+from data_shards.sources.formats.common import Fields, Format, Found, check_is_no_pointer, decoded, missing_column
 from stillhouse.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ else:
 def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
     """One column of a parquet file, a thousand rows at a time. Strings may be dictionary-encoded or views; a null is an empty document."""
     try:
+        check_is_no_pointer(file, fields.path)
         table = pq.ParquetFile(file)
         names = table.schema_arrow.names
         if fields.column not in names:

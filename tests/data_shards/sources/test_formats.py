@@ -21,7 +21,7 @@ def texts(path, content: bytes | None = None, **settings) -> list[str]:
 def test_kinds_and_endings_are_those_of_the_formats():
     assert ("auto", *(one.kind for one in FORMATS), "dataset") == KINDS
     assert KIND_OF_ENDING[".tsv"] == "csv"
-    assert set(BY_KIND) == set(KIND_OF_ENDING.values())
+    assert set(BY_KIND) == {*KIND_OF_ENDING.values(), "webdataset"}
 
 
 @pytest.mark.parametrize("size", [3, 1 << 20])

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizerFast
 
 from kd.errors import KdError
-from kd.export.hugging_face import model_card, model_sizes, save_student
+from kd.export.hugging_face import model_card, model_sizes, public_name, save_student
 from kd.models.config import quiet_transformers
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
@@ -96,6 +96,20 @@ def test_the_model_card_says_what_was_given_in_order(make_model):
     assert rows[-2:] == ["| loss | 2.346 |", "| top1 | 0.25 |"]
     assert "| teacher | a\\|b |" in rows
     assert "## held out" in card
+
+
+def test_only_a_student_of_a_teacher_is_tagged_distillation(make_model):
+    student = student_of(make_model, "bert")
+    assert "\n- distillation\n" in model_card(student, {"teacher": "bert-base-uncased"})
+    for training in ({}, {"teacher": None}):
+        assert "distillation" not in model_card(student, training)
+
+
+def test_a_card_names_the_last_folder_of_a_private_path(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert [public_name(model) for model in (str(tmp_path / "models"), "models", "./models", "/absent/mine")] == ["models"] * 3 + ["mine"]
+    assert [public_name(model) for model in ("bert-base-uncased", "owner/name")] == ["bert-base-uncased", "owner/name"]
 
 
 def test_sizes_count_tied_weights_once(make_model):

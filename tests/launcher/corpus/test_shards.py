@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import webdataset
 from rich.console import Console
 
 from data_shards.build.settings import BuildSettings
@@ -323,3 +324,30 @@ def test_parts_are_built_and_sealed_by_the_same_verb(stillhouse, refused, buildi
     assert "train: 6 documents" in capsys.readouterr().out
     assert stillhouse("verify", tmp_path / "out") == 0
     assert stillhouse(*words, "--part", "3/2") == 2
+
+
+def test_webdataset_tars_are_a_source_like_any_other(stillhouse, building, refused, corpus, tmp_path, capsys):
+    plain = tmp_path / "a.txt"
+    plain.write_text("".join(f"{text}\n" for text in corpus.texts))
+    assert stillhouse(*building(plain, *SMALL)) == 0
+    expected = Manifest.load(tmp_path / "out").fingerprint
+    for number, half in enumerate((corpus.texts[:100], corpus.texts[100:])):
+        with webdataset.TarWriter(str(tmp_path / f"{number:03d}.tar")) as sink:
+            for sample, text in enumerate(half):
+                sink.write({"__key__": f"{sample:06d}", "txt": text, "json": {"body": text}})
+    for words in (("--text", "txt"), ("--text", "json:body")):
+        shutil.rmtree(tmp_path / "out")
+        assert stillhouse(*building(f"{tmp_path}/{{000..001}}.tar", "--kind", "webdataset", *words, *SMALL)) == 0
+        assert Manifest.load(tmp_path / "out").fingerprint == expected
+    shutil.rmtree(tmp_path / "out")
+    one_line_about(refused(*building(f"{tmp_path}/000.tar", "--kind", "webdataset", "--text", "html")), "000.tar", "txt")
+
+
+def test_the_last_lines_name_what_was_left_out_and_what_was_guessed(stillhouse, building, corpus, tmp_path, capsys):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "part-00000").write_text("".join(f"{text}\n" for text in corpus.texts))
+    assert stillhouse(*building(f"{tmp_path}/in/*")) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"left out 1 file: {tmp_path}/in/sub (a folder)",
+        f"read as text, for want of a known ending: {tmp_path}/in/part-00000",
+    ]
