@@ -72,6 +72,5 @@ if __name__ == "__main__":
         with suppress(OSError):  # nobody reads any more, or a full disk: what has been done is done
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(
-            int(end.code or 0)
-        )  # the interpreter's own end may abort after a run that ended well: see kd.distributed.process_group.leave
+        # not sys.exit: the interpreter's own end may abort after a run that ended well (kd.distributed.process_group.leave)
+        os._exit(int(end.code or 0))
