@@ -49,7 +49,11 @@ def test_a_column_with_a_dot_in_its_name_is_read_beside_a_struct(tmp_path):
     assert read(tmp_path, column="meta.text") == ["outer"]
 
 
-@pytest.mark.parametrize("column", [pa.array([1]), pa.array([["a"]]), pa.array([1]).dictionary_encode(), pa.array([{"a": "b"}])], ids=repr)
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([1]), pa.array([["a"]]), pa.array([1]).dictionary_encode(), pa.array([{"a": "b"}])],
+    ids=lambda column: str(column.type),
+)
 def test_other_types_are_refused_by_name(tmp_path, column):
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="expected text in column text, got "):
