@@ -272,7 +272,7 @@ def test_checkpoints(saved: Path, tmp_path: Path, name: str):
         assert found is None or found.progress == progress, "white space alone"
         if name != "state.json":
             assert found is None
-            answered(lambda: checkpoint.Checkpoint(path.parent, progress, {}).load())  # as if the hash had been right
+            answered(lambda: checkpoint.load_state(on_disk.Checkpoint(path.parent, progress, {})))  # as if the hash had been right
 
 
 @quickly(150)
