@@ -8,6 +8,7 @@ from importlib import import_module
 
 from launcher.commands.parser import parser
 from launcher.process.error_exit import guarded
+from launcher.process.model_hub import require_model
 from launcher.process.rank_environment import rank_and_world
 
 MODULES = {
@@ -50,6 +51,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
 
         check_inputs(load_config(arguments.config, arguments.settings), rank_and_world()[1])
+    if getattr(arguments, "shards_verb", None) == "build":
+        require_model("--tokenizer", arguments.tokenizer)
     if arguments.verb == "doctor" and arguments.run is not None:
         module = "launcher.doctor.run_health"
     return int(import_module(module).run(arguments))

@@ -22,6 +22,7 @@ PACKAGES = {
     "deepspeed": ">=0.19.8,<0.20",
     "transformers": ">=5.23,<6",
     "datasets": ">=5.2,<6",
+    "braceexpand": ">=0.1.7,<1",
     "webdataset": ">=1.0.2,<2",
     "wandb": ">=0.31,<0.32",
     "pydantic": ">=2.14,<3",
