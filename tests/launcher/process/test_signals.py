@@ -31,9 +31,11 @@ for line in sys.stdin:
 def handlers() -> Iterator[None]:
     """The signals of a process that a shell has started in the foreground; the handlers of this process are put back after the test."""
     before = {number: signal.getsignal(number) for number in CAUGHT}
+    wakeup = signal.set_wakeup_fd(-1)  # a run of another test in this process may still answer signals: a second SIGINT would end it
     for number in CAUGHT:
         signal.signal(number, signal.default_int_handler)
     yield
+    signal.set_wakeup_fd(wakeup)
     for number, handler in before.items():
         signal.signal(number, handler)
 
