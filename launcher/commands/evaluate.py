@@ -3,7 +3,7 @@
 from launcher.commands.common import RAW, Verbs, add_cache_folder, add_config, at_least, share
 
 EVALUATE_EXAMPLE = """example:
-  stillhouse evaluate runs/demo/student runs/demo/baseline/student --shards runs/demo/shards --teacher runs/demo/teacher/student
+  stillhouse evaluate runs/demo/student runs/demo/baseline/student --shards runs/demo/shards --teacher runs/demo/teacher/model
 """
 LAYERS_EXAMPLE = """example:
   stillhouse layers --config configs/demo.yaml student.layers=last

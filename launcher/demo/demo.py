@@ -1,7 +1,8 @@
 """`stillhouse demo`: the main job on a real teacher and real text that come as packages, from nothing to a measured student.
 
 1. Bring teacher and text, build shards.
-2. Give the teacher a masked-language-model head: head alone, then all (two runs of the same trainer without a teacher).
+2. Give the teacher a masked-language-model head: head alone, then all (two runs of the same trainer without a teacher). Its model stands in
+   teacher/model.
 3. Make the student from the teacher's layers; distil it; train the same initialised student without a teacher, for as many tokens.
 4. Score all four on held-out text; report.json and a table.
 
@@ -11,6 +12,7 @@ Each step leaves its result in the run folder and is skipped, or continued, when
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -40,6 +42,7 @@ from stillhouse.files import ROOT, write_atomically
 RANKS = 2
 HELDOUT = 0.01
 SHARD_TOKENS = 1 << 20
+TEACHER_HEAD, TEACHER_WHOLE = "teacher/head", "teacher/whole"  # the runs that make the teacher
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,7 +64,7 @@ class Demo:
         self.console = console
         self.report = folder / "report.json"
         self.shards = folder / "shards"
-        self.teacher = folder / "teacher" / "student"
+        self.teacher = folder / "teacher" / "model"
         self.initial = folder / "initial"
         self.started = time.monotonic()
 
@@ -84,15 +87,11 @@ class Demo:
             block_tokens=SHARD_TOKENS // 8,
         )
         build_with_progress(settings, self.shards, None, self.console)
+        head, whole = self.folder / TEACHER_HEAD, self.folder / TEACHER_WHOLE
         steps = [
-            ("3/7 teacher: a masked-language-model head, alone", "demo-teacher-head", "teacher-head", [f"student.init={encoder}"]),
-            ("4/7 teacher: encoder and head together", "demo-teacher", "teacher", [f"student.init={self.folder / 'teacher-head/student'}"]),
-            (
-                "5/7 distillation: 3 of 6 layers, the teacher sharded by ZeRO-3",
-                "demo",
-                ".",
-                [f"teacher.model={self.teacher}"],
-            ),
+            ("3/7 teacher: a masked-language-model head, alone", "demo-teacher-head", TEACHER_HEAD, [f"student.init={encoder}"]),
+            ("4/7 teacher: encoder and head together", "demo-teacher", TEACHER_WHOLE, [f"student.init={head / 'student'}"]),
+            ("5/7 distillation: 3 of 6 layers, the teacher sharded by ZeRO-3", "demo", ".", [f"teacher.model={self.teacher}"]),
             ("6/7 the same student without a teacher, for as many tokens", "demo-baseline", "baseline", [f"student.init={self.initial}"]),
         ]
         for words, name, folder, settings_of in steps:
@@ -102,6 +101,9 @@ class Demo:
             code = self._train(name, self.folder / folder, settings_of)
             if code != Exit.DONE:
                 return code
+            if name == "demo-teacher":
+                copy_folder(whole / "student", self.teacher)
+                self.say(f"the teacher is ready: {self.teacher}")
         self.say("7/7 held-out scores of all four")
         self._score()
         self.show()
@@ -111,8 +113,8 @@ class Demo:
         """The table, the demo's last lines."""
         report = json.loads(self.report.read_text(encoding="utf-8"))
         evaluate.show(report["models"], self.console)
-        self.console.print(f"student: {report['student']}", soft_wrap=True)
-        self.console.print(f"report:  {self.report}", soft_wrap=True)
+        for name, path in (("teacher", self.teacher), ("student", self.folder / "student"), ("report", self.report)):
+            self.console.print(f"{name + ':':<9}{path}", soft_wrap=True, highlight=False, markup=False)
 
     def say(self, text: str) -> None:
         """A heading with the time since the start."""
@@ -157,7 +159,7 @@ class Demo:
         config = load_config("demo")
         settings = StreamSettings(**config.data.stream.model_dump() | {"seed": self.seed})
         rows = evaluate.score(list(models.values()), str(self.shards), models["teacher"], settings)
-        runs = {"teacher": "teacher", "without teacher": "baseline", "distilled": "."}
+        runs = {"teacher": TEACHER_WHOLE, "without teacher": "baseline", "distilled": "."}
         for row, (name, path) in zip(rows, models.items(), strict=True):
             assert row["model"] == path
             row |= {"name": name, "path": str(Path(path).resolve())}
@@ -169,3 +171,13 @@ class Demo:
             "seed": self.seed,
         }
         write_atomically(self.report, json.dumps(report, indent=1) + "\n")
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder unless the copy is there. The copy appears whole or not at all."""
+    if target.exists():
+        return
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    partial.rename(target)
