@@ -1,7 +1,6 @@
-"""Where a rank is in its run, for whoever watches from another thread: the update, the phase of it, and for how long.
+"""A rank's progress in its run, readable from other threads: the update, its phase, and the seconds in that phase.
 
-Every rank walks through the same phases of an update in the same order, so that of several ranks the one that others wait for stands
-at the lowest (update, step).
+Every rank enters the same phases of an update in the same order. So the rank that others wait for has the lowest (update, step).
 """
 
 import time
@@ -14,8 +13,8 @@ WRITING = "writing"  # rank 0 writes to a disk, which may take long; the others 
 
 
 @dataclass(frozen=True)
-class Place:
-    """A rank's place. update: the one under way, 1 for the first; step: how many phases of it were entered; seconds: since then."""
+class ProgressPoint:
+    """A point of a run. update: the current one, from 1; step: number of its phases entered so far; seconds: time in this phase."""
 
     update: int
     step: int
@@ -26,34 +25,34 @@ class Place:
         return f"{self.phase} of update {self.update}" if self.update else self.phase
 
 
-class Whereabouts:
-    """One rank's own record. Written by the thread that trains, read by any."""
+class RankProgress:
+    """The progress of one rank. The training thread writes it; any thread reads it."""
 
     def __init__(self) -> None:
-        self._place = (0, 0, "starting", time.monotonic())
+        self._point = (0, 0, "starting", time.monotonic())
         self.busy: dict[str, float] = {}
         """Seconds in each phase since the last `take_busy`."""
 
     @property
-    def now(self) -> Place:
-        update, step, phase, since = self._place
-        return Place(update, step, phase, time.monotonic() - since)
+    def now(self) -> ProgressPoint:
+        update, step, phase, since = self._point
+        return ProgressPoint(update, step, phase, time.monotonic() - since)
 
     def begin(self, update: int, phase: str) -> None:
         """A new update has begun, with this phase."""
         self._count()
-        self._place = (update, 0, phase, time.monotonic())
+        self._point = (update, 0, phase, time.monotonic())
 
     def enter(self, phase: str) -> None:
         """The next phase of the same update."""
         self._count()
-        update, step, _, _ = self._place
-        self._place = (update, step + 1, phase, time.monotonic())
+        update, step, _, _ = self._point
+        self._point = (update, step + 1, phase, time.monotonic())
 
     def touch(self) -> None:
         """Still in the same phase, and alive: it is a long one, and part of it is done."""
         self._count()
-        self._place = (*self._place[:3], time.monotonic())
+        self._point = (*self._point[:3], time.monotonic())
 
     def take_busy(self) -> dict[str, float]:
         """Seconds in each phase that a rank works in alone, since the last time."""
@@ -62,5 +61,5 @@ class Whereabouts:
         return taken
 
     def _count(self) -> None:
-        _, _, phase, since = self._place
+        _, _, phase, since = self._point
         self.busy[phase] = self.busy.get(phase, 0.0) + time.monotonic() - since

@@ -23,7 +23,7 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from kd.distributed import process_group
-from kd.distributed.rank_progress import Whereabouts
+from kd.distributed.rank_progress import RankProgress
 from kd.terms.schedules import OptimizerSettings
 from kd.training.settings import TrainSettings
 
@@ -36,9 +36,9 @@ class StudentEngine:
     """A module and its AdamW under DeepSpeed. The module's forward returns (loss share, sums)."""
 
     def __init__(
-        self, module: nn.Module, train: TrainSettings, optimizer: OptimizerSettings, precision: str, here: Whereabouts | None = None
+        self, module: nn.Module, train: TrainSettings, optimizer: OptimizerSettings, precision: str, progress: RankProgress | None = None
     ) -> None:
-        self.here = here or Whereabouts()
+        self.progress = progress or RankProgress()
         self.world = process_group.world_size()
         self.micro_batches = train.micro_batches(self.world)
         self.by_hand = precision == "fp32" and train.zero_stage == 0  # the one case where DeepSpeed neither checks nor skips
@@ -96,9 +96,9 @@ class StudentEngine:
 
     def micro_step(self, *inputs: Any) -> Tensor:
         """Forward and backward of one micro-batch: the terms' sums [K] float64 over this rank's tokens."""
-        self.here.enter("forward")
+        self.progress.enter("forward")
         loss, sums = self.engine(*inputs)
-        self.here.enter("backward")
+        self.progress.enter("backward")
         self.engine.backward(loss * self.world, scale_wrt_gas=False)
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()
@@ -109,7 +109,7 @@ class StudentEngine:
 
         An update whose gradients hold NaN or infinity is skipped on every rank alike.
         """
-        self.here.enter("step")
+        self.progress.enter("step")
         if self.by_hand:
             parameters = [p for p in self.module.parameters() if p.requires_grad]
             for parameter in parameters:  # what no term reaches: ZeRO's flat gradients have zeros there, and AdamW decays it

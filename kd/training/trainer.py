@@ -23,7 +23,7 @@ from kd.checkpoint import checkpoint
 from kd.checkpoint.checkpoint import STUDENT, FullState, State, load_state
 from kd.checkpoint.on_disk import Checkpoint, Progress
 from kd.distributed import process_group
-from kd.distributed.rank_progress import WRITING, Whereabouts
+from kd.distributed.rank_progress import WRITING, RankProgress
 from kd.errors import KdError
 from kd.models.encoder import Encoder
 from kd.models.states import EncoderShape
@@ -52,7 +52,7 @@ class Trainer:
         vocabulary: int,
         train: TrainSettings,
         precision: str,
-        here: Whereabouts | None = None,
+        progress: RankProgress | None = None,
         sources: LayerSources | None = None,
     ) -> None:
         """sources: the layers that the layer maps `copied` and `cka` stand for."""
@@ -64,7 +64,7 @@ class Trainer:
         self.vocabulary = vocabulary
         self.settings = train
         self.precision = precision
-        self.here = here or Whereabouts()
+        self.progress = progress or RankProgress()
         self.done = 0
         """Finished updates, skipped ones included."""
         self.skipped = 0
@@ -76,7 +76,7 @@ class Trainer:
 
     def update(self, batches: Sequence[Batch]) -> UpdateReport:
         """Learn from this rank's micro-batches of the next update. Collective."""
-        self.here.enter("counting")
+        self.progress.enter("counting")
         phase = phase_at(self.phases, self.done)
         if phase is not self.phase:
             self._cross(phase)
@@ -92,7 +92,7 @@ class Trainer:
         divisors = totals[: len(counts)]
         sums = torch.zeros_like(divisors)
         for selection in selections:
-            self.here.enter("teacher")
+            self.progress.enter("teacher")
             self._seed_dropout(selection.batch)
             with self.teachers.teach(self.done, selection, objective, self.vocabulary) as teacher_outputs:
                 sums += self.engine.micro_step(selection, teacher_outputs, divisors)
@@ -134,13 +134,13 @@ class Trainer:
                 failed = str(error) or repr(error)
         for _ in state:  # the other ranks take part in gathering
             pass
-        self.here.enter("agreeing")
+        self.progress.enter("agreeing")
         return process_group.from_rank_zero(failed) or None
 
     def _gathered(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         """The full state; who has it all is no longer waited for by a collective, but by its disk."""
         yield from self.engine.full_state()
-        self.here.enter(WRITING)
+        self.progress.enter(WRITING)
 
     def load(self, saved: Checkpoint, state: FullState | None = None) -> None:
         """Continue from a checkpoint. Collective. The student must have had its weights before this trainer was made.
@@ -183,7 +183,7 @@ class Trainer:
                     parameter.copy_(before[name])
         if not any(parameter.requires_grad for parameter in self.module.parameters()):
             raise KdError(f"phases: expected something that trains in phase {phase.name}, got {', '.join(phase.trains)}; name another part")
-        self.engine = StudentEngine(self.module, self.settings, phase.optimizer, self.precision, self.here)
+        self.engine = StudentEngine(self.module, self.settings, phase.optimizer, self.precision, self.progress)
 
     def _cross(self, phase: Phase) -> None:
         """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""

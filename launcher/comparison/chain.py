@@ -26,7 +26,7 @@ from launcher.planning.checks import check_fits
 from launcher.planning.phases import objectives_of, plan_phases
 from launcher.planning.shape_models import meta_model, meta_student
 from launcher.process.signals import Exit
-from launcher.reporting.console import Listened
+from launcher.reporting.console import PipeSafeConsole
 from launcher.run_folder.folder import owned
 from stillhouse.errors import StillhouseError
 from stillhouse.files import write_atomically
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     root = Path(arguments.folder) / Path(file).stem
     links = plan(chain, file, root, words)
     check(links, file)
-    console = Listened()
+    console = PipeSafeConsole()
     if arguments.dry_run:
         for link in links:
             teacher = teacher_of(link.config, link.name).model

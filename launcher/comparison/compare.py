@@ -33,7 +33,7 @@ from launcher.errors import LaunchError
 from launcher.evaluation.scoring import Scorer, learning_seconds
 from launcher.planning.plan import make_plan
 from launcher.process.signals import Exit
-from launcher.reporting.console import Listened
+from launcher.reporting.console import PipeSafeConsole
 from launcher.run_folder.folder import owned
 from launcher.run_folder.metrics_file import METRICS, read
 from launcher.text import duration
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = [word for word in arguments.words if word not in files]
     if not files:
         raise LaunchError("stillhouse compare: expected a comparison file, got none; name one, as configs/compare/layers.yaml")
-    made = [Comparing(file, words, arguments, Listened()) for file in files]
+    made = [Comparing(file, words, arguments, PipeSafeConsole()) for file in files]
     names = [comparing.root for comparing in made]
     if len(set(names)) < len(names):
         raise LaunchError(
@@ -102,7 +102,7 @@ class Comparing:
         self.say(f"[bold]{self.settings_line()}[/bold]")
         self.root.mkdir(parents=True, exist_ok=True)
         with owned(self.root):
-            settings.settle(self.root, self.base)
+            settings.write_base_config(self.root, self.base)
             if self.arguments.budget == "time":
                 assert self.settings.seconds is not None
                 first = self.plan()[: len(self.settings.variants)]

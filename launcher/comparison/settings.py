@@ -1,7 +1,7 @@
 """A comparison as settings: one base configuration, variants of it as key=value words, seeds, and a budget that all of them get.
 
 1. `Comparison` is the YAML file. 2. `plan` resolves every (variant, seed) to an ordinary run, and refuses what could not be compared.
-3. `check_folder` proves that a folder is new or this comparison's; `settle` makes it so.
+3. `check_folder` proves that a folder is new or this comparison's; `write_base_config` marks it as this comparison's.
 
 Nothing here starts anything.
 """
@@ -153,7 +153,7 @@ def check_folder(root: Path, base: RunConfig, runs: list[PlannedRun]) -> None:
             )
 
 
-def settle(root: Path, base: RunConfig) -> None:
+def write_base_config(root: Path, base: RunConfig) -> None:
     """Make the folder this comparison's: what all its runs share is kept there."""
     write_atomically(root / BASE, dump_config(base))
 

@@ -27,7 +27,7 @@ from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit
 from launcher.process.start_ranks import Processes
-from launcher.training.batches import Feed
+from launcher.training.batches import BatchLoader
 from launcher.training.build import build
 from stillhouse.files import write_atomically
 
@@ -106,15 +106,15 @@ def main(path: Path) -> int:
 def _updates(config: RunConfig) -> list[float]:
     """Seconds of each timed update of a run that is thrown away."""
     parts = build(config, None)
-    feed = Feed(parts.stream, config.train, rank=process_group.rank(), world=process_group.world_size(), update=0, windows=0)
+    loader = BatchLoader(parts.stream, config.train, rank=process_group.rank(), world=process_group.world_size(), update=0, windows=0)
     times = []
     for number in range(WARM_UPDATES + UPDATES):
-        batches = feed.take()
+        batches = loader.next_update()
         started = time.perf_counter()
         parts.trainer.update(batches)
         if number >= WARM_UPDATES:
             times.append(time.perf_counter() - started)
-    feed.close()
+    loader.close()
     return times
 
 

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.distributed import process_group
-from kd.distributed.rank_progress import BUILDING, WRITING, Whereabouts
+from kd.distributed.rank_progress import BUILDING, WRITING, RankProgress
 from kd.models.loading import load_mlm, weights_digest
 from kd.teacher.hidden_state_cache import DTYPES, HEADER, CacheHeader, CacheWriter, Positions, Precision, kept, read_header, row_keys
 from kd.teacher.settings import MemberSettings
@@ -39,9 +39,9 @@ from launcher.planning.shape_models import meta_model, meta_student
 from launcher.process import network, preflight
 from launcher.process.rank_environment import rank_and_world
 from launcher.process.rank_zero import on_rank_zero
-from launcher.reporting.console import Listened
+from launcher.reporting.console import PipeSafeConsole
 from launcher.text import duration, size
-from launcher.training.batches import Feed
+from launcher.training.batches import BatchLoader
 from launcher.training.rank_consistency import agree
 from launcher.training.rank_watch import say_aloud, watching
 from launcher.training.start import meet
@@ -61,15 +61,15 @@ def run(arguments: argparse.Namespace) -> int:
     objectives = objectives_of(config, made.updates, meta_student(config.student, teachers[0]), teachers)
     preflight.check_meeting(rank, world)
     network.choose_interface()
-    here = Whereabouts()
+    progress = RankProgress()
     meet(config.train.timeout_seconds)
     try:
-        with watching(here, config.train.timeout_seconds, say_aloud):
+        with watching(progress, config.train.timeout_seconds, say_aloud):
             agree(config)
             for number, (name, member) in enumerate(config.members.items()):
                 if member.cache is not None:
                     positions = arguments.positions or positions_asked(objectives, number)
-                    Filling(config, name, member, arguments.mode, made.precision, positions, here).go(made.updates)
+                    Filling(config, name, member, arguments.mode, made.precision, positions, progress).go(made.updates)
             process_group.barrier()
     finally:
         process_group.stop()
@@ -89,7 +89,7 @@ class Filling:
     """One teacher's cache, filled by all ranks together. name: the setting that the teacher stands in."""
 
     def __init__(
-        self, config: RunConfig, name: str, member: MemberSettings, mode: str, precision: str, positions: Positions, here: Whereabouts
+        self, config: RunConfig, name: str, member: MemberSettings, mode: str, precision: str, positions: Positions, progress: RankProgress
     ) -> None:
         assert member.cache is not None
         self.train = config.train
@@ -100,14 +100,14 @@ class Filling:
         self.encoder = load_mlm(self.settings.model, dtype=DTYPES[self.precision])
         self.positions = positions
         self.masked_share = config.data.masking.rate
-        self.here = here
-        self.console = Listened()
+        self.progress = progress
+        self.console = PipeSafeConsole()
         self.stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
 
     def go(self, updates: int) -> None:
         """Fill it with the windows of so many updates, from the stream's beginning. Collective."""
         with self._owned():
-            self.here.enter(BUILDING)
+            self.progress.enter(BUILDING)
             header = self._begun()
             done = header.covers.get(self.stream.fingerprint, 0) // self.train.global_batch
             if done < updates:
@@ -147,20 +147,20 @@ class Filling:
         on_rank_zero(lambda: self._check_room(each * (updates - done)))
         teacher = make_teacher(self.settings, self.precision, process_group.device(), self.encoder)
         writer, every = CacheWriter(self.folder, rank), max(1, int(SEGMENT_BYTES * world / each))
-        feed = Feed(self.stream, self.train, rank=rank, world=world, update=done, windows=done * self.train.global_batch)
+        loader = BatchLoader(self.stream, self.train, rank=rank, world=world, update=done, windows=done * self.train.global_batch)
         try:
             with self._progress(done, updates) as show:
                 for update in range(done, updates):
-                    self.here.begin(update + 1, "data")
-                    for batch in feed.take():
-                        self.here.enter("teacher")
+                    self.progress.begin(update + 1, "data")
+                    for batch in loader.next_update():
+                        self.progress.enter("teacher")
                         nothing = torch.zeros_like(batch.real)
                         self._keep(writer, batch, teacher(batch.to(process_group.device()), nothing.to(process_group.device())).last_hidden)
                     if (update + 1 - done) % every == 0 or update + 1 == updates:
                         header = self._publish(header, writer, update + 1)
                     show(update + 1)
         finally:
-            feed.close()
+            loader.close()
         return header
 
     def _keep(self, writer: CacheWriter, batch: Batch, last: torch.Tensor) -> None:
@@ -173,7 +173,7 @@ class Filling:
 
     def _publish(self, header: CacheHeader, writer: CacheWriter, updates: int) -> CacheHeader:
         """The ranks' rows as files, then a header that lists them. Collective."""
-        self.here.enter(WRITING)
+        self.progress.enter(WRITING)
         files, failed = {}, ""
         try:
             files = writer.flush(len({name.split("-")[1] for name in header.files}))

@@ -36,7 +36,7 @@ from launcher.demo import downloads
 from launcher.evaluation import evaluate
 from launcher.process.signals import Exit
 from launcher.process.start_ranks import child_environment, free_port
-from launcher.reporting.console import Listened
+from launcher.reporting.console import PipeSafeConsole
 from stillhouse.files import ROOT, write_atomically
 
 RANKS = 2
@@ -47,7 +47,7 @@ TEACHER_HEAD, TEACHER_WHOLE = "teacher/head", "teacher/whole"  # the runs that m
 
 def run(arguments: argparse.Namespace) -> int:
     """The whole demo, or what of it is not done yet."""
-    demo = Demo(Path(arguments.folder), arguments.seed, Listened())
+    demo = Demo(Path(arguments.folder), arguments.seed, PipeSafeConsole())
     if demo.done:
         demo.say(f"already done: {demo.report}")
         demo.show()

@@ -45,7 +45,7 @@ def check_fits(name: str, encoder: Encoder, manifest: Manifest, stream: StreamSe
 def check_caches(
     config: RunConfig, teachers: Sequence[Encoder], objectives: Sequence[Objective], precision: str, stream: Stream, windows: int
 ) -> None:
-    """Nothing, or KdError or LaunchError, one line. teachers: on the meta device; objectives: settled; windows: that the run reads."""
+    """Raise KdError or LaunchError, one line. teachers: on the meta device; objectives: layer maps resolved; windows: the run reads."""
     for number, (place, member) in enumerate(config.members.items()):
         if member.cache is None:
             continue

@@ -51,7 +51,7 @@ def objectives_of(config: RunConfig, updates: int, student: Encoder, teachers: l
 
 
 def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:
-    """What the phases will be; objectives: theirs, settled for the student and its teachers.
+    """What the phases will be; objectives: of each phase, with layer maps resolved.
 
     KdError for one that names a layer too many, LaunchError for one in which nothing trains.
     """
@@ -81,7 +81,7 @@ def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], studen
 
 
 def logit_chunks(objective: Objective) -> int:
-    """How many [chunk, V] in fp32 exist at most (kd.objective.vocabulary_head, kd.objective.teacher_outputs); objective: settled."""
+    """Most [chunk, V] in fp32 at one time (kd.objective.vocabulary_head, kd.objective.teacher_outputs); objective: layer maps resolved."""
     terms = objective.on_logits
     several = len(objective.teachers) > 1
     # what the terms see of the teachers, which all exist while one of the terms is computed

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.process.signals import Exit
-from launcher.process.standard_streams import say, settle
+from launcher.process.standard_streams import prepare_streams, say
 from launcher.redaction import redacted
 from stillhouse.errors import StillhouseError
 from stillhouse.files import ROOT
@@ -35,7 +35,7 @@ def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Nam
 
     Rank 0 says what a user did wrong, and the first rank of every other host, because a folder may be missing there alone.
     """
-    settle()
+    prepare_streams()
     os.umask(os.umask(0) | 0o002)  # what a run will read again is never writable for everyone
     try:
         return int(action(arguments))

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TextIO
 
 
-def settle() -> None:
+def prepare_streams() -> None:
     """Let a process live with what it was started with: closed streams lead nowhere, a letter that an encoding lacks becomes a code."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -38,7 +38,7 @@ def sentence(values: Mapping[str, Any]) -> str:
     return "  ".join(part for part in (update + total, values.get("phase", ""), loss, *parts) if part)
 
 
-class Listened(Console):
+class PipeSafeConsole(Console):
     """A console that outlives its reader (`| head -1`), where rich would end the process."""
 
     def on_broken_pipe(self) -> None:
@@ -51,7 +51,7 @@ class Screen:
     """A console that shows a run: a live bar on a terminal, plain lines elsewhere (and in a notebook, a pipe or a batch job's log)."""
 
     def __init__(self, name: str, console: Console | None = None) -> None:
-        self.console = console or Listened()
+        self.console = console or PipeSafeConsole()
         self._name = name
         self._bar: Progress | None = None
         self._shown: dict[str, Any] = {}

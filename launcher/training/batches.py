@@ -23,7 +23,7 @@ def to_batch(rows: StreamBatch, update: int) -> Batch:
     return Batch(**wide, windows=torch.from_numpy(rows.windows.astype(np.int64)), update=update, first_slot=rows.first_slot)
 
 
-class Feed:
+class BatchLoader:
     """This rank's share of one update after the other, from a given update on."""
 
     def __init__(self, stream: Stream, train: TrainSettings, *, rank: int, world: int, update: int, windows: int) -> None:
@@ -32,15 +32,15 @@ class Feed:
         self.train = train
         self.rank, self.world = rank, world
         self.windows = windows
-        """Consumed so far: the cursor. Counts what `take` handed out, never what was fetched ahead."""
+        """Consumed so far: the cursor. Counts what `next_update` handed out, never what was fetched ahead."""
         self.waited_seconds = 0.0
         self.missing: dict[str, str] = {}
-        """Shards that were passed over in what `take` handed out -> why."""
+        """Shards that were passed over in what `next_update` handed out -> why."""
         self._next = (update, windows)
-        self._threads = ThreadPoolExecutor(max(1, train.loader_workers), thread_name_prefix="feed") if train.loader_workers else None
+        self._threads = ThreadPoolExecutor(max(1, train.loader_workers), thread_name_prefix="loader") if train.loader_workers else None
         self._ahead: deque[Future[tuple[list[Batch], dict[str, str]]]] = deque()
 
-    def take(self) -> list[Batch]:
+    def next_update(self) -> list[Batch]:
         """The next update's micro-batches of this rank."""
         started = time.perf_counter()
         if self._threads is None:

@@ -17,7 +17,7 @@ from kd.batch import Batch
 from kd.checkpoint.checkpoint import load_state
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
-from kd.distributed.rank_progress import Whereabouts
+from kd.distributed.rank_progress import RankProgress
 from kd.evaluation.cka import layer_similarity
 from kd.models.encoder import Encoder
 from kd.student.settings import chosen_layers
@@ -57,7 +57,7 @@ class RunParts:
     """The student's model configuration and the layers it was copied from: a checkpoint keeps them."""
 
 
-def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | None = None) -> RunParts:
+def build(config: RunConfig, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:
     """Streams, student, teachers and trainer. With a checkpoint, the trainer continues from it. Collective."""
     manifest = Manifest.load(config.data.shards)
     stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
@@ -89,7 +89,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, here: Whereabouts | 
         vocabulary=manifest.vocabulary_size,
         train=config.train,
         precision=precision,
-        here=here,
+        progress=progress,
         sources=LayerSources(made_from["copied_layers"], maps),
     )
     if checkpoint is not None and state is not None:

@@ -21,7 +21,7 @@ from launcher.text import size
 RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
 
 
-class Saving:
+class CheckpointSaver:
     """A run's checkpoints on one rank. saved: the last update that is safe on the disk."""
 
     def __init__(self, folder: Path, settings: CheckpointSettings, saved: int = -1) -> None:
@@ -45,7 +45,7 @@ class Saving:
 
     def begin(self, trainer: Trainer, facts: dict[str, Any], wait: bool) -> list[Written]:
         """Save the trainer as it is; what has ended meanwhile. Collective. wait: afterwards `saved` is its update, unless that failed."""
-        ended = self.settle()
+        ended = self.wait()
         if trainer.done == self.saved:
             return ended
         self._began_at = time.monotonic()
@@ -67,17 +67,17 @@ class Saving:
         return [*ended, self._end(Written(trainer.done, self._paused, sum(sizes), failed or ""))]
 
     def poll(self) -> bool:
-        """Whether the checkpoint under way has ended: rank 0's alone, to be agreed on and followed by `settled`."""
+        """Whether the checkpoint under way has ended: rank 0's alone, to be agreed on and followed by `finished`."""
         self._taken = self._writer.take(wait=False) if self._under_way is not None and process_group.rank() == 0 else None
         return self._taken is not None
 
-    def settle(self) -> list[Written]:
+    def wait(self) -> list[Written]:
         """How the checkpoint under way ended, waited for. Collective."""
         if self._under_way is None:
             return []
         return [self._shared(self._writer.take(wait=True) if process_group.rank() == 0 else None)]
 
-    def settled(self) -> list[Written]:
+    def finished(self) -> list[Written]:
         """The same for one that `poll` found ended. Collective."""
         return [self._shared(self._taken)]
 

@@ -17,7 +17,7 @@ def heldout_scores(trainer: Trainer, student: Encoder, heldout: Stream, settings
 
     def reported(batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
-            trainer.here.touch()  # an evaluation may take longer than train.timeout_seconds: each batch is progress
+            trainer.progress.touch()  # an evaluation may take longer than train.timeout_seconds: each batch is progress
             yield batch
 
     batches = heldout_batches(heldout, settings.batch, settings.windows, rank=process_group.rank(), world=process_group.world_size())

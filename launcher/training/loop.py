@@ -30,9 +30,9 @@ from launcher.reporting.layer_similarity import render
 from launcher.reporting.reporters import LOG, Reporters
 from launcher.run_folder.folder import RunFolder, tell_progress
 from launcher.run_folder.metrics_file import lost_lines
-from launcher.training.batches import Feed
+from launcher.training.batches import BatchLoader
 from launcher.training.build import RunParts
-from launcher.training.checkpoints import Saving
+from launcher.training.checkpoints import CheckpointSaver
 from launcher.training.evaluation import heldout_scores
 from launcher.training.finish import write_student
 from launcher.training.meter import Meter, peak_memory_gb
@@ -50,20 +50,20 @@ class Run:
         self.folder = folder
         self.parts = parts
         self.trainer = parts.trainer
-        self.here = parts.trainer.here
+        self.progress = parts.trainer.progress
         self.reporters = reporters
         self.stop = stop
         self.meter = Meter()
         self.run_id = folder.wandb_id if process_group.rank() == 0 else None
         self.scores: MlmScores | None = None
         self.best = float("inf")
-        self.saving = Saving(folder.checkpoints, config.checkpoint)
+        self.saving = CheckpointSaver(folder.checkpoints, config.checkpoint)
         self.recovery = Recovery(config, folder, parts.trainer, self.event)
         self.started, self.elapsed_before = time.monotonic(), 0.0
         self.hosts = process_group.texts(socket.gethostname())
         self.straggler: int | None = None  # the rank that was last said to be much slower than the others
         self.teachers = teachers(config)
-        self.feed: Feed
+        self.loader: BatchLoader
         self.first_update = 1
         """Of this start."""
 
@@ -80,7 +80,7 @@ class Run:
             if "recovery" in facts:
                 self.recovery.restore(facts["recovery"])
         rank, world = process_group.rank(), process_group.world_size()
-        self.feed = Feed(self.parts.stream, self.config.train, rank=rank, world=world, update=self.trainer.done, windows=windows)
+        self.loader = BatchLoader(self.parts.stream, self.config.train, rank=rank, world=world, update=self.trainer.done, windows=windows)
         self.stop.done, self.stop.saved, self.stop.log = self.trainer.done, max(0, self.saving.saved), self.folder.folder / LOG
         self.first_update = self.trainer.done + 1
         if self.reporters is not None:
@@ -100,24 +100,24 @@ class Run:
         if self.reporters is not None:
             self.reporters.moved(self.trainer.done, self.parts.updates, None, first=False)  # a bar before the first update
         while self.trainer.done < self.parts.updates:
-            self.here.begin(self.trainer.done + 1, "data")
-            batches = self.feed.take()
+            self.progress.begin(self.trainer.done + 1, "data")
+            batches = self.loader.next_update()
             report = self.trainer.update(batches)
             self.announce()
             self.meter.add(report)
             self.stop.done = report.update
             if self.reporters is not None:
                 self.reporters.moved(report.update, self.parts.updates, report.loss, first=report.update == self.first_update)
-            if self.recovery.is_hopeless(report, self._windows(), self.settle):
+            if self.recovery.is_unrecoverable(report, self._windows(), self.wait_for_checkpoint):
                 return Exit.NOT_FINITE
             last = report.update == self.parts.updates
-            self.here.enter("reporting")
+            self.progress.enter("reporting")
             border = report.update == self.trainer.phase.end  # no line is about two phases
             if report.update % self.config.report.every_updates == 0 or border or last:
                 self.report_line(report)
             if self._due(self.config.evaluate.every_updates, report.update) or last:
                 self.evaluate(last)
-            self.here.enter("agreeing")
+            self.progress.enter("agreeing")
             asked, minutes = self._agree()
             due = minutes or self.recovery.rolled_back or self._due(self.config.checkpoint.every_updates, report.update)
             if last or asked or due or self._is_best():
@@ -134,7 +134,7 @@ class Run:
             self.finish()
         except (OSError, KdError) as error:  # rank 0 alone writes
             failed = str(error)
-        self.here.enter("agreeing")
+        self.progress.enter("agreeing")
         failed = process_group.from_rank_zero(failed)
         if failed:
             self.event("export_failed", f"student not written ({failed}); the last checkpoint is whole: start again to export it")
@@ -150,14 +150,14 @@ class Run:
 
     def report_line(self, report: UpdateReport) -> None:
         """The train line: means since the last one."""
-        waited, self.feed.waited_seconds = self.feed.waited_seconds, 0.0
+        waited, self.loader.waited_seconds = self.loader.waited_seconds, 0.0
         values = self.meter.take(waited)
         updates = self.parts.updates
         values |= {
             "updates": updates,
             "tokens": self.trainer.tokens,
             "tokens_total": round(self.trainer.tokens / report.update * updates),
-            "epoch": self.feed.windows / self.parts.stream.windows_per_epoch,
+            "epoch": self.loader.windows / self.parts.stream.windows_per_epoch,
             "learning_rate": report.learning_rate,
             **report.scheduled,
             "seconds_left": (updates - report.update) * values["seconds_per_update"],
@@ -173,7 +173,7 @@ class Run:
 
     def _report_straggler(self) -> None:
         """Name the rank that the others wait for, once for as long as it is the same one. Collective."""
-        found = straggler(gather(self.here.take_busy()))
+        found = straggler(gather(self.progress.take_busy()))
         rank = found.rank if found is not None else None
         if found is not None and rank != self.straggler:
             self.event("straggler", found.sentence(self.hosts))
@@ -183,7 +183,7 @@ class Run:
         """Held-out scores of the student as it is; all windows at the end, the configured number in between."""
         if self.parts.heldout is None:
             return
-        self.here.enter("evaluation")
+        self.progress.enter("evaluation")
         started = time.perf_counter()
         settings = self.config.evaluate.model_copy(update={"windows": None}) if everything else self.config.evaluate
         dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
@@ -198,24 +198,24 @@ class Run:
     def save(self, wait: bool) -> bool:
         """Write a checkpoint, or begin to; False if it could not be written (said, and the last good one kept)."""
         started = time.perf_counter()
-        self.settle()
-        self.here.enter("saving")
+        self.wait_for_checkpoint()
+        self.progress.enter("saving")
         if process_group.rank() == 0:
             with suppress(OSError):  # a power cut must not keep the checkpoint and lose the lines before it
                 sync_path(self.folder.metrics)
-        self.note(self.saving.begin(self.trainer, self._facts(), wait))
+        self.report_checkpoints(self.saving.begin(self.trainer, self._facts(), wait))
         if self.scores is not None:
             self.best = min(self.best, self.scores["loss"])
         self.scores = None if self.trainer.done < self.parts.updates else self.scores
         self.meter.pause(time.perf_counter() - started)
         return self.saving.saved == self.trainer.done
 
-    def settle(self) -> None:
+    def wait_for_checkpoint(self) -> None:
         """Wait for the checkpoint that is being written, and say how it ended. Collective."""
-        self.here.enter(WRITING)
-        self.note(self.saving.settle())
+        self.progress.enter(WRITING)
+        self.report_checkpoints(self.saving.wait())
 
-    def note(self, ended: list[Written]) -> None:
+    def report_checkpoints(self, ended: list[Written]) -> None:
         """Say how checkpoints ended."""
         for written in ended:
             if not written.error and process_group.rank() == 0:
@@ -226,12 +226,12 @@ class Run:
 
     def finish(self) -> None:
         """The student as a Hugging Face folder, and report.json."""
-        self.here.enter("exporting")
+        self.progress.enter("exporting")
         student = self.trainer.snapshot()
         if self.scores is None and self.parts.heldout is not None:  # continued after the last checkpoint, before the report
             settings = self.config.evaluate.model_copy(update={"windows": None})
             self.scores = heldout_scores(self.trainer, student, self.parts.heldout, settings)
-        self.here.enter(WRITING)
+        self.progress.enter(WRITING)
         if process_group.rank() != 0:
             return
         facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}
@@ -249,12 +249,12 @@ class Run:
 
     def _windows(self) -> list[int]:
         """Of the update that was taken last, over all ranks."""
-        windows: list[int] = self.parts.stream.slots(self.feed.windows - self.config.train.global_batch)[0].tolist()
+        windows: list[int] = self.parts.stream.slots(self.loader.windows - self.config.train.global_batch)[0].tolist()
         return windows
 
     def _facts(self) -> dict[str, Any]:
         return {
-            "cursor": self.parts.stream.cursor(self.feed.windows).as_dict(),
+            "cursor": self.parts.stream.cursor(self.loader.windows).as_dict(),
             "meter": self.meter.as_dict(),
             "best": None if self.best == float("inf") else self.best,
             "heldout_loss": self.scores["loss"] if self.scores is not None else None,
@@ -275,20 +275,20 @@ class Run:
 
         Raises where another run has the folder now.
         """
-        missing = self.feed.missing.keys() - self.recovery.skipped_shards.keys()
+        missing = self.loader.missing.keys() - self.recovery.skipped_shards.keys()
         due = process_group.rank() == 0 and self.saving.is_due
         other = self.folder.ownership.taken_over if self.folder.ownership is not None else None
         flags = [self.stop.requested is not None, due, self.saving.poll(), bool(missing), other is not None]
-        asked, save, settled, skipped, lost = process_group.sum_over_ranks(
+        asked, save, finished, skipped, lost = process_group.sum_over_ranks(
             torch.tensor(flags, dtype=torch.float32, device=process_group.device())
         ).tolist()
         if lost:
             who = process_group.from_rank_zero(other or "")
             raise SharedError(f"run.folder: expected {self.folder.folder} to stay this run's, got another run in it ({who}); this one ends")
-        if settled:
-            self.note(self.saving.settled())
+        if finished:
+            self.report_checkpoints(self.saving.finished())
         if skipped:
-            self.recovery.pass_over({name: self.feed.missing[name] for name in sorted(missing)})
+            self.recovery.pass_over({name: self.loader.missing[name] for name in sorted(missing)})
         return asked > 0, save > 0
 
     def _is_best(self) -> bool:

@@ -1,6 +1,6 @@
 """Who keeps the others waiting: each rank tells the others where it is, and all leave with one line when one of them is lost.
 
-1. A thread posts this rank's place on the board (the store that the ranks met at) once a second, and reads who has left.
+1. A thread posts this rank's progress on the board (the store that the ranks met at) once a second, and reads who has left.
 2. A second thread only looks at clocks: it never waits for a network. A rank that stands still for train.timeout_seconds, in a collective
    whose partner is gone, asks why and leaves; so does one whose board no longer answers.
 3. `watching` turns what a run may die of into one line a rank: a lost rank, memory that ran out. What a rank says when it leaves is the
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from kd.distributed import process_group
-from kd.distributed.rank_progress import BUILDING, WRITING, Place, Whereabouts
+from kd.distributed.rank_progress import BUILDING, WRITING, ProgressPoint, RankProgress
 from launcher.errors import OutOfMemory, RankLost, SharedError
 from launcher.process.standard_streams import say
 from launcher.redaction import redacted
@@ -48,7 +48,7 @@ class Post:
     host: str
     pid: int
     beat: int
-    place: Place
+    point: ProgressPoint
 
     def __str__(self) -> str:
         return f"rank {self.rank} on {self.host} (pid {self.pid})"
@@ -57,10 +57,10 @@ class Post:
 class Watch:
     """One rank's two threads, from the first meeting of the ranks to the end of the run."""
 
-    def __init__(self, here: Whereabouts, timeout_seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(self, progress: RankProgress, timeout_seconds: float, say: Callable[[str], None]) -> None:
         """say: how a line reaches the user from a thread that is not the training one."""
         self.rank, self.world = process_group.rank(), process_group.world_size()
-        self.here = here
+        self.progress = progress
         self.timeout_seconds = timeout_seconds
         self._say = say
         self._boards = [process_group.board(timeout_seconds) for _ in range(2)]  # to post, and to ask why
@@ -110,15 +110,15 @@ class Watch:
         for absent in sorted(set(range(self.world)) - told):
             return f"lost rank {absent}: it has never been heard of; see whether it started, and whether it can reach rank 0; {AGAIN}"
         if silent:
-            names = ", ".join(f"{post}, last heard of in {post.place}" for post in silent[:4])
+            names = ", ".join(f"{post}, last heard of in {post.point}" for post in silent[:4])
             more = f" and {len(silent) - 4} more" if len(silent) > 4 else ""
             since = f"no sign of life for {SILENT_BEATS * BEAT_SECONDS:.0f} s"
             return f"lost {names}{more}: {since}; killed, stopped, or its host or network is down; {AGAIN}"
-        last = min(after, key=lambda post: (post.place.update, post.place.step))
-        ahead = [post for post in after if (post.place.update, post.place.step) > (last.place.update, last.place.step)]
+        last = min(after, key=lambda post: (post.point.update, post.point.step))
+        ahead = [post for post in after if (post.point.update, post.point.step) > (last.point.update, last.point.step)]
         if ahead:
-            return f"{last} hangs: in {last.place} for {last.place.seconds:.0f} s, while the other ranks wait for it; {AGAIN}"
-        return f"all {self.world} ranks wait for each other in {last.place}; see whether the network between their hosts is cut; {AGAIN}"
+            return f"{last} hangs: in {last.point} for {last.point.seconds:.0f} s, while the other ranks wait for it; {AGAIN}"
+        return f"all {self.world} ranks wait for each other in {last.point}; see whether the network between their hosts is cut; {AGAIN}"
 
     def _posts(self) -> list[Post]:
         """Every rank's last post; nothing where the board does not answer."""
@@ -139,8 +139,8 @@ class Watch:
         try:
             while not self._ended.wait(BEAT_SECONDS if beat else 0):
                 beat += 1
-                place = self.here.now
-                post = {"rank": self.rank, "host": host, "pid": pid, "beat": beat, "place": vars(place)}
+                point = self.progress.now
+                post = {"rank": self.rank, "host": host, "pid": pid, "beat": beat, "point": vars(point)}
                 board.set(f"post/{self.rank}", json.dumps(post))
                 if self._left is None and board.check([LEFT]):
                     self._left = board.get(LEFT).decode()
@@ -155,7 +155,7 @@ class Watch:
         while not self._ended.wait(BEAT_SECONDS):
             now = time.monotonic()
             if now - looked > SILENT_BEATS * BEAT_SECONDS:  # this very process was stopped meanwhile: its clocks mean nothing
-                self.here.touch()
+                self.progress.touch()
                 self._heard = now
             looked = now
             if self._left is not None:
@@ -166,25 +166,25 @@ class Watch:
                 self._end(
                     f"lost rank 0, where the ranks meet: not heard of for {now - self._heard:.0f} s; see its host and the network; {AGAIN}"
                 )
-            elif now - self._heard < SILENT_BEATS * BEAT_SECONDS and self._stands_still(self.rank, self.here.now):
+            elif now - self._heard < SILENT_BEATS * BEAT_SECONDS and self._stands_still(self.rank, self.progress.now):
                 posts = self._look()
-                if not self._somebody_moves(*posts) and self._stands_still(self.rank, self.here.now):  # nothing came meanwhile
+                if not self._somebody_moves(*posts) and self._stands_still(self.rank, self.progress.now):  # nothing came meanwhile
                     self._end(self._left or self._loss(*posts))
                 looked = time.monotonic()
 
-    def _stands_still(self, rank: int, place: Place) -> bool:
-        """Whether a rank has been at its place for longer than it may."""
-        slow = place.phase == BUILDING or (rank == 0 and place.phase == WRITING)
-        return place.seconds > (SLOW_TIMES if slow else 1) * self.timeout_seconds
+    def _stands_still(self, rank: int, point: ProgressPoint) -> bool:
+        """Whether a rank has been at its point for longer than it may."""
+        slow = point.phase == BUILDING or (rank == 0 and point.phase == WRITING)
+        return point.seconds > (SLOW_TIMES if slow else 1) * self.timeout_seconds
 
     def _somebody_moves(self, before: list[Post], after: list[Post]) -> bool:
         """Whether a rank that this one may be waiting for is at work: slow, but neither silent nor standing still."""
-        mine = self.here.now
+        mine = self.progress.now
         beats = {post.rank: post.beat for post in before}
         for post in after:
-            behind = (post.place.update, post.place.step) <= (mine.update, mine.step)
+            behind = (post.point.update, post.point.step) <= (mine.update, mine.step)
             heard = post.beat > beats.get(post.rank, 0)
-            if post.rank != self.rank and behind and heard and not self._stands_still(post.rank, post.place):
+            if post.rank != self.rank and behind and heard and not self._stands_still(post.rank, post.point):
                 return True
         return False
 
@@ -199,14 +199,14 @@ class Watch:
 
 
 @contextmanager
-def watching(here: Whereabouts, timeout_seconds: float, say: Callable[[str], None]) -> Iterator[None]:
+def watching(progress: RankProgress, timeout_seconds: float, say: Callable[[str], None]) -> Iterator[None]:
     """Inside, every rank knows of the others; what ends a run there is raised as the one line to print (LaunchError)."""
-    watch = Watch(here, timeout_seconds, say) if process_group.world_size() > 1 else None
+    watch = Watch(progress, timeout_seconds, say) if process_group.world_size() > 1 else None
     process_group.wait_for_ever()  # in a collective: who is lost is decided here
     try:
         yield
     except BaseException as error:
-        told = _translated(error, here.now, watch)
+        told = _translated(error, progress.now, watch)
         if watch is not None:
             watch.close()
             if not isinstance(told, RankLost | SharedError):
@@ -219,14 +219,14 @@ def watching(here: Whereabouts, timeout_seconds: float, say: Callable[[str], Non
             watch.close()
 
 
-def _translated(error: BaseException, place: Place, watch: Watch | None) -> BaseException:
+def _translated(error: BaseException, point: ProgressPoint, watch: Watch | None) -> BaseException:
     """The line to print for what is no bug of ours; else the error itself."""
     if isinstance(error, StillhouseError):
         return error
     asked = memory_asked_for(error)
     if asked is not None:
         return OutOfMemory(
-            f"expected memory for {place}, got none: {asked} asked for; lower train.micro_batch (the result stays), train.chunk_tokens or "
+            f"expected memory for {point}, got none: {asked} asked for; lower train.micro_batch (the result stays), train.chunk_tokens or "
             "data.window_tokens, raise train.zero_stage, or set train.activation_checkpointing=true"
         )
     if watch is not None and is_lost_connection(error):
@@ -261,7 +261,7 @@ def say_aloud(text: str) -> None:
 
 def _post(data: bytes) -> Post:
     values: dict[str, Any] = json.loads(data)
-    return Post(**values | {"place": Place(**values["place"])})
+    return Post(**values | {"point": ProgressPoint(**values["point"])})
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T | None:

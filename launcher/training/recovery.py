@@ -32,10 +32,10 @@ class Recovery:
         self.skipped_shards: dict[str, str] = {}
         """Damaged shards whose windows were passed over -> why; over all ranks."""
 
-    def is_hopeless(self, report: UpdateReport, windows: list[int], settle: Callable[[], None]) -> bool:
-        """Say what is wrong with an update, and go back where that is wanted; whether the run has to stop. Collective.
+    def is_unrecoverable(self, report: UpdateReport, windows: list[int], wait_for_checkpoint: Callable[[], None]) -> bool:
+        """Report a bad update and roll back if that is configured. True: the run has to stop. Collective.
 
-        windows: those of the whole update. settle: waits for a checkpoint that is being written, which may be the one to go back to.
+        windows: those of the whole update. wait_for_checkpoint: waits for a checkpoint under way, a candidate for the roll-back.
         """
         self.rolled_back = False
         trouble = self._stability.judge(report)
@@ -47,7 +47,7 @@ class Recovery:
         if not trouble.hopeless:
             return False
         if self._stability.may_roll_back:
-            settle()
+            wait_for_checkpoint()
             self.rolled_back = self._go_back(report.update, trouble.since)
         if not self.rolled_back:
             row = f"{self._stability.bad_in_a_row} updates in a row were not finite"

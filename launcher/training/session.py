@@ -6,7 +6,7 @@ What ends a run in here, on this rank or another, is one line a rank (launcher/t
 from pathlib import Path
 
 from kd.distributed import process_group
-from kd.distributed.rank_progress import BUILDING, Whereabouts
+from kd.distributed.rank_progress import BUILDING, RankProgress
 from launcher.config.load import config_of, public_values
 from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
@@ -34,13 +34,13 @@ def main(config: RunConfig, plan: Plan, resume: bool = False) -> int:
     stop = StopFlag.install()
     if process_group.rank() == 0:
         stop.answer()
-    here = Whereabouts()
+    progress = RankProgress()
     meet(config.train.timeout_seconds)
     try:
-        with watching(here, config.train.timeout_seconds, say_aloud):
+        with watching(progress, config.train.timeout_seconds, say_aloud):
             agree(config)
             on_rank_zero(lambda: _check_folder(config, plan))  # after the meeting: an error reaches every rank
-            return _run(config, resume, stop, here)
+            return _run(config, resume, stop, progress)
     finally:
         process_group.stop()
 
@@ -51,7 +51,7 @@ def _check_folder(config: RunConfig, plan: Plan) -> None:
     check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
 
 
-def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> int:
+def _run(config: RunConfig, resume: bool, stop: StopFlag, progress: RankProgress) -> int:
     """What main promises, between the meeting of the ranks and their parting."""
     with open_folder(config) as folder:
         if folder.report.exists() and folder.student.exists():
@@ -66,9 +66,9 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
             begun = config_of(saved.progress.facts["config"], str(saved.folder))  # config.yaml may be lost, or edited
             on_rank_zero(lambda: folder.expect(begun, config))
             check_teachers(config, saved)
-        here.enter(BUILDING)
+        progress.enter(BUILDING)
         with step("loading the teacher and building the student"):
-            parts = build(config, saved, here)
+            parts = build(config, saved, progress)
         on_rank_zero(lambda: folder.record(config))
         reporters, dropped = None, 0
         if process_group.rank() == 0:
@@ -80,10 +80,10 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, here: Whereabouts) -> 
         try:
             code = run.go()
         finally:
-            run.feed.close()
+            run.loader.close()
             run.saving.close()
             if reporters is not None:
                 reporters.close(int(code))
-        here.enter("parting")
+        progress.enter("parting")
         process_group.barrier()
         return int(code)

@@ -51,7 +51,7 @@ from kd.terms.schedules import OptimizerSettings
 from kd.training.phases import phases_of
 from kd.training.settings import TrainSettings
 from kd.training.trainer import Trainer
-from launcher.training.batches import Feed
+from launcher.training.batches import BatchLoader
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "bench_train.json"
@@ -102,7 +102,7 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
     attention = "eager" if precision == "bf16" and process_group.device().type == "cpu" else "sdpa"
     student = make_student(StudentSettings(layers=STUDENT_LAYERS, dropout=0.0), load_mlm(teacher_path), SEED)
     student.hf.set_attn_implementation(attention)
-    feed = Feed(stream, train, rank=rank, world=world, update=0, windows=0)
+    loader = BatchLoader(stream, train, rank=rank, world=world, update=0, windows=0)
     positions = "all" if way in ("all", "padded") else "masked"
     terms = [SoftTargets(weight=5, positions=positions), MaskedLM(weight=2), HiddenCosine()]
     if way in ("trainer", "all", "two"):
@@ -121,21 +121,21 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
     before = psutil.Process().memory_info().rss
     seconds, tokens, losses = [], 0, []
     for number in range(warmup + updates):
-        batches = feed.take()
+        batches = loader.next_update()
         started = time.perf_counter()
         report = step(batches)
         if number >= warmup:
             seconds.append(time.perf_counter() - started)
             tokens += sum(int(batch.real.sum()) for batch in batches) * world
         losses.append(report.loss if hasattr(report, "loss") else report)
-    feed.close()
+    loader.close()
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "tokens_per_second": tokens / sum(seconds),
         "peak_memory_mb": peak / 1e6,
         "peak_above_start_mb": (peak - before) / 1e6,
-        "data_wait_share": feed.waited_seconds / (sum(seconds) * (warmup + updates) / updates),
+        "data_wait_share": loader.waited_seconds / (sum(seconds) * (warmup + updates) / updates),
         "losses": losses,
         "precision": precision,
         "threads": torch.get_num_threads(),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kd.distributed import process_group
 from launcher.config.load import load_config
-from launcher.training.batches import Feed
+from launcher.training.batches import BatchLoader
 from launcher.training.build import build
 
 UPDATES = 8
@@ -34,9 +34,9 @@ def main() -> None:
     for name in presets:
         config = load_config(name, settings(name, shards, teacher), "demo")
         parts = build(config, None)
-        feed = Feed(parts.stream, config.train, rank=0, world=1, update=0, windows=0)
-        lines = [parts.trainer.update(feed.take()) for _ in range(UPDATES)]
-        feed.close()
+        loader = BatchLoader(parts.stream, config.train, rank=0, world=1, update=0, windows=0)
+        lines = [parts.trainer.update(loader.next_update()) for _ in range(UPDATES)]
+        loader.close()
         student = parts.trainer.snapshot()
         report[name] = {
             "losses": [line.loss for line in lines],

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from kd.distributed.rank_progress import Whereabouts
+from kd.distributed.rank_progress import RankProgress
 
 
 @pytest.fixture
@@ -14,27 +14,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_place_is_update_step_phase_and_the_seconds_since(clock: list[float]):
-    here = Whereabouts()
+def test_a_point_is_update_step_phase_and_the_seconds_since(clock: list[float]):
+    progress = RankProgress()
     clock[0] = 2.0
-    assert str(here.now) == "starting"
-    here.begin(7, "data")
-    here.enter("forward")
+    assert str(progress.now) == "starting"
+    progress.begin(7, "data")
+    progress.enter("forward")
     clock[0] = 5.0
-    assert (here.now.update, here.now.step, here.now.phase, here.now.seconds) == (7, 1, "forward", 3.0)
-    assert str(here.now) == "forward of update 7"
-    here.touch()
-    assert (here.now.step, here.now.seconds) == (1, 0.0)
+    assert (progress.now.update, progress.now.step, progress.now.phase, progress.now.seconds) == (7, 1, "forward", 3.0)
+    assert str(progress.now) == "forward of update 7"
+    progress.touch()
+    assert (progress.now.step, progress.now.seconds) == (1, 0.0)
 
 
 def test_seconds_are_summed_by_phase_until_they_are_taken(clock: list[float]):
-    here = Whereabouts()
+    progress = RankProgress()
     for update in (1, 2):
-        here.begin(update, "data")
+        progress.begin(update, "data")
         clock[0] += 1.0
-        here.enter("forward")
+        progress.enter("forward")
         clock[0] += 10.0
-        here.enter("backward")
+        progress.enter("backward")
         clock[0] += 100.0
-    assert here.take_busy() == {"data": 2.0, "teacher": 0.0, "forward": 20.0}
-    assert here.take_busy() == {"data": 0.0, "teacher": 0.0, "forward": 0.0}
+    assert progress.take_busy() == {"data": 2.0, "teacher": 0.0, "forward": 20.0}
+    assert progress.take_busy() == {"data": 0.0, "teacher": 0.0, "forward": 0.0}

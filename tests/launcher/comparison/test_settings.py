@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.comparison import settings
-from launcher.comparison.settings import Comparison, base_config, check_folder, folder_name, plan, settle
+from launcher.comparison.settings import Comparison, base_config, check_folder, folder_name, plan, write_base_config
 from launcher.config.load import differences, dump_config, load_config, public_values
 from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
@@ -134,7 +134,7 @@ def test_a_folder_takes_more_seeds_and_variants_but_no_other_comparison(made, tm
     runs = plan(first, "x.yaml", root, "tokens", [])
     check_folder(root, base_config(first, [], "x.yaml"), runs)
     root.mkdir()
-    settle(root, base_config(first, [], "x.yaml"))
+    write_base_config(root, base_config(first, [], "x.yaml"))
     for run in runs:
         run.job.folder.mkdir(parents=True)
         (run.job.folder / "config.yaml").write_text(dump_config(run.config), encoding="utf-8")

@@ -24,7 +24,7 @@ CKA = "objective=[{kind: mlm}, {kind: hidden_mse, layer_map: cka}]"
 COPIES = [LayerPair(student=0, teacher=[0]), LayerPair(student=1, teacher=[1])]
 
 
-def test_cka_finds_the_layers_that_the_student_was_made_of_and_settles_the_terms(make_config, corpus):
+def test_cka_finds_the_layers_that_the_student_was_made_of_and_resolves_the_terms(make_config, corpus):
     config = make_config(CKA, "student={layers: first, count: 2, architecture: same}")
     teacher = load_mlm(str(corpus.model))
     student = make_student(config.student, teacher, seed=1)

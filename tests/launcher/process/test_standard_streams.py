@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 TALK = """
 import sys, time
-from launcher.process.standard_streams import say, settle
-settle()
+from launcher.process.standard_streams import say, prepare_streams
+prepare_streams()
 with open(sys.argv[1], "w") as kept:
     for number in range(2000):
         say(f"line {number} …")

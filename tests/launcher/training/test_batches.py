@@ -15,7 +15,7 @@ from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.training.settings import TrainSettings
-from launcher.training.batches import Feed, heldout_batches, to_batch
+from launcher.training.batches import BatchLoader, heldout_batches, to_batch
 
 GLOBAL, MICRO, WINDOW = 12, 2, 32
 TENSORS = ("input_ids", "labels", "positions", "segments", "windows")
@@ -27,18 +27,18 @@ def stream(corpus) -> Stream:
 
 
 @pytest.fixture
-def make_feed(stream: Stream) -> Iterator[Any]:
-    """make_feed(workers=0, rank=0, world=1, update=0, micro=MICRO, ahead=2): a feed that the test need not close."""
-    made: list[Feed] = []
+def make_loader(stream: Stream) -> Iterator[Any]:
+    """make_loader(workers=0, rank=0, world=1, update=0, micro=MICRO, ahead=2): a loader that the test need not close."""
+    made: list[BatchLoader] = []
 
-    def make(workers: int = 0, rank: int = 0, world: int = 1, update: int = 0, micro: int = MICRO, ahead: int = 2) -> Feed:
+    def make(workers: int = 0, rank: int = 0, world: int = 1, update: int = 0, micro: int = MICRO, ahead: int = 2) -> BatchLoader:
         train = TrainSettings(global_batch=GLOBAL, micro_batch=micro, updates=1, loader_workers=workers, prefetch_updates=ahead)
-        made.append(Feed(stream, train, rank=rank, world=world, update=update, windows=update * GLOBAL))
+        made.append(BatchLoader(stream, train, rank=rank, world=world, update=update, windows=update * GLOBAL))
         return made[-1]
 
     yield make
-    for feed in made:
-        feed.close()
+    for loader in made:
+        loader.close()
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -74,75 +74,75 @@ def test_a_batch_holds_the_streams_rows_as_int64(stream: Stream):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_any_number_of_threads_gives_the_same_batches_in_the_same_order(make_feed, stream: Stream, workers: int):
+def test_any_number_of_threads_gives_the_same_batches_in_the_same_order(make_loader, stream: Stream, workers: int):
     begin = stream.windows_per_epoch // GLOBAL - 5  # over the end of an epoch
-    plain = make_feed(update=begin)
-    expected = [plain.take() for _ in range(15)]
-    threaded = make_feed(workers, update=begin, ahead=workers + 1)
-    assert equal([threaded.take() for _ in range(15)], expected)
+    plain = make_loader(update=begin)
+    expected = [plain.next_update() for _ in range(15)]
+    threaded = make_loader(workers, update=begin, ahead=workers + 1)
+    assert equal([threaded.next_update() for _ in range(15)], expected)
 
 
-def test_an_update_is_micro_batches_of_the_size_asked_for(make_feed):
+def test_an_update_is_micro_batches_of_the_size_asked_for(make_loader):
     for world, micro in ((1, 2), (1, 12), (2, 3), (3, 1)):
-        batches = make_feed(world=world, micro=micro).take()
+        batches = make_loader(world=world, micro=micro).next_update()
         assert [len(batch.windows) for batch in batches] == [micro] * (GLOBAL // world // micro)
         assert [batch.update for batch in batches] == [0] * len(batches)
 
 
 @pytest.mark.parametrize(("world", "micro"), [(2, 3), (3, 2), (4, 1), (6, 2)])
-def test_the_ranks_batches_together_are_the_batch_of_one_rank(make_feed, world: int, micro: int):
-    one = make_feed(micro=GLOBAL)
-    ranks = [make_feed(workers=1, rank=rank, world=world, micro=micro) for rank in range(world)]
+def test_the_ranks_batches_together_are_the_batch_of_one_rank(make_loader, world: int, micro: int):
+    one = make_loader(micro=GLOBAL)
+    ranks = [make_loader(workers=1, rank=rank, world=world, micro=micro) for rank in range(world)]
     for _ in range(4):
         together: dict[int, Any] = {}
-        for feed in ranks:
-            together |= in_slots(feed.take(), world)
-        assert together == in_slots(one.take(), 1)
+        for loader in ranks:
+            together |= in_slots(loader.next_update(), world)
+        assert together == in_slots(one.next_update(), 1)
         assert sorted(together) == list(range(GLOBAL))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_starting_at_an_update_is_having_arrived_there(make_feed, workers: int):
-    arrived = make_feed(workers)
+def test_starting_at_an_update_is_having_arrived_there(make_loader, workers: int):
+    arrived = make_loader(workers)
     for _ in range(7):
-        arrived.take()
-    started = make_feed(workers, update=7)
+        arrived.next_update()
+    started = make_loader(workers, update=7)
     assert started.windows == arrived.windows == 7 * GLOBAL
     for expected_update in (7, 8, 9):
-        ours, theirs = started.take(), arrived.take()
+        ours, theirs = started.next_update(), arrived.next_update()
         assert equal([ours], [theirs])
         assert ours[0].update == expected_update
     assert started.windows == 10 * GLOBAL
 
 
-def test_the_cursor_counts_what_was_taken_not_what_was_fetched(make_feed, stream: Stream, monkeypatch: pytest.MonkeyPatch):
+def test_the_cursor_counts_what_was_taken_not_what_was_fetched(make_loader, stream: Stream, monkeypatch: pytest.MonkeyPatch):
     fetched: list[int] = []
     read = Stream.batch
     monkeypatch.setattr(Stream, "batch", lambda self, start, *rest: fetched.append(start) or read(self, start, *rest))
-    feed = make_feed(workers=2, ahead=4)
-    assert feed.windows == 0
-    feed.take()
+    loader = make_loader(workers=2, ahead=4)
+    assert loader.windows == 0
+    loader.next_update()
     end = time.monotonic() + 10
     while len(set(fetched)) < 4 and time.monotonic() < end:
         time.sleep(0.005)
     assert set(fetched) == {0, 12, 24, 36}
-    assert feed.windows == GLOBAL
-    feed.close()
-    assert feed.windows == GLOBAL
+    assert loader.windows == GLOBAL
+    loader.close()
+    assert loader.windows == GLOBAL
 
 
-def test_no_more_is_fetched_ahead_than_asked_for(make_feed, monkeypatch: pytest.MonkeyPatch):
+def test_no_more_is_fetched_ahead_than_asked_for(make_loader, monkeypatch: pytest.MonkeyPatch):
     fetched: set[int] = set()
     read = Stream.batch
     monkeypatch.setattr(Stream, "batch", lambda self, start, *rest: fetched.add(start) or read(self, start, *rest))
-    feed = make_feed(workers=3, ahead=1)
-    feed.take()
-    feed.take()
+    loader = make_loader(workers=3, ahead=1)
+    loader.next_update()
+    loader.next_update()
     time.sleep(0.05)
     assert fetched == {0, 12}
 
 
-def test_waiting_is_counted_and_the_clock_can_be_set_back(make_feed, monkeypatch: pytest.MonkeyPatch):
+def test_waiting_is_counted_and_the_clock_can_be_set_back(make_loader, monkeypatch: pytest.MonkeyPatch):
     read = Stream.batch
 
     def slow(self: Stream, start: int, *rest: int) -> Any:
@@ -150,31 +150,31 @@ def test_waiting_is_counted_and_the_clock_can_be_set_back(make_feed, monkeypatch
         return read(self, start, *rest)
 
     monkeypatch.setattr(Stream, "batch", slow)
-    feed = make_feed(micro=GLOBAL)
-    feed.take()
-    feed.take()
-    assert feed.waited_seconds >= 0.02
-    feed.waited_seconds = 0.0
-    feed.take()
-    assert feed.waited_seconds >= 0.01
+    loader = make_loader(micro=GLOBAL)
+    loader.next_update()
+    loader.next_update()
+    assert loader.waited_seconds >= 0.02
+    loader.waited_seconds = 0.0
+    loader.next_update()
+    assert loader.waited_seconds >= 0.01
 
 
-def test_an_error_of_a_thread_arrives_where_the_batch_is_taken(make_feed, monkeypatch: pytest.MonkeyPatch):
+def test_an_error_of_a_thread_arrives_where_the_batch_is_taken(make_loader, monkeypatch: pytest.MonkeyPatch):
     def broken(self: Stream, start: int, *rest: int) -> Any:
         raise DataError("train-000001.tar: expected a good shard, got none; bring it back")
 
     monkeypatch.setattr(Stream, "batch", broken)
     with pytest.raises(DataError, match=r"train-000001\.tar"):
-        make_feed(workers=1).take()
+        make_loader(workers=1).next_update()
 
 
-def test_closing_ends_the_threads_and_may_be_done_twice(make_feed):
-    feed = make_feed(workers=2)
-    feed.take()
-    assert any(thread.name.startswith("feed") for thread in threading.enumerate())
-    feed.close()
-    feed.close()
-    assert not any(thread.name.startswith("feed") for thread in threading.enumerate())
+def test_closing_ends_the_threads_and_may_be_done_twice(make_loader):
+    loader = make_loader(workers=2)
+    loader.next_update()
+    assert any(thread.name.startswith("loader") for thread in threading.enumerate())
+    loader.close()
+    loader.close()
+    assert not any(thread.name.startswith("loader") for thread in threading.enumerate())
 
 
 def test_heldout_batches_are_every_window_once_in_order(corpus):
