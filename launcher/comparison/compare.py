@@ -5,7 +5,7 @@ the first
    starts.
 2. With a budget of time, an update of each variant is timed (launcher/comparison/timing.py) and its run gets as many as fit.
 3. What is not done runs (launcher/comparison/jobs.py), and every finished run is scored beside the teacher
-(launcher/evaluation/scoring.py).
+(launcher/comparison/scores.py).
 4. Tables, verdicts, JSON, CSV and a picture (launcher/comparison/results.py, launcher/comparison/plots.py), after every start anew
 from what there is.
 
@@ -23,14 +23,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kd.evaluation.scores import retention
 from launcher.comparison import plots, results, settings, timing
 from launcher.comparison.jobs import Job, last_words, run_jobs
 from launcher.comparison.results import Results
+from launcher.comparison.scores import RunScores, learning_seconds
 from launcher.comparison.settings import Comparison, PlannedRun
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
-from launcher.evaluation.scoring import Scorer, learning_seconds
+from launcher.evaluation.scoring import with_retention
 from launcher.planning.plan import make_plan
 from launcher.process.signals import Exit
 from launcher.reporting.console import PipeSafeConsole
@@ -110,46 +110,45 @@ class Comparing:
                 timing.measure(self.root, first, reference, self.arguments.ranks, self.settings.seconds, self.console)
             runs = self.plan()
             settings.check_folder(self.root, self.base, runs)
-            scorer = Scorer(self.base, self.settings.windows)
+            scores = RunScores(self.base, self.settings.windows)
             by_job = {planned.job: planned for planned in runs}
 
             def finished(job: Job, code: int) -> None:
-                self.finished(by_job[job], code, scorer)
+                self.finished(by_job[job], code, scores)
 
             code = run_jobs(list(by_job), self.arguments.ranks, self.arguments.jobs, self.console, finished)
             if code == Exit.SAVED_AFTER_SIGNAL:
                 self.say(f"stopped: {len(self.rows)} of {len(runs)} runs are done; start again to continue")
             if self.rows:
-                self.report(self.found(scorer))
+                self.report(self.found(scores))
         return code
 
     def report_done(self) -> int:
         """Report what is done, and start nothing."""
-        scorer = Scorer(self.base, self.settings.windows)
+        scores = RunScores(self.base, self.settings.windows)
         for planned in self.plan():
             if planned.job.done:
-                self.finished(planned, Exit.DONE, scorer)
+                self.finished(planned, Exit.DONE, scores)
         if not self.rows:
             raise LaunchError(f"{self.root}: expected at least one finished run to report, got none; start the comparison first")
-        self.report(self.found(scorer))
+        self.report(self.found(scores))
         return Exit.DONE
 
-    def finished(self, planned: PlannedRun, code: int, scorer: Scorer) -> None:
+    def finished(self, planned: PlannedRun, code: int, scores: RunScores) -> None:
         """Score one run that has ended, and say how it went. Its checkpoints are no longer needed."""
         if code != Exit.DONE:
             self.failed[planned.job.name] = last_words(planned.job)
             self.say(f"{planned.job.name}: failed with code {code}: {self.failed[planned.job.name]}")
             return
-        self.rows.append({"variant": planned.variant, "seed": planned.seed, **scorer.of_run(planned.job.folder, planned.seed)})
+        self.rows.append({"variant": planned.variant, "seed": planned.seed, **scores.of_run(planned.job.folder, planned.seed)})
         shutil.rmtree(planned.job.folder / "checkpoints", ignore_errors=True)
         self.say(results.sentence(planned.job.name, self.rows[-1]))
 
-    def found(self, scorer: Scorer) -> Results:
+    def found(self, scores: RunScores) -> Results:
         """What the finished runs say, each beside the teacher on its own seed's rows."""
         rows = []
         for row in self.rows:
-            best = scorer.of_teacher(self.root, row["seed"])
-            rows.append(row | {"retention": retention(row["top1"], best["top1"] if best is not None else None)})
+            rows.append(with_retention(row, scores.of_teacher(self.root, row["seed"])))
         order = list(self.settings.variants)
         rows.sort(key=lambda row: (order.index(row["variant"]), row["seed"]))
         return Results(self.root.name, self.arguments.budget, self.settings.compared_with, order, rows, self.failed)

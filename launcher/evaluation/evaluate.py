@@ -10,20 +10,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from data_shards.storage.location import Location
-from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import MaskingSettings, StreamSettings
-from data_shards.stream.stream import Stream
-from kd.distributed import process_group
-from kd.evaluation.mlm import MlmScores, evaluate_mlm
-from kd.evaluation.scores import SCORES, retention
+from kd.evaluation.scores import SCORES
 from kd.export.hugging_face import model_sizes
-from kd.models.encoder import Encoder
-from kd.models.loading import load_mlm
 from launcher.errors import LaunchError
-from launcher.planning.checks import check_fits
-from launcher.planning.tokenizer_check import check_tokenizers
-from launcher.training.batches import heldout_batches
+from launcher.evaluation.scoring import Scorer, with_retention
 from stillhouse.files import write_atomically
 
 
@@ -52,23 +43,14 @@ def score(
 
     Raises LaunchError for a model that does not fit the shards, or shards without a held-out part.
     """
-    manifest = Manifest.load(shards)
-    if not manifest.entries("heldout"):
-        raise LaunchError(f"{shards}: expected a held-out part, got none; build the shards with --heldout 0.01")
-    named = {name: name for name in models} | ({"teacher": teacher} if teacher is not None else {})
-    check_tokenizers(named, Location.of(shards, settings.cache_folder), manifest)
-    stream = Stream(shards, "heldout", settings, 1)
-    guide = _load("teacher", teacher, manifest, settings) if teacher is not None else None
-    rows = []
-    best: MlmScores | None = None
+    scorer = Scorer(shards, settings, teacher, windows, batch)
+    scorer.check_tokenizers(models)
+    rows: list[dict[str, Any]] = []
     for name in ([teacher] if teacher is not None and teacher not in models else []) + models:
-        encoder = guide if name == teacher and guide is not None else _load(name, name, manifest, settings)
-        scores = evaluate_mlm(encoder, heldout_batches(stream, batch, windows), teacher=guide, vocabulary=manifest.vocabulary_size)
-        best = scores if name == teacher else best
-        rows.append({"model": name, "parameters": model_sizes(encoder).parameters, **scores.row})
-    for row in rows:
-        row["retention"] = retention(row["top1"], best["top1"] if best is not None else None)
-    return rows
+        encoder = scorer.teacher if name == teacher and scorer.teacher is not None else scorer.load(name, name)
+        rows.append({"model": name, "parameters": model_sizes(encoder).parameters, **scorer.scores(encoder).row})
+    teacher_row = next((row for row in rows if row["model"] == teacher), None)
+    return [with_retention(row, teacher_row) for row in rows]
 
 
 def show(rows: list[dict[str, Any]], console: Console, names: dict[str, str] | None = None) -> None:
@@ -100,9 +82,3 @@ def _check_writable(path: Path) -> None:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
-
-
-def _load(role: str, path: str, manifest: Manifest, settings: StreamSettings) -> Encoder:
-    encoder = load_mlm(path)
-    check_fits(role, encoder, manifest, settings)
-    return encoder.to(process_group.device())

@@ -1,113 +1,82 @@
-"""The numbers of one finished run of a comparison: held-out scores beside the teacher, similarity of layers, and what it cost.
+"""Scores of models of one corpus beside one teacher, for `stillhouse evaluate` and for comparisons."""
 
-They are kept in the run folder (scores.json), so that a comparison that goes on does not score again. Held-out rows and masks are the
-base's, drawn by the run's seed: the same for all variants with that seed.
-"""
-
-import json
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
+from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
+from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.evaluation.cka import layer_similarity
-from kd.evaluation.mlm import evaluate_mlm
+from kd.evaluation.mlm import MlmScores
+from kd.evaluation.scores import retention
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
-from kd.teacher.settings import TeacherSettings
-from launcher.config.run_config import RunConfig
+from launcher.errors import LaunchError
 from launcher.planning.checks import check_fits
-from launcher.run_folder.metrics_file import METRICS, read
+from launcher.planning.tokenizer_check import check_tokenizers
 from launcher.training.batches import heldout_batches
-from stillhouse.files import write_atomically
+from launcher.training.evaluation import heldout_scores
 
-SCORES = "scores.json"
 SAMPLE_TOKENS = 2048  # for the similarity of layers: all states of all layers are held at once
 
 
 class Scorer:
-    """Scores students of one corpus beside one teacher, which is loaded once."""
+    """Scores models on the held-out windows of one corpus. The teacher is loaded once, at its first use. fp32, deterministic."""
 
-    def __init__(self, base: RunConfig, windows: int | None) -> None:
-        self.base = base
-        self.windows = windows
-        self.manifest = Manifest.load(base.data.shards)
+    def __init__(self, shards: str, settings: StreamSettings, teacher: str | None, windows: int | None, batch: int) -> None:
+        """teacher: a folder or hub name. windows: number of held-out windows; None: all. batch: windows per forward pass.
+
+        Raises LaunchError for shards without a held-out part.
+        """
+        self.shards, self.settings = shards, settings
+        self.windows, self.batch = windows, batch
+        self.teacher_name = teacher
+        self.manifest = Manifest.load(shards)
+        if not self.manifest.entries("heldout"):
+            raise LaunchError(f"{shards}: expected a held-out part, got none; build the shards with --heldout 0.01")
         self._teacher: Encoder | None = None
+        self._streams: dict[int, Stream] = {}
+
+    def check_tokenizers(self, models: Iterable[str]) -> None:
+        """Raises LaunchError for a model, or the teacher, whose tokenizer is not that of the shards."""
+        teacher = {"teacher": self.teacher_name} if self.teacher_name is not None else {}
+        check_tokenizers({name: name for name in models} | teacher, Location.of(self.shards, self.settings.cache_folder), self.manifest)
 
     @property
     def teacher(self) -> Encoder | None:
-        """The base's teacher, fp32; None where the base has none, or several."""
-        if self._teacher is None and isinstance(self.base.teacher, TeacherSettings):
-            self._teacher = self._load("teacher", self.base.teacher.model)
+        """The teacher's model; None without a teacher."""
+        if self._teacher is None and self.teacher_name is not None:
+            self._teacher = self.load("teacher", self.teacher_name)
         return self._teacher
 
-    def of_run(self, folder: Path, seed: int) -> dict[str, Any]:
-        """A finished run's scores and cost, from scores.json if they are there for these windows."""
-        path = folder / SCORES
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if kept.get("windows", "none") != self.windows:
-            kept = {"windows": self.windows, **self.of_model(str(folder / "student"), seed), **cost(folder)}
-            write_atomically(path, json.dumps(kept, indent=1) + "\n")
-        return dict(kept)
-
-    def of_teacher(self, folder: Path, seed: int) -> dict[str, Any] | None:
-        """The teacher's own scores on the same rows and masks; None where there is none, or several."""
-        if not isinstance(self.base.teacher, TeacherSettings):
-            return None
-        path = folder / f"teacher-seed-{seed}.json"
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if kept.get("windows", "none") != self.windows:
-            batches = heldout_batches(self._stream(seed), self.base.evaluate.batch, self.windows)
-            assert self.teacher is not None
-            kept = {"windows": self.windows, **evaluate_mlm(self.teacher, batches, vocabulary=self.manifest.vocabulary_size).row}
-            write_atomically(path, json.dumps(kept, indent=1) + "\n")
-        return dict(kept)
-
-    def of_model(self, path: str, seed: int) -> dict[str, Any]:
-        """Scores of any model of this corpus: the scores, and `similarity`, linear CKA [student's layers][teacher's layers]."""
-        stream, batch = self._stream(seed), self.base.evaluate.batch
-        student = self._load("student", path)
-        scores = evaluate_mlm(
-            student, heldout_batches(stream, batch, self.windows), teacher=self.teacher, vocabulary=self.manifest.vocabulary_size
-        )
-        values: dict[str, Any] = scores.row | {"similarity": None}
-        if self.teacher is not None:
-            values["similarity"] = layer_similarity(student, self.teacher, heldout_batches(stream, batch, None), SAMPLE_TOKENS).tolist()
-            values["similarity_last"] = values["similarity"][-1][-1]
-        return values
-
-    def _stream(self, seed: int) -> Stream:
-        return Stream(self.base.data.shards, "heldout", self.base.data.stream.model_copy(update={"seed": seed}), 1)
-
-    def _load(self, role: str, path: str) -> Encoder:
+    def load(self, role: str, path: str) -> Encoder:
+        """A model on this rank's device. Raises KdError or LaunchError for one that does not fit the shards."""
         encoder = load_mlm(path)
-        check_fits(role, encoder, self.manifest, self.base.data.stream)
+        check_fits(role, encoder, self.manifest, self.settings)
         return encoder.to(process_group.device())
 
+    def scores(self, encoder: Encoder, seed: int | None = None, beside_teacher: bool = True) -> MlmScores:
+        """The held-out scores of a model. seed: of the masks; None: that of the settings."""
+        teacher = self.teacher if beside_teacher else None
+        return heldout_scores(encoder, self._stream(seed), self.manifest.vocabulary_size, self.batch, self.windows, teacher)
 
-def cost(folder: Path) -> dict[str, Any]:
-    """What a finished run took: tokens, updates, seconds (all, and of learning alone), tokens/s of learning, peak memory, size."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    lines = [line for line in read(folder / METRICS) if line["kind"] == "train"]
-    seconds = learning_seconds(lines)
-    return {
-        "updates": report["updates"],
-        "trained_tokens": report["tokens"],
-        "wall_seconds": report["elapsed_seconds"],
-        "learning_seconds": seconds,
-        "tokens_per_second": report["tokens"] / max(seconds, 1e-9),
-        "memory_gb": max(line["memory_gb"] for line in lines),
-        "parameters": report["parameters"],
-        "bytes": report["bytes"],
-    }
+    def similarity(self, encoder: Encoder, seed: int | None = None) -> list[list[float]] | None:
+        """Linear CKA [the model's layers][the teacher's layers] on the first SAMPLE_TOKENS held-out tokens; None without a teacher."""
+        if self.teacher is None:
+            return None
+        batches = heldout_batches(self._stream(seed), self.batch, None)
+        table: list[list[float]] = layer_similarity(encoder, self.teacher, batches, SAMPLE_TOKENS).tolist()
+        return table
+
+    def _stream(self, seed: int | None) -> Stream:
+        seed = self.settings.seed if seed is None else seed
+        if seed not in self._streams:
+            self._streams[seed] = Stream(self.shards, "heldout", self.settings.model_copy(update={"seed": seed}), 1)
+        return self._streams[seed]
 
 
-def learning_seconds(lines: list[dict[str, Any]]) -> float:
-    """Seconds of learning, evaluation and saving left out: each train line's tokens over its rate."""
-    before = 0
-    total = 0.0
-    for line in lines:
-        total += (line["tokens"] - before) / line["tokens_per_second"]
-        before = line["tokens"]
-    return total
+def with_retention(row: dict[str, Any], teacher_row: dict[str, Any] | None) -> dict[str, Any]:
+    """A row of scores plus `retention`, its top-1 accuracy over the teacher's; None without a teacher."""
+    return row | {"retention": retention(row["top1"], teacher_row["top1"] if teacher_row is not None else None)}

@@ -1,24 +1,33 @@
-"""Held-out scores of a run's student, computed by all ranks together."""
+"""Held-out scores of a model: the one function that runs, `stillhouse evaluate` and comparisons use."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.distributed import process_group
 from kd.evaluation.mlm import MlmScores, evaluate_mlm
 from kd.models.encoder import Encoder
-from kd.training.trainer import Trainer
-from launcher.config.run_config import EvaluateSettings
 from launcher.training.batches import heldout_batches
 
 
-def heldout_scores(trainer: Trainer, student: Encoder, heldout: Stream, settings: EvaluateSettings) -> MlmScores:
-    """Scores of the trainer's student on `settings.windows` held-out windows (None: all of them). Collective."""
+def heldout_scores(
+    encoder: Encoder,
+    heldout: Stream,
+    vocabulary: int,
+    batch: int,
+    windows: int | None,
+    teacher: Encoder | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+) -> MlmScores:
+    """Scores of an encoder on held-out windows, beside a teacher if there is one. Collective: each rank computes its share of the windows.
 
-    def reported(batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            trainer.progress.touch()  # an evaluation may take longer than train.timeout_seconds: each batch is progress
-            yield batch
+    vocabulary: number of real tokens. batch: windows per forward pass. windows: number over all ranks; None: all of them.
+    before_batch: called before each forward pass, as a sign of progress. Raises KdError if no position is predicted.
+    """
 
-    batches = heldout_batches(heldout, settings.batch, settings.windows, rank=process_group.rank(), world=process_group.world_size())
-    return evaluate_mlm(student, reported(batches), vocabulary=trainer.vocabulary, over_ranks=process_group.sum_over_ranks)
+    def batches() -> Iterator[Batch]:
+        for rows in heldout_batches(heldout, batch, windows, rank=process_group.rank(), world=process_group.world_size()):
+            before_batch()
+            yield rows
+
+    return evaluate_mlm(encoder, batches(), teacher, vocabulary, over_ranks=process_group.sum_over_ranks)

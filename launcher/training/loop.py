@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from data_shards.stream.stream import Cursor
+from data_shards.stream.stream import Cursor, Stream
 from kd.checkpoint.background_writer import Written
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
@@ -20,6 +20,7 @@ from kd.distributed.rank_progress import WRITING
 from kd.errors import KdError
 from kd.evaluation.mlm import MlmScores
 from kd.evaluation.scores import SCORES
+from kd.models.encoder import Encoder
 from kd.terms import layer_map
 from kd.training.update_report import UpdateReport
 from launcher.config.load import public_values
@@ -64,8 +65,7 @@ class Run:
         self.straggler: int | None = None  # the rank that was last said to be much slower than the others
         self.teachers = teachers(config)
         self.loader: BatchLoader
-        self.first_update = 1
-        """Of this start."""
+        self.first_update = 1  # of this start
 
     def begin(self, saved: Checkpoint | None, dropped: int) -> None:
         """Stand where the checkpoint stands and say so. dropped: how many lines of metrics.jsonl lay behind it."""
@@ -185,15 +185,17 @@ class Run:
             return
         self.progress.enter("evaluation")
         started = time.perf_counter()
-        settings = self.config.evaluate.model_copy(update={"windows": None}) if everything else self.config.evaluate
         dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
         student = self.trainer.snapshot(torch.float32 if everything else dtype)
-        self.scores = heldout_scores(self.trainer, student, self.parts.heldout, settings)
-        self.line(
-            "heldout",
-            {f"heldout_{score.key}": self.scores[score.key] for score in SCORES if score.during_runs} | {"tokens": self.trainer.tokens},
-        )
+        self.scores = self._heldout_scores(student, self.parts.heldout, everything)
+        values = {f"heldout_{score.key}": self.scores[score.key] for score in SCORES if score.during_runs}
+        self.line("heldout", values | {"tokens": self.trainer.tokens})
         self.meter.pause(time.perf_counter() - started)
+
+    def _heldout_scores(self, student: Encoder, heldout: Stream, everything: bool) -> MlmScores:
+        """Scores on the configured number of held-out windows, or on all of them. Collective."""
+        batch, windows = self.config.evaluate.batch, None if everything else self.config.evaluate.windows
+        return heldout_scores(student, heldout, self.trainer.vocabulary, batch, windows, before_batch=self.progress.touch)
 
     def save(self, wait: bool) -> bool:
         """Write a checkpoint, or begin to; False if it could not be written (said, and the last good one kept)."""
@@ -229,8 +231,7 @@ class Run:
         self.progress.enter("exporting")
         student = self.trainer.snapshot()
         if self.scores is None and self.parts.heldout is not None:  # continued after the last checkpoint, before the report
-            settings = self.config.evaluate.model_copy(update={"windows": None})
-            self.scores = heldout_scores(self.trainer, student, self.parts.heldout, settings)
+            self.scores = self._heldout_scores(student, self.parts.heldout, everything=True)
         self.progress.enter(WRITING)
         if process_group.rank() != 0:
             return
