@@ -31,7 +31,7 @@ SDISTS = ("deepspeed",)
 
 def requirements_of_project() -> list[str]:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [*BUILD, *project["dependencies"], *project["optional-dependencies"]["dev"]]
+    return [*BUILD, *project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
 
 
 def closure(python: str, machine: str) -> set[str]:

@@ -22,7 +22,7 @@ ORDER = {
     "data_shards": ["errors", "storage", "tokenizer", "sources", "stream", "build", "info", "verify"],
     "kd": [
         *("errors", "batch", "distributed", "models", "student", "checkpoint", "terms", "objective", "teacher"),
-        *("evaluation", "export", "training"),
+        *("evaluation", "export", "training", "tasks"),
     ],
     "launcher": [
         *("errors", "redaction", "text", "commands", "process", "config", "run_folder", "reporting", "planning", "training", "evaluation"),
@@ -42,6 +42,8 @@ HOMES = {
     ),
     "matplotlib": ("launcher/comparison/plots.py", "launcher/reporting/curves.py"),
     "onnxruntime": ("kd/export/*",),
+    "sklearn": ("kd/tasks/*",),
+    "scipy": ("kd/tasks/*",),
 }
 DOORS = ("launcher/run.py", "launcher/cli.py")  # --help and a misspelt key should not cost the seconds that torch takes
 MAX_LINES = 300

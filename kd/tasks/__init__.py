@@ -1,0 +1,1 @@
+"""Downstream tasks: metrics of predictions, and what training on a task needs."""
