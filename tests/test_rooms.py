@@ -31,7 +31,7 @@ ORDER = {
 }
 """Folders and root files of a room, from the ground up: a name imports only names before it, and itself."""
 HOMES = {
-    "wandb": ("launcher/reporting/reporters.py",),
+    "wandb": ("launcher/reporting/wandb.py",),
     "yaml": ("launcher/config/*.py",),
     "webdataset": ("data_shards/*",),
     "datasets": ("data_shards/*",),

@@ -15,7 +15,7 @@ from launcher.doctor import rank_bandwidth
 from launcher.doctor.findings import Finding, bad, good, warning
 from launcher.errors import LaunchError
 from launcher.process import preflight, rank_environment
-from launcher.reporting import reporters
+from launcher.reporting.wandb import default_server
 
 ANSWER_SECONDS = 5.0
 SLOW_BYTES_PER_SECOND = 50e6
@@ -89,7 +89,7 @@ def slurm() -> Iterator[Finding]:
 def wandb() -> Iterator[Finding]:
     """Whether W&B's server answers, and whether there is a key; the key itself is shown to nobody."""
     mode = os.environ.get("WANDB_MODE", "")
-    server = os.environ.get("WANDB_BASE_URL") or reporters.default_server()
+    server = os.environ.get("WANDB_BASE_URL") or default_server()
     if mode in ("offline", "disabled"):
         yield good("W&B", f"WANDB_MODE={mode}: nothing is sent; `wandb sync` or `stillhouse wandb-replay` later")
         return

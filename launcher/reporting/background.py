@@ -1,4 +1,4 @@
-"""Calls on a thread of their own, so that whoever hands them over never waits for what they wait for."""
+"""A queue of calls that a thread of its own makes, so that the caller never waits for them."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ MOST = 10_000  # calls that may wait; each holds one report line
 END = None
 
 
-class Beside:
+class BackgroundQueue:
     """One call after the other, in the order in which they came. What a call raises is handed to `failed`, on the thread."""
 
     def __init__(self, name: str, failed: Callable[[Exception], None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from launcher.config.load import parse_config
 from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
-from launcher.reporting.reporters import WandB
+from launcher.reporting.wandb import WandB
 from launcher.run_folder.metrics_file import METRICS, read
 
 

@@ -11,7 +11,6 @@ No clock of one host is compared with another's: a rank that is heard of has sen
 
 import json
 import os
-import re
 import socket
 import sys
 import threading
@@ -21,14 +20,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch.distributed as dist
-
 from kd.distributed import process_group
 from kd.distributed.rank_progress import BUILDING, WRITING, ProgressPoint, RankProgress
 from launcher.errors import OutOfMemory, RankLost, SharedError
+from launcher.process.failures import is_lost_connection, memory_asked_for
 from launcher.process.standard_streams import say
 from launcher.redaction import redacted
-from launcher.text import size
 from stillhouse.errors import StillhouseError
 
 BEAT_SECONDS = 1.0
@@ -232,26 +229,6 @@ def _translated(error: BaseException, point: ProgressPoint, watch: Watch | None)
     if watch is not None and is_lost_connection(error):
         return RankLost(watch.why())
     return error
-
-
-def memory_asked_for(error: BaseException) -> str | None:
-    """How much memory an allocation asked for that failed, in words; None for other errors."""
-    text = str(error)
-    found = re.search(r"[Tt]ried to allocate ([\d.]+) ?([KMGT]i?B|bytes)", text)
-    if isinstance(error, MemoryError):
-        found = re.search(r"allocate ([\d.]+) ?([KMGT]i?B|bytes)", text)
-        return f"{found[1]} {found[2]}" if found else "more than there is"
-    if found is None:
-        return None
-    return size(int(found[1])) if found[2] == "bytes" else f"{found[1]} {found[2]}"
-
-
-def is_lost_connection(error: BaseException) -> bool:
-    """Whether a collective failed because another rank, or the way to it, is gone."""
-    if isinstance(error, dist.DistError):
-        return True
-    words = ("closed by peer", "Connection reset", "Broken pipe", "Timed out waiting", "Connection refused", "Socket closed", "gloo")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def say_aloud(text: str) -> None:

@@ -13,10 +13,10 @@ from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError, RendezvousFailed
+from launcher.process.failures import is_lost_connection
 from launcher.process.rank_zero import on_rank_zero
 from launcher.process.standard_streams import say
 from launcher.run_folder.folder import RunFolder
-from launcher.training.rank_watch import is_lost_connection
 
 
 def meet(timeout_seconds: float) -> None:

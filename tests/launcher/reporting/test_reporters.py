@@ -15,7 +15,7 @@ from wandb_server import inspected
 
 from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
-from launcher.reporting import reporters
+from launcher.reporting import wandb
 from launcher.reporting.reporters import Reporters
 from launcher.reporting.wandb_replay import replay
 from launcher.run_folder.metrics_file import read, trim
@@ -254,7 +254,7 @@ def test_rows_that_a_kill_took_from_an_offline_run_are_in_the_files_after_the_ne
 
 
 def test_rows_that_are_in_no_offline_file_are_said_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reporters, "rows_held", lambda *_: {("train", 1), ("heldout", 5)})
+    monkeypatch.setattr(wandb, "rows_held", lambda *_: {("train", 1), ("heldout", 5)})
     report, screen = opened(tmp_path, OFFLINE)
     for update in (1, 2, 3, 5):
         report.line(train(update))
@@ -323,7 +323,7 @@ def test_a_replay_without_metrics_or_mode_says_what_is_missing(tmp_path: Path):
 def test_online_without_a_key_is_said_once_and_recorded_offline(tmp_path: Path):
     code = (
         "from pathlib import Path\nfrom launcher.config.run_config import ReportSettings\n"
-        "from launcher.reporting import reporters as r\nr.INIT_SECONDS = 2.0\n"
+        "from launcher.reporting import reporters as r, wandb\nwandb.INIT_SECONDS = 2.0\n"
         f"made = r.Reporters(ReportSettings(wandb='online'), Path({str(tmp_path)!r}), name='n', config={{}}, run_id='abcd1234')\n"
         f"for line in {[train(1), train(2)]}: made.line(line)\n"
         "made.close()\n"
@@ -351,7 +351,7 @@ def test_wandb_failing_in_the_middle_is_said_once_and_training_goes_on(tmp_path:
         def finish(self, exit_code: int) -> None:
             raise RuntimeError("pipe\nbroken")
 
-    monkeypatch.setattr(reporters, "WandB", lambda *_, **__: Broken())
+    monkeypatch.setattr(wandb, "WandB", lambda *_, **__: Broken())
     report, screen = opened(tmp_path, OFFLINE)
     for update in (1, 2, 3):
         report.line(train(update))

@@ -22,8 +22,8 @@ RUN = """
 import sys, time
 from pathlib import Path
 from launcher.config.run_config import ReportSettings
-from launcher.reporting import reporters
-folder, first, pause, last, reporters.INIT_SECONDS, reporters.FINISH_SECONDS = Path(sys.argv[1]), *map(int, sys.argv[2:])
+from launcher.reporting import reporters, wandb
+folder, first, pause, last, wandb.INIT_SECONDS, wandb.FINISH_SECONDS = Path(sys.argv[1]), *map(int, sys.argv[2:])
 began = time.monotonic()
 made = reporters.Reporters(ReportSettings(wandb="online"), folder, name="n", config={}, run_id="abcd1234")
 opened = time.monotonic() - began

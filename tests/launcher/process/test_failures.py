@@ -1,10 +1,10 @@
-"""What an error of torch means to the user. The threads are tested over processes: tests/runs/test_lost_ranks.py."""
+"""Out-of-memory errors and lost connections are recognised in the words of torch and numpy."""
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from launcher.training.rank_watch import is_lost_connection, memory_asked_for
+from launcher.process.failures import is_lost_connection, memory_asked_for
 
 
 def test_an_allocation_that_fails_says_how_much_it_asked_for():
