@@ -18,7 +18,7 @@ ROOMS = {
     "stillhouse": {"stillhouse"},
 }
 ORDER = {
-    "stillhouse": ["errors", "files", "digests", "lazy"],
+    "stillhouse": ["errors", "files", "digests", "lazy", "settings"],
     "data_shards": ["errors", "storage", "tokenizer", "sources", "stream", "build", "info", "verify"],
     "kd": [
         *("errors", "batch", "distributed", "models", "student", "checkpoint", "terms", "objective", "teacher"),

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stillhouse.settings import FREE
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -43,9 +45,9 @@ class StreamSettings(BaseModel):
     masking: MaskingSettings = MaskingSettings()
     bin_width: Positive = 32
     """For packing documents: row lengths are rounded up to a multiple of this."""
-    cache_folder: str | None = None
+    cache_folder: Annotated[str | None, FREE] = None
     """Where copies of remote shards are kept."""
-    on_corrupt: Literal["stop", "skip"] = "stop"
+    on_corrupt: Annotated[Literal["stop", "skip"], FREE] = "stop"
     """What a shard that is missing, cut short or altered does. skip: its rows are padding alone, every other row stays where it is."""
-    max_skipped_shards: Annotated[int, Field(ge=0)] = 1
+    max_skipped_shards: Annotated[int, Field(ge=0), FREE] = 1
     """How many may be skipped before the run stops."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from kd.errors import KdError
 from kd.teacher.modes import MODES
 from kd.terms import Term
+from stillhouse.settings import FREE
 
 if TYPE_CHECKING:
     ModeName = str
@@ -22,10 +23,10 @@ class TeacherSettings(BaseModel):
 
     model: str
     """A Hugging Face model folder or hub name, with its MLM head."""
-    mode: ModeName = "replicated"
+    mode: Annotated[ModeName, FREE] = "replicated"
     precision: Literal["fp32", "bf16"] | None = None
     """None: the run's."""
-    cache: str | None = None
+    cache: Annotated[str | None, FREE] = None
     """The folder of a cached teacher's hidden states (`stillhouse cache` fills it)."""
 
     @model_validator(mode="after")

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stillhouse.settings import FREE
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -14,31 +16,31 @@ class TrainSettings(BaseModel):
 
     global_batch: Positive
     """Windows per update, over all ranks: the only number the result depends on."""
-    micro_batch: Positive
+    micro_batch: Annotated[Positive, FREE]
     """Windows per rank and forward pass: memory, never the result."""
     updates: Positive | None = None
     tokens: Positive | None = None
     epochs: Annotated[float, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Annotated[Literal[0, 1, 2, 3], FREE] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor or GPU multiplies it natively, fp32 elsewhere."""
-    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    attention: Annotated[Literal["auto", "sdpa", "eager"], FREE] = "auto"
     """The student's attention. auto: eager for bf16 windows up to 256 on CPUs, where torch's fused backward pass is slow; else sdpa."""
     clip: Annotated[float, Field(ge=0)] = 5.0
     """Largest global gradient norm of an update; 0 switches clipping off."""
-    activation_checkpointing: bool = False
-    chunk_tokens: Positive | None = None
+    activation_checkpointing: Annotated[bool, FREE] = False
+    chunk_tokens: Annotated[Positive | None, FREE] = None
     """Tokens whose logits exist at the same time, [chunk_tokens, V] in fp32. null: 48 on CPUs (they stay in the caches), else 1024."""
-    loader_workers: Annotated[int, Field(ge=0)] = 1
-    prefetch_updates: Positive = 2
-    max_bad_updates: Positive = 10
+    loader_workers: Annotated[int, Field(ge=0), FREE] = 1
+    prefetch_updates: Annotated[Positive, FREE] = 2
+    max_bad_updates: Annotated[Positive, FREE] = 10
     """Non-finite updates in a row that are skipped before the run goes back or stops."""
-    spike_factor: Annotated[float, Field(gt=1)] | None = None
+    spike_factor: Annotated[Annotated[float, Field(gt=1)] | None, FREE] = None
     """A loss above so many times the median of the last 64 is a spike: counted, and a reason to go back. null: none is."""
-    roll_backs: Annotated[int, Field(ge=0)] = 0
+    roll_backs: Annotated[int, Field(ge=0), FREE] = 0
     """How often the run may go back to the weights of its last good checkpoint; the updates since then are not learned from."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=1e6)] = 600.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=1e6), FREE] = 600.0
 
     @model_validator(mode="after")
     def _arithmetic(self) -> "TrainSettings":

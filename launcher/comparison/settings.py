@@ -16,10 +16,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from launcher.comparison.jobs import Job, updates_in
+from launcher.config.free_to_change import FREE_TO_CHANGE
 from launcher.config.load import differences, dump_config, load_config, load_settings, parse_config, public_values
 from launcher.config.run_config import RunConfig, Text
 from launcher.errors import LaunchError
-from launcher.run_folder.folder import FREE_TO_CHANGE
 from stillhouse.files import write_atomically
 
 PACKAGED = "compare"  # configs/compare

@@ -18,6 +18,7 @@ from kd.terms.base import DocumentTerm, has_layer_map
 from kd.terms.schedules import OptimizerSettings, bounds
 from kd.training.phases import Phase, PhaseSettings, phases_of
 from kd.training.settings import CheckpointSettings, TrainSettings
+from stillhouse.settings import FREE
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
 Text = Annotated[str, Field(min_length=1)]
@@ -36,7 +37,8 @@ class RunSettings(BaseModel):
 class DataSettings(StreamSettings):
     """A shard folder or URL, and how it becomes rows."""
 
-    shards: Text
+    shards: Annotated[Text, FREE]
+    """Another place of the same shards: the stream's cursor holds their fingerprint and refuses others."""
 
     @property
     def stream(self) -> StreamSettings:
@@ -72,7 +74,8 @@ class RunConfig(BaseModel):
 
     model_config = STRICT
 
-    run: RunSettings
+    run: Annotated[RunSettings, FREE]
+    """A folder that was moved is the same run."""
     data: DataSettings
     student: StudentSettings = StudentSettings()
     teacher: OneOrSeveral | None = None
@@ -85,9 +88,9 @@ class RunConfig(BaseModel):
     """The loss; with phases, that of those which have none of their own."""
     train: TrainSettings
     optimizer: OptimizerSettings = OptimizerSettings()
-    checkpoint: CheckpointSettings = CheckpointSettings()
-    evaluate: EvaluateSettings = EvaluateSettings()
-    report: ReportSettings = ReportSettings()
+    checkpoint: Annotated[CheckpointSettings, FREE] = CheckpointSettings()
+    evaluate: Annotated[EvaluateSettings, FREE] = EvaluateSettings()
+    report: Annotated[ReportSettings, FREE] = ReportSettings()
 
     @field_validator("objective")
     @classmethod

@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from launcher.config.free_to_change import FREE_TO_CHANGE
 from launcher.config.load import differences, dump_config, parse_config
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
@@ -28,30 +29,6 @@ from launcher.redaction import redacted
 from launcher.run_folder.lock import Ownership, owned
 from stillhouse.files import ROOT, write_atomically
 
-FREE_TO_CHANGE = (
-    "run",  # a folder that was moved is the same run
-    "report",
-    "checkpoint",
-    "evaluate",
-    "data.shards",  # also where they lie: the cursor has their fingerprint, and refuses others
-    "data.cache_folder",
-    "data.on_corrupt",  # nothing, as long as no shard is damaged
-    "data.max_skipped_shards",
-    "teacher.mode",
-    "teacher.cache",
-    "train.micro_batch",
-    "train.zero_stage",
-    "train.attention",
-    "train.activation_checkpointing",
-    "train.chunk_tokens",
-    "train.loader_workers",
-    "train.prefetch_updates",
-    "train.max_bad_updates",
-    "train.spike_factor",  # nothing, as long as all goes well
-    "train.roll_backs",
-    "train.timeout_seconds",
-)
-"""Settings that cannot change what is learned, beyond rounding: a run may be continued with others."""
 FILES = ("config.yaml", "environment.json", "metrics.jsonl", "log.txt", "report.json", "wandb_id", "lock", ".opening", "checkpoints/latest")
 PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers", "webdataset", "datasets", "tokenizers", "safetensors", "numpy", "wandb")
 

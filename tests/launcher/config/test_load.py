@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from kd.terms import Term
+from launcher.config.free_to_change import FREE_TO_CHANGE
 from launcher.config.load import differences, dump_config, load_config, parse_config, public_values
 from launcher.config.run_config import RunConfig
 from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
-from launcher.run_folder.folder import FREE_TO_CHANGE
 
 ROOT = Path(__file__).parents[3]
 MINIMAL = """

@@ -14,12 +14,13 @@ import psutil
 import pytest
 from fork_server import ForkServer
 
+from launcher.config.free_to_change import FREE_TO_CHANGE
 from launcher.config.load import load_config, parse_config, public_values
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.run_folder import folder as run_folder
 from launcher.run_folder import lock as ownership
-from launcher.run_folder.folder import FREE_TO_CHANGE, RunFolder, environment
+from launcher.run_folder.folder import RunFolder, environment
 from stillhouse.files import write_atomically
 
 ROOT = Path(__file__).parents[3]
