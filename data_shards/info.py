@@ -1,17 +1,14 @@
-"""What a shard folder holds, at a glance: counts, lengths, how much of the vocabulary it uses, and samples of its text."""
+"""A summary of a shard folder: counts, lengths, the used share of the vocabulary, and samples of the text."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from data_shards.storage.location import Location
-from data_shards.storage.manifest import BuiltFrom, Manifest
-from data_shards.storage.open_shards import Shelf, offsets
-from data_shards.storage.token_statistics import Vocabulary
-from data_shards.stream.bucketed import read_lengths
-from data_shards.tokenizer.tokenizer import shards_tokenizer
+from data_shards.corpus import Corpus
+from data_shards.storage.manifest import BuiltFrom
+from data_shards.storage.open_shards import OpenShards
+from data_shards.stream.order import offsets
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 SAMPLE_TOKENS = 64
@@ -32,7 +29,7 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class Info:
-    """One folder. vocabulary_used: ids that stand in the train split at least once; unknown_share: of its tokens, those that are [UNK]."""
+    """One folder. vocabulary_used: ids with at least one token in the train split; unknown_share: the share of [UNK] in its tokens."""
 
     splits: dict[str, SplitInfo]
     vocabulary_size: int
@@ -43,35 +40,34 @@ class Info:
     built_from: BuiltFrom
 
 
-def info(folder: str | Path, samples: int = 3, cache_dir: str | Path | None = None) -> Info:
-    """The facts of a folder or URL; reads the sidecars, and of the shards only those with a sample."""
-    location = Location.of(folder, cache_dir)
-    manifest = Manifest.load(location)
-    vocabulary = Vocabulary.load(location, manifest)
-    tokenizer = shards_tokenizer(location, manifest)
-    unknown = tokenizer.unk_token_id
+def info(folder: str | Path | Corpus, samples: int = 3, cache_folder: str | Path | None = None) -> Info:
+    """The summary of a folder, a URL or an open corpus. Reads the sidecars and the shards that hold a sample."""
+    corpus = Corpus.open(folder, cache_folder)
+    manifest, counts = corpus.manifest, corpus.token_statistics.counts
+    unknown = corpus.tokenizer.unk_token_id
     tokens = max(manifest.tokens("train"), 1)
     return Info(
-        splits={split: _split(location, manifest, split, samples, tokenizer) for split, entries in manifest.splits.items() if entries},
+        splits={split: _split(corpus, split, samples) for split, entries in manifest.splits.items() if entries},
         vocabulary_size=manifest.vocabulary_size,
-        vocabulary_used=int((vocabulary.counts > 0).sum()),
-        unknown_share=0.0 if unknown is None else int(vocabulary.counts[unknown]) / tokens,
+        vocabulary_used=int((counts > 0).sum()),
+        unknown_share=0.0 if unknown is None else int(counts[unknown]) / tokens,
         tokenizer_fingerprint=manifest.tokenizer_fingerprint,
         fingerprint=manifest.fingerprint,
         built_from=manifest.built_from,
     )
 
 
-def _split(location: Location, manifest: Manifest, split: str, samples: int, tokenizer: Any) -> SplitInfo:
-    entries = manifest.entries(split)
-    lengths = read_lengths(location, manifest, split)
+def _split(corpus: Corpus, split: str, samples: int) -> SplitInfo:
+    manifest = corpus.manifest
+    entries, lengths = manifest.entries(split), corpus.lengths(split)
     percentiles = np.percentile(lengths, PERCENTILES, method="nearest").astype(int).tolist()
-    shelf = Shelf(location, manifest, split, verify=False)
+    shards = OpenShards(corpus.location, manifest, split, verify=False)
     first = offsets([entry.documents for entry in entries])
     texts = []
     for document in np.unique(np.linspace(0, len(lengths) - 1, samples).astype(np.int64)):
-        shard = int(np.searchsorted(first, document, side="right") - 1)
-        texts.append(tokenizer.decode(shelf.shard(shard).document(int(document - first[shard]))[:SAMPLE_TOKENS]))
+        number = int(np.searchsorted(first, document, side="right") - 1)
+        ids = shards.shard(number).document(int(document - first[number]))
+        texts.append(str(corpus.tokenizer.decode(ids[:SAMPLE_TOKENS])))
     return SplitInfo(
         shards=len(entries),
         documents=manifest.documents(split),

@@ -1,6 +1,6 @@
-"""Prove that a shard folder keeps every promise of its manifest, or name the first shard and key that does not.
+"""Check that a shard folder keeps every promise of its manifest, or name the first shard and key that does not.
 
-What cannot be proved without the text, that is which split a document belongs to, is not claimed.
+The split of a document is not checked, because that needs the text.
 """
 
 from dataclasses import dataclass
@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.corpus import Corpus
 from data_shards.errors import DataError
+from data_shards.storage.lengths import lengths_name
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import TOKENIZER, Manifest, ShardEntry, tokenizer_fingerprint
 from data_shards.storage.shard import Shard
-from data_shards.storage.token_statistics import VOCABULARY, Vocabulary
-from data_shards.stream.bucketed import lengths_name, read_lengths
-from data_shards.tokenizer.tokenizer import is_continuation, is_special, shards_tokenizer, special_ids, vocabulary_size
+from data_shards.storage.token_statistics import VOCABULARY
+from data_shards.tokenizer.tokenizer import is_continuation, is_special, special_ids, vocabulary_size
 
 ADVICE = "bring the file back, or build the shards again"
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was read and found right."""
+    """Counts of what was read and is right."""
 
     shards: int
     blocks: int
@@ -32,32 +33,32 @@ class VerifyReport:
     sidecars: int
 
 
-def verify(folder: str | Path, cache_dir: str | Path | None = None) -> VerifyReport:
-    """Read the whole folder or URL and check it. Raises DataError on the first broken promise."""
-    location = Location.of(folder, cache_dir)
-    manifest = Manifest.load(location)
+def verify(folder: str | Path | Corpus, cache_folder: str | Path | None = None) -> VerifyReport:
+    """Read a whole folder, URL or open corpus and check it. Raises DataError on the first broken promise."""
+    corpus = Corpus.open(folder, cache_folder)
+    location, manifest = corpus.location, corpus.manifest
     _no_strays(location, manifest)
     for name in manifest.sidecars:
         manifest.sidecar(location, name)
-    vocabulary = Vocabulary.load(location, manifest)
-    _tokenizer(location, manifest, vocabulary)
+    _tokenizer(corpus)
     blocks = 0
     counts = np.zeros(manifest.vocabulary_size, np.int64)
     for split, entries in manifest.splits.items():
-        lengths = read_lengths(location, manifest, split) if entries else np.zeros(0, np.uint32)
+        lengths = corpus.lengths(split) if entries else np.zeros(0, np.uint32)
         first = 0
         for number, entry in enumerate(entries):
             if entry.name != f"{split}-{number:06d}.tar":
                 raise DataError(
                     f"{location.where('manifest.json')}: expected {split}-{number:06d}.tar, got {entry.name}; build the shards again"
                 )
-            found = _shard(location, manifest, entry, number, lengths[first : first + entry.documents])
-            counts += found if split == "train" else 0
+            shard_counts = _shard(location, manifest, entry, number, lengths[first : first + entry.documents])
+            counts += shard_counts if split == "train" else 0
             first += entry.documents
             blocks += len(Shard.open(location, entry, verify=False, dtype=manifest.dtype).blocks)
-    if not np.array_equal(counts.astype(np.uint64), vocabulary.counts):
-        token = int(np.flatnonzero(counts.astype(np.uint64) != vocabulary.counts)[0])
-        got = f"{vocabulary.counts[token]}; {ADVICE}"
+    stored = corpus.token_statistics.counts
+    if not np.array_equal(counts.astype(np.uint64), stored):
+        token = int(np.flatnonzero(counts.astype(np.uint64) != stored)[0])
+        got = f"{stored[token]}; {ADVICE}"
         raise DataError(f"{location.where(VOCABULARY)}: expected {counts[token]} times id {token} as in the train split, got {got}")
     every = [entry for entries in manifest.splits.values() for entry in entries]
     documents, tokens = sum(entry.documents for entry in every), sum(entry.tokens for entry in every)
@@ -66,7 +67,7 @@ def verify(folder: str | Path, cache_dir: str | Path | None = None) -> VerifyRep
 
 
 def _no_strays(location: Location, manifest: Manifest) -> None:
-    """No shard that the manifest does not know. Raises DataError naming the first."""
+    """Check that the manifest lists every shard in the folder. Raises DataError naming the first other one."""
     if location.is_remote:
         return
     known = {entry.name for entries in manifest.splits.values() for entry in entries}
@@ -75,24 +76,24 @@ def _no_strays(location: Location, manifest: Manifest) -> None:
         raise DataError(f"{location.where(strays[0])}: expected only the manifest's {len(known)} shards, got one more; remove it")
 
 
-def _tokenizer(location: Location, manifest: Manifest, vocabulary: Vocabulary) -> None:
-    """The folder's tokenizer is the one that made the ids. Raises DataError when it is another."""
-    tokenizer = shards_tokenizer(location, manifest)
-    where = location.where(TOKENIZER)
-    found = tokenizer_fingerprint(tokenizer)
-    if found != manifest.tokenizer_fingerprint:
-        raise DataError(f"{where}: expected the tokenizer {manifest.tokenizer_fingerprint[:12]}…, got {found[:12]}…; {ADVICE}")
+def _tokenizer(corpus: Corpus) -> None:
+    """Check that the folder's tokenizer is the one that made the ids. Raises DataError when it is another."""
+    tokenizer, manifest = corpus.tokenizer, corpus.manifest
+    where = corpus.location.where(TOKENIZER)
+    fingerprint = tokenizer_fingerprint(tokenizer)
+    if fingerprint != manifest.tokenizer_fingerprint:
+        raise DataError(f"{where}: expected the tokenizer {manifest.tokenizer_fingerprint[:12]}…, got {fingerprint[:12]}…; {ADVICE}")
     promised = {name: getattr(manifest, name) for name in ("cls_id", "sep_id", "pad_id", "mask_id", "vocabulary_size")}
-    held = {**vars(special_ids(tokenizer, where)), "vocabulary_size": vocabulary_size(tokenizer)}
-    if held != promised:
-        raise DataError(f"{where}: expected {promised}, got {held}; {ADVICE}")
+    actual = {**vars(special_ids(tokenizer, where)), "vocabulary_size": vocabulary_size(tokenizer)}
+    if actual != promised:
+        raise DataError(f"{where}: expected {promised}, got {actual}; {ADVICE}")
     for name, marks in (("is_special", is_special(tokenizer)), ("is_continuation", is_continuation(tokenizer))):
-        if not np.array_equal(marks, getattr(vocabulary, name)):
-            raise DataError(f"{location.where(VOCABULARY)}: expected {name} as the tokenizer has it, got other ids; {ADVICE}")
+        if not np.array_equal(marks, getattr(corpus.token_statistics, name)):
+            raise DataError(f"{corpus.location.where(VOCABULARY)}: expected {name} as the tokenizer has it, got other ids; {ADVICE}")
 
 
 def _shard(location: Location, manifest: Manifest, entry: ShardEntry, number: int, lengths: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """How often each id stands in one shard, all of whose promises hold. int64 [V]. Raises DataError naming shard and key."""
+    """Check one shard; the counts of its ids, int64 [V]. Raises DataError naming shard and key."""
     shard = Shard.open(location, entry, dtype=manifest.dtype)
     where = location.where(entry.name)
     counts = np.zeros(manifest.vocabulary_size, np.int64)

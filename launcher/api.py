@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.build.build import BuildSettings, build
+from data_shards.corpus import Corpus
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import StreamSettings
@@ -34,7 +35,8 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     resume: refuse to start without a checkpoint. Raises StillhouseError for a setting or a file that cannot be used, and LaunchError if the
     run ends before its last update.
     """
-    code = session.main(config, make_plan(config, 1), resume)
+    corpus = Corpus.open(config.data.shards, config.data.cache_folder)
+    code = session.main(config, make_plan(config, 1, corpus), corpus, resume)
     folder = Path(config.run.folder)
     if code != 0:
         raise LaunchError(f"{folder}: expected the run to reach its last update, got exit code {code}; see {folder / 'log.txt'}")

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     rank, world = rank_and_world()
     note = (lambda text: say(f"stillhouse: {text}", sys.stderr)) if rank == 0 else None
     config = load_config(arguments.config, arguments.settings, arguments.scale, note)
-    check_inputs(config, world)
+    corpus = check_inputs(config, world)
     from launcher.process.steps import step  # noqa: PLC0415
 
     with nullcontext() if arguments.dry_run else step("loading torch and planning the run"):
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         from launcher.planning.plan import make_plan  # noqa: PLC0415
         from launcher.planning.table import show_plan  # noqa: PLC0415
 
-        plan = make_plan(config, world)
+        plan = make_plan(config, world, corpus)
     if arguments.dry_run:
         if rank == 0:
             check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     network.choose_interface()
     from launcher.training import session  # noqa: PLC0415
 
-    return session.main(config, plan, arguments.resume)
+    return session.main(config, plan, corpus, arguments.resume)
 
 
 def main() -> None:

@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from data_shards.build.journal import Journal
 from data_shards.build.sidecars import finish
 from data_shards.errors import DataError
+from data_shards.storage.lengths import read_lengths
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import BuiltFrom, Manifest, ShardEntry
 from data_shards.storage.shard import Shard
 from data_shards.storage.shard_writer import SplitWriter
-from data_shards.storage.token_statistics import Vocabulary
-from data_shards.stream.bucketed import read_lengths
-from data_shards.stream.stream import Cursor
+from data_shards.storage.token_statistics import TokenStatistics
+from data_shards.stream.cursor import Cursor
 from kd.checkpoint import checkpoint, on_disk
 from kd.checkpoint.on_disk import Progress
 from kd.errors import KdError
@@ -234,7 +234,7 @@ def test_sidecars_of_an_adversary_whose_hash_is_right(folder: Path, name: str):
         (folder / name).write_bytes(data)
         believed = relabelled(manifest, name, data)
         if name == "vocabulary.npz":
-            answered(lambda believed=believed: Vocabulary.load(Location.of(folder), believed))
+            answered(lambda believed=believed: TokenStatistics.load(Location.of(folder), believed))
         else:
             found = answered(lambda believed=believed: read_lengths(Location.of(folder), believed, "train"))
             assert found is None or found.shape == (manifest.documents("train"),)
@@ -248,7 +248,7 @@ def test_a_bomb_among_the_sidecars_is_read_no_further_than_it_may_reach(folder: 
     assert len(bomb.getvalue()) < 1 << 20
     (folder / "vocabulary.npz").write_bytes(bomb.getvalue())
     believed = relabelled(Manifest.load(folder), "vocabulary.npz", bomb.getvalue())
-    assert answered(lambda: Vocabulary.load(Location.of(folder), believed)) is None
+    assert answered(lambda: TokenStatistics.load(Location.of(folder), believed)) is None
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from data_shards.build.sidecars import finish
+from data_shards.corpus import Corpus
 from data_shards.errors import DataError
-from data_shards.storage.location import Location
 from data_shards.storage.manifest import SPLITS, Manifest, plain_json, smallest_dtype, tokenizer_fingerprint
 from data_shards.storage.shard import Shard
 from data_shards.storage.shard_writer import SplitWriter
 from data_shards.tokenizer.pruning import BYTE
-from data_shards.tokenizer.tokenizer import is_special, shards_tokenizer, vocabulary_size
+from data_shards.tokenizer.tokenizer import is_special, vocabulary_size
 from stillhouse.errors import one_line
 
 CHUNK_TOKENS = 1 << 18
@@ -37,23 +37,20 @@ Ids = NDArray[Any]
 Remap = Callable[[Ids, Ids], tuple[Ids, Ids]]
 
 
-def remap_shards(
-    source: str | Path | Location, target: str | Path, pruned: Any, kept: NDArray[np.int64], cache_dir: str | None = None
-) -> Manifest:
+def remap_shards(source: str | Path | Corpus, target: str | Path, pruned: Any, kept: NDArray[np.int64]) -> Manifest:
     """Write the folder `target`: the documents of `source` as ids of the pruned tokenizer, in the same order and split.
 
     kept [V']: the old id of each new one. Returns the new manifest. Raises DataError for a target that is not empty, a tokenizer whose
-    words cannot be found in its ids, and whatever a damaged source raises.
+    words cannot be found in its ids, and for a damaged source.
     """
-    location = Location.of(source, cache_dir)
-    before = Manifest.load(location)
+    corpus = Corpus.open(source)
     folder = Path(target)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: expected a free name for the shards, got something there; choose another or remove it")
-    remap = remapper(shards_tokenizer(location, before), pruned, kept)
+    remap = remapper(corpus.tokenizer, pruned, kept)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _written(location, before, folder, pruned, remap)
+        return _written(corpus, folder, pruned, remap)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)  # it was free
         if isinstance(error, OSError):
@@ -61,15 +58,16 @@ def remap_shards(
         raise
 
 
-def _written(location: Location, before: Manifest, folder: Path, pruned: Any, remap: Remap) -> Manifest:
-    """The new shards, and the files beside them."""
+def _written(corpus: Corpus, folder: Path, pruned: Any, remap: Remap) -> Manifest:
+    """The new shards and sidecars."""
+    before = corpus.manifest
     size = vocabulary_size(pruned)
     settings = before.built_from.settings
     blocks = [settings.get(name, default) for name, default in (("block_tokens", 1 << 20), ("shard_tokens", 1 << 24))]
     writers = {split: SplitWriter(folder, split, blocks[0], blocks[1], size, lambda entry: None) for split in SPLITS}
     try:
         for split, writer in writers.items():
-            for ids, lengths in _documents(location, before, split):
+            for ids, lengths in _documents(corpus, split):
                 new_ids, new_lengths = remap(ids, lengths)
                 writer.add(new_ids.astype(smallest_dtype(size)), new_lengths.astype(np.uint32), [b""] * len(lengths))
             writer.finish()
@@ -170,10 +168,10 @@ def _by_words(tokenizer: Any, pruned: Tokenizer, lookup: NDArray[np.int64], mark
     return remap
 
 
-def _documents(location: Location, manifest: Manifest, split: str) -> Iterator[tuple[Ids, Ids]]:
-    """Whole documents of a split in order, some CHUNK_TOKENS at a time: (their ids one after another, tokens of each)."""
-    for entry in manifest.entries(split):
-        shard = Shard.open(location, entry, dtype=manifest.dtype)
+def _documents(corpus: Corpus, split: str) -> Iterator[tuple[Ids, Ids]]:
+    """Whole documents of a split in order, about CHUNK_TOKENS at a time: (their concatenated ids, tokens of each)."""
+    for entry in corpus.manifest.entries(split):
+        shard = Shard.open(corpus.location, entry, dtype=corpus.manifest.dtype)
         document = 0
         while document < len(shard.lengths):
             last = int(np.searchsorted(shard.starts, shard.starts[document] + CHUNK_TOKENS, side="right")) - 1
@@ -184,9 +182,9 @@ def _documents(location: Location, manifest: Manifest, split: str) -> Iterator[t
 
 def same_tokenizer(tokenizer: Any, manifest: Manifest, name: str) -> None:
     """DataError unless the shards were made with this tokenizer."""
-    found = tokenizer_fingerprint(tokenizer)
-    if found != manifest.tokenizer_fingerprint:
+    actual, expected = tokenizer_fingerprint(tokenizer), manifest.tokenizer_fingerprint
+    if actual != expected:
         raise DataError(
-            f"{name}: expected the tokenizer {manifest.tokenizer_fingerprint[:12]}… that the shards were made with, got {found[:12]}…; "
+            f"{name}: expected the tokenizer {expected[:12]}… that the shards were made with, got {actual[:12]}…; "
             "use the shards' model, or build shards with this one"
         )

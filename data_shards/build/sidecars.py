@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.storage.lengths import lengths_name
 from data_shards.storage.manifest import (
     MANIFEST,
     TOKENIZER,
@@ -21,8 +22,7 @@ from data_shards.storage.manifest import (
     tokenizer_fingerprint,
 )
 from data_shards.storage.shard import Shard
-from data_shards.storage.token_statistics import VOCABULARY, Vocabulary
-from data_shards.stream.bucketed import lengths_name
+from data_shards.storage.token_statistics import VOCABULARY, TokenStatistics
 from data_shards.tokenizer.tokenizer import is_continuation, is_special, special_ids
 from stillhouse.files import sha256_of_file, sync_path, write_atomically
 
@@ -39,7 +39,7 @@ def finish(folder: Path, entries: Entries, counts: NDArray[np.int64], tokenizer:
     for split, shards in entries.items():
         if shards:
             _write_lengths(folder, split, shards, dtype)
-    vocabulary = Vocabulary(counts.astype(np.uint64), is_special(tokenizer), is_continuation(tokenizer), special.mask_id)
+    vocabulary = TokenStatistics(counts.astype(np.uint64), is_special(tokenizer), is_continuation(tokenizer), special.mask_id)
     write_atomically(folder / VOCABULARY, vocabulary.content())
     _write_tokenizer(folder, tokenizer)
     manifest = Manifest.model_validate(

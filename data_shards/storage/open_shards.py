@@ -1,7 +1,7 @@
-"""The shards of one split, opened when they are first needed, the longest unused closed again.
+"""The open shards of one split: opened at first use; the least recently used is closed first.
 
-A shard that is missing, cut short or altered stops the reader, or, on request, is passed over: its rows are then empty. What cannot be
-reached (a server that is away, a disk that is not mounted) always stops the reader: it says nothing about the shard.
+A shard that is missing, cut short or altered stops the reader. On request it is skipped, and its rows are empty. A shard that cannot be
+reached (no server, a disk that is not mounted) always stops the reader, because the shard itself may be whole.
 """
 
 import os
@@ -9,16 +9,13 @@ import threading
 from collections import OrderedDict
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from data_shards.errors import DamagedFile, DataError
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
 from data_shards.storage.shard import Shard
 
 
-class Shelf:
+class OpenShards:
     """At most `capacity` open shards; each is verified when it is opened for the first time, and again when its file has changed.
 
     Safe to use from several threads.
@@ -53,19 +50,19 @@ class Shelf:
     def shard(self, index: int) -> Shard:
         """The shard at `index` of the split. Raises DamagedFile when it is not the promised one, DataError when it cannot be reached."""
         with self._lock:
-            found = self._open.pop(index, None)
-            if found is None:
-                stamp = self._stamp(index)
-                verify = self._verify and self._verified.get(index) != stamp
-                found = Shard.open(self.location, self.entries[index], verify=verify, dtype=self.manifest.dtype)
-                self._verified[index] = stamp
-            self._open[index] = found
+            shard = self._open.pop(index, None)
+            if shard is None:
+                state = self._file_state(index)
+                verify = self._verify and self._verified.get(index) != state
+                shard = Shard.open(self.location, self.entries[index], verify=verify, dtype=self.manifest.dtype)
+                self._verified[index] = state
+            self._open[index] = shard
             while len(self._open) > self._capacity:
                 self._open.popitem(last=False)
-            return found
+            return shard
 
     def shard_or_fault(self, index: int) -> Shard | str:
-        """The shard or, where damaged shards are to be skipped, the line that says what is wrong with it: the same from then on."""
+        """The shard; if damaged shards are skipped, the error line of a damaged one, also if it is repaired later."""
         if index in self._faults:
             return self._faults[index]
         try:
@@ -76,17 +73,12 @@ class Shelf:
             self._faults[index] = str(fault)
             return str(fault)
 
-    def _stamp(self, index: int) -> tuple[int, ...]:
-        """What changes when a shard's file is replaced or written to. A remote one's copy is checked when it is made."""
+    def _file_state(self, index: int) -> tuple[int, ...]:
+        """Numbers that change when the file is replaced or written to; () for a remote shard, whose copy is checked after the download."""
         if self.location.is_remote:
             return ()
         try:
-            facts = os.stat(self.location.where(self.entries[index].name))
+            status = os.stat(self.location.where(self.entries[index].name))
         except OSError:
             return ()
-        return facts.st_ino, facts.st_size, facts.st_mtime_ns
-
-
-def offsets(counts: list[int]) -> NDArray[np.int64]:
-    """Where each part of a concatenation begins, and after the last one its length. int64 [parts + 1]."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(counts, np.int64), dtype=np.int64)])
+        return status.st_ino, status.st_size, status.st_mtime_ns

@@ -104,7 +104,6 @@ class Shard:
         cls,
         folder: str | Path | Location,
         entry: ShardEntry,
-        cache_dir: str | Path | None = None,
         verify: bool = True,
         dtype: str = "uint16",
     ) -> "Shard":
@@ -112,7 +111,7 @@ class Shard:
 
         Raises DamagedFile naming shard and key when the shard is missing, shortened or altered, DataError when it cannot be reached.
         """
-        location = Location.of(folder, cache_dir)
+        location = Location.of(folder)
         ids = np.dtype(dtype).newbyteorder("<")
         try:
             path = location.path(entry.name, entry.bytes, entry.sha256)

@@ -19,7 +19,7 @@ ARRAYS = {"counts": np.dtype("<u8"), "is_special": np.dtype("?"), "is_continuati
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class TokenStatistics:
     """V ids.
 
     counts: uint64 [V], how often each stands in the train split. is_special, is_continuation: bool [V].
@@ -32,7 +32,7 @@ class Vocabulary:
     mask_id: int
 
     @classmethod
-    def load(cls, location: Location, manifest: Manifest) -> "Vocabulary":
+    def load(cls, location: Location, manifest: Manifest) -> "TokenStatistics":
         """The vocabulary of a shard folder. Raises DataError when the file does not keep the manifest's promise."""
         where = location.where(VOCABULARY)
         size = manifest.vocabulary_size
@@ -62,7 +62,7 @@ def _member(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], size: int
         return npy_array(file.read(most + 1), dtype, size)
 
 
-def check_ordinary_tokens(vocabulary: Vocabulary, where: str) -> None:
+def check_ordinary_tokens(vocabulary: TokenStatistics, where: str) -> None:
     """Raises DataError for shards whose documents hold special tokens only, such as [UNK]: there is nothing to learn from them."""
     if not vocabulary.counts[~vocabulary.is_special].any():
         raise DataError(

@@ -1,4 +1,4 @@
-"""Rows: token ids as a model reads them, before anything is hidden."""
+"""Rows: token ids as a model reads them, before masking."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ class Rows:
     """B rows of S positions, all int32 [B, S].
 
     segments: 0 is padding, 1.. numbers the documents of a row. positions restart with each segment and are 0 in padding.
-    missing: shards that were passed over -> why; their rows are padding alone.
+    missing: skipped shards -> the reason; their rows are padding only.
     """
 
     input_ids: NDArray[np.int32]
@@ -26,8 +26,8 @@ def framed(
 ) -> Rows:
     """Rows that read [CLS] content [SEP] and then padding.
 
-    content [B, C] ids, of which the first sizes [B] of a row are real -> S = C + 2. `opens` [B, C] marks content that starts a segment
-    of its own; the first column never does, because the row's [CLS] has just opened one.
+    content [B, C] ids, of which the first sizes [B] of a row are real -> S = C + 2. `opens` [B, C] marks content that starts a segment.
+    The first column never does, because the row's [CLS] has just started one.
     """
     count, width = content.shape[0], content.shape[1] + 2
     columns = np.arange(width)
@@ -41,15 +41,15 @@ def framed(
         starts[:, 2:-1] = opens[:, 1:]
     starts[:, 0] = True
     segments = np.where(real, np.cumsum(starts, axis=1), 0).astype(np.int32)
-    opened_at = np.maximum.accumulate(np.where(starts, columns, 0), axis=1)
-    return Rows(ids, segments, np.where(real, columns - opened_at, 0).astype(np.int32))
+    segment_start = np.maximum.accumulate(np.where(starts, columns, 0), axis=1)
+    return Rows(ids, segments, np.where(real, columns - segment_start, 0).astype(np.int32))
 
 
-def emptied(rows: Rows, lost: NDArray[np.bool_], missing: Mapping[str, str], pad_id: int) -> Rows:
-    """The same rows, those that are `lost` [B] made padding alone."""
-    if not lost.any():
+def emptied(rows: Rows, skipped: NDArray[np.bool_], missing: Mapping[str, str], pad_id: int) -> Rows:
+    """The same rows; those that are `skipped` [B] become padding."""
+    if not skipped.any():
         return rows
-    gone = lost[:, None]
+    empty = skipped[:, None]
     return Rows(
-        np.where(gone, np.int32(pad_id), rows.input_ids), np.where(gone, 0, rows.segments), np.where(gone, 0, rows.positions), missing
+        np.where(empty, np.int32(pad_id), rows.input_ids), np.where(empty, 0, rows.segments), np.where(empty, 0, rows.positions), missing
     )

@@ -1,46 +1,27 @@
-"""The stream: which rows make up update n, and how they are masked; a pure function of (manifest, settings, n).
+"""The stream: the masked rows of update n, as a pure function of (manifest, settings, n).
 
-Ranks, micro-batches, loader threads and interruptions only cut the same global batch differently. Its whole state is one Cursor.
+Ranks, micro-batches, loader threads and interruptions only cut the same global batch differently. The whole state is one Cursor.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.corpus import Corpus
 from data_shards.errors import DataError
-from data_shards.storage.location import Location
-from data_shards.storage.token_statistics import Vocabulary, check_ordinary_tokens
-from data_shards.stream.bucketed import PieceOrder, Pieces
+from data_shards.storage.token_statistics import check_ordinary_tokens
+from data_shards.stream.bucket_order import BucketOrder
+from data_shards.stream.bucketed import BucketedDocuments
+from data_shards.stream.cursor import Cursor
 from data_shards.stream.masking import Masker
 from data_shards.stream.order import Order
-from data_shards.stream.packed import Windows
+from data_shards.stream.packed import PackedWindows
 from data_shards.stream.settings import StreamSettings
 from stillhouse.digests import canonical_sha256
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """How far a run has come: `windows` rows consumed by updates, of the stream with this fingerprint."""
-
-    windows: int
-    fingerprint: str
-
-    def as_dict(self) -> dict[str, int | str]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Cursor":
-        """The inverse of as_dict. Raises DataError on anything else."""
-        if not isinstance(values, Mapping):
-            raise DataError(f"cursor: expected windows and fingerprint, got {type(values).__name__}; the checkpoint is of another version")
-        windows, fingerprint = values.get("windows"), values.get("fingerprint")
-        if set(values) != {"windows", "fingerprint"} or type(windows) is not int or windows < 0 or not isinstance(fingerprint, str):
-            raise DataError(f"cursor: expected windows and fingerprint, got {dict(values)}; the checkpoint is of another version")
-        return cls(windows, fingerprint)
 
 
 @dataclass(frozen=True)
@@ -48,8 +29,8 @@ class StreamBatch:
     """B rows of S positions, masked.
 
     input_ids, labels, segments, positions: int32 [B, S]; labels are -100 where nothing is predicted; segment 0 is padding.
-    windows, visits: int64 [B], the rows' ids and how often each was served before. first_slot: the first row's place in the global batch.
-    missing: shards that were passed over -> why; their rows are padding alone.
+    windows, visits: int64 [B], the rows' ids and how often each was served before. first_slot: index of the first row in the global batch.
+    missing: skipped shards -> the reason; their rows are padding only.
     """
 
     input_ids: NDArray[np.int32]
@@ -68,56 +49,44 @@ class Stream:
     Raises DataError when the folder is not a shard folder, or when the split is smaller than one global batch.
     """
 
-    def __init__(self, folder: str | Path | Location, split: str, settings: StreamSettings, global_batch: int, verify: bool = True) -> None:
+    def __init__(self, corpus: str | Path | Corpus, split: str, settings: StreamSettings, global_batch: int, verify: bool = True) -> None:
         if global_batch < 1:
             raise DataError(f"global_batch: expected at least 1, got {global_batch}; raise it")
-        location = Location.of(folder, settings.cache_folder)
-        where = f"{location.root} ({split})"
-        opening: dict[str, Any] = {"verify": verify, "open_shards": settings.lanes + 2, "on_corrupt": settings.on_corrupt}
-        self._rows: Windows | Pieces
-        self._order: Order | PieceOrder
+        corpus = Corpus.open(corpus, settings.cache_folder)
+        root = corpus.location.root
+        options: dict[str, Any] = {"verify": verify, "open_shards": settings.lanes + 2, "on_corrupt": settings.on_corrupt}
+        self._rows: PackedWindows | BucketedDocuments
+        self._order: Order | BucketOrder
         if settings.packing == "windows":
             across = settings.attend_across_documents
-            windows = Windows(location, split, settings.window_tokens, across_documents=across, **opening)
+            windows = PackedWindows(corpus, split, settings.window_tokens, across_documents=across, **options)
             self._rows = windows
             self._order = Order(windows.shard_windows, settings.lanes, settings.seed)
         else:
-            pieces = Pieces(location, split, settings.window_tokens, bin_width=settings.bin_width, **opening)
-            self._rows = pieces
-            self._order = PieceOrder(pieces.widths, pieces.shard_windows, global_batch, settings.seed)
+            documents = BucketedDocuments(corpus, split, settings.window_tokens, bin_width=settings.bin_width, **options)
+            self._rows = documents
+            self._order = BucketOrder(documents.widths, documents.shard_windows, global_batch, settings.seed)
         if self._rows.count < global_batch:
             raise DataError(
-                f"{where}: expected at least one global batch of {global_batch} windows, got {self._rows.count}; "
+                f"{root} ({split}): expected at least one global batch of {global_batch} windows, got {self._rows.count}; "
                 "lower global_batch or window_tokens, or build from more text"
             )
-        self.manifest = self._rows.manifest
-        self.vocabulary = Vocabulary.load(location, self.manifest)
-        check_ordinary_tokens(self.vocabulary, location.root)
+        check_ordinary_tokens(corpus.token_statistics, root)
         self.global_batch = global_batch
-        self._masker = Masker(settings.masking, self.vocabulary, settings.seed)
+        self._masker = Masker(settings.masking, corpus.token_statistics, settings.seed)
         decisive = settings.model_dump(mode="json", exclude={"cache_folder", "on_corrupt", "max_skipped_shards"})
-        if settings.packing == "documents":  # there the order depends on it
+        if settings.packing == "documents":  # the order of bins depends on it
             decisive["global_batch"] = global_batch
-        self.fingerprint = canonical_sha256([self.manifest.fingerprint, split, decisive], ascii_only=False)
+        self.fingerprint = canonical_sha256([corpus.manifest.fingerprint, split, decisive], ascii_only=False)
 
     @property
     def windows_per_epoch(self) -> int:
         return self._rows.count
 
     @property
-    def updates_per_epoch(self) -> float:
-        """Windows per epoch / global batch; not whole: an update may hold the end of one epoch and the start of the next."""
-        return self._rows.count / self.global_batch
-
-    @property
     def tokens_per_epoch(self) -> int:
         """Positions that are not padding, special tokens included."""
         return self._rows.tokens
-
-    @property
-    def padding_share(self) -> float:
-        """Padding positions / all positions of an epoch."""
-        return self._rows.padding_share
 
     def cursor(self, windows: int = 0) -> Cursor:
         """The cursor of a run that has consumed so many windows."""
@@ -132,11 +101,11 @@ class Stream:
             )
 
     def slots(self, start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The global batch that starts at a stream position: (window ids [G], visits [G]), int64."""
+        """The global batch that starts at a stream index: (window ids [G], visits [G]), int64."""
         return self._order.locate(start + np.arange(self.global_batch))
 
     def batch(self, start: int, rank: int, world: int, micro_batch: int, micro_index: int) -> StreamBatch:
-        """A rank's micro-batch of the update that starts at a stream position.
+        """A rank's micro-batch of the update that starts at a stream index.
 
         Rank r owns the slots i with i % world == r, in order; its micro-batch m is the m-th run of micro_batch of them.
         Raises DataError when global_batch is not world x micro_batch x a whole number.

@@ -1,22 +1,24 @@
 """The tokenizer as a corpus needs it: a fast one with the special tokens of a masked language model, known by a fingerprint."""
 
 import json
-import tempfile
 import unicodedata
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.utils import cached_file
 
 from data_shards.errors import DataError
-from data_shards.storage.location import Location
-from data_shards.storage.manifest import TOKENIZER, Manifest
 from stillhouse.errors import one_line
+from stillhouse.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import transformers
+    from transformers.utils import hub
+else:
+    transformers, hub = lazy_module("transformers"), lazy_module("transformers.utils.hub")
 
 SENTENCEPIECE_ENDINGS = (".model", ".spm")
 VOCABULARY_FILES = {"tokenizer.json", "vocab.txt", "vocab.json", "vocab.bpe", "bpe.codes", "tokenizer_file"}
@@ -37,7 +39,7 @@ class SpecialIds:
     mask_id: int
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str) -> "transformers.PreTrainedTokenizerBase":
     """The fast tokenizer of a folder or hub name, with the pipeline of its tokenizer.json. Raises DataError when there is none."""
     path = str(Path(name).expanduser()) if name.startswith("~") else name
     if name.startswith((".", "/", "~")) and not Path(path).is_dir():
@@ -45,7 +47,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if Path(path).is_dir():
         _check_files(name, Path(path))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # transformers and its hub raise a dozen types for "there is none"
         cause = one_line(error)
         if "connect to" in cause or "offline" in cause:
@@ -85,13 +87,15 @@ def _with_own_pipeline(tokenizer: Any, path: str) -> Any:
     transformers builds both again from the tokenizer's class; a tokenizer.json with its own would then give other ids.
     PreTrainedTokenizerFast keeps those of the file, also when it is saved and loaded again.
     """
-    file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
+    file = hub.cached_file(
+        path, "tokenizer.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
     if file is None:
         return tokenizer
     stored, built = json.loads(Path(file).read_text(encoding="utf-8")), json.loads(tokenizer.backend_tokenizer.to_str())
     if all(stored.get(part) == built.get(part) for part in ("normalizer", "pre_tokenizer")):
         return tokenizer
-    kept = PreTrainedTokenizerFast(
+    kept = transformers.PreTrainedTokenizerFast(
         tokenizer_file=file,
         model_max_length=tokenizer.model_max_length,
         padding_side=tokenizer.padding_side,
@@ -116,15 +120,6 @@ def _check_vocabulary(name: str, tokenizer: Any) -> None:
             f"tokenizer {name}: expected an unknown token or bytes for characters outside the vocabulary, got a BPE model without either, "
             "which drops them; add an unknown token to tokenizer.json"
         )
-
-
-def shards_tokenizer(location: Location, manifest: Manifest) -> PreTrainedTokenizerBase:
-    """The tokenizer that a shard folder or URL carries. Raises DataError when its files are not those that were promised."""
-    with tempfile.TemporaryDirectory() as copy:
-        for name in manifest.sidecars:
-            if name.startswith(f"{TOKENIZER}/"):
-                (Path(copy) / Path(name).name).write_bytes(manifest.sidecar(location, name))
-        return load_tokenizer(copy)
 
 
 def special_ids(tokenizer: Any, name: str = "tokenizer") -> SpecialIds:

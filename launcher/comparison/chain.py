@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
-from data_shards.storage.manifest import Manifest
+from data_shards.corpus import Corpus
 from kd.teacher.settings import TeacherSettings
 from launcher.comparison.jobs import Job, last_words, run_jobs, updates_in
 from launcher.comparison.settings import Words, folder_name, refuse_decided, resolved
@@ -112,9 +112,9 @@ def check(links: list[Link], where: str) -> None:
     alone, no weight is loaded.
     """
     first = links[0].config
-    manifest = Manifest.load(first.data.shards)
+    corpus = Corpus.open(first.data.shards, first.data.cache_folder)
     teacher = meta_model(teacher_of(first, where).model)
-    check_fits("teacher", teacher, manifest, first.data.stream)
+    check_fits("teacher", teacher, corpus.manifest, first.data.stream)
     for link in links:
         try:
             student = meta_student(link.config.student, teacher)

@@ -19,6 +19,7 @@ from statistics import quantiles
 
 from rich.console import Console
 
+from data_shards.corpus import Corpus
 from kd.distributed import process_group
 from launcher.comparison.jobs import job_environment
 from launcher.comparison.settings import PlannedRun
@@ -105,7 +106,7 @@ def main(path: Path) -> int:
 
 def _updates(config: RunConfig) -> list[float]:
     """Seconds of each timed update of a run that is thrown away."""
-    parts = build(config, None)
+    parts = build(config, Corpus.open(config.data.shards, config.data.cache_folder), None)
     loader = BatchLoader(parts.stream, config.train, rank=process_group.rank(), world=process_group.world_size(), update=0, windows=0)
     times = []
     for number in range(WARM_UPDATES + UPDATES):

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data_shards.build.remap import remap_shards, same_tokenizer
-from data_shards.storage.location import Location
+from data_shards.corpus import Corpus
 from data_shards.storage.manifest import Manifest
-from data_shards.storage.token_statistics import Vocabulary
 from data_shards.tokenizer.pruning import pieces_to_keep, pruned_tokenizer
 from data_shards.tokenizer.tokenizer import load_tokenizer
 from kd.export.hugging_face import model_sizes, save_student
@@ -53,14 +52,13 @@ def prune(model: str, shards: str, out: Path, size: int, with_shards: bool = Tru
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LaunchError(f"--out {out}: expected a free name, got something there; choose another or remove it")
     read_config(model)
-    location = Location.of(shards, cache_folder)
-    manifest = Manifest.load(location)
+    corpus = Corpus.open(shards, cache_folder)
+    manifest, counts = corpus.manifest, corpus.token_statistics.counts
     tokenizer = load_tokenizer(model)
     same_tokenizer(tokenizer, manifest, model)
-    counts = Vocabulary.load(location, manifest).counts
     kept = pieces_to_keep(tokenizer, counts, size)
     smaller = pruned_tokenizer(tokenizer, kept)
-    after = remap_shards(location, out / SHARDS, smaller, kept) if with_shards else None
+    after = remap_shards(corpus, out / SHARDS, smaller, kept) if with_shards else None
     whole = load_mlm(model)
     encoder = with_rows(whole, kept.tolist())
     covered = float(counts[kept].sum()) / max(1.0, float(counts.sum()))

@@ -124,7 +124,7 @@ def _verify(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _info(arguments: argparse.Namespace, console: Console) -> None:
-    facts = info(arguments.folder, samples=arguments.samples, cache_dir=arguments.cache_folder)
+    facts = info(arguments.folder, samples=arguments.samples, cache_folder=arguments.cache_folder)
     if arguments.json:
         print(json.dumps(asdict(facts) | {"built_from": facts.built_from.model_dump(mode="json")}))
         return

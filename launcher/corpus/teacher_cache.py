@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data_shards.corpus import Corpus
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.distributed import process_group
@@ -56,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not any(member.cache for member in config.members.values()):
         raise LaunchError("teacher.mode: expected cached, and a folder, got neither; add teacher.mode=cached teacher.cache=FOLDER")
     rank, world = rank_and_world()
-    made = make_plan(uncached(config, arguments.mode), world)
+    corpus = Corpus.open(config.data.shards, config.data.cache_folder)
+    made = make_plan(uncached(config, arguments.mode), world, corpus)
     teachers = [meta_model(member.model) for member in config.members.values()]
     objectives = objectives_of(config, made.updates, meta_student(config.student, teachers[0]), teachers)
     preflight.check_meeting(rank, world)
@@ -65,11 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
     meet(config.train.timeout_seconds)
     try:
         with watching(progress, config.train.timeout_seconds, say_aloud):
-            agree(config)
+            agree(config, corpus)
             for number, (name, member) in enumerate(config.members.items()):
                 if member.cache is not None:
                     positions = arguments.positions or positions_asked(objectives, number)
-                    Filling(config, name, member, arguments.mode, made.precision, positions, progress).go(made.updates)
+                    Filling(config, corpus, name, member, arguments.mode, made.precision, positions, progress).go(made.updates)
             process_group.barrier()
     finally:
         process_group.stop()
@@ -89,7 +91,15 @@ class Filling:
     """One teacher's cache, filled by all ranks together. name: the setting that the teacher stands in."""
 
     def __init__(
-        self, config: RunConfig, name: str, member: MemberSettings, mode: str, precision: str, positions: Positions, progress: RankProgress
+        self,
+        config: RunConfig,
+        corpus: Corpus,
+        name: str,
+        member: MemberSettings,
+        mode: str,
+        precision: str,
+        positions: Positions,
+        progress: RankProgress,
     ) -> None:
         assert member.cache is not None
         self.train = config.train
@@ -102,7 +112,7 @@ class Filling:
         self.masked_share = config.data.masking.rate
         self.progress = progress
         self.console = PipeSafeConsole()
-        self.stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
+        self.stream = Stream(corpus, "train", config.data.stream, config.train.global_batch)
 
     def go(self, updates: int) -> None:
         """Fill it with the windows of so many updates, from the stream's beginning. Collective."""

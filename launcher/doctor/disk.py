@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_shards.storage.location import Location
-from data_shards.storage.manifest import Manifest
+from data_shards.corpus import Corpus
 from launcher.doctor.findings import Finding, bad, good, warning
 from launcher.text import size
 
@@ -41,8 +40,8 @@ def run_storage(folder: Path) -> Iterator[Finding]:
 
 def data_storage(shards: str) -> Iterator[Finding]:
     """Whether a shard folder can be read, and how fast."""
-    location = Location.of(shards)
-    manifest = Manifest.load(location)
+    corpus = Corpus.open(shards)
+    location, manifest = corpus.location, corpus.manifest
     entries = manifest.entries("train")
     text = f"{shards}: {len(entries)} train shards, {manifest.tokens('train'):,} tokens"
     if location.is_remote or not entries:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import DataError
-from data_shards.stream.stream import Cursor, Stream
+from data_shards.stream.cursor import Cursor
+from data_shards.stream.stream import Stream
 from kd.checkpoint import on_disk
 from kd.checkpoint.on_disk import Checkpoint
 from launcher.config.load import parse_config

@@ -4,7 +4,7 @@ import argparse
 
 from rich.console import Console
 
-from data_shards.storage.manifest import Manifest
+from data_shards.corpus import Corpus
 from kd.evaluation.cka import layer_similarity
 from kd.models.loading import load_mlm
 from kd.student.student import make_student
@@ -24,12 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
     first = next(iter(config.members.values()), None)
     if first is None:
         raise LaunchError("teacher: expected a teacher to compare the student's layers with, got null; name one")
-    manifest, shape = Manifest.load(config.data.shards), meta_model(first.model)
+    corpus, shape = Corpus.open(config.data.shards, config.data.cache_folder), meta_model(first.model)
     for name, encoder in (("teacher", shape), ("student", meta_student(config.student, shape))):
-        check_fits(name, encoder, manifest, config.data.stream)
+        check_fits(name, encoder, corpus.manifest, config.data.stream)
         check_learned(encoder.layers, shape.layers)
     teacher = load_mlm(first.model)
-    student = make_student(config.student, teacher, config.train.seed, sample_of(config))
-    table = layer_similarity(student, teacher, sample_of_corpus(config, CKA_ROWS, arguments.tokens), arguments.tokens)
+    student = make_student(config.student, teacher, config.train.seed, sample_of(config, corpus))
+    table = layer_similarity(student, teacher, sample_of_corpus(config, corpus, CKA_ROWS, arguments.tokens), arguments.tokens)
     show(table, by_similarity(table), Console())
     return 0

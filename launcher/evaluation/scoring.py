@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from data_shards.storage.location import Location
-from data_shards.storage.manifest import Manifest
+from data_shards.corpus import Corpus
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
@@ -30,11 +29,11 @@ class Scorer:
 
         Raises LaunchError for shards without a held-out part.
         """
-        self.shards, self.settings = shards, settings
+        self.settings = settings
         self.windows, self.batch = windows, batch
         self.teacher_name = teacher
-        self.manifest = Manifest.load(shards)
-        if not self.manifest.entries("heldout"):
+        self.corpus = Corpus.open(shards, settings.cache_folder)
+        if not self.corpus.manifest.entries("heldout"):
             raise LaunchError(f"{shards}: expected a held-out part, got none; build the shards with --heldout 0.01")
         self._teacher: Encoder | None = None
         self._streams: dict[int, Stream] = {}
@@ -42,7 +41,7 @@ class Scorer:
     def check_tokenizers(self, models: Iterable[str]) -> None:
         """Raises LaunchError for a model, or the teacher, whose tokenizer is not that of the shards."""
         teacher = {"teacher": self.teacher_name} if self.teacher_name is not None else {}
-        check_tokenizers({name: name for name in models} | teacher, Location.of(self.shards, self.settings.cache_folder), self.manifest)
+        check_tokenizers({name: name for name in models} | teacher, self.corpus)
 
     @property
     def teacher(self) -> Encoder | None:
@@ -54,13 +53,13 @@ class Scorer:
     def load(self, role: str, path: str) -> Encoder:
         """A model on this rank's device. Raises KdError or LaunchError for one that does not fit the shards."""
         encoder = load_mlm(path)
-        check_fits(role, encoder, self.manifest, self.settings)
+        check_fits(role, encoder, self.corpus.manifest, self.settings)
         return encoder.to(process_group.device())
 
     def scores(self, encoder: Encoder, seed: int | None = None, beside_teacher: bool = True) -> MlmScores:
         """The held-out scores of a model. seed: of the masks; None: that of the settings."""
         teacher = self.teacher if beside_teacher else None
-        return heldout_scores(encoder, self._stream(seed), self.manifest.vocabulary_size, self.batch, self.windows, teacher)
+        return heldout_scores(encoder, self._stream(seed), self.corpus.manifest.vocabulary_size, self.batch, self.windows, teacher)
 
     def similarity(self, encoder: Encoder, seed: int | None = None) -> list[list[float]] | None:
         """Linear CKA [the model's layers][the teacher's layers] on the first SAMPLE_TOKENS held-out tokens; None without a teacher."""
@@ -73,7 +72,7 @@ class Scorer:
     def _stream(self, seed: int | None) -> Stream:
         seed = self.settings.seed if seed is None else seed
         if seed not in self._streams:
-            self._streams[seed] = Stream(self.shards, "heldout", self.settings.model_copy(update={"seed": seed}), 1)
+            self._streams[seed] = Stream(self.corpus, "heldout", self.settings.model_copy(update={"seed": seed}), 1)
         return self._streams[seed]
 
 

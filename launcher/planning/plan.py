@@ -6,8 +6,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_shards.storage.location import Location
-from data_shards.storage.manifest import Manifest
+from data_shards.corpus import Corpus
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
 from kd.export.hugging_face import model_sizes
@@ -63,8 +62,8 @@ class Plan:
     disk_free: int
 
 
-def make_plan(config: RunConfig, world: int) -> Plan:
-    """The plan of a configuration on `world` ranks.
+def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Plan:
+    """The plan of a configuration on `world` ranks. corpus: the configuration's, where it is open.
 
     Raises LaunchError for batch arithmetic that does not divide and for models that do not fit the corpus; KdError and DataError for
     models and shards that cannot be used. A full disk is `check_disk`'s affair: only rank 0 writes.
@@ -74,8 +73,9 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         micro_batches = train.micro_batches(world)
     except ValueError as error:
         raise LaunchError(str(error)) from None
-    manifest = Manifest.load(config.data.shards)
-    stream = Stream(config.data.shards, "train", config.data.stream, train.global_batch)
+    corpus = corpus or Corpus.open(config.data.shards, config.data.cache_folder)
+    manifest = corpus.manifest
+    stream = Stream(corpus, "train", config.data.stream, train.global_batch)
     updates = updates_of(config, stream)
     precision = precision_of(config)
     stage = effective_stage(train.zero_stage, precision)
@@ -87,11 +87,10 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         student.checkpoint_activations(use_reentrant=train.zero_stage == 3)  # refused here for a family whose code cannot
     for name, encoder in [*teachers.items(), ("student", student)]:
         check_fits(name, encoder, manifest, config.data.stream)
-    location = Location.of(config.data.shards, config.data.cache_folder)
     models = {place: member.model for place, member in config.members.items()}
-    check_tokenizers(models, location, manifest, required=len(models) > 1)
+    check_tokenizers(models, corpus, required=len(models) > 1)
     if config.student.init != "teacher":
-        check_tokenizers({"student.init": config.student.init}, location, manifest)
+        check_tokenizers({"student.init": config.student.init}, corpus)
     objectives = objectives_of(config, updates, student, list(teachers.values()))
     check_caches(config, list(teachers.values()), objectives, precision, stream, updates * train.global_batch)
     sizes = model_sizes(student)
@@ -115,7 +114,7 @@ def make_plan(config: RunConfig, world: int) -> Plan:
         tokens=round(epochs * stream.tokens_per_epoch),
         epochs=epochs,
         windows_per_epoch=stream.windows_per_epoch,
-        heldout_windows=_heldout_windows(config, manifest),
+        heldout_windows=_heldout_windows(config, corpus),
         precision=precision,
         zero_stage=stage,
         student_layers=student.layers,
@@ -132,8 +131,8 @@ def make_plan(config: RunConfig, world: int) -> Plan:
     )
 
 
-def _heldout_windows(config: RunConfig, manifest: Manifest) -> int:
-    if not manifest.entries("heldout"):
+def _heldout_windows(config: RunConfig, corpus: Corpus) -> int:
+    if not corpus.manifest.entries("heldout"):
         return 0
-    there = Stream(config.data.shards, "heldout", config.data.stream, 1).windows_per_epoch
-    return min(there, config.evaluate.windows or there)
+    windows = Stream(corpus, "heldout", config.data.stream, 1).windows_per_epoch
+    return min(windows, config.evaluate.windows or windows)

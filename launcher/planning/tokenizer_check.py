@@ -8,21 +8,20 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from data_shards.corpus import Corpus
 from data_shards.errors import DataError
-from data_shards.storage.location import Location
-from data_shards.storage.manifest import Manifest
-from data_shards.tokenizer.tokenizer import load_tokenizer, shards_tokenizer, special_ids
+from data_shards.tokenizer.tokenizer import load_tokenizer, special_ids
 from launcher.errors import LaunchError
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 
 
-def check_tokenizers(models: Mapping[str, str], shards: Location, manifest: Manifest, required: bool = False) -> None:
+def check_tokenizers(models: Mapping[str, str], corpus: Corpus, required: bool = False) -> None:
     """LaunchError, naming the first difference, unless each model's tokenizer has the shards' ids. models: setting -> folder or hub name.
 
     required: a model without a tokenizer is refused too; else nothing can be said of it.
     """
-    reference = shards_tokenizer(shards, manifest)
+    reference = corpus.tokenizer
     tokens = {index: token for token, index in reference.get_vocab().items()}
     special = vars(special_ids(reference))
     for place, model in models.items():

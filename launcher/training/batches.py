@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
+from data_shards.corpus import Corpus
 from data_shards.stream.stream import Stream, StreamBatch
 from kd.batch import Batch
 from kd.training.settings import TrainSettings
@@ -90,6 +91,6 @@ def heldout_batches(stream: Stream, batch: int, windows: int | None, *, rank: in
         yield to_batch(rows, update=0)
 
 
-def sample_of_corpus(config: RunConfig, rows: int, tokens: int) -> list[Batch]:
+def sample_of_corpus(config: RunConfig, corpus: Corpus, rows: int, tokens: int) -> list[Batch]:
     """The first windows of the training stream, `rows` at a time. The same for any number of ranks."""
-    return sample_batches(Stream(config.data.shards, "train", config.data.stream, rows), tokens)
+    return sample_batches(Stream(corpus, "train", config.data.stream, rows), tokens)

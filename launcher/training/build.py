@@ -7,11 +7,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from data_shards.storage.location import Location
-from data_shards.storage.manifest import TOKENIZER, Manifest
+from data_shards.corpus import Corpus
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.checkpoint.checkpoint import load_state
@@ -34,7 +32,6 @@ from launcher.planning.checks import check_fits
 from launcher.process.rank_zero import on_rank_zero
 from launcher.reporting.layer_similarity import Similarities
 from launcher.training.batches import sample_of_corpus
-from stillhouse.files import write_atomically
 
 SAMPLE_BATCH = 16  # windows at a time, for a student that is made smaller
 CKA_TOKENS, CKA_ROWS = 4096, 8
@@ -44,6 +41,7 @@ CKA_TOKENS, CKA_ROWS = 4096, 8
 class RunParts:
     """The objects of a run."""
 
+    corpus: Corpus
     trainer: Trainer
     stream: Stream
     heldout: Stream | None
@@ -57,17 +55,17 @@ class RunParts:
     """The student's model configuration and the layers it was copied from: a checkpoint keeps them."""
 
 
-def build(config: RunConfig, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:
+def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:
     """Streams, student, teachers and trainer. With a checkpoint, the trainer continues from it. Collective."""
-    manifest = Manifest.load(config.data.shards)
-    stream = Stream(config.data.shards, "train", config.data.stream, config.train.global_batch)
+    manifest = corpus.manifest
+    stream = Stream(corpus, "train", config.data.stream, config.train.global_batch)
     whole = config.data.stream.model_copy(update={"on_corrupt": "stop"})  # scores of other windows would not compare
-    heldout = Stream(config.data.shards, "heldout", whole, 1) if manifest.entries("heldout") else None
+    heldout = Stream(corpus, "heldout", whole, 1) if manifest.entries("heldout") else None
     precision, updates = precision_of(config), updates_of(config, stream)
     members = list(config.members.values())
     models = TeacherModels([member.model for member in members])
     facts = checkpoint.progress.facts if checkpoint is not None else {}
-    student, made_from = _student(config, manifest, models, facts.get("student"))
+    student, made_from = _student(config, corpus, models, facts.get("student"))
     check_fits("student", student, manifest, config.data.stream)
     student.use_attention(attention_of(config, precision))
     similarities: Similarities = {}
@@ -76,7 +74,7 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, progress: RankProgre
     else:
         # rank 0's, for all: other processors may round two near similarities to another order
         phases = config.phases_of(updates)
-        similarities = on_rank_zero(partial(measure_similarities, phases, student, models.whole, config)) or {}
+        similarities = on_rank_zero(partial(measure_similarities, phases, student, models.whole, config, corpus)) or {}
         learned = {number: by_similarity(table) for number, table in similarities.items()}
         maps = layer_map.from_json(json.loads(process_group.from_rank_zero(json.dumps(layer_map.to_json(learned)))))
     state = load_state(checkpoint) if checkpoint is not None else None
@@ -94,23 +92,23 @@ def build(config: RunConfig, checkpoint: Checkpoint | None, progress: RankProgre
     )
     if checkpoint is not None and state is not None:
         trainer.load(checkpoint, state)
-    return RunParts(trainer, stream, heldout, updates, precision, maps, similarities, made_from)
+    return RunParts(corpus, trainer, stream, heldout, updates, precision, maps, similarities, made_from)
 
 
-def _student(config: RunConfig, manifest: Manifest, models: TeacherModels, saved: dict[str, Any] | None) -> tuple[Encoder, dict[str, Any]]:
+def _student(config: RunConfig, corpus: Corpus, models: TeacherModels, saved: dict[str, Any] | None) -> tuple[Encoder, dict[str, Any]]:
     """The student, and the record of its origin that checkpoints keep. saved: that record; checkpoints of version 0.1.0 have none."""
     if saved is not None:
         return student_of_config(config.student, saved["model"]), saved
     teacher = models.whole(0) if config.members else None
     if teacher is not None:
-        check_fits("teacher", teacher, manifest, config.data.stream)
-    student = make_student(config.student, teacher, config.train.seed, sample_of(config))
+        check_fits("teacher", teacher, corpus.manifest, config.data.stream)
+    student = make_student(config.student, teacher, config.train.seed, sample_of(config, corpus))
     copied = chosen_layers(config.student, teacher.layers, config.train.seed) if teacher and config.student.init == "teacher" else None
     values = json.loads(student.hf.config.to_json_string(use_diff=False))
     return student, {"model": values, "copied_layers": None if copied is None else list(copied)}
 
 
-def measure_similarities(phases: Sequence[Phase], student: Encoder, teacher: Any, config: RunConfig) -> Similarities:
+def measure_similarities(phases: Sequence[Phase], student: Encoder, teacher: Any, config: RunConfig, corpus: Corpus) -> Similarities:
     """Layer similarities (linear CKA) for each teacher that a term with `layer_map: cka` learns from; {} if there is no such term.
 
     teacher: loads teacher number n.
@@ -118,26 +116,12 @@ def measure_similarities(phases: Sequence[Phase], student: Encoder, teacher: Any
     numbers = sorted({term.teacher or 0 for phase in phases for term in phase.terms if has_layer_map(term, "cka")})
     if not numbers:
         return {}
-    batches = sample_of_corpus(config, CKA_ROWS, CKA_TOKENS)
+    batches = sample_of_corpus(config, corpus, CKA_ROWS, CKA_TOKENS)
     return {number: layer_similarity(student, teacher(number), batches, CKA_TOKENS) for number in numbers}
 
 
-def sample_of(config: RunConfig) -> list[Batch]:
+def sample_of(config: RunConfig, corpus: Corpus) -> list[Batch]:
     """Text for a student that is made smaller by the teacher's activations on it; [] for other students."""
     if not config.student.needs_sample:
         return []
-    return sample_of_corpus(config, min(config.train.global_batch, SAMPLE_BATCH), config.student.sample_tokens)
-
-
-def tokenizer_folder(config: RunConfig) -> Path:
-    """A folder of this machine with the shards' tokenizer: their own, or a copy beside those of remote shards."""
-    location = Location.of(config.data.shards, config.data.cache_folder)
-    if not location.is_remote:
-        return Path(location.root) / TOKENIZER
-    manifest = Manifest.load(location)
-    files = {name: manifest.sidecar(location, name) for name in manifest.sidecars if name.startswith(f"{TOKENIZER}/")}
-    folder = Path(location.cache_folder or "") / f"{TOKENIZER}-{manifest.tokenizer_fingerprint[:16]}"
-    folder.mkdir(exist_ok=True)
-    for name, content in files.items():
-        write_atomically(folder / Path(name).name, content)
-    return folder
+    return sample_of_corpus(config, corpus, min(config.train.global_batch, SAMPLE_BATCH), config.student.sample_tokens)

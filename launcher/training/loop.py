@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from data_shards.stream.stream import Cursor, Stream
+from data_shards.stream.cursor import Cursor
+from data_shards.stream.stream import Stream
 from kd.checkpoint.background_writer import Written
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
@@ -52,8 +53,7 @@ class Run:
         self.parts = parts
         self.trainer = parts.trainer
         self.progress = parts.trainer.progress
-        self.reporters = reporters
-        self.stop = stop
+        self.reporters, self.stop = reporters, stop
         self.meter = Meter()
         self.run_id = folder.wandb_id if process_group.rank() == 0 else None
         self.scores: MlmScores | None = None
@@ -236,7 +236,7 @@ class Run:
         if process_group.rank() != 0:
             return
         facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}
-        write_student(self.config, self.folder, student, self.scores, facts, self._elapsed(), self.parts.precision, self.trainer.phases)
+        write_student(self.config, self.folder, self.parts, student, self.scores, facts, self._elapsed())
         self.event("finished", f"student in {self.folder.student}")
 
     def line(self, kind: str, values: dict[str, Any]) -> None:

@@ -10,8 +10,7 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_shards.storage.location import Location
-from data_shards.storage.manifest import Manifest
+from data_shards.corpus import Corpus
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.teacher.hidden_state_cache import HEADER
@@ -26,11 +25,11 @@ HEAD_BYTES = 1 << 20  # of a model file: its header and first weights, beside it
 MAX_LINES = 12
 
 
-def agree(config: RunConfig) -> None:
+def agree(config: RunConfig, corpus: Corpus) -> None:
     """Raise, on every rank alike, unless each has what rank 0 has. Collective."""
     if process_group.world_size() == 1:
         return
-    mine = json.dumps(identity(config), sort_keys=True)
+    mine = json.dumps(identity(config, corpus), sort_keys=True)
     digests = process_group.texts(hashlib.sha256(mine.encode()).hexdigest()[:32])
     if len(set(digests)) == 1:
         return
@@ -50,12 +49,12 @@ def agree(config: RunConfig) -> None:
     )
 
 
-def identity(config: RunConfig) -> dict[str, str]:
+def identity(config: RunConfig, corpus: Corpus) -> dict[str, str]:
     """What decides the result, by name, in words or digests short enough to show."""
     facts = {name: version(name) or "none" for name in PACKAGES}
     facts |= {"python": platform.python_version(), "code": _digest_of_code()}
     facts |= {key: json.dumps(value) for key, value in flat_values(public_values(config)).items()}
-    facts["content of data.shards"] = Manifest.load(Location.of(config.data.shards, config.data.cache_folder)).fingerprint[:12]
+    facts["content of data.shards"] = corpus.manifest.fingerprint[:12]
     facts |= {f"content of {name}": digest for name, digest in teachers(config).items()}
     if Path(config.student.init).is_dir():
         facts["content of student.init"] = _digest_of_model(Path(config.student.init))

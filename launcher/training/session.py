@@ -5,6 +5,7 @@ What ends a run in here, on this rank or another, is one line a rank (launcher/t
 
 from pathlib import Path
 
+from data_shards.corpus import Corpus
 from kd.distributed import process_group
 from kd.distributed.rank_progress import BUILDING, RankProgress
 from launcher.config.load import config_of, public_values
@@ -26,7 +27,7 @@ from launcher.training.rank_watch import say_aloud, watching
 from launcher.training.start import meet, newest_checkpoint, open_folder
 
 
-def main(config: RunConfig, plan: Plan, resume: bool = False) -> int:
+def main(config: RunConfig, plan: Plan, corpus: Corpus, resume: bool = False) -> int:
     """Run or continue a configuration on this rank; the exit code (see launcher.process.signals.Exit).
 
     A run folder that already holds this configuration is continued; resume insists that there is something to continue.
@@ -38,9 +39,9 @@ def main(config: RunConfig, plan: Plan, resume: bool = False) -> int:
     meet(config.train.timeout_seconds)
     try:
         with watching(progress, config.train.timeout_seconds, say_aloud):
-            agree(config)
+            agree(config, corpus)
             on_rank_zero(lambda: _check_folder(config, plan))  # after the meeting: an error reaches every rank
-            return _run(config, resume, stop, progress)
+            return _run(config, corpus, resume, stop, progress)
     finally:
         process_group.stop()
 
@@ -51,7 +52,7 @@ def _check_folder(config: RunConfig, plan: Plan) -> None:
     check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
 
 
-def _run(config: RunConfig, resume: bool, stop: StopFlag, progress: RankProgress) -> int:
+def _run(config: RunConfig, corpus: Corpus, resume: bool, stop: StopFlag, progress: RankProgress) -> int:
     """What main promises, between the meeting of the ranks and their parting."""
     with open_folder(config) as folder:
         if folder.report.exists() and folder.student.exists():
@@ -68,7 +69,7 @@ def _run(config: RunConfig, resume: bool, stop: StopFlag, progress: RankProgress
             check_teachers(config, saved)
         progress.enter(BUILDING)
         with step("loading the teacher and building the student"):
-            parts = build(config, saved, progress)
+            parts = build(config, corpus, saved, progress)
         on_rank_zero(lambda: folder.record(config))
         reporters, dropped = None, 0
         if process_group.rank() == 0:

@@ -21,7 +21,7 @@ from data_shards.sources.settings import SourceSettings
 from data_shards.storage import location
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
-from data_shards.storage.open_shards import Shelf
+from data_shards.storage.open_shards import OpenShards
 from data_shards.storage.shard import Shard
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream, StreamBatch
@@ -161,7 +161,7 @@ def test_a_folder_that_is_gone_is_never_skipped(folder):
 
 def test_a_shard_that_changes_after_it_was_verified_is_verified_again(folder):
     manifest = Manifest.load(folder)
-    shelf = Shelf(Location.of(folder), manifest, "train", capacity=1)
+    shelf = OpenShards(Location.of(folder), manifest, "train", capacity=1)
     shelf.shard(2)
     shelf.shard(0)  # the second is closed again
     flip(folder / NAME)

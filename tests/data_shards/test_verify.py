@@ -9,8 +9,8 @@ import pytest
 from data_shards.errors import DataError
 from data_shards.info import info
 from data_shards.storage.manifest import Manifest
-from data_shards.storage.token_statistics import Vocabulary
-from data_shards.stream.bucketed import Pieces
+from data_shards.storage.token_statistics import TokenStatistics
+from data_shards.stream.bucketed import BucketedDocuments
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from data_shards.verify import verify
@@ -60,7 +60,7 @@ def test_a_stray_shard_is_found(folder):
 def test_altered_sidecars_are_found_by_everyone_who_reads_them(folder):
     for name, read in (
         ("vocabulary.npz", lambda: Stream(folder, "train", StreamSettings(window_tokens=16), 4)),
-        ("lengths-train.npy", lambda: Pieces(folder, "train", 16)),
+        ("lengths-train.npy", lambda: BucketedDocuments(folder, "train", 16)),
         ("tokenizer/tokenizer.json", lambda: info(folder)),
     ):
         path = folder / name
@@ -79,7 +79,7 @@ def test_counts_that_are_not_the_shards_are_found(folder):
     with np.load(folder / "vocabulary.npz") as file:
         arrays = dict(file)
     arrays["counts"][10] += 1
-    (folder / "vocabulary.npz").write_bytes(Vocabulary(**arrays, mask_id=manifest.mask_id).content())
+    (folder / "vocabulary.npz").write_bytes(TokenStatistics(**arrays, mask_id=manifest.mask_id).content())
     lie(folder, lambda manifest: None)
     with pytest.raises(DataError, match=r"vocabulary\.npz: expected \d+ times id 10 as in the train split"):
         verify(folder)

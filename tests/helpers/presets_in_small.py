@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from data_shards.corpus import Corpus
 from kd.distributed import process_group
 from launcher.config.load import load_config
 from launcher.training.batches import BatchLoader
@@ -33,7 +34,7 @@ def main() -> None:
     report = {}
     for name in presets:
         config = load_config(name, settings(name, shards, teacher), "demo")
-        parts = build(config, None)
+        parts = build(config, Corpus.open(config.data.shards), None)
         loader = BatchLoader(parts.stream, config.train, rank=0, world=1, update=0, windows=0)
         lines = [parts.trainer.update(loader.next_update()) for _ in range(UPDATES)]
         loader.close()

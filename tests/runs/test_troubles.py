@@ -13,11 +13,12 @@ import torch
 from run_lines import facts, lines, train_lines
 from safetensors.torch import load_file
 
+from data_shards.corpus import Corpus
 from data_shards.errors import DamagedFile
 from data_shards.storage.manifest import Manifest
 from data_shards.storage.shard import Shard
 from data_shards.stream.order import Order
-from data_shards.stream.packed import Windows
+from data_shards.stream.packed import PackedWindows
 from kd.checkpoint import on_disk
 from kd.checkpoint.checkpoint import load_state
 from kd.distributed import process_group
@@ -71,7 +72,8 @@ def run(school, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
             patch.setattr(Trainer, "update", update)
             config = load_config("tiny", [*own, *SETTINGS, *settings])
-            return session.main(config, make_plan(config, 1))
+            corpus = Corpus.open(config.data.shards)
+            return session.main(config, make_plan(config, 1, corpus), corpus)
 
     return start
 
@@ -111,7 +113,7 @@ def damaged(school, tmp_path: Path) -> Path:
     folder = tmp_path / "shards"
     shutil.copytree(school.shards, folder)
     manifest = Manifest.load(folder)
-    windows = Windows(folder, "train", 32)
+    windows = PackedWindows(folder, "train", 32)
     first = Order(windows.shard_windows, lanes=4, seed=1).locate(np.array([5 * 8]))[0][0]
     number = int(np.searchsorted(np.cumsum(windows.shard_windows), first, side="right"))
     entry = manifest.entries("train")[number]

@@ -79,13 +79,13 @@ def test_only_the_shards_that_are_needed_are_copied(server, tmp_path):
     address, handler = server
     stream = Stream(address, "train", StreamSettings(window_tokens=16, lanes=1, cache_folder=str(tmp_path)), 4)
     stream.batch(100, 0, 1, 4, 0)
-    assert sum(path.endswith(".tar") for path in handler.requests) <= 2 < len(stream.manifest.entries("train"))
+    assert sum(path.endswith(".tar") for path in handler.requests) <= 2 < len(Manifest.load(address).entries("train"))
 
 
 def test_verify_and_info_read_a_remote_folder(server, shards, tmp_path):
     address, _ = server
     assert verify(address, tmp_path) == verify(shards)
-    assert info(address, cache_dir=tmp_path) == info(shards)
+    assert info(address, cache_folder=tmp_path) == info(shards)
 
 
 def test_a_copy_that_was_altered_is_fetched_anew(server, tmp_path):

@@ -8,13 +8,13 @@ import pytest
 from data_shards.errors import DataError
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest, SidecarEntry
-from data_shards.storage.token_statistics import VOCABULARY, Vocabulary
+from data_shards.storage.token_statistics import VOCABULARY, TokenStatistics
 from stillhouse.files import sha256_of_file
 
 
 def test_the_vocabulary_is_read_back_and_counts_the_train_split(tmp_path, make_shards):
     manifest = make_shards(tmp_path, [[10, 11, 10], [610]], [[10, 12]])
-    vocabulary = Vocabulary.load(Location.of(tmp_path), manifest)
+    vocabulary = TokenStatistics.load(Location.of(tmp_path), manifest)
     assert {index: int(count) for index, count in enumerate(vocabulary.counts) if count} == {10: 2, 11: 1, 610: 1}
     assert np.flatnonzero(vocabulary.is_special).tolist() == [0, 1, 2, 3, 4]
     assert np.flatnonzero(vocabulary.is_continuation).tolist() == list(range(600, 700))
@@ -42,5 +42,5 @@ def test_other_arrays_are_one_line(tmp_path, make_shards):
         (b"not a zip", "expected counts, is_special and is_continuation, got"),
     ):
         with pytest.raises(DataError, match=line) as error:
-            Vocabulary.load(Location.of(tmp_path), replaced(tmp_path, manifest, content))
+            TokenStatistics.load(Location.of(tmp_path), replaced(tmp_path, manifest, content))
         assert "\n" not in str(error.value)

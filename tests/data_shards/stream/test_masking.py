@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from data_shards.storage.token_statistics import Vocabulary
+from data_shards.storage.token_statistics import TokenStatistics
 from data_shards.stream.masking import IGNORED, Masker
 from data_shards.stream.rows import Rows, framed
 from data_shards.stream.settings import MaskingSettings
@@ -13,9 +13,9 @@ SPECIAL, V, MASK = 5, 700, 4
 CONTINUES = 600
 
 
-def vocabulary(counts: np.ndarray | None = None) -> Vocabulary:
+def vocabulary(counts: np.ndarray | None = None) -> TokenStatistics:
     ids = np.arange(V)
-    return Vocabulary(np.ones(V, np.uint64) if counts is None else counts.astype(np.uint64), ids < SPECIAL, ids >= CONTINUES, MASK)
+    return TokenStatistics(np.ones(V, np.uint64) if counts is None else counts.astype(np.uint64), ids < SPECIAL, ids >= CONTINUES, MASK)
 
 
 def rows(count: int, tokens: int, seed: int = 0, low: int = SPECIAL, high: int = V) -> Rows:
@@ -23,7 +23,7 @@ def rows(count: int, tokens: int, seed: int = 0, low: int = SPECIAL, high: int =
     return framed(content, np.full(count, tokens), None, cls_id=2, sep_id=3, pad_id=0)
 
 
-def apply(settings: MaskingSettings, of: Rows, seed: int = 1, visit: int = 0, vocabulary: Vocabulary = vocabulary()):  # noqa: B008
+def apply(settings: MaskingSettings, of: Rows, seed: int = 1, visit: int = 0, vocabulary: TokenStatistics = vocabulary()):  # noqa: B008
     ids = np.arange(len(of.input_ids))
     return Masker(settings, vocabulary, seed).apply(of, ids, np.full_like(ids, visit))
 

@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from data_shards.storage.token_statistics import Vocabulary
+from data_shards.storage.token_statistics import TokenStatistics
 from data_shards.stream.masking import IGNORED, Masker
 from data_shards.stream.rows import framed
 from data_shards.stream.settings import MaskingSettings
@@ -100,7 +100,7 @@ def test_a_mask_takes_whole_words_of_each_kind(kind):
     ids = np.array(tokenizer(TEXT, add_special_tokens=False)["input_ids"], np.int32)
     groups = words(tokenizer, ids.tolist())
     special, size = is_special(tokenizer), len(tokenizer.get_vocab())
-    vocabulary = Vocabulary(np.ones(size, np.uint64), special, is_continuation(tokenizer), tokenizer.mask_token_id)
+    vocabulary = TokenStatistics(np.ones(size, np.uint64), special, is_continuation(tokenizer), tokenizer.mask_token_id)
     rows = framed(
         ids[None].repeat(40, 0), np.full(40, len(ids)), None, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
     )

@@ -20,7 +20,7 @@ from data_shards.info import info
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest, plain_json
-from data_shards.storage.token_statistics import Vocabulary
+from data_shards.storage.token_statistics import TokenStatistics
 from data_shards.tokenizer.pruning import pieces_to_keep, pruned_tokenizer
 from data_shards.tokenizer.tokenizer import load_tokenizer, special_ids, vocabulary_size
 from data_shards.tokenizer.workers import encoder
@@ -129,7 +129,7 @@ def whole(request, tmp_path_factory, build_shards):
     _trained(request.param).save_pretrained(folder)
     shards = build_shards(folder, f"{request.param}-shards")
     manifest = Manifest.load(shards)
-    return request.param, load_tokenizer(str(folder)), shards, Vocabulary.load(Location.of(shards), manifest).counts
+    return request.param, load_tokenizer(str(folder)), shards, TokenStatistics.load(Location.of(shards), manifest).counts
 
 
 def _floor(tokenizer, counts) -> int:

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from data_shards.corpus import Corpus
 from kd.models.loading import load_mlm
 from kd.models.states import EncoderShape
 from kd.objective.objective import Objective
@@ -29,7 +30,7 @@ def test_cka_finds_the_layers_that_the_student_was_made_of_and_resolves_the_term
     teacher = load_mlm(str(corpus.model))
     student = make_student(config.student, teacher, seed=1)
     phases = config.phases_of(5)
-    similarities = measure_similarities(phases, student, lambda number: teacher, config)
+    similarities = measure_similarities(phases, student, lambda number: teacher, config, Corpus.open(config.data.shards))
     maps = {number: by_similarity(table) for number, table in similarities.items()}
     assert maps == {0: COPIES}
     assert layer_map.from_json(json.loads(json.dumps(layer_map.to_json(maps)))) == maps
@@ -39,7 +40,7 @@ def test_cka_finds_the_layers_that_the_student_was_made_of_and_resolves_the_term
     (phase,) = phases
     objective = Objective(phase.terms, 8).for_encoders(student.shape, teacher.shape, sources=LayerSources(learned=maps))
     assert [getattr(term, "layer_map", None) for term in objective.terms] == [None, COPIES]
-    assert sum(int(batch.real.sum()) for batch in sample_of_corpus(config, 8, 100)) >= 100
+    assert sum(int(batch.real.sum()) for batch in sample_of_corpus(config, Corpus.open(config.data.shards), 8, 100)) >= 100
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,9 @@ def test_copied_without_copies_is_one_line(make_config, corpus):
 def test_where_no_term_asks_for_cka_nothing_is_compared(make_config):
     config = make_config("objective=[{kind: mlm}, {kind: hidden_mse}]")
     phases = config.phases_of(5)
-    assert measure_similarities(phases, None, partial(pytest.fail, "no teacher may be loaded"), config) == {}
+    assert (
+        measure_similarities(phases, None, partial(pytest.fail, "no teacher may be loaded"), config, Corpus.open(config.data.shards)) == {}
+    )
 
 
 def test_the_verb_refuses_what_does_not_fit_before_it_reads_a_weight(corpus, save_model, tmp_path, monkeypatch):

@@ -1,14 +1,12 @@
 """What neither room can know alone is checked before anything is built; `auto` means something definite."""
 
 import json
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_shards.corpus import Corpus
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.checkpoint.checkpoint import STUDENT, Checkpoint, FullState, Progress
@@ -23,26 +21,25 @@ from launcher.errors import LaunchError
 from launcher.planning.plan import make_plan
 from launcher.training import build as building
 from launcher.training.batches import sample_batches
-from launcher.training.build import build, sample_of, tokenizer_folder
-
-
-class Silent(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
+from launcher.training.build import build, sample_of
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_built(save_model, make_config, corpus, tmp_path: Path):
     save_model(tmp_path / "other", corpus.vocabulary + 900)
     with pytest.raises(LaunchError, match=rf"^teacher: expected a vocabulary of {corpus.vocabulary}, the shards', got "):
-        build(make_config(f"teacher.model={tmp_path / 'other'}"), None)
+        build(make_config(f"teacher.model={tmp_path / 'other'}"), Corpus.open(corpus.shards), None)
     with pytest.raises(LaunchError, match=r"^data\.window_tokens: expected at most 48, the teacher's positions, got 64"):
-        build(make_config("data.window_tokens=64"), None)
+        build(make_config("data.window_tokens=64"), Corpus.open(corpus.shards), None)
 
 
 def test_a_student_folder_that_does_not_fit_is_refused_too(save_model, make_config, corpus, tmp_path: Path):
     save_model(tmp_path / "small", corpus.vocabulary - 1)
     with pytest.raises(LaunchError, match=r"^student: expected a vocabulary of "):
-        build(make_config("teacher=null", f"student={{init: {tmp_path / 'small'}}}", "objective=[{kind: mlm}]"), None)
+        build(
+            make_config("teacher=null", f"student={{init: {tmp_path / 'small'}}}", "objective=[{kind: mlm}]"),
+            Corpus.open(corpus.shards),
+            None,
+        )
 
 
 @pytest.mark.parametrize(
@@ -54,9 +51,9 @@ def test_a_student_folder_that_does_not_fit_is_refused_too(save_model, make_conf
         ("teacher.model=/nowhere/m", r"/nowhere/m: expected "),
     ],
 )
-def test_a_student_that_the_teacher_cannot_give_is_refused(make_config, override: str, message: str):
+def test_a_student_that_the_teacher_cannot_give_is_refused(make_config, corpus, override: str, message: str):
     with pytest.raises(KdError, match=message):
-        build(make_config(override), None)
+        build(make_config(override), Corpus.open(corpus.shards), None)
 
 
 class NoTrainer:
@@ -78,7 +75,7 @@ def test_a_start_reads_its_teacher_once_and_a_resumed_one_makes_no_student_again
         loading.AutoModelForMaskedLM, "from_pretrained", lambda *a, **named: (reads.append(named["dtype"]), from_pretrained(*a, **named))[1]
     )
     monkeypatch.setattr(building, "Trainer", NoTrainer)
-    parts = build(config, None)
+    parts = build(config, Corpus.open(config.data.shards), None)
     assert reads == [torch.float32], "once, for the student, the layer map and the teacher alike"
     assert {weight.dtype for weight in parts.trainer.teachers.members[0].module.parameters()} == {torch.bfloat16}
     trained = {f"{STUDENT}{name}": weight.detach() + 1 for name, weight in parts.trainer.student.named_parameters()}
@@ -89,7 +86,7 @@ def test_a_start_reads_its_teacher_once_and_a_resumed_one_makes_no_student_again
     reads.clear()
     monkeypatch.setattr(building, "make_student", lambda *_: pytest.fail("the student was made again"))
     monkeypatch.setattr(building, "sample_of_corpus", lambda *_: pytest.fail("the corpus was sampled again"))
-    again = build(config, saved)
+    again = build(config, Corpus.open(config.data.shards), saved)
     assert reads == [torch.bfloat16], "the teacher alone, in its own precision"
     assert (len(states), again.trainer.loaded) == (1, 1)
     assert again.layer_maps == parts.layer_maps
@@ -97,27 +94,12 @@ def test_a_start_reads_its_teacher_once_and_a_resumed_one_makes_no_student_again
         assert torch.equal(weight, trained[f"{STUDENT}{name}"]), name
 
 
-def test_the_tokenizer_of_local_shards_is_where_they_are(make_config, corpus):
-    assert tokenizer_folder(make_config()) == corpus.shards / "tokenizer"
-    assert tokenizer_folder(make_config(f"data.shards=file://{corpus.shards}/")) == corpus.shards / "tokenizer"
-
-
-def test_the_tokenizer_of_remote_shards_is_copied_beside_them(make_config, corpus, tmp_path: Path):
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(corpus.shards))) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        folder = tokenizer_folder(make_config(f"data.shards={address}", f"data.cache_folder={tmp_path / 'cache'}"))
-        server.shutdown()
-    own = corpus.shards / "tokenizer"
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {path.name: path.read_bytes() for path in own.iterdir()}
-
-
 @pytest.mark.parametrize("shrink", ["projection", "activation"])
 def test_a_narrower_student_is_made_on_the_runs_own_text(make_config, shrink: str):
     narrower = ("student.width=24", "student.architecture=same", "objective=[{kind: soft_targets}]")
     config = make_config(f"student.shrink={shrink}", "student.sample_tokens=600", *narrower)
     teacher = load_mlm(config.teacher.model)
-    student, again = (make_student(config.student, teacher, 1, sample_of(config)) for _ in range(2))
+    student, again = (make_student(config.student, teacher, 1, sample_of(config, Corpus.open(config.data.shards))) for _ in range(2))
     assert (student.width, student.heads, student.layers) == (24, 4, 2)
     assert make_plan(config, world=1).student_parameters == sum(weight.numel() for weight in student.parameters())
     assert all(torch.equal(one, two) for one, two in zip(student.parameters(), again.parameters(), strict=True))
