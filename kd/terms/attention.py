@@ -60,6 +60,10 @@ class AttentionKL(AttentionMapTerm):
 
     kind: Literal["attention_kl"] = "attention_kl"
 
+    @property
+    def formula(self) -> str:
+        return r"\sum_{(i,j)} \mathrm{mean}_a \, \mathrm{KL}(A^t_{j,a} \,\|\, A^s_{i,a})"
+
     def __call__(self, view: AttentionView) -> Tensor:
         """queries, keys [B, S, D] -> [B, S] fp32."""
         return view.compare("queries", "keys", attention_blocks.distributions_kl)
@@ -74,6 +78,13 @@ class AttentionMSE(AttentionMapTerm):
 
     kind: Literal["attention_mse"] = "attention_mse"
     of: Literal["scores", "distributions"] = "scores"
+
+    @property
+    def formula(self) -> str:
+        student, teacher = (r"Q^s_{i,a} K^{s\top}_{i,a} / \sqrt{d_s}", r"Q^t_{j,a} K^{t\top}_{j,a} / \sqrt{d_t}")
+        if self.of == "distributions":
+            student, teacher = "A^s_{i,a}", "A^t_{j,a}"
+        return rf"\sum_{{(i,j)}} \mathrm{{mean}}_{{a,p}} \, ({student} - {teacher})_p^2"
 
     def __call__(self, view: AttentionView) -> Tensor:
         """queries, keys [B, S, D] -> [B, S] fp32."""
@@ -93,6 +104,11 @@ class Relations(AttentionTerm):
     relations: Annotated[tuple[RelationName, ...], Field(min_length=1)] = ("qq", "kk", "vv")
     heads: Annotated[int, Field(gt=0)] | None = None
     layer_map: LayerMap = "final"
+
+    @property
+    def formula(self) -> str:
+        names = ", ".join(name.upper() for name in self.relations)
+        return rf"\sum_{{(i,j)}} \sum_{{XY \in \{{{names}\}}}} \mathrm{{mean}}_a \, \mathrm{{KL}}(R^t_{{XY,j,a}} \,\|\, R^s_{{XY,i,a}})"
 
     @field_validator("relations")
     @classmethod

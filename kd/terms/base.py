@@ -41,6 +41,11 @@ class TermSettings(BaseModel):
         raise NotImplementedError
 
     @property
+    def formula(self) -> str:
+        """LaTeX of the number for one token or document, with the term's settings. kd.export.model_card explains the letters."""
+        raise NotImplementedError
+
+    @property
     def masked_only(self) -> bool:
         """True: the term uses the outputs of masked positions only."""
         return False
@@ -148,6 +153,11 @@ class ProjectedTerm(StatesTerm):
                 f"{where}: expected a student of the teacher's width {teacher.width}, got {student.width}; add projection: shared"
             )
 
+    @property
+    def projected(self) -> str:
+        """LaTeX of the student's state, through its learned map if there is one."""
+        return "h^s_i" if self.projection == "none" else "(W h^s_i + b)"
+
     def projections(self) -> dict[int, str]:
         """The name, within the term, of the map of each student layer. Empty without projection."""
         if self.projection == "none":
@@ -188,6 +198,11 @@ class DocumentTerm(ProjectedTerm, LayerMappedTerm):
     layer_map: LayerMap = "final"
     pooling: Pooling = "mean"
     group_rows: Annotated[int, Field(gt=0)] | None = None
+
+
+def shown(value: Any, symbol: str) -> str:
+    """A number in LaTeX; the symbol, as a function of the update u, where a schedule changes it."""
+    return f"{value:g}" if isinstance(value, int | float) else f"{symbol}(u)"
 
 
 def has_layer_map(term: TermSettings, name: str) -> bool:

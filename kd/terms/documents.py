@@ -39,6 +39,10 @@ class Similarity(DocumentTerm):
     any_width: ClassVar[bool] = True
     kind: Literal["similarity"] = "similarity"
 
+    @property
+    def formula(self) -> str:
+        return r"\sum_{(i,j)} \tfrac{1}{b} \lVert G^t_j - G^s_i \rVert^2"
+
     def __call__(self, view: DocumentView) -> Tensor:
         """pairs [M, D] -> [M] fp32."""
         together = view.together
@@ -57,6 +61,10 @@ class RelationalDistance(DocumentTerm):
 
     any_width: ClassVar[bool] = True
     kind: Literal["rkd_distance"] = "rkd_distance"
+
+    @property
+    def formula(self) -> str:
+        return r"\sum_{(i,j)} \mathrm{mean}_m \, \mathrm{huber}(\psi(h^t, h^t_m) - \psi(h^s, h^s_m))"
 
     def __call__(self, view: DocumentView) -> Tensor:
         """pairs [M, D] -> [M] fp32."""
@@ -78,6 +86,11 @@ class RelationalAngle(DocumentTerm):
     any_width: ClassVar[bool] = True
     partners: ClassVar[int] = 2
     kind: Literal["rkd_angle"] = "rkd_angle"
+
+    @property
+    def formula(self) -> str:
+        teacher, student = (rf"\cos\angle(h^{e}_{{m}}, h^{e}, h^{e}_{{n}})" for e in ("t", "s"))
+        return rf"\sum_{{(i,j)}} \mathrm{{mean}}_{{m,n}} \, \mathrm{{huber}}({teacher} - {student})"
 
     def __call__(self, view: DocumentView) -> Tensor:
         """pairs [M, D] -> [M] fp32."""
@@ -110,6 +123,10 @@ class Contrastive(DocumentTerm):
 
     kind: Literal["contrastive"] = "contrastive"
     temperature: Annotated[float, Field(gt=0)] = 0.07
+
+    @property
+    def formula(self) -> str:
+        return rf"\sum_{{(i,j)}} -\log \sigma_m(\cos({self.projected}, h^t_m) / {self.temperature:g})_{{\mathrm{{same\ text}}}}"
 
     def __call__(self, view: DocumentView) -> Tensor:
         """pairs [M, D] -> [M] fp32."""

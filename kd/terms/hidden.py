@@ -32,6 +32,10 @@ class HiddenCosine(TokenTerm, LayerMappedTerm):
     kind: Literal["cosine"] = "cosine"
     layer_map: LayerMap = "final"
 
+    @property
+    def formula(self) -> str:
+        return rf"\sum_{{(i,j)}} 1 - \cos({self.projected}, h^t_j)"
+
     def __call__(self, view: TokenView) -> Tensor:
         """pairs [N, D] -> [N] fp32."""
         return _sum(1.0 - F.cosine_similarity(student.float(), teacher.float(), dim=-1) for student, teacher in view.pairs)
@@ -46,6 +50,10 @@ class Hints(TokenTerm, LayerMappedTerm):
 
     kind: Literal["hints"] = "hints"
     projection: Projection = "each"
+
+    @property
+    def formula(self) -> str:
+        return rf"\sum_{{(i,j)}} \tfrac{{1}}{{2}} \lVert h^t_j - {self.projected} \rVert^2"
 
     def check(self, student: EncoderShape, teacher: EncoderShape, where: str) -> None:
         if self.projection == "none":
@@ -67,6 +75,11 @@ class Patient(TokenTerm, LayerMappedTerm):
     layer_map: LayerMap = "skip"
     positions: Literal["all", "masked", "first"] = "first"
 
+    @property
+    def formula(self) -> str:
+        student = self.projected
+        return rf"\sum_{{(i,j)}} \lVert {student} / \lVert {student} \rVert - h^t_j / \lVert h^t_j \rVert \rVert^2"
+
     def __call__(self, view: TokenView) -> Tensor:
         """pairs [N, D] -> [N] fp32."""
         return _sum((_unit(student) - _unit(teacher)).square().sum(-1) for student, teacher in view.pairs)
@@ -81,6 +94,10 @@ class HiddenMSE(TokenTerm, LayerMappedTerm):
 
     kind: Literal["hidden_mse"] = "hidden_mse"
 
+    @property
+    def formula(self) -> str:
+        return rf"\sum_{{(i,j)}} \tfrac{{1}}{{D}} \lVert {self.projected} - h^t_j \rVert^2"
+
     def __call__(self, view: TokenView) -> Tensor:
         """pairs [N, D] -> [N] fp32."""
         return _sum((student.float() - teacher.float()).square().mean(-1) for student, teacher in view.pairs)
@@ -93,6 +110,10 @@ class EmbeddingMSE(TokenTerm):
     """
 
     kind: Literal["embedding_mse"] = "embedding_mse"
+
+    @property
+    def formula(self) -> str:
+        return rf"\tfrac{{1}}{{D}} \lVert {self.projected.replace('h^s_i', 'e^s')} - e^t \rVert^2"
 
     @property
     def state_kinds(self) -> tuple[StateKind, ...]:

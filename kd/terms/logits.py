@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kd.terms.base import LogitTerm
+from kd.terms.base import LogitTerm, shown
 from kd.terms.schedules import Schedulable, bounds
 from kd.terms.views import LogitView
 from stillhouse.lazy import lazy_module
@@ -45,6 +45,18 @@ class SoftTargets(LogitTerm):
     divergence: Divergence = "forward"
     alpha: Annotated[float, Field(ge=0, le=1), Schedulable()] = 0.0
     top_k: Annotated[int, Field(gt=0)] | None = None
+
+    @property
+    def formula(self) -> str:
+        temperature = shown(self.temperature, "T")
+        teacher, student = (rf"\sigma(z^{model} / {temperature})" for model in "ts")
+        kind = {"forward": "KL", "reverse": "KL", "symmetric": "KL_{sym}", "jensen_shannon": "JS"}[self.divergence]
+        first, second = (student, teacher) if self.divergence == "reverse" else (teacher, student)
+        soft = rf"{temperature}^2 \, \mathrm{{{kind}}}({first} \,\|\, {second})"
+        if self.alpha == 0:
+            return soft
+        alpha = shown(self.alpha, r"\alpha")
+        return rf"{alpha} \, (-\log \sigma(z^s)_y) + (1 - {alpha}) \, {soft}"
 
     @property
     def chunks(self) -> int:
@@ -86,6 +98,10 @@ class MaskedLM(LogitTerm):
     positions: Literal["all", "masked"] = "masked"
 
     @property
+    def formula(self) -> str:
+        return r"-\log \sigma(z^s)_y"
+
+    @property
     def chunks(self) -> int:
         return 4
 
@@ -106,6 +122,10 @@ class LogitMSE(LogitTerm):
     """
 
     kind: Literal["logit_mse"] = "logit_mse"
+
+    @property
+    def formula(self) -> str:
+        return r"\tfrac{1}{2} \lVert z^s - z^t \rVert^2"
 
     @property
     def chunks(self) -> int:
