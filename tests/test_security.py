@@ -115,7 +115,7 @@ def test_checkpoints_and_students_have_the_users_umask(model, tmp_path, mask):
     before = os.umask(mask)
     try:
         checkpoint.write(tmp_path / "checkpoints", Progress(1, 0, 0, {}), [("w", torch.ones(3), {"exp_avg": torch.ones(3)})])
-        save_student(load_mlm(str(model)), tmp_path / "student", training={}, tokenizer_folder=None)
+        save_student(load_mlm(str(model)), tmp_path / "student", tokenizer_folder=None)
     finally:
         os.umask(before)
     for folder in (tmp_path / "checkpoints", tmp_path / "student"):

@@ -21,20 +21,23 @@ THIS_FOLDER = 'MODEL = "path/to/this/folder"'
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 LETTERS = {
     "z": "logits",
-    "h": "hidden states of layers $i$ and $j$ that are matched",
-    "e": "output of the embeddings",
-    "A": "attention distributions of head $a$",
-    "Q": "queries of head $a$, with keys $K$",
-    "R": r"relations $\sigma(X Y^\top / \sqrt{d})$ of queries, keys and values",
-    "G": "normalised similarities of the documents of a batch",
-    "W": "learned map, not part of this model",
-    r"\psi": "distance, relative to the mean distance",
-    r"\mathrm{KL}": r"Kullback-Leibler divergence",
-    r"\mathrm{KL_{sym}}": "mean of both Kullback-Leibler divergences",
-    r"\mathrm{JS}": "Jensen-Shannon divergence",
+    "y": "the masked token",
     r"\sigma": "softmax",
-    "y": "masked token",
-    "(u)": "value that changes with the update $u$, as the YAML says",
+    "(i,j)": "matched layers, student layer i and teacher layer j",
+    "h": "hidden state",
+    "e": "output of the embeddings",
+    "W": "learned map, which is not part of this model",
+    "D": "width",
+    "A": "attention distribution of a head",
+    "Q": "queries of a head, with keys K",
+    "R": "relation, the softmax of products of queries, keys or values of a head",
+    "G": "similarities of the b documents of a batch, with rows of length 1",
+    "m": "another document of the batch",
+    r"\psi": "distance relative to the mean distance",
+    r"\mathrm{KL}": "Kullback-Leibler divergence",
+    r"\mathrm{KL_{sym}}": "mean of the Kullback-Leibler divergences in both directions",
+    r"\mathrm{JS}": "Jensen-Shannon divergence",
+    "(u)": "a value that changes with the update u, as the YAML says",
 }
 """What the letters of the terms' formulas stand for, in the order in which a card explains them."""
 
@@ -51,7 +54,7 @@ class CardFacts:
     datasets: Sequence[str] = ()
     """Hub names of the data sets in the corpus."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Rows of the table of training, in order."""
+    """Rows of the table of how it was made, in order."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """Rows of the table of the corpus."""
     objective: Sequence[tuple[str, Sequence[TermSettings]]] = ()
@@ -78,7 +81,7 @@ def model_card(encoder: Encoder, facts: CardFacts) -> str:
         _usage(),
         _table("Model", _sizes(encoder)),
         _scores(facts),
-        _table("Training", facts.training),
+        _table("How it was made", facts.training),
         _objective(facts),
         _table("Data", facts.data),
         _limits(encoder, facts),
@@ -126,7 +129,7 @@ def _introduction(encoder: Encoder, facts: CardFacts) -> str:
     kind = f"A masked-language model of {encoder.layers} layers of width {encoder.width} ({encoder.family.name})"
     if facts.teachers:
         kind += f", distilled from {' and '.join(f'`{name}`' for name in facts.teachers)}"
-    return f"{kind}. It was trained with Stillhouse and loads with transformers alone."
+    return f"{kind}. It was made with Stillhouse and loads with transformers alone."
 
 
 def _usage() -> str:
@@ -191,11 +194,24 @@ def _objective(facts: CardFacts) -> str:
         latex += formula
         parts += [f"Phase {name}:"] if name else []
         parts.append(f"$$\n{formula}\n$$")
-    used = [f"${letter}$: {text}" for letter, text in LETTERS.items() if re.search(rf"(?<![A-Za-z]){re.escape(letter)}(?![a-z])", latex)]
-    parts.append(f"Letters: {'; '.join([*used, '$s$: student', *(['$t$: teacher'] if facts.teachers else [])])}.")
+    models = [_inline("s") + ": student", *([_inline("t") + ": teacher"] if facts.teachers else [])]
+    parts.append(
+        f"Letters: {'; '.join([*models, *(f'{_inline(letter)}: {text}' for letter, text in LETTERS.items() if _stands_in(latex, letter))])}."
+    )
     if facts.objective_yaml:
         parts.append(f"The same as YAML:\n\n```yaml\n{facts.objective_yaml.strip()}\n```")
     return "\n\n".join(parts)
+
+
+def _inline(latex: str) -> str:
+    """LaTeX within a line, as the hub's pages read it."""
+    return rf"\\( {latex} \\)"
+
+
+def _stands_in(latex: str, letter: str) -> bool:
+    """Whether a formula has this letter, and not as a part of a name."""
+    bare = latex.replace("mean", "").replace("huber", "")
+    return letter in latex if letter.startswith("(") else re.search(rf"(?<![A-Za-z]){re.escape(letter)}(?![a-z])", bare) is not None
 
 
 def _limits(encoder: Encoder, facts: CardFacts) -> str:

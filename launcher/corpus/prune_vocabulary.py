@@ -14,10 +14,12 @@ from data_shards.corpus import Corpus
 from data_shards.storage.manifest import Manifest
 from data_shards.tokenizer.pruning import pieces_to_keep, pruned_tokenizer
 from data_shards.tokenizer.tokenizer import load_tokenizer
-from kd.export.hugging_face import model_sizes, save_student
+from kd.export.hugging_face import save_student
+from kd.export.model_card import CardFacts, is_hub_name, public_name
 from kd.models.config import read_config
 from kd.models.loading import load_mlm
 from kd.models.prune_vocabulary import with_rows
+from kd.models.sizes import model_sizes
 from launcher.errors import LaunchError
 from launcher.text import size as shown_size
 
@@ -64,8 +66,13 @@ def prune(model: str, shards: str, out: Path, size: int, with_shards: bool = Tru
     covered = float(counts[kept].sum()) / max(1.0, float(counts.sum()))
     with tempfile.TemporaryDirectory() as folder:
         smaller.save_pretrained(folder)
-        card = {"vocabulary before": manifest.vocabulary_size, "made from": model, "ids of the corpus kept": covered}
-        save_student(encoder, out / MODEL, training=card, tokenizer_folder=Path(folder))
+        made = {
+            "made from": public_name(model),
+            "vocabulary before": manifest.vocabulary_size,
+            "ids of the corpus that stayed": f"{covered:.2%}",
+        }
+        card = CardFacts(title=out.resolve().name, base_models=[model] if is_hub_name(model) else [], training=made)
+        save_student(encoder, out / MODEL, tokenizer_folder=Path(folder), card=card)
     sizes = model_sizes(whole), model_sizes(encoder)
     return Pruned(
         entries=(whole.vocabulary, encoder.vocabulary),

@@ -28,6 +28,7 @@ from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import StreamSettings
 from kd.distributed import process_group
 from kd.export.hugging_face import save_student
+from kd.export.model_card import CardFacts
 from kd.models.loading import load_mlm
 from kd.student.student import make_student
 from launcher.config.load import load_config
@@ -126,7 +127,8 @@ class Demo:
             return
         config = load_config("demo", [f"train.seed={self.seed}"])
         student = make_student(config.student, load_mlm(str(self.teacher)), self.seed)
-        save_student(student, self.initial, training={"layers": config.student.layers}, tokenizer_folder=self.shards / "tokenizer")
+        made = {"begun from": f"layers {config.student.layers} of the demo's teacher", "updates": 0}
+        save_student(student, self.initial, tokenizer_folder=self.shards / "tokenizer", card=CardFacts("demo-initial", training=made))
 
     def _train(self, name: str, folder: Path, settings: list[str]) -> int:
         """One run under deepspeed's own launcher, its output shown."""

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from data_shards.stream.settings import MaskingSettings, StreamSettings
 from kd.evaluation.scores import SCORES
-from kd.export.hugging_face import model_sizes
+from kd.models.sizes import model_sizes
 from launcher.errors import LaunchError
 from launcher.evaluation.scoring import Scorer, with_retention
 from stillhouse.files import write_atomically

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from kd.export.hugging_face import model_sizes
 from kd.models.encoder import Encoder
+from kd.models.sizes import model_sizes
 from kd.teacher.modes import MODES
 from kd.teacher.settings import TeacherSettings
 

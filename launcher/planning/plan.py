@@ -9,8 +9,8 @@ from pathlib import Path
 from data_shards.corpus import Corpus
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
-from kd.export.hugging_face import model_sizes
 from kd.models.config import read_config
+from kd.models.sizes import model_sizes
 from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
 from launcher.config.derived import precision_of, updates_of

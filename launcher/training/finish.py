@@ -4,14 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_shards.errors import DataError
 from kd.distributed import process_group
+from kd.errors import KdError
 from kd.evaluation.mlm import MlmScores
-from kd.export.hugging_face import model_sizes, public_name, save_student
+from kd.export.hugging_face import CARD, save_student
 from kd.models.encoder import Encoder
+from kd.models.sizes import model_sizes
 from launcher.config.run_config import RunConfig
 from launcher.run_folder.folder import RunFolder
 from launcher.training.build import RunParts
-from stillhouse.files import write_atomically
+from launcher.training.card import card_facts
+from stillhouse.files import sha256_of_file, write_atomically
 
 
 def write_student(
@@ -39,11 +43,10 @@ def write_student(
         "student": str(folder.student.resolve()),
         "heldout": scores.row if scores is not None else None,
     }
-    training = {key: report[key] for key in ("teacher", "updates", "tokens", "precision", "heldout")}
-    training["teacher"] = ", ".join(map(public_name, teachers)) or None
-    training |= {"layers": config.student.layers} if config.student.init == "teacher" else {"begun from": public_name(config.student.init)}
-    training |= {
-        f"objective {phase.name}".rstrip(): [term.model_dump(mode="json") for term in phase.terms] for phase in parts.trainer.phases
-    }
-    save_student(student, folder.student, training=training, tokenizer_folder=parts.corpus.tokenizer_folder())
+    try:
+        tokenizer, card = parts.corpus.tokenizer_folder(), card_facts(config, parts.corpus.manifest, report, scores, parts.trainer.phases)
+    except DataError as error:  # the caller saves what KdError and OSError leave unwritten
+        raise KdError(str(error)) from None
+    save_student(student, folder.student, tokenizer_folder=tokenizer, card=card)
+    report["files"] = {file.name: sha256_of_file(file) for file in sorted(folder.student.iterdir()) if file.name != CARD}
     write_atomically(folder.report, json.dumps(report, indent=1) + "\n")

@@ -237,7 +237,7 @@ class Run:
             return
         facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}
         write_student(self.config, self.folder, self.parts, student, self.scores, facts, self._elapsed())
-        self.event("finished", f"student in {self.folder.student}")
+        self.event("finished", f"{'student' if self.config.members else 'model'} in {self.folder.student}")
 
     def line(self, kind: str, values: dict[str, Any]) -> None:
         """One line, from rank 0."""

@@ -6,10 +6,11 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizerFast
 
 from kd.errors import KdError
-from kd.export.hugging_face import model_card, model_sizes, public_name, save_student
+from kd.export.hugging_face import save_student
 from kd.models.config import quiet_transformers
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
+from kd.models.sizes import model_sizes
 from kd.student.settings import StudentSettings
 from kd.student.student import make_student
 
@@ -24,7 +25,7 @@ def student_of(make_model, family, architecture="same"):
 )
 def test_an_exported_student_is_read_by_transformers_alone_with_equal_logits(make_model, tmp_path, tiny_batch, family, architecture):
     student = student_of(make_model, family, architecture)
-    save_student(student, tmp_path / "student", training={}, tokenizer_folder=None)
+    save_student(student, tmp_path / "student", tokenizer_folder=None)
     with quiet_transformers():
         model, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "student", output_loading_info=True)
     assert not any(report.values()), report
@@ -47,32 +48,32 @@ def test_the_tokenizer_comes_along(make_model, tmp_path):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     (tmp_path / "tokenizer" / "notes.txt").write_text("not a tokenizer's file")
     student = student_of(make_model, "bert")
-    save_student(student, tmp_path / "student", training={}, tokenizer_folder=tmp_path / "tokenizer")
+    save_student(student, tmp_path / "student", tokenizer_folder=tmp_path / "tokenizer")
     with quiet_transformers():
         loaded = AutoTokenizer.from_pretrained(tmp_path / "student")
     assert loaded("house still")["input_ids"] == tokenizer("house still")["input_ids"]
     assert not (tmp_path / "student" / "notes.txt").exists()
     (tmp_path / "empty").mkdir()
     with pytest.raises(KdError, match="expected tokenizer files to copy"):
-        save_student(student, tmp_path / "other", training={}, tokenizer_folder=tmp_path / "empty")
+        save_student(student, tmp_path / "other", tokenizer_folder=tmp_path / "empty")
     assert not (tmp_path / "other").exists()
 
 
 def test_an_earlier_student_is_replaced_and_anything_else_is_kept(make_model, tmp_path):
     for family in ("bert", "distilbert"):
-        save_student(student_of(make_model, family), tmp_path / "student", training={}, tokenizer_folder=None)
+        save_student(student_of(make_model, family), tmp_path / "student", tokenizer_folder=None)
     assert load_mlm(str(tmp_path / "student")).family.name == "distilbert"
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     (tmp_path / "file").write_text("x")
     for name in ("thesis", "file"):
         with pytest.raises(KdError, match="expected a free name or an earlier model"):
-            save_student(student_of(make_model, "bert"), tmp_path / name, training={}, tokenizer_folder=None)
+            save_student(student_of(make_model, "bert"), tmp_path / name, tokenizer_folder=None)
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
 
 def test_a_write_that_fails_leaves_the_earlier_student_and_no_rubbish(make_model, tmp_path, monkeypatch):
-    save_student(student_of(make_model, "bert"), tmp_path / "student", training={}, tokenizer_folder=None)
+    save_student(student_of(make_model, "bert"), tmp_path / "student", tokenizer_folder=None)
     other = student_of(make_model, "distilbert")
 
     def full(folder: Path, **_: object) -> None:
@@ -81,35 +82,9 @@ def test_a_write_that_fails_leaves_the_earlier_student_and_no_rubbish(make_model
 
     monkeypatch.setattr(other.hf, "save_pretrained", full)
     with pytest.raises(KdError, match=r"student: expected to write the student there, got .*No space left on device; free space"):
-        save_student(other, tmp_path / "student", training={}, tokenizer_folder=None)
+        save_student(other, tmp_path / "student", tokenizer_folder=None)
     assert load_mlm(str(tmp_path / "student")).family.name == "bert"
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
-
-
-def test_the_model_card_says_what_was_given_in_order(make_model):
-    card = model_card(
-        student_of(make_model, "bert"),
-        {"teacher": "a|b", "layers": [0, 2], "tokens": 1234567, "held out": {"loss": 2.345678, "top1": 0.25}},
-    )
-    rows = [line for line in card.splitlines() if line.startswith("|")]
-    assert rows[-6:-4] == ["| layers | [0, 2] |", "| tokens | 1,234,567 |"]
-    assert rows[-2:] == ["| loss | 2.346 |", "| top1 | 0.25 |"]
-    assert "| teacher | a\\|b |" in rows
-    assert "## held out" in card
-
-
-def test_only_a_student_of_a_teacher_is_tagged_distillation(make_model):
-    student = student_of(make_model, "bert")
-    assert "\n- distillation\n" in model_card(student, {"teacher": "bert-base-uncased"})
-    for training in ({}, {"teacher": None}):
-        assert "distillation" not in model_card(student, training)
-
-
-def test_a_card_names_the_last_folder_of_a_private_path(tmp_path, monkeypatch):
-    (tmp_path / "models").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert [public_name(model) for model in (str(tmp_path / "models"), "models", "./models", "/absent/mine")] == ["models"] * 3 + ["mine"]
-    assert [public_name(model) for model in ("bert-base-uncased", "owner/name")] == ["bert-base-uncased", "owner/name"]
 
 
 def test_sizes_count_tied_weights_once(make_model):

@@ -96,7 +96,7 @@ def test_sizes_that_nothing_divides_are_right_too(make_model, saved, tiny_batch,
     teacher = load_mlm(saved(model))
     settings = StudentSettings(layers=[0, 3, 6], architecture="same", width=40, heads=2, shrink="magnitude")
     student = make_student(settings, teacher, seed=3).eval()
-    save_student(student, tmp_path / "student", training={}, tokenizer_folder=None)
+    save_student(student, tmp_path / "student", tokenizer_folder=None)
     with quiet_transformers():
         again = AutoModelForMaskedLM.from_pretrained(tmp_path / "student")
     inside = tiny_batch.segments[0] == 2
@@ -144,7 +144,7 @@ def test_a_student_of_some_layers_is_the_teacher_with_the_others_taken_out(model
 
 def test_an_exported_student_is_read_by_transformers_alone_with_every_key(model, tiny_batch, tmp_path):
     student = make_student(StudentSettings(layers="every_other", architecture="same"), Encoder(model), seed=3).eval()
-    save_student(student, tmp_path / "student", training={}, tokenizer_folder=None)
+    save_student(student, tmp_path / "student", tokenizer_folder=None)
     with quiet_transformers():
         again, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "student", output_loading_info=True)
     assert not report["missing_keys"]

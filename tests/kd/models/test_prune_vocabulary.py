@@ -28,7 +28,7 @@ def test_logits_are_the_whole_models_at_the_kept_ids(make_model, tiny_batch, tmp
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     assert smaller.vocabulary == smaller.hf.config.vocab_size == len(KEPT)
     assert smaller.tied == whole.tied
-    save_student(smaller, tmp_path / "smaller", training={}, tokenizer_folder=None)
+    save_student(smaller, tmp_path / "smaller", tokenizer_folder=None)
     assert torch.equal(load_mlm(str(tmp_path / "smaller")).decoder_weight, smaller.decoder_weight)
 
 

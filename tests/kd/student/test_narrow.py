@@ -79,7 +79,7 @@ def test_every_family_becomes_narrower_and_is_read_again(make_model, tiny_batch,
     student = student_of(teacher, sample, count=2, layers="every_other", width=2 * size, heads=2, inner=20, shrink=method)
     assert dimensions_of(student) == Dimensions(2 * size, 2, 20)
     assert student.layers == 2
-    save_student(student, tmp_path / "student", training={}, tokenizer_folder=None)
+    save_student(student, tmp_path / "student", tokenizer_folder=None)
     assert torch.equal(logits(load_mlm(str(tmp_path / "student")), tiny_batch), logits(student, tiny_batch))
 
 

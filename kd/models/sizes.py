@@ -1,0 +1,24 @@
+"""How large a model is."""
+
+from dataclasses import dataclass
+
+from kd.models.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model's size: weights (tied ones once), those that train, and bytes in the dtype they have now."""
+
+    parameters: int
+    trainable: int
+    bytes: int
+
+
+def model_sizes(encoder: Encoder) -> Sizes:
+    """How large a model is."""
+    weights = list(encoder.parameters())
+    return Sizes(
+        parameters=sum(weight.numel() for weight in weights),
+        trainable=sum(weight.numel() for weight in weights if weight.requires_grad),
+        bytes=sum(weight.numel() * weight.element_size() for weight in weights),
+    )
