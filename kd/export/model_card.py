@@ -195,9 +195,8 @@ def _objective(facts: CardFacts) -> str:
         parts += [f"Phase {name}:"] if name else []
         parts.append(f"$$\n{formula}\n$$")
     models = [_inline("s") + ": student", *([_inline("t") + ": teacher"] if facts.teachers else [])]
-    parts.append(
-        f"Letters: {'; '.join([*models, *(f'{_inline(letter)}: {text}' for letter, text in LETTERS.items() if _stands_in(latex, letter))])}."
-    )
+    letters = [f"{_inline(letter)}: {text}" for letter, text in LETTERS.items() if _stands_in(latex, letter)]
+    parts.append(f"Letters: {'; '.join([*models, *letters])}.")
     if facts.objective_yaml:
         parts.append(f"The same as YAML:\n\n```yaml\n{facts.objective_yaml.strip()}\n```")
     return "\n\n".join(parts)
