@@ -19,7 +19,7 @@ ROOMS = {
 }
 ORDER = {
     "stillhouse": ["errors", "files", "digests", "lazy", "settings"],
-    "data_shards": ["errors", "storage", "tokenizer", "sources", "corpus", "stream", "build", "info", "verify"],
+    "data_shards": ["errors", "storage", "tokenizer", "sources", "corpus", "stream", "tasks", "build", "info", "verify"],
     "kd": [
         *("errors", "batch", "distributed", "models", "student", "checkpoint", "terms", "objective", "teacher"),
         *("evaluation", "export", "training", "tasks"),

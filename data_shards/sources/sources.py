@@ -8,6 +8,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -54,15 +55,21 @@ def documents(settings: SourceSettings, counts: SourceCounts | None = None) -> I
 def _file(settings: SourceSettings, path: str, kind: str, counts: SourceCounts) -> Iterator[Document]:
     """The documents of one file."""
     before = counts.bytes_read
+    with opened(path, kind) as (stored, content):
+        fields = Fields(path, settings.column, settings.per, ending(path), settings.separator, settings.quoting, settings.member)
+        for number, origin in BY_KIND[kind].read(content, fields):
+            yield from _decoded(number, origin, settings, counts)
+            if stored.seekable():
+                counts.bytes_read = before + stored.tell()
+
+
+@contextmanager
+def opened(path: str, kind: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """(the file or URL as it is stored, its decompressed content). Raises DataError, naming the kind, for what cannot be read."""
     try:
         with open_url(path) if is_url(path) else open(path, "rb") as stored:
             name = compression(path)
-            content = cast(BinaryIO, compr[name](stored, mode="rb")) if name else stored
-            fields = Fields(path, settings.column, settings.per, ending(path), settings.separator, settings.quoting, settings.member)
-            for number, origin in BY_KIND[kind].read(content, fields):
-                yield from _decoded(number, origin, settings, counts)
-                if stored.seekable():
-                    counts.bytes_read = before + stored.tell()
+            yield stored, cast(BinaryIO, compr[name](stored, mode="rb")) if name else stored
     except KeyError as error:  # fsspec has no decompressor of that name
         raise DataError(f"{path}: expected a compression that is installed, got {error}; install it, or decompress the file") from None
     except FileNotFoundError:
@@ -85,7 +92,18 @@ def _decoded(text: str | InvalidText, origin: str, settings: SourceSettings, cou
 
 
 def _dataset(settings: SourceSettings) -> Iterator[Document]:
-    """The rows of a `datasets` name, of a folder of files it can read, or of a folder it has saved."""
+    """The texts of a `datasets` name, of a folder of files it can read, or of a folder it has saved."""
+    rows = open_dataset(settings)
+    columns = rows.column_names
+    if columns is not None and settings.column not in columns:
+        raise missing_column(f"dataset {settings.path}", settings.column, columns)
+    for number, row in enumerate(dataset_rows(rows, settings.path)):
+        origin = f"dataset {settings.path}:{number}"
+        yield Document(text_value(row.get(settings.column), origin, settings.column), origin)
+
+
+def open_dataset(settings: SourceSettings) -> Any:
+    """The `datasets` object of one split. Raises DataError when there is none."""
     try:
         import datasets  # noqa: PLC0415 - a second of start-up that only this kind pays
     except ImportError as error:
@@ -97,20 +115,16 @@ def _dataset(settings: SourceSettings) -> Iterator[Document]:
             rows = rows[settings.split] if isinstance(rows, datasets.DatasetDict) else rows
         else:
             rows = datasets.load_dataset(settings.path, settings.name, split=settings.split, streaming=settings.streaming)
-        columns = rows.column_names
+        return rows
     except Exception as error:  # datasets and its hub raise a dozen types for "there is none"
         raise DataError(
             f"dataset {settings.path}: expected a dataset with split {settings.split}, got {one_line(error)[:200]}; "
             "check path, name and split, and the network"
         ) from None
-    if columns is not None and settings.column not in columns:
-        raise missing_column(f"dataset {settings.path}", settings.column, columns)
-    for number, row in enumerate(_rows(rows, settings.path)):
-        origin = f"dataset {settings.path}:{number}"
-        yield Document(text_value(row.get(settings.column), origin, settings.column), origin)
 
 
-def _rows(rows: Any, path: str) -> Iterator[dict[str, Any]]:
+def dataset_rows(rows: Any, path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a `datasets` object. Raises DataError for what the hub or a file raises meanwhile."""
     try:
         yield from rows
     except Exception as error:  # a hub's failures have many types

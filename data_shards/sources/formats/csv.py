@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from data_shards.errors import DataError
 from data_shards.sources.formats.common import MAX_LINE_BYTES, Fields, Format, Found, InvalidText, decoded, lines, missing_column
@@ -15,10 +15,41 @@ MAX_FIELD_CHARACTERS = MAX_LINE_BYTES
 OTHER_SEPARATORS = (";", "\t", "|", ",")
 
 
+class Row(NamedTuple):
+    """A row of fields, its origin (file:line), and the first of its lines that was not valid UTF-8."""
+
+    values: list[str]
+    origin: str
+    invalid: InvalidText | None
+
+
 def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
     """One column. A file that ends in .tsv is separated by tabs and its quotes are text; others are separated by commas and quoted.
 
     Raises DataError for a row with more or fewer fields than the header, and for a quote that is not closed.
+    """
+    all_rows = rows(file, fields)
+    first = next(all_rows, None)
+    header = first.values if first else []
+    if fields.column not in header:
+        raise _missing(fields, header, dialect(fields)[0])
+    if header.count(fields.column) > 1:
+        raise DataError(f"{fields.path}: expected one column {fields.column}, got {header.count(fields.column)}; rename one")
+    index = header.index(fields.column)
+    for row in all_rows:
+        if len(row.values) != len(header):
+            raise DataError(
+                f"{row.origin}: expected {len(header)} fields, as the header has, got {len(row.values)}; "
+                "quote the text, or set --separator and --quoting as the file has them"
+            )
+        text = row.values[index]
+        yield (InvalidText(row.invalid.where, row.invalid.reason, text) if row.invalid else text), row.origin
+
+
+def rows(file: BinaryIO, fields: Fields) -> Iterator[Row]:
+    """Every row that is not empty, the header among them. The first row is yielded even if it is empty.
+
+    Raises DataError for a quote that is not closed.
     """
     csv.field_size_limit(MAX_FIELD_CHARACTERS)
     invalid: list[InvalidText] = []
@@ -33,7 +64,7 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
 
     separator, quoting = dialect(fields)
     plain = quoting == "none"
-    rows = csv.reader(
+    parsed = csv.reader(
         text_lines(),
         delimiter=separator,
         quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
@@ -43,25 +74,14 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
     )
     begin = 1
     try:
-        header = next(rows, [])
-        if fields.column not in header:
-            raise _missing(fields, header, separator)
-        if header.count(fields.column) > 1:
-            raise DataError(f"{fields.path}: expected one column {fields.column}, got {header.count(fields.column)}; rename one")
-        index = header.index(fields.column)
-        begin = rows.line_num + 1
-        for row in rows:
+        for number, row in enumerate(parsed):
             origin = f"{fields.path}:{begin}"
-            begin = rows.line_num + 1
-            if not row:
+            begin = parsed.line_num + 1
+            if not row and number:
                 continue
-            if len(row) != len(header):
-                raise DataError(
-                    f"{origin}: expected {len(header)} fields, as the header has, got {len(row)}; "
-                    "quote the text, or set --separator and --quoting as the file has them"
-                )
-            yield (InvalidText(invalid[0].where, invalid[0].reason, row[index]) if invalid else row[index]), origin
-            invalid.clear()
+            yield Row(row, origin, invalid[0] if invalid else None)
+            if number:  # what is not UTF-8 in the header is told with the first row
+                invalid.clear()
     except csv.Error as error:
         raise DataError(
             f"{fields.path}:{begin}: expected CSV, got {_got(str(error))}; repair the row, or set --quoting none or backslash"

@@ -37,9 +37,7 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
 
 def json_field(raw: str, column: str, origin: str) -> str:
     """The text in one field of a JSON object. Raises DataError for anything else."""
-    row = _parsed(raw, origin)
-    if not isinstance(row, dict):
-        raise DataError(f"{origin}: expected one JSON object a line, got {type(row).__name__}; {ADVICE}")
+    row = json_object(raw, origin)
     if column not in row:
         raise missing_column(origin, column, row)
     if raw.count(json.dumps(column)) > 1:  # seldom: in the text itself, in an inner object, or a key that stands twice
@@ -52,6 +50,14 @@ def json_field(raw: str, column: str, origin: str) -> str:
         if keys.count(column) > 1:
             raise DataError(f"{origin}: expected one field {column}, got {keys.count(column)}; {ADVICE}")
     return text_value(row[column], origin, column)
+
+
+def json_object(raw: str, origin: str) -> dict[str, Any]:
+    """The JSON object in a line. Raises DataError for anything else."""
+    row = _parsed(raw, origin)
+    if not isinstance(row, dict):
+        raise DataError(f"{origin}: expected one JSON object a line, got {type(row).__name__}; {ADVICE}")
+    return row
 
 
 def _parsed(raw: str, origin: str) -> Any:

@@ -1,0 +1,1 @@
+"""Formats of task files: rows of tables, CoNLL and SQuAD."""

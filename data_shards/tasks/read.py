@@ -1,0 +1,235 @@
+"""Reads the files of a split as examples. A bad row is an error that names its place, or is dropped and counted."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO
+
+from data_shards.errors import DataError
+from data_shards.sources.files import ending, find_files
+from data_shards.sources.formats.common import InvalidText, decoded, lines
+from data_shards.sources.settings import SourceSettings
+from data_shards.sources.sources import opened
+from data_shards.tasks.examples import Examples
+from data_shards.tasks.formats.conll import begins_inside, is_iob1, sentences, to_bio
+from data_shards.tasks.formats.squad import questions
+from data_shards.tasks.formats.tables import Record, Rows, Wanted, csv_rows, hub_rows, json_rows, parquet_rows
+from data_shards.tasks.report import DataReport
+from data_shards.tasks.rows import answers_of, class_name, number, several, tags_of, text_of, words_of
+from data_shards.tasks.settings import NEEDED, TaskDataSettings, is_hub
+
+LABEL_ROLES = ("label", "tags", "answers")
+FORMAT_OF_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+CONLL_ENDINGS = (".txt", ".conll", ".conll03", ".bio", ".iob", ".iob2")
+
+
+@dataclass
+class _Split:
+    """The rows of a split while they are read."""
+
+    texts: list[str] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
+    words: list[list[str]] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+
+
+def read_split(settings: TaskDataSettings, split: str, report: DataReport) -> Examples:
+    """The examples of one split, in the order of its files. Adds to the report what was dropped or converted.
+
+    Rows of train and dev have labels; test has them for all rows or for none; unlabelled has none.
+    Raises DataError for a bad row if on_bad_row is error, and for a split without rows.
+    """
+    read = _Split()
+    for record in _records(settings, split):
+        if settings.max_rows is not None and len(read.texts) >= settings.max_rows:
+            report.note(f"{split}: only the first {settings.max_rows:,} rows are read, as max_rows says")
+            break
+        try:
+            if isinstance(record, DataError):
+                raise record
+            _add(read, record, settings, split)
+        except DataError as error:
+            if settings.on_bad_row == "error":
+                raise
+            read.bad.append(str(error))
+    report.add(split, "bad rows", "dropped, as on_bad_row says", read.bad)
+    report.add(split, "answers that start up to 3 characters beside answer_start", "moved", read.moved)
+    if not read.texts:
+        raise DataError(f"{', '.join(settings.paths(split))}: expected rows of {split}, got none; check the file")
+    examples = Examples(
+        split,
+        settings.kind,
+        read.texts,
+        read.pairs if _has_pairs(settings) else None,
+        read.words if settings.kind == "tagging" else None,
+        _labels(read, split),
+        read.ids,
+        read.groups or None,
+        read.places,
+    )
+    return _with_bio(examples, settings, report) if settings.kind == "tagging" and examples.labels is not None else examples
+
+
+def _has_pairs(settings: TaskDataSettings) -> bool:
+    return settings.kind == "question_answering" or (settings.kind != "tagging" and settings.columns.text_pair is not None)
+
+
+def _labels(read: _Split, split: str) -> list[Any] | None:
+    """The labels, or None for a split without. Raises DataError where some rows have one and others have none."""
+    missing = [place for place, label in zip(read.places, read.labels, strict=True) if label is None]
+    if split == "unlabelled" or (split == "test" and len(missing) == len(read.labels)):
+        return None
+    if missing:
+        raise DataError(
+            f"{missing[0]}: expected a label, got none ({len(missing):,} such rows); "
+            "add it, remove the row, or put such rows under unlabelled"
+        )
+    return read.labels
+
+
+def _add(read: _Split, record: Record, settings: TaskDataSettings, split: str) -> None:
+    """Append one row. Raises DataError, with nothing appended, for a row that cannot be used."""
+    values, place = record
+    columns, kind = settings.columns, settings.kind
+    words: list[str] = []
+    label: Any = None
+    pair, moved = "", 0
+    if kind == "tagging":
+        words = words_of(values["words"], place, columns.words)
+        text = " ".join(words)
+        label = tags_of(values["tags"], words, place, settings) if values.get("tags") is not None else None
+    elif kind == "question_answering":
+        text, pair = text_of(values["question"], place, columns.question), text_of(values["context"], place, columns.context)
+        label, moved = answers_of(values.get("answers"), pair, place)
+    else:
+        text = text_of(values["text"], place, columns.text)
+        pair = text_of(values["text_pair"], place, columns.text_pair) if columns.text_pair is not None else ""
+        if kind == "multi_label":
+            label = several(values, place, settings) if any(role.startswith("label") for role in values) else None
+        elif kind == "regression":
+            label = number(values.get("label"), place)
+        else:
+            label = class_name(values.get("label"), place, settings)
+        if label is None and split in ("train", "dev") and settings.on_bad_row == "drop":
+            raise DataError(f"{place}: expected a label, got none; add it")
+    read.texts.append(text)
+    read.pairs.append(pair)
+    read.words.append(words)
+    read.labels.append(label)
+    read.ids.append(str(values["id"]) if values.get("id") is not None else str(len(read.ids)))
+    if settings.split_by is not None:
+        read.groups.append(str(values.get("split_by")))
+    read.places.append(place)
+    if moved:
+        read.moved.append(place)
+
+
+def _with_bio(examples: Examples, settings: TaskDataSettings, report: DataReport) -> Examples:
+    """The examples with IOB1 tags converted to BIO, and with tags that are all among the settings' labels."""
+    tags = examples.labels or []
+    if settings.tag_scheme == "iob1" or (settings.tag_scheme == "auto" and is_iob1(tags)):
+        changed = [place for place, row in zip(examples.places, tags, strict=True) if begins_inside(row)]
+        tags = [to_bio(row) for row in tags]
+        report.add(examples.split, "sentences with IOB1 tags", "converted to BIO", changed)
+    elif settings.tag_scheme == "auto":
+        odd = [place for place, row in zip(examples.places, tags, strict=True) if begins_inside(row)]
+        report.add(examples.split, "sentences with an I- tag that continues no entity", "kept", odd)
+    known = set(settings.labels or [])
+    for place, row in zip(examples.places, tags, strict=True) if known else ():
+        for tag in row:
+            if tag not in known:
+                listed = ", ".join(settings.labels or [])
+                raise DataError(f"{place}: expected a tag among {listed}, got {tag}; correct it, or map it under label_names")
+    return replace(examples, labels=tags)
+
+
+def _records(settings: TaskDataSettings, split: str) -> Rows:
+    """The rows of all files of a split."""
+    wanted = _wanted(settings, split)
+    for path in settings.paths(split):
+        if is_hub(path):
+            yield from hub_rows(path, wanted)
+            continue
+        for file, _ in find_files(SourceSettings(path=path)).files:
+            form = format_of(settings, split, file)
+            with opened(file, form) as (_, content):
+                yield from _of_file(content, file, form, settings, wanted, split)
+
+
+def format_of(settings: TaskDataSettings, split: str, path: str) -> str:
+    """The format of a file: the one that was set, else that of its ending. Raises DataError for an ending that says nothing."""
+    if settings.format != "auto":
+        return settings.format
+    end = ending(path)
+    if end == ".json":
+        return "squad" if settings.kind == "question_answering" else "jsonl"
+    if end in CONLL_ENDINGS and settings.kind == "tagging":
+        return "conll"
+    if end in ("", ".txt", ".text") and split == "unlabelled":
+        return "lines"
+    if end not in FORMAT_OF_ENDING:
+        raise DataError(f"{path}: expected an ending such as .csv, .tsv, .jsonl or .parquet, got {end or 'none'}; set format")
+    return FORMAT_OF_ENDING[end]
+
+
+def _wanted(settings: TaskDataSettings, split: str) -> Wanted:
+    """The columns to read of a split. Labels of test may be missing, and unlabelled has none."""
+    columns = settings.columns
+    roles = [role for role in NEEDED[settings.kind] if role != "label"]
+    chosen: dict[str, Any] = {role: getattr(columns, role) for role in roles}
+    if settings.kind in ("classification", "multi_label", "regression"):
+        labels = columns.label if isinstance(columns.label, list) else None
+        chosen |= {f"label:{index}": column for index, column in enumerate(labels)} if labels else {"label": columns.label}
+        if columns.text_pair is not None:
+            chosen["text_pair"] = columns.text_pair
+    if columns.id is not None:
+        chosen["id"] = columns.id
+    if settings.split_by is not None and split == "train":
+        chosen["split_by"] = settings.split_by
+    label_roles = {role for role in chosen if role.partition(":")[0] in LABEL_ROLES}
+    if split == "unlabelled":
+        chosen = {role: column for role, column in chosen.items() if role not in label_roles}
+    return Wanted(chosen, frozenset(label_roles) if split == "test" else frozenset())
+
+
+def _of_file(file: BinaryIO, path: str, form: str, settings: TaskDataSettings, wanted: Wanted, split: str) -> Rows:
+    """The rows of one open file."""
+    if form in ("csv", "tsv"):
+        return csv_rows(file, path, settings.model_copy(update={"format": form}), wanted)
+    if form == "jsonl":
+        return json_rows(file, path, wanted)
+    if form == "parquet":
+        return parquet_rows(file, path, wanted)
+    if form == "lines":
+        return _line_rows(file, path)
+    if form == "conll":
+        if settings.kind != "tagging":
+            raise DataError(f"{path}: expected kind tagging for a CoNLL file, got {settings.kind}; set kind or format")
+        return _conll_rows(file, path, settings, split)
+    if settings.kind != "question_answering":
+        raise DataError(f"{path}: expected kind question_answering for a SQuAD file, got {settings.kind}; set kind or format")
+    return (one if isinstance(one, DataError) else Record(one, one["place"]) for one in questions(file, path))
+
+
+def _conll_rows(file: BinaryIO, path: str, settings: TaskDataSettings, split: str) -> Rows:
+    for sentence in sentences(file, path, settings.columns, tagged=split != "unlabelled"):
+        if isinstance(sentence, DataError):
+            yield sentence
+        else:
+            words, tags, place = sentence
+            yield Record({"words": words, "tags": tags if split != "unlabelled" else None}, place)
+
+
+def _line_rows(file: BinaryIO, path: str) -> Iterator[Record | DataError]:
+    """Each line of a text file as an unlabelled text."""
+    for number_, offset, line in lines(file, path):
+        text = decoded(line, path, offset)
+        if isinstance(text, InvalidText):
+            yield DataError(f"{text.where}: expected UTF-8, got {text.reason}; repair the file, or set on_bad_row to drop")
+        else:
+            values = {"text": text.rstrip("\r\n"), "text_pair": None, "words": text.split(), "question": None, "context": None}
+            yield Record(values, f"{path}:{number_}")

@@ -1,0 +1,49 @@
+"""A report of what was read and changed: nothing is dropped, cut, converted or guessed without a line here."""
+
+from dataclasses import dataclass, field
+
+SHOWN_PLACES = 3
+
+
+@dataclass
+class Finding:
+    """A fact about some rows of a split. action: what was done to them, such as dropped or kept."""
+
+    split: str
+    fact: str
+    count: int
+    action: str
+    places: list[str] = field(default_factory=list)
+    """The first few, as file:line."""
+
+    def line(self) -> str:
+        """The finding as one line."""
+        shown = f" (first: {', '.join(self.places)})" if self.places else ""
+        return f"{self.split}: {self.count:,} {self.fact}: {self.action}{shown}"
+
+
+@dataclass
+class DataReport:
+    """What was found in the data of a task, in the order it was found."""
+
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Facts about a split as a whole, and what was guessed."""
+
+    def note(self, text: str) -> None:
+        """Add a fact that is not about single rows."""
+        self.notes.append(text)
+
+    def add(self, split: str, fact: str, action: str, places: list[str], count: int | None = None) -> None:
+        """Add a finding about rows, unless there is no such row."""
+        count = len(places) if count is None else count
+        if count:
+            self.findings.append(Finding(split, fact, count, action, places[:SHOWN_PLACES]))
+
+    def count(self, fact: str, split: str | None = None) -> int:
+        """Rows with a fact, by the beginning of its text."""
+        return sum(one.count for one in self.findings if one.fact.startswith(fact) and split in (None, one.split))
+
+    def lines(self) -> list[str]:
+        """One line for each note and finding."""
+        return [*self.notes, *(finding.line() for finding in self.findings)]

@@ -1,0 +1,46 @@
+"""Settings of a task's data: mistakes are told before a file is opened."""
+
+import pytest
+from pydantic import ValidationError
+
+from data_shards.tasks.settings import TaskDataSettings, hub_parts, label_text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preset": "glue/sst"}, "did you mean glue/sst2"),
+        ({"kind": "classification"}, "expected train, dev, test or unlabelled"),
+        ({"kind": "classification", "train": "hub:glue"}, "add the split"),
+        ({"kind": "classification", "train": "a.csv", "labels": ["a", "a"]}, "each label once, got a twice"),
+        ({"kind": "classification", "train": "a.csv", "labels": ["a"], "label_names": {"0": "b"}}, "add them to labels"),
+        ({"kind": "regression", "train": "a.csv", "labels": ["a"]}, "expected none for regression"),
+        ({"kind": "question_answering", "train": "a.json", "max_length": 128}, "raise max_length or lower the others"),
+    ],
+)
+def test_mistakes_are_told(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        TaskDataSettings(**settings)
+
+
+def test_numbers_as_keys_of_label_names_are_those_of_yaml():
+    settings = TaskDataSettings(kind="classification", train="a.csv", label_names={0: "no", True: "yes"})
+    assert settings.label_names == {"0": "no", "true": "yes"}
+
+
+@pytest.mark.parametrize(("value", "text"), [(1, "1"), (1.0, "1"), ("1 ", "1"), (True, "true"), (0.5, "0.5"), ("1.0", "1.0")])
+def test_a_label_is_the_same_text_from_every_format(value, text):
+    assert label_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("hub:nyu-mll/glue/sst2:train", ("nyu-mll/glue", "sst2", "train")),
+        ("hub:stanfordnlp/imdb:train[:10%]", ("stanfordnlp/imdb", None, "train[:10%]")),
+        ("hub:imdb:test", ("imdb", None, "test")),
+        ("hub:/data/saved/one:dev", ("/data/saved/one", None, "dev")),
+    ],
+)
+def test_a_hub_path_has_a_name_a_configuration_and_a_split(path, parts):
+    assert hub_parts(path) == parts
