@@ -1,7 +1,8 @@
-"""`stillhouse plot RUN…`: the curves of runs as one PNG, from their metrics.jsonl."""
+"""The curves of runs as one PNG, from their metrics.jsonl: `stillhouse plot RUN…`, and curves.png in each run folder."""
 
 import argparse
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ Lines = Sequence[Mapping[str, Any]]
 COLORS = ("#22333b", "#b5523b", "#5e8c9a", "#c9a227", "#6a4c93", "#3f7d20")
 SHARES = ("heldout_top1", "heldout_top5")
 MOST_POINTS = 2000  # of a curve; more are not seen
+PICTURE = "curves.png"
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its notes on fonts and cache folders are no concern of a run
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,13 +34,20 @@ def run(arguments: argparse.Namespace) -> int:
         if not any(line["kind"] == "train" for line in lines):
             raise LaunchError(f"{folder}: expected a train line in {METRICS}, got none; wait for the first report")
         runs[str(folder)] = lines
-    out = Path(arguments.out or (folders[0] / "curves.png" if len(runs) == 1 else "curves.png"))
+    out = Path(arguments.out or (folders[0] / PICTURE if len(runs) == 1 else PICTURE))
     try:
         write_atomically(out, picture(runs))
     except OSError as error:
         raise LaunchError(f"{out}: expected to write the picture, got {error.strerror}; choose another --out") from None
     print(out)
     return 0
+
+
+def draw_run(folder: Path) -> None:
+    """Write curves.png into a run folder. Nothing is written before the first train line. Raises OSError and LaunchError."""
+    lines = read(folder / METRICS) if (folder / METRICS).exists() else []
+    if any(line["kind"] == "train" for line in lines):
+        write_atomically(folder / PICTURE, picture({folder.name: lines}), sync=False)
 
 
 def picture(runs: Mapping[str, Lines]) -> bytes:

@@ -3,6 +3,7 @@
 1. Rank 0 hands `Reporters.line` one flat dict per report; docs/metrics.md explains every field.
 2. metrics.jsonl gets it whole before anything else sees it; `trim` takes back what lies behind the checkpoint that a run goes on from.
 3. W&B gets the same numbers (launcher/reporting/wandb.py).
+4. curves.png is drawn from metrics.jsonl as the run goes on (launcher/reporting/live_curves.py).
 
 Nothing here may stop or slow a run. A full disk or a silent server costs one message, and training goes on. W&B's client works on a
 thread of its own, because it waits without limit for a W&B process that hangs.
@@ -20,9 +21,10 @@ from rich.console import Console
 
 from launcher.config.run_config import ReportSettings
 from launcher.redaction import redacted
-from launcher.reporting import wandb
+from launcher.reporting import live_curves, wandb
 from launcher.reporting.background import MOST, BackgroundQueue
 from launcher.reporting.console import Screen, sentence
+from launcher.reporting.live_curves import LiveCurves
 from launcher.run_folder.metrics_file import METRICS, AppendedFile, json_line, read
 
 LOG = "log.txt"
@@ -49,6 +51,9 @@ class Reporters:
         self._screen = Screen(name, console)
         self._log = AppendedFile(folder / LOG)
         self._metrics = AppendedFile(folder / METRICS)
+        self._curves: LiveCurves | None = None
+        with self._never_fatal("curves.png"):
+            self._curves = LiveCurves(folder, lambda error: self._once(_failure("curves.png", error)))
         self._wandb: wandb.WandB | None = None
         if settings.wandb != "off":
             with self._never_fatal("W&B"):
@@ -64,6 +69,8 @@ class Reporters:
             self._append(self._log, f"{_now()}  {sentence(values)}\n")
             with self._never_fatal("the console"):
                 self._screen.report(values)
+        if self._curves is not None and values["kind"] != "event":
+            self._curves.reported()
         if self._wandb is not None and not self._wandb_queue.call(self._wandb.log, values):
             self._once(f"W&B: expected it to take line after line, got {MOST:,} that wait; lines are left out, {self._wandb.later}")
 
@@ -89,6 +96,10 @@ class Reporters:
         """End the reports; W&B learns how the run ended, and gets FINISH_SECONDS to take the rest."""
         with self._never_fatal("the console"):
             self._screen.close()
+        if self._curves is not None and not self._curves.finish():
+            seconds = live_curves.FINISH_SECONDS
+            self._once(f"curves.png: expected it to be drawn within {seconds:g} s, got nothing; `stillhouse plot RUN` draws it")
+        self._curves = None
         if self._wandb is not None:
             self._wandb_queue.call(self._wandb.finish, exit_code)
             if not self._wandb_queue.finish(wandb.FINISH_SECONDS + HANGING_SECONDS):

@@ -1,6 +1,6 @@
 """A run's folder: everything about it in one place, and one owner at a time.
 
-config.yaml (resolved), environment.json, metrics.jsonl (the truth), log.txt, checkpoints/, student/, report.json, wandb/, lock;
+config.yaml (resolved), environment.json, metrics.jsonl (the truth), curves.png, log.txt, checkpoints/, student/, report.json, wandb/, lock;
 layer_maps.txt where `layer_map: cka` was resolved.
 Opening a folder that already holds a run continues it, if the configuration is the same where it matters. Nothing here knows a tensor.
 """

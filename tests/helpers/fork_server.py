@@ -105,6 +105,7 @@ def serve() -> None:
     """Answer until the input ends."""
     from launcher import cli, run  # noqa: PLC0415
     from launcher.corpus import teacher_cache  # noqa: F401, PLC0415
+    from launcher.reporting import curves  # noqa: F401, PLC0415
     from launcher.training import session  # noqa: F401, PLC0415
 
     doors = {"launcher/run.py": run.main, str(ROOT / "launcher" / "run.py"): run.main, "stillhouse": cli.main}
