@@ -1,14 +1,16 @@
 """Reads the files of a split as examples. A bad row is an error that names its place, or is dropped and counted."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from data_shards.errors import DataError
 from data_shards.sources.files import ending, find_files
 from data_shards.sources.formats.common import InvalidText, decoded, lines
 from data_shards.sources.settings import SourceSettings
 from data_shards.sources.sources import opened
+from data_shards.stream.counter_hash import permutation
 from data_shards.tasks.examples import Examples
 from data_shards.tasks.formats.conll import begins_inside, is_iob1, sentences, to_bio
 from data_shards.tasks.formats.squad import questions
@@ -44,10 +46,9 @@ def read_split(settings: TaskDataSettings, split: str, report: DataReport) -> Ex
     Raises DataError for a bad row if on_bad_row is error, and for a split without rows.
     """
     read = _Split()
+    if split == "unlabelled" and settings.unlabelled_columns is not None:
+        settings = settings.model_copy(update={"columns": settings.unlabelled_columns})
     for record in _records(settings, split):
-        if settings.max_rows is not None and len(read.texts) >= settings.max_rows:
-            report.note(f"{split}: only the first {settings.max_rows:,} rows are read, as max_rows says")
-            break
         try:
             if isinstance(record, DataError):
                 raise record
@@ -59,7 +60,8 @@ def read_split(settings: TaskDataSettings, split: str, report: DataReport) -> Ex
     report.add(split, "bad rows", "dropped, as on_bad_row says", read.bad)
     report.add(split, "answers that start up to 3 characters beside answer_start", "moved", read.moved)
     if not read.texts:
-        raise DataError(f"{', '.join(settings.paths(split))}: expected rows of {split}, got none; check the file")
+        got = f"bad rows alone, the first: {read.bad[0]}" if read.bad else "none; check the file"
+        raise DataError(f"{', '.join(settings.paths(split))}: expected rows of {split}, got {got}")
     examples = Examples(
         split,
         settings.kind,
@@ -71,6 +73,9 @@ def read_split(settings: TaskDataSettings, split: str, report: DataReport) -> Ex
         read.groups or None,
         read.places,
     )
+    if settings.max_rows is not None and settings.max_rows < len(examples):
+        report.note(f"{split}: a sample of {settings.max_rows:,} of {len(examples):,} rows, as max_rows says")
+        examples = examples.take(np.sort(permutation(len(examples), settings.split_seed)[: settings.max_rows]).tolist())
     return _with_bio(examples, settings, report) if settings.kind == "tagging" and examples.labels is not None else examples
 
 
@@ -162,16 +167,19 @@ def _records(settings: TaskDataSettings, split: str) -> Rows:
 
 def format_of(settings: TaskDataSettings, split: str, path: str) -> str:
     """The format of a file: the one that was set, else that of its ending. Raises DataError for an ending that says nothing."""
-    if settings.format != "auto":
-        return settings.format
+    chosen = settings.unlabelled_format if split == "unlabelled" else settings.format
+    if chosen != "auto":
+        return chosen
     end = ending(path)
     if end == ".json":
         return "squad" if settings.kind == "question_answering" else "jsonl"
     if end in CONLL_ENDINGS and settings.kind == "tagging":
         return "conll"
-    if end in ("", ".txt", ".text") and split == "unlabelled":
+    if end in (".txt", ".text") and split == "unlabelled":
         return "lines"
     if end not in FORMAT_OF_ENDING:
+        if settings.format != "auto":
+            return settings.format
         raise DataError(f"{path}: expected an ending such as .csv, .tsv, .jsonl or .parquet, got {end or 'none'}; set format")
     return FORMAT_OF_ENDING[end]
 
@@ -205,6 +213,8 @@ def _of_file(file: BinaryIO, path: str, form: str, settings: TaskDataSettings, w
     if form == "parquet":
         return parquet_rows(file, path, wanted)
     if form == "lines":
+        if split != "unlabelled" or settings.kind == "question_answering" or "text_pair" in wanted.columns:
+            raise DataError(f"{path}: expected rows with the columns of {settings.kind}, got lines of text; set format")
         return _line_rows(file, path)
     if form == "conll":
         if settings.kind != "tagging":
@@ -224,12 +234,11 @@ def _conll_rows(file: BinaryIO, path: str, settings: TaskDataSettings, split: st
             yield Record({"words": words, "tags": tags if split != "unlabelled" else None}, place)
 
 
-def _line_rows(file: BinaryIO, path: str) -> Iterator[Record | DataError]:
+def _line_rows(file: BinaryIO, path: str) -> Rows:
     """Each line of a text file as an unlabelled text."""
-    for number_, offset, line in lines(file, path):
+    for line_number, offset, line in lines(file, path):
         text = decoded(line, path, offset)
         if isinstance(text, InvalidText):
             yield DataError(f"{text.where}: expected UTF-8, got {text.reason}; repair the file, or set on_bad_row to drop")
         else:
-            values = {"text": text.rstrip("\r\n"), "text_pair": None, "words": text.split(), "question": None, "context": None}
-            yield Record(values, f"{path}:{number_}")
+            yield Record({"text": text.rstrip("\r\n"), "words": text.split()}, f"{path}:{line_number}")

@@ -1,6 +1,7 @@
 """Settings of a task's data: files, columns, labels and lengths. Light: it imports no numpy and no tokenizer."""
 
 import difflib
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,6 +68,10 @@ class TaskDataSettings(BaseModel):
     quoting: Literal["auto", "double", "backslash", "none"] = "auto"
     """csv and tsv: as for sources of text. none: quotes are text; auto: none for tsv, else double."""
     columns: Columns = Columns()
+    unlabelled_format: FileFormat = "auto"
+    """Format of unlabelled files; auto: by the file's ending, .txt is lines; `format` where the ending says nothing."""
+    unlabelled_columns: Columns | None = None
+    """Columns of unlabelled files; null: `columns`."""
     label_separator: Annotated[str, Field(min_length=1)] = ","
     """multi_label: between the labels of one field."""
     labels: list[str] | None = None
@@ -93,7 +98,7 @@ class TaskDataSettings(BaseModel):
     on_bad_row: Literal["error", "drop"] = "error"
     """A row with missing fields, an unknown label or a misplaced answer: stop, or drop and count it."""
     max_rows: Annotated[int, Field(ge=1)] | None = None
-    """The first rows of each split, for quick runs."""
+    """A sample of each split, drawn with split_seed, for quick runs."""
 
     @model_validator(mode="before")
     @classmethod
@@ -140,6 +145,10 @@ class TaskDataSettings(BaseModel):
             for one in self.paths(split):
                 if one.startswith("hub:") and HUB.fullmatch(one) is None:
                     raise ValueError(f"{split}: expected hub:ORG/NAME[/CONFIG]:SPLIT, got {one}; add the split")
+        for first, second in itertools.combinations(SPLITS, 2):
+            both = sorted(set(self.paths(first)) & set(self.paths(second)))
+            if both:
+                raise ValueError(f"{first} and {second}: expected different files, got {both[0]} in both; remove it from one of them")
         if self.labels is not None:
             unknown = sorted({name for name in self.label_names.values() if name not in self.labels})
             if unknown:

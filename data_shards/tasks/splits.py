@@ -11,6 +11,10 @@ from data_shards.tasks.labels import label_names, names_in
 from data_shards.tasks.read import read_split
 from data_shards.tasks.report import DataReport
 from data_shards.tasks.settings import SPLITS, TaskDataSettings
+from stillhouse.digests import canonical_sha256
+
+MANY = 50
+"""More labels than this, with fewer than two rows each, are taken for a column of texts or numbers."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,10 @@ class TaskData:
     splits: dict[str, Examples]
     labels: list[str] | None
     report: DataReport = field(default_factory=DataReport)
+
+    def digest(self) -> str:
+        """sha256 of the label names and of every split's content. Hexadecimal."""
+        return canonical_sha256([self.labels, {split: examples.digest() for split, examples in self.splits.items()}], ascii_only=True)
 
 
 def read_task(settings: TaskDataSettings) -> TaskData:
@@ -38,6 +46,8 @@ def read_task(settings: TaskDataSettings) -> TaskData:
             by = f"by {settings.split_by}" if settings.split_by is not None else "by text"
             report.note(f"dev: {len(dev):,} rows of train became dev, split {by}, as dev_fraction says")
             splits["train"], splits["dev"] = train, dev
+    if settings.dev is not None and settings.dev_fraction:
+        report.note("dev_fraction: not used, as dev is set")
     for split in ("dev", "test"):
         if split in splits:
             _duplicates(splits[split], report, drop=False)
@@ -46,7 +56,7 @@ def read_task(settings: TaskDataSettings) -> TaskData:
                     splits[other] = _overlap(splits[other], splits[split], report, settings.drop_overlap)
     ordered = {split: splits[split] for split in SPLITS if split in splits}
     labels = label_names(list(ordered.values()), settings.labels, report)
-    _check_labels(ordered, labels, report)
+    _check_labels(ordered, labels, settings.labels, report)
     return TaskData(settings, ordered, labels, report)
 
 
@@ -138,7 +148,7 @@ def _overlap(train: Examples, scored: Examples, report: DataReport, drop: bool) 
     return train.take(kept)
 
 
-def _check_labels(splits: dict[str, Examples], labels: list[str] | None, report: DataReport) -> None:
+def _check_labels(splits: dict[str, Examples], labels: list[str] | None, given: list[str] | None, report: DataReport) -> None:
     """Reports labels of one split only. Raises DataError for training data with a single label or target."""
     train = splits.get("train")
     if train is not None and train.kind == "regression" and len(set(train.labels or [])) == 1:
@@ -147,6 +157,11 @@ def _check_labels(splits: dict[str, Examples], labels: list[str] | None, report:
         )
     if labels is None:
         return
+    if train is not None and train.kind == "classification" and given is None and len(labels) > MANY and 2 * len(labels) > len(train):
+        raise DataError(
+            f"{train.places[0]}: expected a few labels, got {len(labels):,} in {len(train):,} rows, such as {labels[0]!r:.40}; "
+            "choose the column of the labels, set kind to regression, or list the names under labels"
+        )
     seen = {split: Counter(names_in(examples)) for split, examples in splits.items() if examples.labels is not None}
     if train is not None and train.kind in ("classification", "tagging") and len(seen["train"]) == 1:
         raise DataError(

@@ -40,6 +40,12 @@ def json_field(raw: str, column: str, origin: str) -> str:
     row = json_object(raw, origin)
     if column not in row:
         raise missing_column(origin, column, row)
+    check_key_once(raw, column, origin)
+    return text_value(row[column], origin, column)
+
+
+def check_key_once(raw: str, column: str, origin: str) -> None:
+    """Raises DataError for an object that has the field twice."""
     if raw.count(json.dumps(column)) > 1:  # seldom: in the text itself, in an inner object, or a key that stands twice
         keys: list[str] = []
 
@@ -49,7 +55,6 @@ def json_field(raw: str, column: str, origin: str) -> str:
         json.loads(raw, object_pairs_hook=pairs)
         if keys.count(column) > 1:
             raise DataError(f"{origin}: expected one field {column}, got {keys.count(column)}; {ADVICE}")
-    return text_value(row[column], origin, column)
 
 
 def json_object(raw: str, origin: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from data_shards.errors import DataError
 from data_shards.sources.files import ending
 from data_shards.sources.formats import csv as csv_format
 from data_shards.sources.formats.common import Fields, InvalidText, check_is_no_pointer, decoded, lines
-from data_shards.sources.formats.jsonl import json_object
+from data_shards.sources.formats.jsonl import check_key_once, json_object
 from data_shards.sources.settings import SourceSettings
 from data_shards.sources.sources import dataset_rows, open_dataset
 from data_shards.tasks.settings import TaskDataSettings, did_you_mean, hub_parts
@@ -43,7 +43,7 @@ def csv_rows(file: BinaryIO, path: str, settings: TaskDataSettings, wanted: Want
     """Rows of csv or tsv, with or without a header."""
     tabs = ".tsv" if settings.format == "tsv" or (settings.format == "auto" and ending(path) == ".tsv") else ".csv"
     fields = Fields(path, "", "line", tabs, settings.separator, settings.quoting)
-    rows = csv_format.rows(file, fields)
+    rows = _csv_rows(file, fields)
     if settings.header:
         first = next(rows, None)
         header = first.values if first else []
@@ -68,6 +68,14 @@ def csv_rows(file: BinaryIO, path: str, settings: TaskDataSettings, wanted: Want
             yield Record({role: row.values[index] for role, index in at.items()}, row.origin)
     if not width:
         raise DataError(f"{path}: expected rows, got an empty file; add rows")
+
+
+def _csv_rows(file: BinaryIO, fields: Fields) -> Iterator[csv_format.Row]:
+    """The rows of csv, with errors that name settings instead of options."""
+    try:
+        yield from csv_format.rows(file, fields)
+    except DataError as error:
+        raise DataError(str(error).replace("--quoting", "quoting")) from None
 
 
 def columns_of(path: str, names: Iterable[Any], wanted: Wanted, separator: str | None = None) -> dict[str, int]:
@@ -109,13 +117,15 @@ def json_rows(file: BinaryIO, path: str, wanted: Wanted) -> Rows:
         try:
             row = json_object(text, place)
             names = list(row)
-            columns_of(place, names, wanted)
+            at = columns_of(place if count else path, names, wanted)
+            for index in at.values():
+                check_key_once(text, names[index], place)
         except DataError as error:
             if count == 0:
                 raise
             yield error
             continue
-        yield _record(row, names, place, wanted)
+        yield Record({role: row[names[index]] for role, index in at.items()}, place)
 
 
 def parquet_rows(file: BinaryIO, path: str, wanted: Wanted) -> Rows:
@@ -161,15 +171,6 @@ def _named(value: Any, names: list[str] | None) -> Any:
     if isinstance(value, list):
         return [_named(one, names) for one in value]
     return None if value is None or value < 0 else names[value]
-
-
-def _record(row: dict[str, Any], names: list[str], place: str, wanted: Wanted) -> Record:
-    chosen = {role: names[column] if isinstance(column, int) else column for role, column in wanted.columns.items() if _has(names, column)}
-    return Record({role: row[name] for role, name in chosen.items()}, place)
-
-
-def _has(names: list[str], column: str | int) -> bool:
-    return column < len(names) if isinstance(column, int) else column in names
 
 
 def _not_utf8(text: InvalidText) -> DataError:

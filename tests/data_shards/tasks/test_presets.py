@@ -4,6 +4,7 @@ import pytest
 
 from data_shards.tasks.presets import PRESETS
 from data_shards.tasks.settings import TaskDataSettings
+from kd.tasks.metrics.catalogue import OFFICIAL
 
 
 def test_mrpc_keeps_quotes_as_text_and_leaves_out_the_byte_order_mark(read, mrpc):
@@ -37,6 +38,10 @@ def test_the_presets_are_the_nine_glue_tasks_squad_conll_and_imdb():
     glue = {name.split("/")[1].split("-")[0] for name in PRESETS if name.startswith("glue/")}
     assert glue == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
     assert {"squad", "squad_v2", "conll2003", "imdb"} <= set(PRESETS)
+
+
+def test_presets_name_the_official_metrics():
+    assert {name: preset.metrics for name, preset in PRESETS.items()} == OFFICIAL
 
 
 def test_a_preset_is_written_out_and_read_again_without_change():
