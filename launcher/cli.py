@@ -24,6 +24,7 @@ MODULES = {
     "shards": "launcher.corpus.shards",
     "vocabulary": "launcher.corpus.prune_vocabulary",
     "plot": "launcher.reporting.curves",
+    "push": "launcher.deployment.push",
     "wandb-replay": "launcher.reporting.wandb_replay",
 }
 READ_A_CONFIGURATION = ("cache", "layers")  # `train` does so itself: launcher/run.py is a door of its own

@@ -11,24 +11,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from kd.errors import KdError
+from kd.export.files import CARD, TOKENIZER_FILES
 from kd.export.model_card import CardFacts, model_card
 from kd.models.config import quiet_transformers
 from kd.models.encoder import Encoder
 from stillhouse.files import sync_path
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-)
-CARD = "README.md"
 NO_FACTS = CardFacts()
 
 

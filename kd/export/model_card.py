@@ -4,17 +4,21 @@ The front matter is written by huggingface_hub, whose hub reads it. A licence an
 here. `stillhouse push` adds them. Every value of CardFacts is meant to be public; public_name makes a path so.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from kd.models.encoder import Encoder
 from kd.models.sizes import model_sizes
 from kd.terms.base import TermSettings, shown
+
+if TYPE_CHECKING:  # a push reads a card, and needs no torch
+    from kd.models.encoder import Encoder
 
 THIS_FOLDER = 'MODEL = "path/to/this/folder"'
 """The line of the card's code that names the model. A push replaces the path by the repository."""

@@ -1,8 +1,12 @@
 """How large a model is."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from kd.models.encoder import Encoder
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kd.models.encoder import Encoder
 
 
 @dataclass(frozen=True)

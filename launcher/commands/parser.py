@@ -3,7 +3,7 @@
 import argparse
 from importlib import metadata
 
-from launcher.commands import compare, corpus, demo, doctor, evaluate, plot, train
+from launcher.commands import compare, corpus, demo, doctor, evaluate, plot, push, train
 from launcher.commands.common import RAW, Parser
 
 EXAMPLES = """examples:
@@ -18,6 +18,7 @@ GROUPS = {
     "train": (train.add_train, train.add_show_config, corpus.add_cache, compare.add_chain),
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
     "check and report": (doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
+    "publish": (push.add_push,),
 }
 
 

@@ -29,6 +29,7 @@ PACKAGES = {
     "rich": ">=15,<16",
     "pyyaml": ">=6",
     "safetensors": ">=0.8,<1",
+    "huggingface-hub": ">=2.4,<3",
     "fsspec": ">=2026.9",
     "numpy": ">=2.4,<3",
     "pyarrow": ">=26",

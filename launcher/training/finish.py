@@ -8,7 +8,8 @@ from data_shards.errors import DataError
 from kd.distributed import process_group
 from kd.errors import KdError
 from kd.evaluation.mlm import MlmScores
-from kd.export.hugging_face import CARD, save_student
+from kd.export.files import CARD
+from kd.export.hugging_face import save_student
 from kd.models.encoder import Encoder
 from kd.models.sizes import model_sizes
 from launcher.config.run_config import RunConfig

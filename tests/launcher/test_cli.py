@@ -37,6 +37,7 @@ VERBS = [
     "vocabulary",
     "vocabulary prune",
     "plot",
+    "push",
     "wandb-replay",
     "config",
     "config list",

@@ -1,0 +1,1 @@
+"""A finished student for others: the model hub."""
