@@ -26,7 +26,7 @@ ORDER = {
     ],
     "launcher": [
         *("errors", "redaction", "text", "commands", "process", "config", "run_folder", "reporting", "planning", "training", "evaluation"),
-        *("deployment", "corpus", "comparison", "doctor", "demo", "api", "run", "cli"),
+        *("deployment", "corpus", "comparison", "report", "doctor", "demo", "api", "run", "cli"),
     ],
 }
 """Folders and root files of a room, from the ground up: a name imports only names before it, and itself."""
@@ -41,6 +41,7 @@ HOMES = {
         *("launcher/run.py", "launcher/process/preflight.py"),
     ),
     "matplotlib": ("launcher/comparison/plots.py", "launcher/reporting/curves.py"),
+    "jinja2": ("launcher/report/page.py",),
     "huggingface_hub": ("kd/models/config.py", "kd/export/*", "launcher/deployment/*"),
     "onnxruntime": ("kd/export/*",),
     "sklearn": ("kd/tasks/*",),

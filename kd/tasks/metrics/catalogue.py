@@ -37,7 +37,8 @@ class Metric:
 
     def constant(self, labels: Any, train_labels: Any = None) -> float:
         """The metric of the constant predictor: majority class, mean, no entity, no answer. train_labels decide which, where given."""
-        return self.value(constant_predictions(self.kind, labels, train_labels), labels)
+        constant = constant_predictions(self.kind, labels, train_labels)
+        return float(self.weighted(constant, labels)(np.ones((1, len(labels))))[0])
 
     def interval(
         self, predictions: Any, labels: Any, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0

@@ -5,7 +5,7 @@ compared on the same resamples, so what both find hard cancels.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,31 @@ def paired_bootstrap(
     p_value = min(1.0, 2 * (tail + 1) / (resamples + 1))
     value = _plain(ours, examples) - _plain(theirs, examples)
     return PairedDifference(value, low, high, _deviation(differences), p_value)
+
+
+def paired_ratio(
+    ours: Weighted,
+    theirs: Weighted,
+    examples: int,
+    constant: float = 0.0,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The interval of (ours - constant) / (theirs - constant) on the same examples: what ours retains of theirs.
+
+    A resample in which theirs is not above the constant counts as unbounded (inf), so a weak teacher has a wide interval.
+    """
+    our_values, their_values = _resampled((ours, theirs), examples, resamples, seed)
+    above = their_values - constant
+    ratios = np.divide(our_values - constant, above, out=np.full(resamples, np.inf), where=above > 0)
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2], method="higher")
+    return float(low), float(high)
+
+
+def mean_of_runs(runs: Sequence[Weighted]) -> Weighted:
+    """The mean of a metric over runs (seeds) that predicted the same examples."""
+    return lambda counts: np.mean([run(counts) for run in runs], axis=0)
 
 
 def mcnemar(ours_correct: ArrayLike, theirs_correct: ArrayLike) -> float:

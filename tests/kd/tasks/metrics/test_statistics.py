@@ -76,6 +76,25 @@ def test_the_same_model_twice_is_noise():
     assert (difference.value, difference.p_value, difference.within_noise) == (0, 1, True)
 
 
+def test_the_interval_of_a_ratio_is_that_of_explicit_resampling():
+    generator = np.random.default_rng(8)
+    ours, theirs = generator.random(60) < 0.7, generator.random(60) < 0.9
+    rows = np.random.default_rng(2).integers(0, 60, (101, 60))
+    expected = np.sort([(ours[row].mean() - 0.5) / (theirs[row].mean() - 0.5) for row in rows])
+    low, high = statistics.paired_ratio(mean_of(ours), mean_of(theirs), 60, constant=0.5, resamples=101, confidence=0.9, seed=2)
+    assert (low, high) == pytest.approx((expected[5], expected[95]))
+
+
+def test_a_teacher_that_may_be_constant_has_no_upper_bound():
+    weak = mean_of(np.arange(20) < 10)
+    assert statistics.paired_ratio(weak, weak, 20, constant=0.5)[1] == np.inf
+
+
+def test_runs_are_averaged_on_each_resample():
+    runs = statistics.mean_of_runs([mean_of(np.array([1.0, 0.0])), mean_of(np.array([0.0, 0.0]))])
+    np.testing.assert_allclose(runs(np.array([[1.0, 1.0], [2.0, 0.0]])), [0.25, 0.5])
+
+
 def test_mcnemar_is_the_binomial_test_of_the_examples_that_one_model_alone_gets_right():
     ours = np.array([1] * 10 + [0] * 2 + [1] * 30, dtype=bool)
     theirs = np.array([0] * 10 + [1] * 2 + [1] * 30, dtype=bool)

@@ -1,0 +1,200 @@
+"""The report as one self-contained HTML page: inline style and SVG, no script, no request. Texts of examples are untrusted and escaped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from kd.tasks.metrics.statistics import macro
+from launcher.report import charts
+from launcher.report.predictions import Disagreement, TaskPredictions
+from launcher.report.published import PUBLISHED, PUBLISHED_TASKS
+from launcher.report.results import ROLE_TITLES, Model, Results
+from launcher.report.retention import Row, TaskSummary, macros
+from launcher.report.svg import legend_line, legend_mark
+from launcher.report.verdicts import points, verdicts
+from launcher.text import share, size
+
+FOLDER = Path(__file__).parent
+MOST_BYTES = 1_500_000
+EXAMPLES = (8, 3, 0)
+"""Disagreements shown per student: fewer where the page would be larger than MOST_BYTES."""
+TEXT_LIMIT = 400
+WEIGHTS = {"stop": "Against", "caution": "Caution", "fine": "In favour"}
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One model's confusion matrix: (label, [(count, share of the row)])."""
+
+    model: str
+    names: list[str]
+    rows: list[tuple[str, list[tuple[int, str]]]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the page shows of one task."""
+
+    summary: TaskSummary
+    names: list[str]
+    bars: Markup
+    curves: Markup | None
+    confusions: list[Confusion]
+    disagreements: list[tuple[str, list[Disagreement]]]
+
+
+def page(results: Results, summaries: list[TaskSummary], predictions: dict[str, TaskPredictions]) -> str:
+    """The page as HTML, below MOST_BYTES unless the figures alone are larger."""
+    for examples in EXAMPLES:
+        text = _render(results, summaries, predictions, examples)
+        if len(text.encode("utf-8", "replace")) < MOST_BYTES:
+            break
+    return text
+
+
+def averages(summaries: list[TaskSummary]) -> list[tuple[str, list[Any]]]:
+    """The macro averages with their captions: over all tasks, and without the small and noisy ones where there are any."""
+    noisy = [summary.task.title for summary in summaries if summary.task.small_and_noisy]
+    tables = [(f"Mean over {_count(len(summaries), 'task')}", macros(summaries, without_noisy=False))]
+    if noisy and len(noisy) < len(summaries):
+        title = f"Mean over {_count(len(summaries) - len(noisy), 'task')}, without the small and noisy {', '.join(noisy)}"
+        tables.append((title, macros(summaries, without_noisy=True)))
+    return tables
+
+
+def _render(results: Results, summaries: list[TaskSummary], predictions: dict[str, TaskPredictions], examples: int) -> str:
+    series = {name: number for number, name in enumerate(dict.fromkeys(model.name for task in results.tasks for model in task.models))}
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((FOLDER / "page.html").read_text(encoding="utf-8"))
+    cost_charts, cost_missing = _cost_charts(results, series)
+    return template.render(
+        results=results,
+        summaries=summaries,
+        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
+        averages=averages(summaries),
+        verdicts=[(summary, verdicts(summary, results.margin)) for summary in summaries],
+        parts=[_part(number, summary, predictions[summary.task.name], series, examples) for number, summary in enumerate(summaries)],
+        series=series,
+        marks={name: Markup(legend_mark(number)) for name, number in series.items()},
+        lines={name: Markup(legend_line(number)) for name, number in series.items()},
+        cost_charts=cost_charts,
+        cost_missing=cost_missing,
+        costs=[_cost_row(results, name) for name in series],
+        roles=ROLE_TITLES,
+        weights=WEIGHTS,
+        published=PUBLISHED,
+        published_tasks=PUBLISHED_TASKS,
+        points=points,
+        percent=percent,
+        bound=lambda value: percent(value).removesuffix(" %"),
+        signed=lambda value: f"{value * 100:+.1f}",
+        millions=lambda count: f"{count / 1e6:.1f} M",
+        clipped=clipped,
+    )
+
+
+def _part(number: int, summary: TaskSummary, predictions: TaskPredictions, series: dict[str, int], examples: int) -> Part:
+    task = summary.task
+    curves = charts.curves(f"curves-{number}", task, series)
+    distilled = [model for model in task.students if model.role != "fine_tuned"]
+    pairs = [(model.name, predictions.disagreements(model, examples)) for model in distilled]
+    matrices = [_confusion(predictions, model) for model in task.models]
+    return Part(
+        summary=summary,
+        names=[model.name for model in task.models],
+        bars=Markup(charts.bars(f"bars-{number}", summary, series)),
+        curves=None if curves is None else Markup(curves),
+        confusions=[matrix for matrix in matrices if matrix is not None],
+        disagreements=[(name, rows) for name, rows in pairs if rows],
+    )
+
+
+def _confusion(predictions: TaskPredictions, model: Model) -> Confusion | None:
+    counts = predictions.confusion(model)
+    if counts is None:
+        return None
+    labels = predictions.task.labels
+    names = [labels[place] if place < len(labels) else str(place) for place in range(len(counts))]
+    rows = [(name, [(int(cell), f"{cell / max(row.sum(), 1):.2f}") for cell in row]) for name, row in zip(names, counts, strict=True)]
+    return Confusion(model.name, names, rows)
+
+
+def _cost_charts(results: Results, series: dict[str, int]) -> tuple[list[tuple[str, Markup]], list[str]]:
+    """The charts of quality against size and latency, and a sentence for each that cannot be drawn."""
+    drawn, missing = [], []
+    for attribute, title, form in (("parameters", "parameters", _millions), ("latency_ms", "latency, ms per example", _milliseconds)):
+        places = _places(results, series, attribute)
+        if len(places) > 1:
+            chart = charts.against_cost(f"cost-{attribute}", places, series, title, form, "mean score")
+            drawn.append((f"Quality against {title}", Markup(chart)))
+        else:
+            missing.append(f"No chart of quality against {title}: fewer than two models have the figure.")
+    return drawn, missing
+
+
+def _places(results: Results, series: dict[str, int], attribute: str) -> list[charts.Place]:
+    """Models with that cost on every task on which such models were scored."""
+    costs = {name: _mean(results, name, attribute) for name in series}
+    names = [name for name, cost in costs.items() if cost is not None]
+    having = [{task.name for task in results.tasks if any(model.name == name for model in task.models)} for name in names]
+    common = set.intersection(*having) if having else set()
+    places = []
+    for name in names:
+        values = {task.name: _value(task.model(name)) for task in results.tasks if task.name in common}
+        quality, cost = macro(values), costs[name]
+        if quality is not None and cost is not None:
+            places.append(charts.Place(name, cost, quality))
+    return places
+
+
+def _mean(results: Results, name: str, attribute: str) -> float | None:
+    """The mean of a cost over the tasks that have it: heads of tasks differ a little."""
+    models = [model for task in results.tasks for model in task.models if model.name == name]
+    values = [getattr(model, attribute) for model in models if getattr(model, attribute) is not None]
+    return macro({str(number): float(value) for number, value in enumerate(values)})
+
+
+def _cost_row(results: Results, name: str) -> dict[str, str]:
+    parameters, on_disk, latency = (_mean(results, name, attribute) for attribute in ("parameters", "bytes", "latency_ms"))
+    return {
+        "name": name,
+        "parameters": "unknown" if parameters is None else _millions(parameters),
+        "bytes": "unknown" if on_disk is None else size(on_disk),
+        "latency": "not measured" if latency is None else f"{latency:.3g}",
+    }
+
+
+def _value(model: Model) -> float:
+    return sum(run.value for run in model.runs) / len(model.runs)
+
+
+def percent(value: float | None) -> str:
+    """A share; without an upper bound where a resampled teacher is no better than constant."""
+    return "unbounded" if value == float("inf") else share(value)
+
+
+def clipped(text: str) -> str:
+    """At most TEXT_LIMIT characters on one line, without control characters."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * TEXT_LIMIT]).split())
+    return line if len(line) <= TEXT_LIMIT else f"{line[:TEXT_LIMIT]}…"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _millions(value: float) -> str:
+    return f"{value / 1e6:.3g} M"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def rows_of(summaries: Sequence[TaskSummary]) -> list[tuple[TaskSummary, Row]]:
+    """Every row with its task."""
+    return [(summary, row) for summary in summaries for row in summary.rows]
