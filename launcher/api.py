@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from data_shards.build.build import BuildSettings, build
+from data_shards.build.build import build
+from data_shards.build.settings import BuildSettings
 from data_shards.corpus import Corpus
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
@@ -22,7 +23,7 @@ from launcher.training import session
 def build_shards(sources: list[str], folder: str | Path, tokenizer: str, processes: int | None = None, **settings: Any) -> Manifest:
     """Tokenise files into a shard folder; the manifest of the folder. A folder that is complete is returned as it is.
 
-    sources: files, folders, globs or URLs. settings: fields of data_shards.build.build.BuildSettings, as heldout or seed.
+    sources: files, folders, globs or URLs. settings: fields of data_shards.build.settings.BuildSettings, as heldout or seed.
     Raises DataError for sources, a tokenizer or a folder that cannot be used.
     """
     made = BuildSettings(sources=tuple(SourceSettings(path=path) for path in sources), tokenizer=tokenizer, **settings)

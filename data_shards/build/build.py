@@ -1,54 +1,35 @@
 """Build a shard folder: sources -> documents -> ids -> shards -> sidecars -> manifest.
 
-1. Read the sources; drop empty documents and, on request, duplicates; deal each document to a split by a hash of its text.
-2. Tokenise chunks of them in several processes, a bounded number at a time; take the results in order.
-3. Cut the ids into blocks and shards; each shard becomes durable whole, and then the journal says so.
-4. Write lengths, vocabulary and tokenizer, and the manifest last.
+1. Read the sources; drop empty documents and, on request, duplicates; choose each document's split by a hash of its text.
+2. Tokenise chunks of documents in several processes, a bounded number at a time. Results come back in order.
+3. Cut the ids into blocks and shards. When a shard is durable, the journal lists it.
+4. Write lengths, token statistics and tokenizer, and the manifest last.
 
-The folder's bytes depend on sources and settings alone. A killed build goes on with the same call: it reads the sources
-again, which is cheap, and tokenises only what no durable shard holds.
+The folder's bytes depend on sources and settings alone. The same call continues a killed build: it reads the sources again, which is
+cheap, and tokenises only the documents that no durable shard holds.
 """
 
-import errno
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from data_shards.build.documents import Kept, Selection
-from data_shards.build.journal import Journal, SplitProgress, refuse_other_settings
+from data_shards.build.blocks import Chunk, tokenised, write_block
+from data_shards.build.documents import Selection
+from data_shards.build.folder import LOCK, finished, locked, refuse_other_settings
+from data_shards.build.journal import Journal, SplitProgress
 from data_shards.build.progress import BuildProgress, ProgressClock
 from data_shards.build.settings import BuildSettings
 from data_shards.build.sidecars import finish
 from data_shards.errors import DataError
 from data_shards.sources.files import total_bytes
-from data_shards.storage.manifest import (
-    JOURNAL,
-    MANIFEST,
-    SPLITS,
-    BuiltFrom,
-    Manifest,
-    ShardEntry,
-    plain_json,
-    smallest_dtype,
-    tokenizer_fingerprint,
-)
+from data_shards.storage.manifest import JOURNAL, SPLITS, Manifest, ShardEntry, plain_json, smallest_dtype, tokenizer_fingerprint
 from data_shards.storage.shard import Shard
-from data_shards.storage.shard_writer import SplitWriter
+from data_shards.storage.shard_writer import ShardWriters
 from data_shards.tokenizer.tokenizer import load_tokenizer, special_ids, vocabulary_size
-from data_shards.tokenizer.workers import Ids, Lengths, TokeniserPool
-from stillhouse.errors import one_line
-
-CHUNK_BYTES = 1 << 19
-CHUNK_DOCUMENTS = 4096
-CHUNKS_PER_PROCESS = 3
-LOCK = ".build.lock"
+from data_shards.tokenizer.workers import TokeniserPool
 
 
 def build(
@@ -59,74 +40,60 @@ def build(
 ) -> Manifest:
     """Build, continue or just return the shard folder of these settings; `processes` (default: all cores) never changes its bytes.
 
-    Raises DataError when a source, the tokenizer or the folder is not as expected; durable shards stay where they are.
+    Raises DataError when a source, the tokenizer or the folder is not as expected. Durable shards stay.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / LOCK, timeout=0):
-            if (folder / MANIFEST).is_file():
-                manifest = Manifest.load(folder)
-                refuse_other_settings(folder, manifest.built_from.settings, settings.model_dump(mode="json"), "shards built")
-                (folder / JOURNAL).unlink(missing_ok=True)
-                return manifest
-            return _Build(settings, folder, progress).run(processes or len(os.sched_getaffinity(0)))
-    except Timeout:
-        raise DataError(f"{folder}: expected no other build at work, got one that holds {LOCK}; wait for it") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            journal = Journal.load(folder)
-            kept = sum(len(state.shards) for state in journal.splits.values()) if journal else 0
-            raise DataError(
-                f"{folder}: expected room on the disk, got {error.strerror}; free some and build again ({kept} finished shards are kept)"
-            ) from None
-        raise DataError(
-            f"{folder}: expected a folder that can be written, got {one_line(error)}; choose another, or its permissions"
-        ) from None
+    with locked(folder, folder / LOCK, lambda: f"{_durable_shards(folder)} finished shards"):
+        manifest = finished(folder, settings)
+        if manifest is None:
+            manifest = _Build(settings, folder, progress).run(processes or len(os.sched_getaffinity(0)))
+        (folder / JOURNAL).unlink(missing_ok=True)
+        return manifest
+
+
+def _durable_shards(folder: Path) -> int:
+    """The number of shards that the next call keeps."""
+    journal = Journal.load(folder)
+    return sum(len(state.shards) for state in journal.splits.values()) if journal else 0
 
 
 class _Build:
-    """One build's working state."""
+    """The state of one build."""
 
     def __init__(self, settings: BuildSettings, folder: Path, progress: Callable[[BuildProgress], None] | None) -> None:
         self._settings = settings
         self._folder = folder
         self._tokenizer = load_tokenizer(settings.tokenizer)
-        special_ids(self._tokenizer, settings.tokenizer)  # refuses before any work is done
+        special_ids(self._tokenizer, settings.tokenizer)  # raises before any work is done
         self._size = vocabulary_size(self._tokenizer)
         self._fingerprint = tokenizer_fingerprint(self._tokenizer)
         self._dtype = smallest_dtype(self._size)
         self._journal = self._begin()
-        sizes = (settings.block_tokens, settings.shard_tokens, self._size)
-        self._writers = {split: SplitWriter(folder, split, *sizes, self._sealed) for split in SPLITS}
-        self._selection = Selection(settings.sources, settings.heldout, settings.seed, settings.drop_duplicates, settings.max_documents)
+        self._shards = ShardWriters(folder, settings.block_tokens, settings.shard_tokens, self._size, self._record)
+        self._selection = Selection(settings)
         self._clock = ProgressClock(progress, total_bytes(list(settings.sources)))
 
     def run(self, processes: int) -> Manifest:
-        """The whole of it."""
-        try:
+        """Build everything that is not durable yet."""
+        with self._shards:
             self._restore()
             with TokeniserPool(plain_json(self._tokenizer), self._dtype, processes) as pool:
-                self._tokenise(pool, processes)
-            for writer in self._writers.values():
-                writer.finish()
-        except BaseException:
-            for writer in self._writers.values():
-                with suppress(OSError):
-                    writer.abandon()
-            raise
-        self._tell(last=True)
-        return self._finish()
+                for block in tokenised(self._chunks(), pool, processes, self._clock):
+                    write_block(self._shards, block)
+                    self._report()
+        self._report(last=True)
+        built_from = self._selection.built_from(self._folder, self._shards)
+        return finish(self._folder, self._shards.entries, self._shards.counts, self._tokenizer, built_from)
 
     def _begin(self) -> Journal:
-        """The journal to go on from. Raises DataError when it is another build's, or the folder holds files of none."""
+        """The journal to continue from. Raises DataError for the journal of another build, or for a folder with other files."""
         dump = self._settings.model_dump(mode="json")
         journal = Journal.load(self._folder)
         if journal is None:
             strangers = sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
             if strangers:
                 raise DataError(f"{self._folder}: expected an empty folder, got {', '.join(strangers[:3])}; choose another")
-        if journal is None or not journal.splits:  # nothing is durable yet: what a first try got wrong may be mended here
+        if journal is None or not journal.splits:  # nothing is durable yet, so the settings may still change
             journal = Journal(settings=dump, tokenizer_fingerprint=self._fingerprint, splits={})
             journal.save(self._folder)
             return journal
@@ -136,7 +103,7 @@ class _Build:
         return journal
 
     def _restore(self) -> None:
-        """Take up the durable shards, each verified; remove what a killed build left half done."""
+        """Verify the durable shards and count their ids; remove unfinished files of a killed build."""
         durable = {entry.name for state in self._journal.splits.values() for entry in state.shards}
         for path in [*self._folder.glob(".*.partial"), *self._folder.glob("*.tar")]:
             if path.is_dir():
@@ -144,7 +111,7 @@ class _Build:
             elif path.name not in durable:
                 path.unlink()
         for split, state in self._journal.splits.items():
-            writer = self._writers[split]
+            writer = self._shards.splits[split]
             for entry in state.shards:
                 shard = Shard.open(self._folder, entry, dtype=self._dtype)
                 for first in range(0, entry.tokens, self._settings.block_tokens):
@@ -153,64 +120,43 @@ class _Build:
             writer.entries.extend(state.shards)
             self._clock.durable_tokens += sum(entry.tokens for entry in state.shards)
 
-    def _sealed(self, entry: ShardEntry) -> None:
-        """Write down that a shard is durable."""
+    def _record(self, entry: ShardEntry) -> None:
+        """Write to the journal that a shard is durable."""
         split = entry.name.split("-")[0]
-        writer = self._writers[split]
+        writer = self._shards.splits[split]
         state = SplitProgress(shards=tuple(writer.entries), consumed=writer.consumed, digest=writer.digest.hexdigest())
         self._journal = self._journal.model_copy(update={"splits": {**self._journal.splits, split: state}})
         self._journal.save(self._folder)
 
-    def _tokenise(self, pool: TokeniserPool, processes: int) -> None:
-        """Read, tokenise and write, with a bounded number of chunks under way."""
-        under_way: deque[tuple[list[Kept], Future[tuple[Ids, Lengths]]]] = deque()
-        for chunk in self._chunks():
-            under_way.append((chunk, pool.submit([document.text for document in chunk])))
-            while len(under_way) > CHUNKS_PER_PROCESS * processes or (under_way and under_way[0][1].done()):
-                self._write(*under_way.popleft())
-            self._tell()
-        while under_way:
-            self._write(*under_way.popleft())
-            self._tell()
-
-    def _write(self, chunk: list[Kept], result: Future[tuple[Ids, Lengths]]) -> None:
-        ids, lengths = result.result()
-        self._clock.fresh_tokens += len(ids)
-        for split, writer in self._writers.items():
-            chosen = np.fromiter((document.split == split for document in chunk), np.bool_, len(chunk))
-            if chosen.any():
-                digests = [document.digest for document, keep in zip(chunk, chosen, strict=True) if keep]
-                writer.add(ids[np.repeat(chosen, lengths)], lengths[chosen], digests)
-
-    def _chunks(self) -> Iterator[list[Kept]]:
-        """The documents that are not yet durable, some half a megabyte at a time."""
-        chunk: list[Kept] = []
-        size = 0
-        for document in self._not_durable():
-            chunk.append(document)
-            size += len(document.text)
-            if size >= CHUNK_BYTES or len(chunk) >= CHUNK_DOCUMENTS:
+    def _chunks(self) -> Iterator[Chunk]:
+        """The documents that are not yet durable, by the half megabyte."""
+        chunk = Chunk()
+        for text, split, digest in self._not_durable():
+            chunk.add(text, split, digest)
+            if chunk.is_full:
                 yield chunk
-                chunk, size = [], 0
-        if chunk:
+                chunk = Chunk()
+                self._report()
+        if chunk.texts:
             yield chunk
 
-    def _not_durable(self) -> Iterator[Kept]:
-        """The kept documents without those that stand in durable shards. Raises DataError when those have changed in the sources."""
+    def _not_durable(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """The kept documents without those in durable shards. Raises DataError when the sources have changed since."""
         waiting: dict[str, SplitProgress] = {split: state for split, state in self._journal.splits.items() if state.consumed}
-        for document in self._selection.kept():
-            state = waiting.get(document.split)
+        for text, number, digest in self._selection.documents():
+            split = SPLITS[number]
+            state = waiting.get(split)
             if state is None:
-                self._clock.fresh(self._selection.source_counts.bytes_read)
-                yield document
+                self._clock.start_fresh()
+                yield text, number, digest
                 continue
-            writer = self._writers[document.split]
+            writer = self._shards.splits[split]
             writer.consumed += 1
-            writer.digest.update(document.digest)
+            writer.digest.update(digest)
             if writer.consumed == state.consumed:
                 if writer.digest.hexdigest() != state.digest:
                     self._sources_changed()
-                del waiting[document.split]
+                del waiting[split]
         if waiting:
             self._sources_changed()
 
@@ -220,25 +166,6 @@ class _Build:
             "restore the sources, or remove the folder and build again"
         )
 
-    def _tell(self, last: bool = False) -> None:
-        shards = sum(len(writer.entries) for writer in self._writers.values())
-        self._clock.tell(self._selection.count, shards, self._selection.source_counts.bytes_read, last)
-
-    def _finish(self) -> Manifest:
-        """Sidecars, then the manifest, then the journal's end. Raises DataError when there is nothing to train on."""
-        entries = {split: tuple(writer.entries) for split, writer in self._writers.items()}
-        if not entries["train"]:
-            heldout = sum(entry.documents for entry in entries["heldout"])
-            got = f"{self._selection.read} documents, {self._selection.empty} of them empty, {heldout} held out"
-            raise DataError(f"{self._folder}: expected a document with text to train on, got {got}; check sources, column and heldout")
-        written = sum(entry.documents for split in entries.values() for entry in split)
-        built_from = BuiltFrom(
-            settings=self._settings.model_dump(mode="json"),
-            documents_read=self._selection.read,
-            empty=self._selection.empty + self._selection.count - written,
-            duplicate=self._selection.duplicate,
-            invalid=self._selection.source_counts.invalid,
-        )
-        manifest = finish(self._folder, entries, self._writers["train"].counts, self._tokenizer, built_from)
-        (self._folder / JOURNAL).unlink()
-        return manifest
+    def _report(self, last: bool = False) -> None:
+        shards = sum(map(len, self._shards.entries.values()))
+        self._clock.report(self._selection.kept, shards, self._selection.counts.bytes_read, last)

@@ -25,9 +25,9 @@ from tokenizers import Tokenizer
 from data_shards.build.sidecars import finish
 from data_shards.corpus import Corpus
 from data_shards.errors import DataError
-from data_shards.storage.manifest import SPLITS, Manifest, plain_json, smallest_dtype, tokenizer_fingerprint
+from data_shards.storage.manifest import Manifest, plain_json, smallest_dtype, tokenizer_fingerprint
 from data_shards.storage.shard import Shard
-from data_shards.storage.shard_writer import SplitWriter
+from data_shards.storage.shard_writer import ShardWriters
 from data_shards.tokenizer.pruning import BYTE
 from data_shards.tokenizer.tokenizer import is_special, vocabulary_size
 from stillhouse.errors import one_line
@@ -63,22 +63,15 @@ def _written(corpus: Corpus, folder: Path, pruned: Any, remap: Remap) -> Manifes
     before = corpus.manifest
     size = vocabulary_size(pruned)
     settings = before.built_from.settings
-    blocks = [settings.get(name, default) for name, default in (("block_tokens", 1 << 20), ("shard_tokens", 1 << 24))]
-    writers = {split: SplitWriter(folder, split, blocks[0], blocks[1], size, lambda entry: None) for split in SPLITS}
-    try:
-        for split, writer in writers.items():
+    block_tokens, shard_tokens = (settings.get(name, default) for name, default in (("block_tokens", 1 << 20), ("shard_tokens", 1 << 24)))
+    with ShardWriters(folder, block_tokens, shard_tokens, size) as shards:
+        for split, writer in shards.splits.items():
             for ids, lengths in _documents(corpus, split):
                 new_ids, new_lengths = remap(ids, lengths)
                 writer.add(new_ids.astype(smallest_dtype(size)), new_lengths.astype(np.uint32), [b""] * len(lengths))
-            writer.finish()
-    except BaseException:
-        for writer in writers.values():
-            writer.abandon()
-        raise
-    entries = {split: tuple(writer.entries) for split, writer in writers.items()}
     pruning = {"fingerprint": before.fingerprint, "tokenizer": before.tokenizer_fingerprint, "vocabulary_size": before.vocabulary_size}
     built_from = before.built_from.model_copy(update={"settings": settings | {"remapped_from": pruning}})
-    return finish(folder, entries, writers["train"].counts, pruned, built_from)
+    return finish(folder, shards.entries, shards.counts, pruned, built_from)
 
 
 def remapper(tokenizer: Any, pruned: Any, kept: NDArray[np.int64]) -> Remap:

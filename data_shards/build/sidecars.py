@@ -1,6 +1,5 @@
-"""The files beside the shards: lengths, vocabulary, tokenizer, and last the manifest; functions of the shards and the tokenizer alone."""
+"""The sidecars of a corpus: lengths, token statistics, tokenizer, and last the manifest. They follow from shards and tokenizer alone."""
 
-import io
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,7 +20,8 @@ from data_shards.storage.manifest import (
     smallest_dtype,
     tokenizer_fingerprint,
 )
-from data_shards.storage.shard import Shard
+from data_shards.storage.shard import LENGTHS, Shard
+from data_shards.storage.tar_format import npy_header
 from data_shards.storage.token_statistics import VOCABULARY, TokenStatistics
 from data_shards.tokenizer.tokenizer import is_continuation, is_special, special_ids
 from stillhouse.files import sha256_of_file, sync_path, write_atomically
@@ -30,17 +30,17 @@ Entries = Mapping[str, tuple[ShardEntry, ...]]
 
 
 def finish(folder: Path, entries: Entries, counts: NDArray[np.int64], tokenizer: Any, built_from: BuiltFrom) -> Manifest:
-    """Turn a folder of durable shards into a corpus: the sidecars, and the manifest last.
+    """Write the sidecars of a folder of durable shards, and the manifest last.
 
-    counts [V]: how often each id stands in the train split.
+    counts [V]: the count of each id in the train split.
     """
     dtype = smallest_dtype(len(counts))
     special = special_ids(tokenizer)
     for split, shards in entries.items():
         if shards:
             _write_lengths(folder, split, shards, dtype)
-    vocabulary = TokenStatistics(counts.astype(np.uint64), is_special(tokenizer), is_continuation(tokenizer), special.mask_id)
-    write_atomically(folder / VOCABULARY, vocabulary.content())
+    statistics = TokenStatistics(counts.astype(np.uint64), is_special(tokenizer), is_continuation(tokenizer), special.mask_id)
+    write_atomically(folder / VOCABULARY, statistics.content())
     _write_tokenizer(folder, tokenizer)
     manifest = Manifest.model_validate(
         {
@@ -79,14 +79,11 @@ def _sidecars(folder: Path, entries: Entries) -> dict[str, SidecarEntry]:
 
 
 def _write_lengths(folder: Path, split: str, shards: tuple[ShardEntry, ...], dtype: str) -> None:
-    """All lengths of a split, shard after shard, so that no more than one shard's are in memory."""
+    """Write the lengths of a split, one shard at a time, so that the lengths of one shard are in memory."""
     path = folder / lengths_name(split)
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "wb") as file:
-        header = io.BytesIO()
-        shape = (sum(entry.documents for entry in shards),)
-        np.lib.format.write_array_header_1_0(header, {"descr": "<u4", "fortran_order": False, "shape": shape})
-        file.write(header.getvalue())
+        file.write(npy_header(sum(entry.documents for entry in shards), LENGTHS))
         for entry in shards:
             file.write(Shard.open(folder, entry, verify=False, dtype=dtype).lengths.tobytes())
         file.flush()

@@ -1,6 +1,6 @@
-"""Ids to shards: documents gather in a block, blocks in a tar; a shard gets its name only when it is whole and synced.
+"""Ids to shards: documents are collected in a block, blocks in a tar; a shard gets its name when it is whole and synced.
 
-Where blocks and shards end depends on the documents alone, never on how they arrived.
+The ends of blocks and shards depend on the documents alone, never on the sizes of the calls that add them.
 """
 
 import hashlib
@@ -8,13 +8,14 @@ import json
 import os
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.storage.manifest import ShardEntry
+from data_shards.storage.manifest import SPLITS, ShardEntry
 from data_shards.storage.shard import LENGTHS
 from data_shards.storage.tar_format import RECORD, member_header, npy_bytes, padding
 from stillhouse.files import sync_path
@@ -23,7 +24,7 @@ Ids = NDArray[Any]
 
 
 class TarWriter:
-    """One shard in the making, under a name that no reader looks for."""
+    """One unfinished shard, under a temporary name."""
 
     def __init__(self, folder: Path, name: str, number: int) -> None:
         self.documents = self.tokens = 0
@@ -35,7 +36,7 @@ class TarWriter:
         self._file = open(folder / f".{name}.partial", "wb")  # noqa: SIM115 - closed by close() or abandon()
 
     def add_block(self, ids: Ids, lengths: NDArray[np.uint32]) -> None:
-        """Consecutive documents: all their ids, and the tokens of each."""
+        """Append consecutive documents: all their ids, and the tokens of each."""
         ids, lengths = ids.astype(ids.dtype.newbyteorder("<"), copy=False), lengths.astype(LENGTHS, copy=False)
         facts = {
             "crc32": zlib.crc32(ids.tobytes()),
@@ -62,7 +63,7 @@ class TarWriter:
         return ShardEntry(name=self._name, bytes=self._bytes, sha256=self._sha256.hexdigest(), documents=self.documents, tokens=self.tokens)
 
     def abandon(self) -> None:
-        """Leave no part of the shard behind."""
+        """Close and remove the unfinished shard."""
         try:
             self._file.close()
         finally:
@@ -81,12 +82,18 @@ class TarWriter:
 class SplitWriter:
     """One split's documents, cut into blocks and shards.
 
-    `sealed` is called after each shard that became durable, with its entry. `consumed` counts the documents that came in, tokenless ones
-    among them; `digest` is over the digests of all documents in the durable shards and the blocks before the gathering one.
+    `on_shard_written` is called with the entry of each shard that became durable. `consumed` counts the documents of all closed blocks,
+    tokenless ones included. `digest` is over the digests of these documents.
     """
 
     def __init__(
-        self, folder: Path, split: str, block_tokens: int, shard_tokens: int, vocabulary_size: int, sealed: Callable[[ShardEntry], None]
+        self,
+        folder: Path,
+        split: str,
+        block_tokens: int,
+        shard_tokens: int,
+        vocabulary_size: int,
+        on_shard_written: Callable[[ShardEntry], None],
     ) -> None:
         self.split = split
         self.entries: list[ShardEntry] = []
@@ -96,42 +103,42 @@ class SplitWriter:
         self._folder = folder
         self._block_tokens = block_tokens
         self._shard_tokens = shard_tokens
-        self._sealed = sealed
+        self._on_shard_written = on_shard_written
         self._tar: TarWriter | None = None
-        self._gathered: list[tuple[Ids, NDArray[np.uint32], list[bytes]]] = []
-        self._gathered_tokens = 0
+        self._pending: list[tuple[Ids, NDArray[np.uint32], list[bytes]]] = []
+        self._pending_tokens = 0
 
     def add(self, ids: Ids, lengths: NDArray[np.uint32], digests: list[bytes]) -> None:
-        """The next documents of the split: all their ids, the tokens and the digest of each."""
+        """Append the next documents of the split: all their ids, the tokens and the digest of each."""
         ends = np.cumsum(lengths, dtype=np.int64)
         first = token = 0
         while first < len(lengths):
-            wanted = token + self._block_tokens - self._gathered_tokens
-            last = int(np.searchsorted(ends, wanted))  # the document that fills the block
+            limit = token + self._block_tokens - self._pending_tokens
+            last = int(np.searchsorted(ends, limit))  # the document that fills the block
             last, full = (last, True) if last < len(lengths) else (len(lengths) - 1, False)
-            self._gathered.append((ids[token : ends[last]], lengths[first : last + 1], digests[first : last + 1]))
-            self._gathered_tokens += int(ends[last]) - token
+            self._pending.append((ids[token : ends[last]], lengths[first : last + 1], digests[first : last + 1]))
+            self._pending_tokens += int(ends[last]) - token
             first, token = last + 1, int(ends[last])
             if full:
                 self._close_block()
 
     def finish(self) -> None:
-        """Close what is gathered as the split's last shard."""
-        if self._gathered:
+        """Close the last shard of the split."""
+        if self._pending:
             self._close_block()
         if self._tar is not None:
             self._close_shard()
 
     def abandon(self) -> None:
-        """Give up the shard in the making; the durable ones stay."""
+        """Remove the unfinished shard. The durable ones stay."""
         if self._tar is not None:
             self._tar.abandon()
 
     def _close_block(self) -> None:
-        ids, lengths = (np.concatenate([part[index] for part in self._gathered]) for index in (0, 1))
+        ids, lengths = (np.concatenate([part[index] for part in self._pending]) for index in (0, 1))
         self.consumed += len(lengths)
-        self.digest.update(b"".join(digest for part in self._gathered for digest in part[2]))
-        self._gathered, self._gathered_tokens = [], 0
+        self.digest.update(b"".join(digest for part in self._pending for digest in part[2]))
+        self._pending, self._pending_tokens = [], 0
         lengths = lengths[lengths > 0]
         if not len(lengths):
             return
@@ -148,4 +155,45 @@ class SplitWriter:
             entry = self._tar.close()
             self._tar = None
             self.entries.append(entry)
-            self._sealed(entry)
+            self._on_shard_written(entry)
+
+
+class ShardWriters:
+    """The shards of both splits. A context: leaving it closes the last shards; after an error no unfinished shard is left.
+
+    on_shard_written: called with the entry of each shard that became durable.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        block_tokens: int,
+        shard_tokens: int,
+        vocabulary_size: int,
+        on_shard_written: Callable[[ShardEntry], None] = lambda entry: None,
+    ) -> None:
+        sizes = (block_tokens, shard_tokens, vocabulary_size)
+        self.splits = {split: SplitWriter(folder, split, *sizes, on_shard_written) for split in SPLITS}
+
+    def __enter__(self) -> "ShardWriters":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                for writer in self.splits.values():
+                    writer.finish()
+        finally:
+            for writer in self.splits.values():
+                with suppress(OSError):
+                    writer.abandon()
+
+    @property
+    def entries(self) -> dict[str, tuple[ShardEntry, ...]]:
+        """The durable shards of each split."""
+        return {split: tuple(writer.entries) for split, writer in self.splits.items()}
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Count of each id in the train split. int64 [V]."""
+        return self.splits["train"].counts

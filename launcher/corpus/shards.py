@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from data_shards.build.build import build
-from data_shards.build.merge import seal
+from data_shards.build.merge import merge
 from data_shards.build.parts import build_part
 from data_shards.build.progress import BuildProgress
 from data_shards.build.settings import BuildSettings
@@ -101,7 +101,7 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
         name = "--" + str(first["loc"][-1] if first["loc"] else "sources").replace("_", "-")
         raise LaunchError(f"{name}: {first['msg']}, got {first['input']!r}; see stillhouse shards build --help") from None
     if arguments.seal is not None:
-        _print_built(seal(settings, arguments.out, arguments.seal), Path(arguments.out), console)
+        _print_built(merge(settings, arguments.out, arguments.seal), Path(arguments.out), console)
     else:
         build_with_progress(settings, Path(arguments.out), arguments.processes, console, arguments.part)
     _print_left_out(left_out(settings.sources), console)

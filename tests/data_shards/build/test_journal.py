@@ -1,10 +1,8 @@
-"""The journal: replaced whole, read strictly; differences of settings named to the leaf."""
-
-from pathlib import Path
+"""The journal: replaced whole, read strictly."""
 
 import pytest
 
-from data_shards.build.journal import Journal, SplitProgress, refuse_other_settings
+from data_shards.build.journal import Journal, SplitProgress
 from data_shards.errors import DataError
 from data_shards.storage.manifest import JOURNAL
 
@@ -21,12 +19,3 @@ def test_a_broken_journal_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"\.journal\.json: expected a build's journal, got") as error:
         Journal.load(tmp_path)
     assert "\n" not in str(error.value)
-
-
-def test_nested_differences_are_named_to_the_leaf():
-    before = {"seed": 1, "sources": [{"path": "a", "column": "text"}]}
-    refuse_other_settings(Path("out"), before, {"seed": 1, "sources": ({"path": "a", "column": "text"},)}, "shards")
-    with pytest.raises(
-        DataError, match=r"out: expected shards with the same settings, got sources\.0\.path 'a' -> 'b'; choose another folder"
-    ):
-        refuse_other_settings(Path("out"), before, {"seed": 1, "sources": [{"path": "b", "column": "text"}]}, "shards")

@@ -1,4 +1,4 @@
-"""Parts that are sealed are the folder that one build makes, byte for byte; what is missing or damaged is one line."""
+"""Merged parts are the folder that one build makes, byte for byte; what is missing or damaged is one line."""
 
 import gzip
 import hashlib
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.build import blocks, parts
 from data_shards.build import build as build_module
-from data_shards.build import parts
-from data_shards.build.build import LOCK, build
-from data_shards.build.merge import seal
+from data_shards.build.build import build
+from data_shards.build.folder import LOCK
+from data_shards.build.merge import merge
 from data_shards.build.parts import PARTS, build_part, items
 from data_shards.build.settings import BuildSettings
 from data_shards.errors import DataError
@@ -46,8 +47,8 @@ def pool(monkeypatch):
     InThisProcess.documents = 0
     for module in (build_module, parts):
         monkeypatch.setattr(module, "TokeniserPool", InThisProcess)
-    for name, value in (("CHUNK_BYTES", 700), ("CHUNK_DOCUMENTS", 16)):
-        monkeypatch.setattr(parts, name, value)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 700)
+    monkeypatch.setattr(parts, "GROUP_DOCUMENTS", 16)
     return InThisProcess
 
 
@@ -85,21 +86,36 @@ def hashes(folder: Path) -> dict[str, str]:
     [{}, {"drop_duplicates": True}, {"max_documents": 97}, {"max_documents": 94, "invalid_utf8": "replace"}, {"heldout": 0.0}],
     ids=lambda changes: ",".join(changes) or "plain",
 )
-def test_sealed_parts_are_the_folder_of_one_build(library, pool, tmp_path, count, changes):
+def test_merged_parts_are_the_folder_of_one_build(library, pool, tmp_path, count, changes):
     settings = library(**changes)
     expected = build(settings, tmp_path / "whole")
     for part in reversed(range(count)):
-        build_part(settings, tmp_path / "sealed", part, count, processes=1)
-    assert seal(settings, tmp_path / "sealed", count) == expected
-    assert hashes(tmp_path / "sealed") == hashes(tmp_path / "whole")
-    assert not (tmp_path / "sealed" / PARTS).exists()
-    assert verify(tmp_path / "sealed").documents > 0
+        build_part(settings, tmp_path / "merged", part, count, processes=1)
+    assert merge(settings, tmp_path / "merged", count) == expected
+    assert hashes(tmp_path / "merged") == hashes(tmp_path / "whole")
+    assert not (tmp_path / "merged" / PARTS).exists()
+    assert verify(tmp_path / "merged").documents > 0
+
+
+@pytest.mark.parametrize("count", [2, 13])
+def test_progress_of_a_part_grows_to_the_bytes_that_it_reads(library, pool, tmp_path, monkeypatch, count):
+    monkeypatch.setattr("data_shards.build.progress.PROGRESS_SECONDS", 0.0)
+    shares = items(library(), count)
+    for part, share in enumerate(shares):
+        reports = []
+        build_part(library(), tmp_path / "out", part, count, processes=1, progress=reports.append)
+        for field in ("documents", "tokens", "bytes_read"):
+            values = [getattr(report, field) for report in reports]
+            assert values == sorted(values)
+        rounding = sum(item.stripes for item in share)
+        assert all(report.bytes_read < report.bytes_total + rounding for report in reports)
+        assert len(reports) >= len(share)
 
 
 def test_every_document_is_tokenised_by_one_part(library, pool, tmp_path):
     for part in range(7):
         build_part(library(), tmp_path / "out", part, 7, processes=1)
-    assert pool.documents == seal(library(), tmp_path / "out", 7).built_from.documents_read - 2  # the two without text
+    assert pool.documents == merge(library(), tmp_path / "out", 7).built_from.documents_read - 2  # the two without text
 
 
 def test_files_are_dealt_by_size_and_few_of_them_are_cut(library):
@@ -124,36 +140,36 @@ def test_what_a_killed_part_has_finished_is_not_made_again(library, pool, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_a_seal_without_all_parts_names_those_that_lack(library, pool, tmp_path):
+def test_a_merge_without_all_parts_names_those_that_lack(library, pool, tmp_path):
     settings = library()
     build_part(settings, tmp_path / "out", 1, 3, processes=1)
     with pytest.raises(DataError, match=r"expected 3 finished parts of these settings, got none of part 1, 3 \(2 in all\); build them"):
-        seal(settings, tmp_path / "out", 3)
+        merge(settings, tmp_path / "out", 3)
     with pytest.raises(DataError, match="expected 3 finished parts"):  # other settings are other parts
-        seal(library(seed=9), tmp_path / "out", 3)
+        merge(library(seed=9), tmp_path / "out", 3)
     assert not list((tmp_path / "out").glob("*.tar"))
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:], lambda data: b""])
-def test_a_damaged_part_is_named_and_never_sealed(library, pool, tmp_path, damage):
+def test_a_damaged_part_is_named_and_never_merged(library, pool, tmp_path, damage):
     settings = library()
     build_part(settings, tmp_path / "out", 0, 1, processes=1)
     item = next((tmp_path / "out" / PARTS).rglob("000000-*"))
     item.write_bytes(damage(item.read_bytes()))
     with pytest.raises(DataError, match=f"{item.name}: expected a whole part, got a damaged one"):
-        seal(settings, tmp_path / "out", 1)
+        merge(settings, tmp_path / "out", 1)
     assert not (tmp_path / "out" / "manifest.json").exists()
     item.unlink()
     build_part(settings, tmp_path / "out", 0, 1, processes=1)
-    assert seal(settings, tmp_path / "out", 1) == build(settings, tmp_path / "whole")
+    assert merge(settings, tmp_path / "out", 1) == build(settings, tmp_path / "whole")
 
 
-def test_a_finished_folder_is_neither_built_nor_sealed_again(library, pool, tmp_path):
+def test_a_finished_folder_is_neither_built_nor_merged_again(library, pool, tmp_path):
     manifest = build(library(), tmp_path / "out")
     before = hashes(tmp_path / "out")
     build_part(library(), tmp_path / "out", 0, 2)
-    assert seal(library(), tmp_path / "out", 2) == manifest
-    for again in (lambda: build_part(library(seed=3), tmp_path / "out", 0, 2), lambda: seal(library(seed=3), tmp_path / "out", 2)):
+    assert merge(library(), tmp_path / "out", 2) == manifest
+    for again in (lambda: build_part(library(seed=3), tmp_path / "out", 0, 2), lambda: merge(library(seed=3), tmp_path / "out", 2)):
         with pytest.raises(DataError, match="expected shards built with the same settings"):
             again()
     assert hashes(tmp_path / "out") == before

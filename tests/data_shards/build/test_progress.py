@@ -1,4 +1,4 @@
-"""Rate and time left, from a clock that the test sets."""
+"""Rates and counts, from a clock that the test sets."""
 
 import pytest
 
@@ -13,27 +13,27 @@ def clock(monkeypatch):
     return now
 
 
-def test_rate_and_time_left_count_from_the_first_fresh_document(clock):
-    told = []
-    state = ProgressClock(told.append, bytes_total=1000)
+def test_the_rate_counts_from_the_first_fresh_document(clock):
+    reports = []
+    state = ProgressClock(reports.append, bytes_total=1000)
     state.durable_tokens = 5000
     clock[0] = 110.0
-    state.fresh(bytes_read=400)  # ten seconds to read what is already durable
+    state.start_fresh()  # after ten seconds of reading what is already durable
     clock[0], state.fresh_tokens = 112.0, 600
-    state.tell(documents=7, shards=2, bytes_read=500)
-    (now,) = told
-    assert (now.tokens, now.documents, now.shards, now.seconds) == (5600, 7, 2, 12.0)
-    assert now.tokens_per_second == 300.0
-    assert now.seconds_left == 10.0, "500 bytes left at 50 bytes a second"
+    state.start_fresh()
+    state.report(documents=7, shards=2, bytes_read=500)
+    (report,) = reports
+    assert (report.tokens, report.documents, report.shards, report.seconds) == (5600, 7, 2, 12.0)
+    assert (report.bytes_read, report.bytes_total) == (500, 1000)
+    assert report.tokens_per_second == 300.0
 
 
 def test_the_listener_is_called_at_most_twice_a_second_and_at_the_end(clock):
-    told = []
-    state = ProgressClock(told.append, bytes_total=None)
+    reports = []
+    state = ProgressClock(reports.append, bytes_total=None)
     for tick in range(21):
         clock[0] = 100.0 + tick * 0.1
-        state.tell(1, 0, 10)
-    assert len(told) in (3, 4)
-    assert told[-1].seconds_left is None
-    state.tell(1, 0, 10, last=True)
-    assert told[-1].seconds_left == 0.0
+        state.report(1, 0, 10)
+    assert len(reports) in (3, 4)
+    state.report(1, 0, 10, last=True)
+    assert len(reports) in (4, 5)

@@ -16,8 +16,8 @@ from data_shards.storage.shard_writer import SplitWriter
 
 def write(folder, lengths: list[int], portions: list[int], block_tokens: int = 10, shard_tokens: int = 25) -> SplitWriter:
     """Documents of these lengths, ids counting up from 0, added in portions of so many documents."""
-    sealed = []
-    writer = SplitWriter(folder, "train", block_tokens, shard_tokens, 1000, sealed.append)
+    written = []
+    writer = SplitWriter(folder, "train", block_tokens, shard_tokens, 1000, written.append)
     ids, sizes = np.arange(sum(lengths), dtype=np.uint16), np.array(lengths, np.uint32)
     ends = [0, *np.cumsum(lengths).tolist()]
     first = 0
@@ -29,7 +29,7 @@ def write(folder, lengths: list[int], portions: list[int], block_tokens: int = 1
         first = last
     assert first == len(lengths)
     writer.finish()
-    assert sealed == writer.entries
+    assert written == writer.entries
     return writer
 
 
