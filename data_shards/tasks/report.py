@@ -18,8 +18,17 @@ class Finding:
 
     def line(self) -> str:
         """The finding as one line."""
-        shown = f" (first: {', '.join(self.places)})" if self.places else ""
+        shown = f" (first: {', '.join(_short(self.places))})" if self.places else ""
         return f"{self.split}: {self.count:,} {self.fact}: {self.action}{shown}"
+
+
+def _short(places: list[str]) -> list[str]:
+    """The places, without the file's name where it is that of the place before."""
+    files = [place.rpartition(":")[0] for place in places]
+    return [
+        place.rpartition(":")[2].strip() if number and files[number] and files[number] == files[number - 1] else place
+        for number, place in enumerate(places)
+    ]
 
 
 @dataclass

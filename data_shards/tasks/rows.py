@@ -75,9 +75,8 @@ def several(values: dict[str, Any], place: str, settings: TaskDataSettings) -> t
             return None
         parts = value.split(settings.label_separator) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
-            raise DataError(
-                f"{place}: expected a list of labels, or text with {settings.label_separator!r} between them, got {value!r:.40}"
-            )
+            wanted = f"a list of labels, or text with {settings.label_separator!r} between them"
+            raise DataError(f"{place}: expected {wanted}, got {value!r:.40}; set columns.label")
         chosen = [class_name(part, place, settings) for part in parts]
     return tuple(dict.fromkeys(name for name in chosen if name is not None))
 

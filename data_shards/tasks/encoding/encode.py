@@ -118,7 +118,9 @@ def _encodings(backend: Tokenizer, examples: Examples) -> Iterator[list[Encoding
         try:
             yield backend.encode_batch(inputs[start : start + CHUNK_ROWS], is_pretokenized=examples.words is not None)
         except Exception as error:  # the tokenizers library raises plain Exception
-            raise DataError(f"{examples.places[start]}: expected text that the tokenizer can read, got {one_line(error)[:200]}") from None
+            raise DataError(
+                f"{examples.places[start]}: expected text that the tokenizer can read, got {one_line(error)[:180]}; repair it"
+            ) from None
 
 
 def _first_tokens(words: Ints, offsets: NDArray[np.int64]) -> Ints:

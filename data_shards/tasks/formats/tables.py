@@ -94,12 +94,14 @@ def columns_of(path: str, names: Iterable[Any], wanted: Wanted, separator: str |
             continue
         if role in wanted.optional:
             continue
-        shown = ", ".join(str(name) for name in listed[:20]) or "none"
+        shown = ", ".join(f"{name!s:.40}" for name in listed[:20]) or "none"
         advice = f"set columns.{role.partition(':')[0]}"
         if isinstance(column, str) and listed and all(isinstance(name, int) for name in listed):
             advice += " to a number, as header is false"
         elif separator and len(listed) == 1 and any(mark in str(listed[0]) for mark in ",;\t|"):
             advice = f"set separator: the file has no {separator!r} between its columns"
+        elif separator and isinstance(column, str):
+            advice += ", or set header to false if the first line is a row"
         raise DataError(f"{path}: expected a column {column}, got columns {shown}{did_you_mean(column, listed)}; {advice}")
     return at
 
