@@ -1,6 +1,7 @@
 """The tensors of one micro-batch, and nothing about where they came from."""
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ class Batch:
     segments: [B, S] int64; 0 is padding, 1.. numbers the documents of a row. Two positions may attend to each other iff they are equal.
     update, first_slot: which update of the run, and which of its slots the first row is (keys of dropout, identity in logs).
     windows: [B] int64, the stream's window ids (identity in logs).
+    token_types: [B, S] int64, 1 in the second text of a pair; None: all are 0.
     """
 
     input_ids: Tensor
@@ -25,11 +27,12 @@ class Batch:
     windows: Tensor
     update: int = 0
     first_slot: int = 0
+    token_types: Tensor | None = None
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
-        names = ("input_ids", "labels", "positions", "segments", "windows")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
     @property
     def attention(self) -> Tensor:

@@ -61,8 +61,9 @@ def capture(encoder: Encoder, batch: Batch, wanted: frozenset[StateKey]) -> Enco
                 stack.enter_context(_through_checkpoint(module, inside, events.append))
         for module, ends in watched.items():
             stack.enter_context(_watching(module, ends, events.append))
-        last = encoder(batch).last_hidden
-    return EncoderOutputs(last, {state: last if place is None else _found(place, events) for state, place in places.items()})
+        outputs = encoder(batch)
+    last = outputs.last_hidden
+    return outputs._replace(states={state: last if place is None else _found(place, events) for state, place in places.items()})
 
 
 def _found(place: _Place, events: list[_Event]) -> Tensor:

@@ -6,12 +6,12 @@ chunks. kd.models.config checks config.json; kd.models.loading reads the weights
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForMaskedLM, PreTrainedModel
 from transformers.activations import get_activation
 
 from kd.batch import Batch
@@ -54,6 +54,11 @@ class Encoder(nn.Module):
             near = (batch.positions[:, None, :, None] - batch.positions[:, None, None, :]).abs() <= self.hf.config.sliding_window
             masks = {"full_attention": masks, "sliding_attention": self._as_kernel_wants(batch.attention & near)}
         return EncoderOutputs(self.base(input_ids=ids, attention_mask=masks, position_ids=positions)[0], {})
+
+    def blank(self, dtype: torch.dtype) -> Self:
+        """A model of the same configuration on the CPU, with any weights."""
+        with torch.random.fork_rng(devices=[]):
+            return type(self)(AutoModelForMaskedLM.from_config(self.hf.config, dtype=dtype))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ safetensors file.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForMaskedLM, PreTrainedConfig
@@ -43,11 +44,11 @@ def load_mlm(path: str, dtype: torch.dtype = torch.float32, attention: str = "sd
             legacy = str(other.startswith("cls.")).lower()
             raise KdError(f"{path}: expected the head that config.json describes, got {other}; set legacy: {legacy} in config.json")
         raise KdError(_headless(path))
-    encoder, missing = _load(path, config, dtype, attention)
+    encoder, missing = load(path, config, dtype, attention)
     if any(name.startswith(f"{family.head_dense}.") for name in missing):
         raise KdError(_headless(path))
     if missing:
-        raise KdError(_incomplete(path, missing))
+        raise KdError(incomplete(path, missing))
     return encoder
 
 
@@ -63,10 +64,10 @@ def with_new_head(path: str, seed: int, dtype: torch.dtype = torch.float32, atte
     config.tie_word_embeddings = True
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder, missing = _load(path, config, dtype, attention)
+        encoder, missing = load(path, config, dtype, attention)
     body = [name for name in missing if name.startswith(f"{family.base}.")]
     if body:
-        raise KdError(_incomplete(path, body))
+        raise KdError(incomplete(path, body))
     if not any(name.startswith(f"{family.head_dense}.") for name in missing):
         raise KdError(f"{path}: expected an encoder without an MLM head, got one that has it; set student.new_head: false to keep it")
     return encoder
@@ -81,8 +82,12 @@ def weights_digest(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def _load(path: str, config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> tuple[Encoder, list[str]]:
+def load(
+    path: str, config: PreTrainedConfig, dtype: torch.dtype, attention: str, model_class: Any = AutoModelForMaskedLM
+) -> tuple[Encoder, list[str]]:
     """The model and the sorted names that its files lack.
+
+    model_class: the class of transformers that the folder is read as. Weights beside the encoder count as lacking where their shape differs.
 
     Raises KdError for files that cannot be read, and for weights that are not finite or not those that config.json describes.
     """
@@ -92,7 +97,7 @@ def _load(path: str, config: PreTrainedConfig, dtype: torch.dtype, attention: st
     _names(path, config)
     try:
         with quiet_transformers():
-            model, report = AutoModelForMaskedLM.from_pretrained(
+            model, report = model_class.from_pretrained(
                 path,
                 config=config,
                 dtype=dtype,
@@ -109,7 +114,11 @@ def _load(path: str, config: PreTrainedConfig, dtype: torch.dtype, attention: st
         raise KdError(f"{path}: expected weights that fit config.json, got {one_line(error)}; fetch the model again") from error
     encoder = Encoder(model)
     missing = _without_twin_biases(encoder, set(report["missing_keys"]))
-    _check_fit(path, family, report["mismatched_keys"], set(report["unexpected_keys"]), missing)
+    mismatched = report["mismatched_keys"]
+    if model_class is not AutoModelForMaskedLM:  # the head of another task
+        beside = {entry[0] for entry in mismatched if not entry[0].startswith(f"{family.base}.")}
+        mismatched, missing = [entry for entry in mismatched if entry[0] not in beside], missing | beside
+    _check_fit(path, family, mismatched, set(report["unexpected_keys"]), missing)
     broken = next((name for name, weight in model.named_parameters() if name not in missing and not torch.isfinite(weight).all()), None)
     if broken:
         raise KdError(f"{path}: expected finite weights, got NaN or infinity in {broken}; use an earlier checkpoint of the model")
@@ -164,7 +173,7 @@ def _headless(path: str) -> str:
     return f"{path}: expected a model with a masked-LM head, got an encoder without one; {HOW_TO_ADAPT.format(path=path)}"
 
 
-def _incomplete(path: str, missing: list[str]) -> str:
+def incomplete(path: str, missing: list[str]) -> str:
     return (
         f"{path}: expected every weight that config.json describes, got none for {len(missing)} of them "
         f"({missing[0]} …); fetch the model again or correct config.json"

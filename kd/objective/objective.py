@@ -22,7 +22,7 @@ from kd.models.outputs import EncoderOutputs
 from kd.models.states import EncoderShape, StateKey
 from kd.objective.selection import Selection
 from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
-from kd.objective.vocabulary_head import chunked_terms
+from kd.objective.vocabulary_head import chunked_terms, whole_terms
 from kd.terms import Term, pooling
 from kd.terms.base import AttentionTerm, DocumentTerm, LogitTerm, ProjectedTerm, StatesTerm, TermSettings
 from kd.terms.layer_map import LayerSources
@@ -184,19 +184,24 @@ class Objective:
     def _logit_terms(
         self, student: EncoderOutputs, teachers: TeacherOutputs, selection: Selection, divisors: Tensor
     ) -> tuple[Tensor, Tensor]:
+        scales = torch.stack(
+            [
+                selection.at_logits(term).float() * (term.weight / divisor)
+                for term, divisor in zip(self.on_logits, divisors.tolist(), strict=True)
+            ]
+        )
+        requests = [_request(term, len(teachers.weights)) for term in self.on_logits]
+        if student.logits is not None:
+            return whole_terms(student.logits, teachers, selection.labels, self.on_logits, requests, scales)
         assert student.transformed is not None
         assert student.decoder is not None
-        scales = [
-            selection.mask(term)[selection.logits].float() * (term.weight / divisor)
-            for term, divisor in zip(self.on_logits, divisors.tolist(), strict=True)
-        ]
         return chunked_terms(
             (student.transformed, student.decoder),
             teachers,
-            selection.batch.labels[selection.logits],
+            selection.labels,
             self.on_logits,
-            [_request(term, len(teachers.weights)) for term in self.on_logits],
-            torch.stack(scales),
+            requests,
+            scales,
             self.chunk_tokens,
         )
 

@@ -35,6 +35,23 @@ class Selection:
             self._masks[key] = _mask(term, self.batch)
         return self._masks[key]
 
+    @property
+    def labels(self) -> Tensor:
+        """[N] int64 of the positions in `logits`."""
+        return self.batch.labels[self.logits]
+
+    def at_logits(self, term: LogitTerm) -> Tensor:
+        """[N] bool: which of the positions in `logits` the term looks at."""
+        return self.mask(term)[self.logits]
+
+    def rows(self, logits: Tensor, teacher: int | None = None) -> Tensor:
+        """The logits [N, V] of a task's head, one row for each number of a term. teacher: whose they are; None: the student's."""
+        raise NotImplementedError("a masked-language model has no task head")
+
+    def batch_of(self, teacher: int) -> Batch:
+        """The batch as teacher `teacher` reads it."""
+        return self.batch
+
     def indices(self, term: TermSettings) -> Indices:
         """The set positions of `mask`."""
         key = _key(term)

@@ -41,15 +41,25 @@ class TeacherOutputs:
             distinct = [request for request in dict.fromkeys(requests) if request is not None and request.teacher in (None, number)]
             if not distinct:
                 continue
-            assert outputs.transformed is not None
-            assert outputs.decoder is not None
-            logits = outputs.decoder.logits(outputs.transformed[chunk])
+            logits = _logits(outputs, chunk)
             for request in distinct:
                 if request.teacher is not None:
                     results[request] = logits
+                    continue
+                if logits.shape[-1] == 1:  # regression: a number, and no distribution
+                    results[request] = results.get(request, 0.0) + self.weights[number] * logits / request.temperature
                     continue
                 part = F.log_softmax(logits / request.temperature, dim=-1).add_(math.log(self.weights[number]))
                 results[request] = part if request not in results else torch.logaddexp(results[request], part, out=part)
             del logits
         scaled = {request: values if request.teacher is not None else values * request.temperature for request, values in results.items()}
         return [None if request is None else scaled[request] for request in requests]
+
+
+def _logits(outputs: EncoderOutputs, chunk: slice) -> Tensor:
+    """[n, V] fp32 of one teacher at a chunk of the selected positions."""
+    if outputs.logits is not None:
+        return outputs.logits[chunk].float()
+    assert outputs.transformed is not None
+    assert outputs.decoder is not None
+    return outputs.decoder.logits(outputs.transformed[chunk])

@@ -46,6 +46,24 @@ def chunked_terms(
     return loss, sums
 
 
+def whole_terms(
+    logits: Tensor,
+    teachers: TeacherOutputs,
+    labels: Tensor,
+    terms: Sequence[LogitTerm],
+    requests: Sequence[LogitRequest | None],
+    scales: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The same as `chunked_terms` for the few logits [N, V] of a task's head, by torch's own gradients."""
+    loss = torch.zeros((), dtype=torch.float64, device=logits.device)
+    sums = []
+    for term, teacher_logits, scale in zip(terms, teachers.logits(requests, slice(None)), scales, strict=True):
+        values = torch.where(scale > 0, term(LogitView(logits.float(), teacher_logits, labels)), 0.0)
+        loss = loss + (values * scale).sum()
+        sums.append(values.detach().double().sum())
+    return loss.float(), torch.stack(sums)
+
+
 class _ChunkedTerms(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -36,7 +36,7 @@ def make_student(settings: StudentSettings, teacher: Encoder | None, seed: int, 
     else:
         student = _from_teacher(settings, teacher, seed, sample)
     if settings.dropout is not None:
-        _set_dropout(student, settings.dropout)
+        set_dropout(student, settings.dropout)
     _set_trainable(student, settings)
     return student.train()
 
@@ -47,7 +47,7 @@ def student_of_config(settings: StudentSettings, values: dict[str, Any]) -> Enco
     with torch.random.fork_rng(devices=[]):
         student = untrained(config)
     if settings.dropout is not None:
-        _set_dropout(student, settings.dropout)
+        set_dropout(student, settings.dropout)
     _set_trainable(student, settings)
     return student.train()
 
@@ -178,7 +178,8 @@ def _copy(target: nn.Module, source: nn.Module) -> None:
     target.load_state_dict(source.state_dict())
 
 
-def _set_dropout(student: Encoder, rate: float) -> None:
+def set_dropout(student: Encoder, rate: float) -> None:
+    """Use this dropout for hidden states and attention alike."""
     names = student.family.config
     for name in (names.dropout, names.attention_dropout, *names.more_dropouts):
         setattr(student.hf.config, name, rate)

@@ -1,1 +1,1 @@
-"""Downstream tasks: metrics of predictions, and what training on a task needs."""
+"""Tasks: models with a head for labels, their batches, how terms see their logits, and scores."""

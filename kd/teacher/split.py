@@ -74,7 +74,7 @@ class TensorParallelTeacher(Teacher):
             deepspeed.init_inference(
                 encoder.base,
                 tensor_parallel={"tp_size": process_group.world_size()},
-                dtype=encoder.decoder_weight.dtype,  # DeepSpeed's default is fp16
+                dtype=next(encoder.parameters()).dtype,  # DeepSpeed's default is fp16
                 replace_with_kernel_inject=False,  # wrong outputs for padded encoders (DeepSpeed #1466, #3960)
                 injection_policy={type(encoder.layer_modules[0]): rows},
             )
@@ -86,6 +86,9 @@ class TensorParallelTeacher(Teacher):
         last, captured = outputs.last_hidden[mine], outputs.states
         # sorted: every rank gathers them in the same order
         states = {key: (gather_heads(captured.pop(key)) if key.kind in INSIDE else captured.pop(key))[mine] for key in sorted(requested)}
+        if outputs.logits is not None:
+            by_position = outputs.logits.shape[:2] == together.input_ids.shape and outputs.logits.dim() == 3
+            return EncoderOutputs(last, states, logits=outputs.logits[mine if by_position else mine[0]])
         return EncoderOutputs(last, states, self.module.encoder.transform(last[selected]))
 
     @contextmanager
@@ -104,13 +107,15 @@ def gather_batches(batch: Batch) -> tuple[Batch, tuple[slice, slice]]:
     shapes = [torch.zeros(2, dtype=torch.int64, device=device) for _ in range(ranks)]
     dist.all_gather(shapes, torch.tensor([rows, columns], device=device))
     most_rows, most_columns = (int(n) for n in torch.stack(shapes).amax(dim=0))
-    mine = torch.stack([batch.input_ids, batch.positions, batch.segments])
+    types = torch.zeros_like(batch.input_ids) if batch.token_types is None else batch.token_types
+    mine = torch.stack([batch.input_ids, batch.positions, batch.segments, types])
     mine = F.pad(mine, (0, most_columns - columns, 0, most_rows - rows))
     everyone = [torch.empty_like(mine) for _ in range(ranks)]
     dist.all_gather(everyone, mine)
-    input_ids, positions, segments = torch.cat(everyone, dim=1)
+    input_ids, positions, segments, types = torch.cat(everyone, dim=1)
     start = dist.get_rank() * most_rows
-    together = Batch(input_ids, torch.full_like(input_ids, IGNORED), positions, segments, torch.zeros_like(input_ids[:, 0]))
+    windows = torch.zeros_like(input_ids[:, 0])
+    together = Batch(input_ids, torch.full_like(input_ids, IGNORED), positions, segments, windows, token_types=types)
     return together, (slice(start, start + rows), slice(0, columns))
 
 

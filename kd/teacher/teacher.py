@@ -36,6 +36,8 @@ class FrozenEncoder(nn.Module):
     def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
         """selected: the positions of `transformed`, as indices or as a mask [B, S]."""
         outputs = capture(self.encoder, batch, requested)
+        if outputs.logits is not None:
+            return outputs
         return outputs._replace(transformed=self.encoder.transform(outputs.last_hidden[selected]))
 
 

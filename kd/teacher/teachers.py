@@ -58,8 +58,11 @@ class Teachers:
                 needs = objective.needs_of(number)
                 if not needs:
                     continue
-                outputs[number] = teacher(selection.batch, selection.logits, objective.teacher_states(number))
-                if "logits" in needs:
+                result = teacher(selection.batch_of(number), selection.logits, objective.teacher_states(number))
+                outputs[number] = result
+                if result.logits is not None:
+                    outputs[number] = result._replace(logits=selection.rows(result.logits, number))
+                elif "logits" in needs:
                     weight, bias = stack.enter_context(teacher.decoder())
                     outputs[number] = outputs[number]._replace(decoder=Decoder(weight, bias, vocabulary))
             yield TeacherOutputs(outputs, self.weights if len(present) > 1 else (1.0,))

@@ -10,12 +10,13 @@ from pydantic import Field
 from kd.terms.attention import AttentionKL, AttentionMSE, Relations
 from kd.terms.documents import Contrastive, RelationalAngle, RelationalDistance, Similarity
 from kd.terms.hidden import EmbeddingMSE, HiddenCosine, HiddenMSE, Hints, Patient
-from kd.terms.logits import LogitMSE, MaskedLM, SoftTargets
+from kd.terms.logits import LogitMSE, MaskedLM, SoftTargets, TaskLoss
 
 Term = Annotated[
     SoftTargets
     | MaskedLM
     | LogitMSE
+    | TaskLoss
     | HiddenCosine
     | HiddenMSE
     | EmbeddingMSE

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from kd.terms.base import LogitTerm, shown
-from kd.terms.schedules import Schedulable, bounds
+from kd.terms.schedules import Schedulable
 from kd.terms.views import LogitView
 from stillhouse.lazy import lazy_module
 
@@ -68,15 +68,14 @@ class SoftTargets(LogitTerm):
     def target_temperature(self) -> float:
         return self.temperature
 
-    @model_validator(mode="after")
-    def _labels_where_alpha(self) -> SoftTargets:
-        if max(bounds(self.alpha)) > 0 and self.positions == "all":
-            raise ValueError("positions: expected masked with alpha above 0, for labels stand there alone, got all; set masked, or add mlm")
-        return self
-
     def __call__(self, view: LogitView) -> Tensor:
-        """logits [N, V] of both, labels [N] -> [N] fp32."""
+        """logits [N, V] of both, labels [N] -> [N] fp32.
+
+        Labels that are real numbers (a regression task): alpha (student - label)^2 + (1 - alpha) (student - teacher)^2.
+        """
         student, teacher = view.pair
+        if view.labels.is_floating_point():
+            return self.alpha * squared_error(student, view.labels) + (1 - self.alpha) * (student - teacher).square().sum(-1)
         own = F.log_softmax(student / self.temperature, dim=-1)
         target = F.log_softmax(teacher / self.temperature, dim=-1)
         if self.top_k is not None and self.top_k < target.shape[-1]:
@@ -135,6 +134,36 @@ class LogitMSE(LogitTerm):
         """logits [N, V] of both -> [N] fp32."""
         student, teacher = view.pair
         return 0.5 * (student - teacher).square().sum(-1)
+
+
+class TaskLoss(LogitTerm):
+    """The task's own loss against the labels; 0 for rows without one.
+
+    Cross-entropy, nats (classes, tags, start and end of an answer; each label of a multi-label task as one of two classes); squared error
+    (regression). label_smoothing s: the target is (1 - s) of the label and s / V of every class (Szegedy et al. 2016, arXiv:1512.00567,
+    section 7).
+    """
+
+    kind: Literal["task_loss"] = "task_loss"
+    positions: Literal["all", "masked"] = "masked"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def required_outputs(self) -> frozenset[str]:
+        """Nothing: no teacher is needed."""
+        return frozenset()
+
+    def __call__(self, view: LogitView) -> Tensor:
+        """student logits [N, V], labels [N] -> [N] fp32."""
+        logits = view.student_logits.float()
+        if view.labels.is_floating_point():
+            return squared_error(logits, view.labels)
+        return F.cross_entropy(logits, view.labels, reduction="none", ignore_index=-100, label_smoothing=self.label_smoothing)
+
+
+def squared_error(numbers: Tensor, labels: Tensor) -> Tensor:
+    """numbers [N, 1], labels [N] float -> [N]; 0 where a label is NaN (there is none)."""
+    return torch.where(labels.isnan(), 0.0, (numbers[:, 0] - labels.nan_to_num()).square())
 
 
 def divergence(student: Tensor, teacher: Tensor, kind: Divergence) -> Tensor:

@@ -24,7 +24,10 @@ class DistillationModule(nn.Module):
     def forward(self, selection: Selection, teachers: TeacherOutputs, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """One micro-batch. divisors [K]: the update's global token count of each term."""
         outputs = capture(self.student, selection.batch, self.objective.student_states)
-        transformed = self.student.transform(outputs.last_hidden[selection.logits])
-        decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
-        outputs = outputs._replace(transformed=transformed, decoder=decoder)
+        if outputs.logits is None:
+            transformed = self.student.transform(outputs.last_hidden[selection.logits])
+            decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
+            outputs = outputs._replace(transformed=transformed, decoder=decoder)
+        else:
+            outputs = outputs._replace(logits=selection.rows(outputs.logits))
         return self.objective(outputs, teachers, selection, divisors, dict(self.projections))

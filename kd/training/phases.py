@@ -120,7 +120,8 @@ def part_of(encoder: Encoder, name: str) -> tuple[str, int | None]:
     path, family = name.removeprefix("hf."), encoder.family
     if path.startswith(f"{family.layers}."):
         return "layers", int(path.removeprefix(f"{family.layers}.").split(".", 1)[0])
-    return ("embeddings" if path.startswith(f"{family.base}.") else "head"), None
+    pooler = path.startswith(f"{family.base}.pooler.")  # of a task's head
+    return ("embeddings" if path.startswith(f"{family.base}.") and not pooler else "head"), None
 
 
 def phases_of(settings: Sequence[PhaseSettings], terms: Sequence[Term], optimizer: OptimizerSettings, updates: int) -> tuple[Phase, ...]:

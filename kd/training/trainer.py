@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForMaskedLM
 
 from kd.batch import Batch
 from kd.checkpoint import checkpoint
@@ -54,8 +53,10 @@ class Trainer:
         precision: str,
         progress: RankProgress | None = None,
         sources: LayerSources | None = None,
+        select: type[Selection] = Selection,
     ) -> None:
-        """sources: the layers that the layer maps `copied` and `cka` stand for."""
+        """sources: the layers that the layer maps `copied` and `cka` stand for. select: finds where the terms look in a batch."""
+        self.select = select
         self.device = process_group.device()
         self.teachers = teachers
         self.phases = phases
@@ -85,7 +86,7 @@ class Trainer:
         rate = phase.learning_rate(self.done)
         self.engine.set_learning_rate(rate)
         batches = [batch.to(self.device) for batch in batches]
-        selections = [objective.select(batch) for batch in batches]
+        selections = [self.select(batch, objective.on_logits) for batch in batches]
         seen = torch.stack([torch.stack([batch.real.sum(), batch.predicted.sum()]) for batch in batches]).sum(0).double()
         counts = torch.stack([objective.counts(selection) for selection in selections]).sum(0)
         totals = process_group.sum_over_ranks(torch.cat([counts, seen]))
@@ -111,7 +112,7 @@ class Trainer:
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
         """The student as it is now, whole and by itself, for evaluation and export. Collective; every rank gets one."""
-        copy = self._blank(dtype)
+        copy = self.student.blank(dtype)
         own = dict(copy.named_parameters())
         with torch.no_grad():
             for name, weight, _ in self.engine.full_state():
@@ -197,7 +198,7 @@ class Trainer:
 
     def _rebuild(self, phase: Phase, weights: dict[str, Tensor]) -> None:
         """Another phase's engine, around a new student of these weights."""
-        student = self._blank(torch.float32)
+        student = self.student.blank(torch.float32)
         with torch.no_grad():
             for name, parameter in student.named_parameters():
                 parameter.copy_(weights[f"{STUDENT}{name}"])
@@ -211,11 +212,6 @@ class Trainer:
         if crossing and self.phase.fresh:
             moments, self.steps = {}, 0
         self.engine.load_full_state(weights, moments, self.steps)
-
-    def _blank(self, dtype: torch.dtype) -> Encoder:
-        """A student of the same shape on the CPU, with any weights."""
-        with torch.random.fork_rng(devices=[]):
-            return Encoder(AutoModelForMaskedLM.from_config(self.student.hf.config, dtype=dtype))
 
     def roll_back(self, saved: Checkpoint) -> None:
         """Take a checkpoint's weights, moments and count of steps again; the updates since then count as skipped ones. Collective."""

@@ -1,0 +1,82 @@
+"""How the terms see the logits of a task's head: one row [V] for each number that a term returns.
+
+| task               | rows N                     | V                                         |
+| classification     | B, one an example          | the classes                               |
+| multi_label        | B x C, one a label         | 2: no, yes. The logits are 0 and z        |
+| regression         | B                          | 1: the number itself                      |
+| tagging            | the words of the batch     | the tags                                  |
+| question_answering | 2 B: starts, then ends     | the S positions; padding is out of reach  |
+
+So softmax(logits / T) is the task's distribution everywhere, and a term needs no case for a task: for a label of a multi-label task,
+softmax([0, z] / T) is the sigmoid of z / T.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kd.batch import IGNORED, Batch
+from kd.objective.selection import Indices, Selection
+from kd.tasks.batch import TaskBatch
+from kd.terms.base import LogitTerm, TermSettings
+
+OUT_OF_REACH = -1e4  # a logit of padding: its probability is 0 at any temperature, and no formula gives NaN
+
+
+class TaskSelection(Selection):
+    """The rows of a task's micro-batch. `logits` selects no position: the head gives its logits itself."""
+
+    def __init__(self, batch: Batch, on_logits: Sequence[LogitTerm]) -> None:
+        assert isinstance(batch, TaskBatch)
+        self.task = batch
+        self._labels = _labels(batch)
+        known = ~self._labels.isnan() if self._labels.is_floating_point() else self._labels != IGNORED
+        self._rows = {"all": torch.ones_like(known), "masked": known}
+        super().__init__(batch, [])
+
+    @property
+    def labels(self) -> Tensor:
+        """[N] int64, IGNORED where there is none; [N] fp32, NaN where there is none, for regression."""
+        return self._labels
+
+    def mask(self, term: TermSettings) -> Tensor:
+        """[N] bool for a term on logits (positions: masked are the rows with a label); else as Selection."""
+        return self._rows[term.positions] if isinstance(term, LogitTerm) else super().mask(term)
+
+    def at_logits(self, term: LogitTerm) -> Tensor:
+        """[N] bool."""
+        return self.mask(term)
+
+    def rows(self, logits: Tensor, teacher: int | None = None) -> Tensor:
+        """What the head gave -> [N, V]."""
+        return rows_of(self.task if teacher is None else self.batch_of(teacher), logits)
+
+    def batch_of(self, teacher: int) -> TaskBatch:
+        """The rows as teacher `teacher` reads them."""
+        return self.task.readings.get(teacher, self.task)
+
+    def indices(self, term: TermSettings) -> Indices:
+        """The set places of `mask`, for a term on states."""
+        return super().indices(term)
+
+
+def rows_of(batch: TaskBatch, logits: Tensor) -> Tensor:
+    """The logits of a head -> [N, V] fp32. From [B, C]; tagging [B, S, C]; question answering [B, S, 2]."""
+    logits = logits.float()
+    if batch.kind == "multi_label":
+        flat = logits.flatten()
+        return torch.stack([torch.zeros_like(flat), flat], dim=-1)
+    if batch.kind == "tagging":
+        assert batch.words is not None
+        return logits[batch.words]
+    if batch.kind == "question_answering":
+        return torch.cat([logits[..., 0], logits[..., 1]]).masked_fill(~batch.real.repeat(2, 1), OUT_OF_REACH)
+    return logits
+
+
+def _labels(batch: TaskBatch) -> Tensor:
+    if batch.kind == "tagging":
+        assert batch.words is not None
+        return batch.targets[batch.words]
+    return batch.targets.T.flatten() if batch.kind == "question_answering" else batch.targets.flatten()
