@@ -65,12 +65,12 @@ def _from_teacher(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = untrained_task(config, kind, teacher.hf.config._attn_implementation)
-    source, given = dict(body.hf.named_parameters()), {name for name, _ in body.hf.named_parameters()}
+    source = body.hf.state_dict()  # and not its parameters: a tied table may have the decoder's name there
     heads = dict(teacher.hf.named_parameters()) if student.family.name == teacher.family.name else {}
     fresh = []
     with torch.no_grad():
         for name, weight in student.hf.named_parameters():
-            if not is_head(name, student.family.base) and name in given:
+            if not is_head(name, student.family.base) and name in source:
                 weight.copy_(source[name])
             elif name in heads and heads[name].shape == weight.shape:
                 in_order = teacher.order is not None and _is_last(teacher, name)
@@ -92,9 +92,9 @@ def _as_mlm(teacher: TaskEncoder, seed: int) -> Encoder:
         model = AutoModelForMaskedLM.from_config(
             teacher.hf.config, dtype=torch.float32, attn_implementation=teacher.hf.config._attn_implementation
         )
-    weights = dict(teacher.hf.named_parameters())
+    weights = teacher.hf.state_dict()
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in model.state_dict().items():
             if not is_head(name, teacher.family.base):
                 weight.copy_(weights[name])
     return Encoder(model)
