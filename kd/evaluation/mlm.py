@@ -35,6 +35,16 @@ class MlmScores:
         return value
 
     @property
+    def objective(self) -> float:
+        """The number that decides which evaluation is best: the loss."""
+        return self["loss"]
+
+    @property
+    def line(self) -> dict[str, float]:
+        """The numbers of a run's held-out line."""
+        return {f"heldout_{score.key}": self[score.key] for score in SCORES if score.during_runs}
+
+    @property
     def row(self) -> dict[str, Any]:
         """All scores and the number of positions, for tables and JSON."""
         return {**self.values, "tokens": self.tokens}

@@ -52,10 +52,8 @@ class TaskEncoder(Encoder):
             output = self.hf(input_ids=batch.input_ids, attention_mask=batch.real.long(), **types)
         finally:
             handle.remove()
-        if self.kind == "question_answering":
-            logits = torch.stack([output.start_logits, output.end_logits], dim=-1)
-        else:
-            logits = output.logits
+        spans = self.kind == "question_answering"
+        logits = torch.stack([output.start_logits, output.end_logits], dim=-1) if spans else output.logits
         return EncoderOutputs(last[0], {}, logits=logits if self.order is None else logits[..., self.order])
 
     @property

@@ -55,6 +55,10 @@ class EvaluateSettings(BaseModel):
     windows: Annotated[int, Field(gt=0)] | None = 1024
     """How many held-out windows during the run; null: all of them."""
     batch: Annotated[int, Field(gt=0)] = 32
+    patience: Annotated[int, Field(gt=0)] | None = None
+    """The run ends early after so many evaluations in a row without a better one. null: it does not."""
+    keep: Literal["last", "best"] = "last"
+    """The student that is exported: of the last update, or of the best evaluation (checkpoint.keep_best above 0)."""
 
 
 class ReportSettings(BaseModel):
@@ -115,6 +119,7 @@ class RunConfig(BaseModel):
         except KdError as error:
             raise ValueError(str(error)) from None
         for place, term in self.terms.items():
+            self._check_term(place, term)
             if isinstance(term, DocumentTerm):
                 self._check_group(place, term)
             if has_layer_map(term, "copied") and (self.student.init != "teacher" or term.teacher):
@@ -125,6 +130,15 @@ class RunConfig(BaseModel):
         if not self.members and self.student.init == "teacher":
             raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
         return self
+
+    def _check_term(self, place: str, term: Term) -> None:
+        """ValueError for a term that only a task has, and for labels where there are none."""
+        if term.kind == "task_loss":
+            raise ValueError(f"{place}.kind: expected a term on text, got task_loss, which needs a task's labels; use mlm")
+        if term.kind == "soft_targets" and term.positions == "all" and max(bounds(term.alpha)) > 0:
+            raise ValueError(
+                f"{place}.positions: expected masked with alpha above 0, for labels stand there alone, got all; set masked, or add mlm"
+            )
 
     def _check_group(self, place: str, term: DocumentTerm) -> None:
         """ValueError where a micro-batch cannot be cut into groups of so many rows, or a group never holds two documents to compare."""

@@ -16,7 +16,7 @@ from launcher.errors import LaunchError
 from launcher.planning.checks import check_fits
 from launcher.planning.tokenizer_check import check_tokenizers
 from launcher.training.batches import heldout_batches
-from launcher.training.evaluation import heldout_scores
+from launcher.training.evaluations import heldout_scores
 
 SAMPLE_TOKENS = 2048  # for the similarity of layers: all states of all layers are held at once
 

@@ -5,8 +5,9 @@ The stream is a pure function of its position, so any number of threads gives th
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +28,22 @@ def to_batch(rows: StreamBatch, update: int) -> Batch:
 class BatchLoader:
     """This rank's share of one update after the other, from a given update on."""
 
-    def __init__(self, stream: Stream, train: TrainSettings, *, rank: int, world: int, update: int, windows: int) -> None:
-        """update, windows: how many updates are done, and how many windows of the stream they consumed."""
-        self.stream = stream
+    def __init__(
+        self,
+        stream: Any,
+        train: TrainSettings,
+        *,
+        rank: int,
+        world: int,
+        update: int,
+        windows: int,
+        to_batch: Callable[[Any, int], Batch] = to_batch,
+    ) -> None:
+        """stream: a Stream, or what has its method batch. to_batch: makes tensors of its rows.
+
+        update, windows: how many updates are done, and how many windows of the stream they consumed.
+        """
+        self.stream, self._to_batch = stream, to_batch
         self.train = train
         self.rank, self.world = rank, world
         self.windows = windows
@@ -69,7 +83,7 @@ class BatchLoader:
         size = self.train.micro_batch
         rows = [self.stream.batch(windows, self.rank, self.world, size, index) for index in range(self.train.micro_batches(self.world))]
         missing = {name: why for part in rows for name, why in part.missing.items()}
-        return [to_batch(part, update) for part in rows], missing
+        return [self._to_batch(part, update) for part in rows], missing
 
 
 def sample_batches(stream: Stream, tokens: int) -> list[Batch]:

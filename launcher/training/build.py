@@ -4,8 +4,7 @@ A new run makes its student from the teacher and measures the layer maps of `cka
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,13 +16,14 @@ from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import RankProgress
 from kd.evaluation.cka import layer_similarity
+from kd.evaluation.mlm import MlmScores
 from kd.models.encoder import Encoder
 from kd.student.settings import chosen_layers
 from kd.student.student import make_student, student_of_config
 from kd.teacher.teachers import TeacherModels, make_teachers
 from kd.terms import layer_map
 from kd.terms.base import has_layer_map
-from kd.terms.layer_map import LayerMaps, LayerSources, by_similarity
+from kd.terms.layer_map import LayerSources, by_similarity
 from kd.training.phases import Phase
 from kd.training.trainer import Trainer
 from launcher.config.derived import attention_of, precision_of, updates_of
@@ -31,28 +31,13 @@ from launcher.config.run_config import RunConfig
 from launcher.planning.checks import check_fits
 from launcher.process.rank_zero import on_rank_zero
 from launcher.reporting.layer_similarity import Similarities
-from launcher.training.batches import sample_of_corpus
+from launcher.training.batches import sample_of_corpus, to_batch
+from launcher.training.evaluations import heldout_scores
+from launcher.training.finish import write_student
+from launcher.training.parts import RunParts
 
 SAMPLE_BATCH = 16  # windows at a time, for a student that is made smaller
 CKA_TOKENS, CKA_ROWS = 4096, 8
-
-
-@dataclass(frozen=True)
-class RunParts:
-    """The objects of a run."""
-
-    corpus: Corpus
-    trainer: Trainer
-    stream: Stream
-    heldout: Stream | None
-    updates: int
-    precision: str
-    layer_maps: LayerMaps
-    """The pairs that `layer_map: cka` stands for."""
-    similarities: Similarities
-    """The layer similarities that they were read from: on rank 0 of a new run."""
-    student: dict[str, Any]
-    """The student's model configuration and the layers it was copied from: a checkpoint keeps them."""
 
 
 def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:
@@ -92,7 +77,26 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
     )
     if checkpoint is not None and state is not None:
         trainer.load(checkpoint, state)
-    return RunParts(corpus, trainer, stream, heldout, updates, precision, maps, similarities, made_from)
+    evaluate = config.evaluate
+
+    def score(student: Encoder, everything: bool, before_batch: Callable[[], None]) -> MlmScores:
+        assert heldout is not None
+        windows = None if everything else evaluate.windows
+        return heldout_scores(student, heldout, trainer.vocabulary, evaluate.batch, windows, before_batch=before_batch)
+
+    return RunParts(
+        trainer=trainer,
+        stream=stream,
+        to_batch=to_batch,
+        score=score if heldout is not None else None,
+        evaluate_every=evaluate.every_updates,
+        updates=updates,
+        precision=precision,
+        layer_maps=maps,
+        similarities=similarities,
+        student=made_from,
+        write=partial(write_student, corpus),
+    )
 
 
 def _student(config: RunConfig, corpus: Corpus, models: TeacherModels, saved: dict[str, Any] | None) -> tuple[Encoder, dict[str, Any]]:

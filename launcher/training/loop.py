@@ -13,15 +13,11 @@ from typing import Any
 import torch
 
 from data_shards.stream.cursor import Cursor
-from data_shards.stream.stream import Stream
 from kd.checkpoint.background_writer import Written
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING
 from kd.errors import KdError
-from kd.evaluation.mlm import MlmScores
-from kd.evaluation.scores import SCORES
-from kd.models.encoder import Encoder
 from kd.terms import layer_map
 from kd.training.update_report import UpdateReport
 from launcher.config.load import public_values
@@ -29,15 +25,14 @@ from launcher.config.run_config import RunConfig
 from launcher.errors import SharedError
 from launcher.process.signals import Exit, StopFlag
 from launcher.reporting.layer_similarity import render
+from launcher.reporting.meter import Meter, peak_memory_gb
 from launcher.reporting.reporters import LOG, Reporters
 from launcher.run_folder.folder import RunFolder, tell_progress
 from launcher.run_folder.metrics_file import lost_lines
 from launcher.training.batches import BatchLoader
-from launcher.training.build import RunParts
 from launcher.training.checkpoints import CheckpointSaver
-from launcher.training.evaluation import heldout_scores
-from launcher.training.finish import write_student
-from launcher.training.meter import Meter, peak_memory_gb
+from launcher.training.evaluations import Evaluations
+from launcher.training.parts import Finished, RunParts
 from launcher.training.rank_consistency import teachers
 from launcher.training.recovery import Recovery
 from launcher.training.stragglers import gather, straggler
@@ -56,8 +51,7 @@ class Run:
         self.reporters, self.stop = reporters, stop
         self.meter = Meter()
         self.run_id = folder.wandb_id if process_group.rank() == 0 else None
-        self.scores: MlmScores | None = None
-        self.best = float("inf")
+        self.evaluations = Evaluations(parts.score, parts.evaluate_every, config.evaluate, config.checkpoint.keep_best)
         self.saving = CheckpointSaver(folder.checkpoints, config.checkpoint)
         self.recovery = Recovery(config, folder, parts.trainer, self.event)
         self.started, self.elapsed_before = time.monotonic(), 0.0
@@ -74,19 +68,22 @@ class Run:
             self.parts.stream.check(cursor := Cursor.from_dict(facts["cursor"]))
             windows = cursor.windows
             self.meter = Meter.from_dict(facts["meter"])
-            self.best = facts["best"] if facts["best"] is not None else float("inf")
+            self.evaluations.restore(facts)
             self.elapsed_before = facts["elapsed_seconds"]
             self.saving.saved = self.trainer.done
             if "recovery" in facts:
                 self.recovery.restore(facts["recovery"])
         rank, world = process_group.rank(), process_group.world_size()
-        self.loader = BatchLoader(self.parts.stream, self.config.train, rank=rank, world=world, update=self.trainer.done, windows=windows)
+        at = {"rank": rank, "world": world, "update": self.trainer.done, "windows": windows}
+        self.loader = BatchLoader(self.parts.stream, self.config.train, **at, to_batch=self.parts.to_batch)
         self.stop.done, self.stop.saved, self.stop.log = self.trainer.done, max(0, self.saving.saved), self.folder.folder / LOG
         self.first_update = self.trainer.done + 1
         if self.reporters is not None:
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
+                for note in self.parts.notes:
+                    self.event("note", note)
                 if self.parts.layer_maps:
                     self.event("layer_map", f"cka: {layer_map.describe(self.parts.layer_maps)}")
                     write_atomically(self.folder.layer_maps, render(self.parts.similarities))
@@ -115,12 +112,14 @@ class Run:
             border = report.update == self.trainer.phase.end  # no line is about two phases
             if report.update % self.config.report.every_updates == 0 or border or last:
                 self.report_line(report)
-            if self._due(self.config.evaluate.every_updates, report.update) or last:
+            if self.evaluations.is_due(report.update) or last:
                 self.evaluate(last)
+            last = last or self._ends_early(report.update)
             self.progress.enter("agreeing")
             asked, minutes = self._agree()
-            due = minutes or self.recovery.rolled_back or self._due(self.config.checkpoint.every_updates, report.update)
-            if last or asked or due or self._is_best():
+            every = self.config.checkpoint.every_updates
+            due = minutes or self.recovery.rolled_back or (every is not None and report.update % every == 0)
+            if last or asked or due or self.evaluations.is_best:
                 saved = self.save(wait=last or asked)
                 if asked and not last:
                     if not saved:
@@ -129,6 +128,8 @@ class Run:
                     return Exit.SAVED_AFTER_SIGNAL
                 if last and not saved:
                     return Exit.FAILED
+                if last:
+                    break
         failed = ""
         try:
             self.finish()
@@ -180,22 +181,23 @@ class Run:
         self.straggler = rank
 
     def evaluate(self, everything: bool) -> None:
-        """Held-out scores of the student as it is; all windows at the end, the configured number in between."""
-        if self.parts.heldout is None:
+        """Held-out scores of the student as it is; of all the held-out data at the end, of the configured part in between."""
+        if self.evaluations.score is None:
             return
         self.progress.enter("evaluation")
         started = time.perf_counter()
         dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
         student = self.trainer.snapshot(torch.float32 if everything else dtype)
-        self.scores = self._heldout_scores(student, self.parts.heldout, everything)
-        values = {f"heldout_{score.key}": self.scores[score.key] for score in SCORES if score.during_runs}
-        self.line("heldout", values | {"tokens": self.trainer.tokens})
+        scores = self.evaluations.evaluate(student, everything, self.progress.touch)
+        self.line("heldout", scores.line | {"tokens": self.trainer.tokens})
         self.meter.pause(time.perf_counter() - started)
 
-    def _heldout_scores(self, student: Encoder, heldout: Stream, everything: bool) -> MlmScores:
-        """Scores on the configured number of held-out windows, or on all of them. Collective."""
-        batch, windows = self.config.evaluate.batch, None if everything else self.config.evaluate.windows
-        return heldout_scores(student, heldout, self.trainer.vocabulary, batch, windows, before_batch=self.progress.touch)
+    def _ends_early(self, update: int) -> bool:
+        """Whether the run ends before its last update, because the held-out scores no longer improve."""
+        if update == self.parts.updates or not self.evaluations.is_stale:
+            return False
+        self.event("ended_early", f"no better held-out score in {self.evaluations.stale} evaluations (evaluate.patience)")
+        return True
 
     def save(self, wait: bool) -> bool:
         """Write a checkpoint, or begin to; False if it could not be written (said, and the last good one kept)."""
@@ -206,9 +208,7 @@ class Run:
             with suppress(OSError):  # a power cut must not keep the checkpoint and lose the lines before it
                 sync_path(self.folder.metrics)
         self.report_checkpoints(self.saving.begin(self.trainer, self._facts(), wait))
-        if self.scores is not None:
-            self.best = min(self.best, self.scores["loss"])
-        self.scores = None if self.trainer.done < self.parts.updates else self.scores
+        self.evaluations.saved(ended=self.trainer.done == self.parts.updates)
         self.meter.pause(time.perf_counter() - started)
         return self.saving.saved == self.trainer.done
 
@@ -230,14 +230,19 @@ class Run:
         """The student as a Hugging Face folder, and report.json."""
         self.progress.enter("exporting")
         student = self.trainer.snapshot()
-        if self.scores is None and self.parts.heldout is not None:  # continued after the last checkpoint, before the report
-            self.scores = self._heldout_scores(student, self.parts.heldout, everything=True)
+        taken = self.evaluations.take_best(student, self.folder.checkpoints, self.trainer.done)
+        scores = self.evaluations.scores
+        if scores is None and self.parts.score is not None:  # other weights, or continued after the last checkpoint
+            scores = self.evaluations.evaluate(student, True, self.progress.touch)
         self.progress.enter(WRITING)
         if process_group.rank() != 0:
             return
         facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}
-        write_student(self.config, self.folder, self.parts, student, self.scores, facts, self._elapsed())
-        self.event("finished", f"{'student' if self.config.members else 'model'} in {self.folder.student}")
+        facts |= {"best_update": taken} if taken != self.trainer.done else {}
+        config, precision, phases = self.config, self.parts.precision, self.trainer.phases
+        self.parts.write(Finished(config, self.folder, student, scores, facts, self._elapsed(), precision, phases))
+        which = f", of update {taken}, the best evaluation" if taken != self.trainer.done else ""
+        self.event("finished", f"{'student' if config.members else 'model'} in {self.folder.student}{which}")
 
     def line(self, kind: str, values: dict[str, Any]) -> None:
         """One line, from rank 0."""
@@ -257,8 +262,7 @@ class Run:
         return {
             "cursor": self.parts.stream.cursor(self.loader.windows).as_dict(),
             "meter": self.meter.as_dict(),
-            "best": None if self.best == float("inf") else self.best,
-            "heldout_loss": self.scores["loss"] if self.scores is not None else None,
+            **self.evaluations.as_dict(),
             "elapsed_seconds": self._elapsed(),
             "layer_maps": layer_map.to_json(self.parts.layer_maps),
             "student": self.parts.student,
@@ -291,10 +295,3 @@ class Run:
         if skipped:
             self.recovery.pass_over({name: self.loader.missing[name] for name in sorted(missing)})
         return asked > 0, save > 0
-
-    def _is_best(self) -> bool:
-        return self.config.checkpoint.keep_best > 0 and self.scores is not None and self.scores["loss"] < self.best
-
-    @staticmethod
-    def _due(every: int | None, update: int) -> bool:
-        return every is not None and update % every == 0

@@ -56,7 +56,8 @@ def test_another_architecture_and_another_width_name_the_fresh_head():
     teacher = TaskEncoder(task_model("bert", "classification"), "classification")
     distilbert = make_task_student(StudentSettings(), teacher, "classification", LABELS, 1)
     assert set(distilbert.fresh) == set(distilbert.encoder.head_names)
-    narrow = make_task_student(StudentSettings(architecture="same", width=16, heads=2, shrink="magnitude"), teacher, "classification", LABELS, 1)
+    settings = StudentSettings(architecture="same", width=16, heads=2, shrink="magnitude")
+    narrow = make_task_student(settings, teacher, "classification", LABELS, 1)
     assert narrow.fresh == ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight"]
 
 

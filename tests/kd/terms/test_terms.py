@@ -130,7 +130,6 @@ def test_one_token_is_enough() -> None:
         {"kind": "soft_targets", "temperature": 0},
         {"kind": "mlm", "weight": -1},
         {"kind": "cosine", "temperature": 2},
-        {"kind": "soft_targets", "alpha": 0.5},
         {"kind": "soft_targets", "top_k": 0},
     ],
 )

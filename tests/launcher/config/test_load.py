@@ -324,3 +324,12 @@ def test_what_the_documents_say_of_a_term_are_its_settings_and_defaults():
         own = {name: yaml.dump(value, default_flow_style=True).removesuffix("...\n").strip() for name, value in plain(defaults).items()}
         assert dict(re.findall(r"`(\w+)` \(`([^`]+)`\)", row)) == own
         assert term.model_fields["weight"].default == 1.0
+
+
+def test_terms_on_labels_have_no_place_in_pretraining(tmp_path: Path):
+    path = written(tmp_path, MINIMAL)
+    assert refusal(path, "objective=[{kind: soft_targets, alpha: 0.5}]").endswith(
+        "objective.0.positions: expected masked with alpha above 0, for labels stand there alone, got all; set masked, or add mlm"
+    )
+    assert "objective.0.kind: expected a term on text, got task_loss" in refusal(path, "objective=[{kind: task_loss}]")
+    assert load_config(path, ["objective=[{kind: soft_targets, alpha: 0.5, positions: masked}]"]).terms

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kd.training.update_report import UpdateReport
+from launcher.reporting.meter import Meter, peak_memory_gb
 from launcher.training import meter as module
-from launcher.training.meter import Meter, peak_memory_gb
 
 
 def report(update: int, loss: float, applied: bool = True, tokens: int = 100, norm: float = 1.0, **terms: float) -> UpdateReport:
@@ -155,7 +155,7 @@ def test_a_term_that_was_not_computed_in_every_update_has_the_mean_over_those_in
 def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
     held = bytearray(os.urandom(1 << 20) * 1500)  # a child's ru_maxrss would begin at these 1.6 GB
     said = subprocess.run(
-        [sys.executable, "-c", "from launcher.training.meter import peak_memory_gb; print(peak_memory_gb())"],
+        [sys.executable, "-c", "from launcher.reporting.meter import peak_memory_gb; print(peak_memory_gb())"],
         capture_output=True,
         text=True,
         check=True,

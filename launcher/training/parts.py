@@ -1,0 +1,56 @@
+"""The objects of a run, whatever it trains: what builds them knows the data, and the loop does not."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kd.batch import Batch
+from kd.models.encoder import Encoder
+from kd.terms.layer_map import LayerMaps
+from kd.training.phases import Phase
+from kd.training.trainer import Trainer
+from launcher.config.run_config import RunConfig
+from launcher.reporting.layer_similarity import Similarities
+from launcher.run_folder.folder import RunFolder
+from launcher.training.evaluations import Score, Scores
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run at its end."""
+
+    config: RunConfig
+    folder: RunFolder
+    student: Encoder
+    scores: Scores | None
+    facts: dict[str, int]
+    """updates, skipped_updates, tokens, and best_update where an earlier checkpoint was taken."""
+    seconds: float
+    precision: str
+    phases: Sequence[Phase]
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """The objects of a run."""
+
+    trainer: Trainer
+    stream: Any
+    """The training data: a Stream, or what has its methods."""
+    to_batch: Callable[[Any, int], Batch]
+    """(rows of the stream, update) -> tensors."""
+    score: Score | None
+    """None: nothing is held out."""
+    evaluate_every: int | None
+    updates: int
+    precision: str
+    layer_maps: LayerMaps
+    """The pairs that `layer_map: cka` stands for."""
+    similarities: Similarities
+    """The layer similarities that they were read from: on rank 0 of a new run."""
+    student: dict[str, Any]
+    """The student's model configuration and the layers it was copied from: a checkpoint keeps them."""
+    write: Callable[[Finished], None]
+    """Writes the finished student and report.json. Rank 0 calls it."""
+    notes: Sequence[str] = ()
+    """Sentences about what was built, for the start of a new run."""
