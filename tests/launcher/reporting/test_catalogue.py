@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 from kd.training.update_report import UpdateReport
-from launcher.reporting import catalogue, console
+from launcher.reporting import catalogue, console, meter
 from launcher.reporting.catalogue import TRAIN_METRICS, TrainMetric
 from launcher.reporting.meter import Meter
-from launcher.training import meter
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kd.training.update_report import UpdateReport
+from launcher.reporting import meter as module
 from launcher.reporting.meter import Meter, peak_memory_gb
-from launcher.training import meter as module
 
 
 def report(update: int, loss: float, applied: bool = True, tokens: int = 100, norm: float = 1.0, **terms: float) -> UpdateReport:

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -17,6 +16,7 @@ from launcher.config.load import load_config
 from launcher.run_folder.folder import RunFolder
 from launcher.training.card import public_configuration
 from launcher.training.finish import write_student
+from launcher.training.parts import Finished
 from stillhouse.files import sha256_of_file
 
 SCORES = MlmScores(321, {"loss": 2.5, "top1": 0.25, "top5": 0.5, "agreement": None, "kl": None})
@@ -29,8 +29,8 @@ def export(config) -> tuple[Path, str, dict]:
     folder.folder.mkdir(exist_ok=True)
     teacher = load_mlm(config.members["teacher"].model) if config.members else None
     student = make_student(config.student, teacher, 1)
-    parts = SimpleNamespace(corpus=Corpus.open(config.data.shards), precision="fp32", trainer=SimpleNamespace(phases=config.phases_of(12)))
-    write_student(config, folder, parts, student, SCORES, COUNTS, 60.0)
+    finished = Finished(config, folder, student, SCORES, COUNTS, 60.0, "fp32", config.phases_of(12))
+    write_student(Corpus.open(config.data.shards), finished)
     return folder.folder, (folder.student / "README.md").read_text(), json.loads(folder.report.read_text())
 
 
