@@ -18,6 +18,7 @@ from launcher.errors import LaunchError
 from launcher.evaluation.evaluate import score
 from launcher.planning.plan import make_plan
 from launcher.training import session
+from launcher.training.build import data_of
 
 
 def build_shards(sources: list[str], folder: str | Path, tokenizer: str, processes: int | None = None, **settings: Any) -> Manifest:
@@ -37,7 +38,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     run ends before its last update.
     """
     corpus = Corpus.open(config.data.shards, config.data.cache_folder)
-    code = session.main(config, make_plan(config, 1, corpus), corpus, resume)
+    code = session.main(config, make_plan(config, 1, corpus), data_of(config, corpus), resume)
     folder = Path(config.run.folder)
     if code != 0:
         raise LaunchError(f"{folder}: expected the run to reach its last update, got exit code {code}; see {folder / 'log.txt'}")

@@ -54,8 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     network.choose_interface()
     from launcher.training import session  # noqa: PLC0415
+    from launcher.training.build import data_of  # noqa: PLC0415
 
-    return session.main(config, plan, corpus, arguments.resume)
+    return session.main(config, plan, data_of(config, corpus), arguments.resume)
 
 
 def main() -> None:

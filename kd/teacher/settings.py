@@ -22,12 +22,17 @@ class TeacherSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
-    """A Hugging Face model folder or hub name, with its MLM head."""
+    """A Hugging Face model folder or hub name, with its MLM head, or with the head of the task."""
     mode: Annotated[ModeName, FREE] = "replicated"
     precision: Literal["fp32", "bf16"] | None = None
     """None: the run's."""
     cache: Annotated[str | None, FREE] = None
     """The folder of a cached teacher's hidden states (`stillhouse cache` fills it)."""
+
+    label_map: dict[str, str] = {}
+    """A task: the data's name of a label -> the model's, where they differ."""
+    allow_untrained: bool = False
+    """A task: also learn from a teacher that is no better than a constant prediction."""
 
     @model_validator(mode="after")
     def _cache_where_cached(self) -> "TeacherSettings":

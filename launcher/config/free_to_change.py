@@ -6,6 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from launcher.config.run_config import RunConfig
+from launcher.config.task_config import TaskRunConfig
 from stillhouse.settings import FreeToChange
 
 
@@ -26,5 +27,5 @@ def _settings_classes(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _settings_classes(part)
 
 
-FREE_TO_CHANGE = tuple(dict.fromkeys(marked_settings(RunConfig)))
+FREE_TO_CHANGE = tuple(dict.fromkeys([*marked_settings(RunConfig), *marked_settings(TaskRunConfig)]))
 """Dotted names, as `train.micro_batch`; `report` stands for every setting below it."""

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from launcher.config import validation_errors
 from launcher.config.renamed import rename, renamed_key
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig, RunConfig
+from launcher.config.task_config import TaskRunConfig, is_task, with_objective
 from launcher.config.yaml_file import PACKAGED, dump_yaml, parse_yaml, read_yaml, yaml_value
 from launcher.errors import LaunchError
 from launcher.redaction import redacted
@@ -32,6 +33,16 @@ Settings = TypeVar("Settings", bound=BaseModel)
 def load_config(
     path: str, overrides: list[str] | None = None, scale: str | None = None, note: Callable[[str], None] | None = None
 ) -> RunConfig:
+    """As load_run, for what only a run on text can do. Raises LaunchError for a task."""
+    config = load_run(path, overrides, scale, note)
+    if not isinstance(config, RunConfig):
+        raise LaunchError(f"{path}: expected a run on shards (data.shards), got a task ({config.data.kind}); see stillhouse task --help")
+    return config
+
+
+def load_run(
+    path: str, overrides: list[str] | None = None, scale: str | None = None, note: Callable[[str], None] | None = None
+) -> AnyRunConfig:
     """The run that a YAML file and key=value overrides describe. `path` may be the bare name of a packaged configuration (demo).
 
     scale: the name of a file in configs/scales, laid over the file, and below what the file itself has under `scales` for it.
@@ -59,30 +70,36 @@ def load_config(
         own = any(f"{place}.".startswith(f"{key}.") or (key.startswith(place) and {key, key.rpartition(".")[2]} & words) for key in given)
         return "command line" if own else where
 
-    return _validated(values, source, RunConfig)
+    return _run(values, source)
 
 
-def parse_config(text: str, where: str) -> RunConfig:
+def parse_config(text: str, where: str) -> AnyRunConfig:
     """The configuration that `dump` wrote."""
     return config_of(parse_yaml(where, text), where)
 
 
-def config_of(values: Any, where: str) -> RunConfig:
+def config_of(values: Any, where: str) -> AnyRunConfig:
     """The configuration that `public_values` returned."""
-    return _validated(values, lambda place, message: where, RunConfig)
+    return _run(values, lambda place, message: where)
 
 
-def public_values(config: RunConfig) -> dict[str, Any]:
+def _run(values: Any, where: Callable[[str, str], str]) -> AnyRunConfig:
+    if is_task(values):
+        return _validated(with_objective(values), where, TaskRunConfig)
+    return _validated(values, where, RunConfig)
+
+
+def public_values(config: AnyRunConfig) -> dict[str, Any]:
     """Every setting, defaults included, as plain values; credentials inside URLs are ***."""
     return dict(redacted(config.model_dump(mode="json")))
 
 
-def dump_config(config: RunConfig) -> str:
+def dump_config(config: AnyRunConfig) -> str:
     """`public_values` as YAML, in the order of the models."""
     return dump_yaml(public_values(config))
 
 
-def differences(before: RunConfig, after: RunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
+def differences(before: AnyRunConfig, after: AnyRunConfig, ignoring: tuple[str, ...] = ()) -> list[str]:
     """One line a setting that differs: `train.clip: 5.0 -> 1.0`. `ignoring`: dotted prefixes left out, places in lists not counted."""
     old, new = flat_values(public_values(before)), flat_values(public_values(after))
     keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
@@ -168,7 +185,7 @@ def _index(at: Any, part: str, key: str) -> str | int:
 
 def _validated(values: dict[str, Any], where: Callable[[str, str], str], model: type[Settings]) -> Settings:
     """Validated as JSON, where pydantic can be strict about types and still take a list for a tuple."""
-    if model is RunConfig and isinstance(values, dict):
+    if issubclass(model, AnyRunConfig) and isinstance(values, dict):
         values = dict(values)
         rename(values)
     plain = _plain(values, "", where, iter(range(MAX_VALUES)))

@@ -4,7 +4,7 @@ What only the whole can know (a term that asks of a teacher there is not, phases
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
@@ -22,6 +22,8 @@ from stillhouse.settings import FREE
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
 Text = Annotated[str, Field(min_length=1)]
+TASK_ONLY = {"label_map": {}, "allow_untrained": False}
+"""Settings of a teacher that only a task has, and their defaults."""
 
 
 class RunSettings(BaseModel):
@@ -73,14 +75,14 @@ class ReportSettings(BaseModel):
     tags: list[str] = []
 
 
-class RunConfig(BaseModel):
-    """Everything that decides a run."""
+class AnyRunConfig(BaseModel):
+    """What decides a run, whatever it trains: RunConfig on text, launcher.config.task_config.TaskRunConfig on a task."""
 
     model_config = STRICT
 
     run: Annotated[RunSettings, FREE]
     """A folder that was moved is the same run."""
-    data: DataSettings
+    data: Any
     student: StudentSettings = StudentSettings()
     teacher: OneOrSeveral | None = None
     """One teacher or a list. null: no teacher; the terms must then need none (a masked-language-model pretrainer)."""
@@ -105,7 +107,7 @@ class RunConfig(BaseModel):
         return objective
 
     @model_validator(mode="after")
-    def _rooms_agree(self) -> "RunConfig":
+    def _rooms_agree(self) -> Self:
         if self.train.updates is not None:  # else the plan, which knows the run's length, checks the phases
             try:
                 self.phases_of(self.train.updates)
@@ -129,16 +131,22 @@ class RunConfig(BaseModel):
                 )
         if not self.members and self.student.init == "teacher":
             raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
+        if self.evaluate.keep == "best" and self.checkpoint.keep_best == 0:
+            raise ValueError("checkpoint.keep_best: expected at least 1 with evaluate.keep: best, got 0; raise it")
         return self
 
     def _check_term(self, place: str, term: Term) -> None:
-        """ValueError for a term that only a task has, and for labels where there are none."""
-        if term.kind == "task_loss":
-            raise ValueError(f"{place}.kind: expected a term on text, got task_loss, which needs a task's labels; use mlm")
-        if term.kind == "soft_targets" and term.positions == "all" and max(bounds(term.alpha)) > 0:
-            raise ValueError(
-                f"{place}.positions: expected masked with alpha above 0, for labels stand there alone, got all; set masked, or add mlm"
-            )
+        """ValueError for a term that has no meaning on this kind of data."""
+
+    @property
+    def _one_document_a_row(self) -> bool:
+        """Whether no row of a batch holds two documents."""
+        return True
+
+    @property
+    def row_tokens(self) -> int:
+        """The most positions of a row."""
+        raise NotImplementedError
 
     def _check_group(self, place: str, term: DocumentTerm) -> None:
         """ValueError where a micro-batch cannot be cut into groups of so many rows, or a group never holds two documents to compare."""
@@ -148,7 +156,7 @@ class RunConfig(BaseModel):
                 f"{place}.group_rows: expected a number that divides train.micro_batch = {rows}, got {term.group_rows}; change either"
             )
         group, fewest = term.group_rows or rows, term.partners + 1
-        if self.data.packing == "documents" and group < fewest:
+        if self._one_document_a_row and group < fewest:
             name = "train.micro_batch" if term.group_rows is None else f"{place}.group_rows"
             raise ValueError(f"{name}: expected at least {fewest} for {term.kind} with one document a row, got {group}; raise it")
 
@@ -175,3 +183,31 @@ class RunConfig(BaseModel):
     def name(self) -> str:
         """The run's name."""
         return self.run.name or Path(self.run.folder).absolute().name
+
+
+class RunConfig(AnyRunConfig):
+    """A run on text: a masked-language model."""
+
+    data: DataSettings
+
+    def _check_term(self, place: str, term: Term) -> None:
+        """ValueError for a term that only a task has, and for labels where there are none."""
+        if term.kind == "task_loss":
+            raise ValueError(f"{place}.kind: expected a term on text, got task_loss, which needs a task's labels; use mlm")
+        if term.kind == "soft_targets" and term.positions == "all" and max(bounds(term.alpha)) > 0:
+            raise ValueError(
+                f"{place}.positions: expected masked with alpha above 0, for labels stand there alone, got all; set masked, or add mlm"
+            )
+        for name, member in self.members.items():
+            for key, default in TASK_ONLY.items():
+                if getattr(member, key) != default:
+                    raise ValueError(f"{name}.{key}: expected it for a task alone, got {getattr(member, key)}; leave it out")
+
+    @property
+    def _one_document_a_row(self) -> bool:
+        return self.data.packing == "documents"
+
+    @property
+    def row_tokens(self) -> int:
+        """The positions of a window."""
+        return self.data.window_tokens

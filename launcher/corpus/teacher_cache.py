@@ -43,6 +43,7 @@ from launcher.process.rank_zero import on_rank_zero
 from launcher.reporting.console import PipeSafeConsole
 from launcher.text import duration, size
 from launcher.training.batches import BatchLoader
+from launcher.training.build import data_of
 from launcher.training.rank_consistency import agree
 from launcher.training.rank_watch import say_aloud, watching
 from launcher.training.start import meet
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     meet(config.train.timeout_seconds)
     try:
         with watching(progress, config.train.timeout_seconds, say_aloud):
-            agree(config, corpus)
+            agree(config, data_of(config, corpus).contents)
             for number, (name, member) in enumerate(config.members.items()):
                 if member.cache is not None:
                     positions = arguments.positions or positions_asked(objectives, number)

@@ -19,7 +19,7 @@ from data_shards.stream.stream import Stream
 from kd.checkpoint import on_disk
 from kd.checkpoint.on_disk import Checkpoint
 from launcher.config.load import parse_config
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.doctor.findings import Finding, bad, good, report, warning
 from launcher.errors import LaunchError
 from launcher.run_folder.folder import RunFolder
@@ -64,7 +64,9 @@ def health(path: Path) -> Iterator[Finding]:
     yield _state(run, config, lines, owner, newest)
 
 
-def _state(run: RunFolder, config: RunConfig | None, lines: list[dict[str, Any]], owner: str | None, newest: Checkpoint | None) -> Finding:
+def _state(
+    run: RunFolder, config: AnyRunConfig | None, lines: list[dict[str, Any]], owner: str | None, newest: Checkpoint | None
+) -> Finding:
     """Running, done, stopped or dead; and what to do next."""
     subject = "state"
     if owner is not None:
@@ -155,7 +157,7 @@ def _troubles(lines: list[dict[str, Any]]) -> Iterator[Finding]:
             )
 
 
-def _data(config: RunConfig, newest: Checkpoint | None) -> Iterator[Finding]:
+def _data(config: AnyRunConfig, newest: Checkpoint | None) -> Iterator[Finding]:
     if "***" in config.data.shards:
         yield good("data", f"{config.data.shards}: not looked at, its credentials are not kept")
         return
@@ -168,7 +170,7 @@ def _data(config: RunConfig, newest: Checkpoint | None) -> Iterator[Finding]:
         yield bad("data", str(error), "bring the shards back, or say where they are: data.shards=…")
 
 
-def _room(run: RunFolder, config: RunConfig, newest: Checkpoint | None) -> Iterator[Finding]:
+def _room(run: RunFolder, config: AnyRunConfig, newest: Checkpoint | None) -> Iterator[Finding]:
     free = shutil.disk_usage(run.folder).free
     if newest is None:
         yield good("room", f"{size(free)} free")

@@ -23,7 +23,7 @@ import psutil
 
 from launcher.config.free_to_change import FREE_TO_CHANGE
 from launcher.config.load import differences, dump_config, parse_config
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.errors import LaunchError
 from launcher.redaction import redacted
 from launcher.run_folder.lock import Ownership, owned
@@ -49,7 +49,7 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, config: RunConfig) -> Iterator["RunFolder"]:
+    def open(cls, config: AnyRunConfig) -> Iterator["RunFolder"]:
         """Create or continue the folder and own it meanwhile.
 
         Overwrites nothing that is there: see `record`. Raises LaunchError when it cannot be written, belongs to a live run, or holds a run
@@ -73,7 +73,7 @@ class RunFolder:
                 raise LaunchError(f"{error.filename}: expected to read it, got {error.strerror}; see its mode and its disk") from None
             yield run
 
-    def record(self, config: RunConfig) -> None:
+    def record(self, config: AnyRunConfig) -> None:
         """Write the configuration and the environment of this start: once it is known that it can go on. Raises LaunchError."""
         try:
             write_atomically(self.configuration, dump_config(config))
@@ -99,7 +99,7 @@ class RunFolder:
             if path.exists() and not path.is_dir():
                 raise LaunchError(f"{path}: expected a folder, got a file; move it away")
 
-    def expect(self, before: RunConfig, config: RunConfig) -> None:
+    def expect(self, before: AnyRunConfig, config: AnyRunConfig) -> None:
         """LaunchError where the run that is here began with another configuration."""
         changed = differences(before, config, ignoring=FREE_TO_CHANGE)
         if changed:
@@ -109,7 +109,7 @@ class RunFolder:
                 f"use another folder, or remove this one:{lines}"
             )
 
-    def _compare(self, config: RunConfig) -> None:
+    def _compare(self, config: AnyRunConfig) -> None:
         before = parse_config(_text(self.configuration), str(self.configuration))
         if self._learned():
             self.expect(before, config)

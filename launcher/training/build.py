@@ -34,10 +34,15 @@ from launcher.reporting.layer_similarity import Similarities
 from launcher.training.batches import sample_of_corpus, to_batch
 from launcher.training.evaluations import heldout_scores
 from launcher.training.finish import write_student
-from launcher.training.parts import RunParts
+from launcher.training.parts import RunParts, TrainingData
 
 SAMPLE_BATCH = 16  # windows at a time, for a student that is made smaller
 CKA_TOKENS, CKA_ROWS = 4096, 8
+
+
+def data_of(config: RunConfig, corpus: Corpus) -> TrainingData:
+    """The corpus as the data of a run."""
+    return TrainingData({"data.shards": corpus.manifest.fingerprint[:12]}, partial(build, config, corpus))
 
 
 def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:

@@ -12,6 +12,7 @@ from kd.evaluation.mlm import MlmScores
 from kd.export.files import CARD
 from kd.export.hugging_face import save_student
 from kd.models.sizes import model_sizes
+from launcher.config.run_config import RunConfig
 from launcher.training.card import card_facts
 from launcher.training.parts import Finished
 from stillhouse.files import sha256_of_file, write_atomically
@@ -20,6 +21,7 @@ from stillhouse.files import sha256_of_file, write_atomically
 def write_student(corpus: Corpus, finished: Finished) -> None:
     """Write both. corpus: the text that the run learned from."""
     config, folder, scores, facts = finished.config, finished.folder, finished.scores, finished.facts
+    assert isinstance(config, RunConfig)
     assert scores is None or isinstance(scores, MlmScores)
     teachers = [member.model for member in config.members.values()]
     sizes = model_sizes(finished.student)

@@ -21,7 +21,7 @@ from kd.errors import KdError
 from kd.terms import layer_map
 from kd.training.update_report import UpdateReport
 from launcher.config.load import public_values
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.errors import SharedError
 from launcher.process.signals import Exit, StopFlag
 from launcher.reporting.layer_similarity import render
@@ -42,7 +42,7 @@ from stillhouse.files import sync_path, write_atomically
 class Run:
     """One run on one rank, between its first and its last update."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, parts: RunParts, reporters: Reporters | None, stop: StopFlag) -> None:
+    def __init__(self, config: AnyRunConfig, folder: RunFolder, parts: RunParts, reporters: Reporters | None, stop: StopFlag) -> None:
         self.config = config
         self.folder = folder
         self.parts = parts

@@ -1,25 +1,39 @@
 """The objects of a run, whatever it trains: what builds them knows the data, and the loop does not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kd.batch import Batch
+from kd.checkpoint.on_disk import Checkpoint
+from kd.distributed.rank_progress import RankProgress
 from kd.models.encoder import Encoder
 from kd.terms.layer_map import LayerMaps
 from kd.training.phases import Phase
 from kd.training.trainer import Trainer
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.reporting.layer_similarity import Similarities
 from launcher.run_folder.folder import RunFolder
 from launcher.training.evaluations import Score, Scores
 
 
 @dataclass(frozen=True)
+class TrainingData:
+    """The data of a run, opened but not used yet.
+
+    contents: name of a setting -> digest of what it names; all ranks must have the same.
+    build: makes the objects of the run, which continue from the checkpoint if there is one. Collective.
+    """
+
+    contents: Mapping[str, str]
+    build: Callable[[Checkpoint | None, RankProgress | None], "RunParts"]
+
+
+@dataclass(frozen=True)
 class Finished:
     """A run at its end."""
 
-    config: RunConfig
+    config: AnyRunConfig
     folder: RunFolder
     student: Encoder
     scores: Scores | None

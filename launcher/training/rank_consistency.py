@@ -7,15 +7,14 @@ import hashlib
 import json
 import platform
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data_shards.corpus import Corpus
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from kd.teacher.hidden_state_cache import HEADER
 from launcher.config.load import flat_values, public_values
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.errors import SharedError
 from launcher.run_folder.folder import PACKAGES, version
 from stillhouse.files import ROOT
@@ -25,11 +24,11 @@ HEAD_BYTES = 1 << 20  # of a model file: its header and first weights, beside it
 MAX_LINES = 12
 
 
-def agree(config: RunConfig, corpus: Corpus) -> None:
-    """Raise, on every rank alike, unless each has what rank 0 has. Collective."""
+def agree(config: AnyRunConfig, contents: Mapping[str, str]) -> None:
+    """Raise, on every rank alike, unless each has what rank 0 has. contents: as in launcher.training.parts.TrainingData. Collective."""
     if process_group.world_size() == 1:
         return
-    mine = json.dumps(identity(config, corpus), sort_keys=True)
+    mine = json.dumps(identity(config, contents), sort_keys=True)
     digests = process_group.texts(hashlib.sha256(mine.encode()).hexdigest()[:32])
     if len(set(digests)) == 1:
         return
@@ -49,12 +48,12 @@ def agree(config: RunConfig, corpus: Corpus) -> None:
     )
 
 
-def identity(config: RunConfig, corpus: Corpus) -> dict[str, str]:
+def identity(config: AnyRunConfig, contents: Mapping[str, str]) -> dict[str, str]:
     """What decides the result, by name, in words or digests short enough to show."""
     facts = {name: version(name) or "none" for name in PACKAGES}
     facts |= {"python": platform.python_version(), "code": _digest_of_code()}
     facts |= {key: json.dumps(value) for key, value in flat_values(public_values(config)).items()}
-    facts["content of data.shards"] = corpus.manifest.fingerprint[:12]
+    facts |= {f"content of {name}": digest for name, digest in contents.items()}
     facts |= {f"content of {name}": digest for name, digest in teachers(config).items()}
     if Path(config.student.init).is_dir():
         facts["content of student.init"] = _digest_of_model(Path(config.student.init))
@@ -64,13 +63,13 @@ def identity(config: RunConfig, corpus: Corpus) -> dict[str, str]:
     return facts
 
 
-def teachers(config: RunConfig) -> dict[str, str]:
+def teachers(config: AnyRunConfig) -> dict[str, str]:
     """A digest of each teacher that is a folder, by name: a checkpoint keeps it."""
     places = {f"teacher {name}".rstrip(): Path(member.model) for name, member in config.members.items()}
     return {name: _digest_of_model(place) for name, place in places.items() if place.is_dir()}
 
 
-def check_teachers(config: RunConfig, saved: Checkpoint) -> None:
+def check_teachers(config: AnyRunConfig, saved: Checkpoint) -> None:
     """Raise, on every rank alike, where a teacher's folder holds another model now than when the checkpoint was made."""
     before: dict[str, str] = saved.progress.facts.get("teachers", {})
     for name, digest in teachers(config).items():

@@ -11,7 +11,7 @@ from kd.distributed import process_group
 from kd.training.stability import Stability
 from kd.training.trainer import Trainer
 from kd.training.update_report import UpdateReport
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.errors import SharedError
 from launcher.run_folder.folder import RunFolder
 from launcher.training.start import newest_checkpoint
@@ -20,7 +20,7 @@ from launcher.training.start import newest_checkpoint
 class Recovery:
     """One run's troubles so far."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, trainer: Trainer, say: Callable[..., None]) -> None:
+    def __init__(self, config: AnyRunConfig, folder: RunFolder, trainer: Trainer, say: Callable[..., None]) -> None:
         """say: (event, message, **more), to the reports."""
         self._config = config
         self._folder = folder

@@ -4,15 +4,14 @@ What ends a run in here, on this rank or another, is one line a rank (launcher/t
 """
 
 from pathlib import Path
+from typing import Protocol
 
-from data_shards.corpus import Corpus
 from kd.distributed import process_group
 from kd.distributed.rank_progress import BUILDING, RankProgress
 from launcher.config.load import config_of, public_values
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.errors import SharedError
 from launcher.planning.checks import check_disk
-from launcher.planning.plan import Plan
 from launcher.process.preflight import check_writable
 from launcher.process.rank_zero import on_rank_zero
 from launcher.process.signals import Exit, StopFlag
@@ -20,14 +19,26 @@ from launcher.process.standard_streams import say
 from launcher.process.steps import step
 from launcher.reporting.reporters import Reporters
 from launcher.run_folder.metrics_file import trim
-from launcher.training.build import build
 from launcher.training.loop import Run
+from launcher.training.parts import TrainingData
 from launcher.training.rank_consistency import agree, check_teachers
 from launcher.training.rank_watch import say_aloud, watching
 from launcher.training.start import meet, newest_checkpoint, open_folder
 
 
-def main(config: RunConfig, plan: Plan, corpus: Corpus, resume: bool = False) -> int:
+class DiskNeed(Protocol):
+    """The part of a plan that a run checks before it writes."""
+
+    @property
+    def disk_needed(self) -> int:
+        """Bytes."""
+
+    @property
+    def disk_free(self) -> int:
+        """Bytes."""
+
+
+def main(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool = False) -> int:
     """Run or continue a configuration on this rank; the exit code (see launcher.process.signals.Exit).
 
     A run folder that already holds this configuration is continued; resume insists that there is something to continue.
@@ -39,20 +50,20 @@ def main(config: RunConfig, plan: Plan, corpus: Corpus, resume: bool = False) ->
     meet(config.train.timeout_seconds)
     try:
         with watching(progress, config.train.timeout_seconds, say_aloud):
-            agree(config, corpus)
+            agree(config, data.contents)
             on_rank_zero(lambda: _check_folder(config, plan))  # after the meeting: an error reaches every rank
-            return _run(config, corpus, resume, stop, progress)
+            return _run(config, data, resume, stop, progress)
     finally:
         process_group.stop()
 
 
-def _check_folder(config: RunConfig, plan: Plan) -> None:
+def _check_folder(config: AnyRunConfig, plan: DiskNeed) -> None:
     """LaunchError unless the run folder can be written and its disk has room. For rank 0, which writes."""
     check_writable(Path(config.run.folder))
     check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
 
 
-def _run(config: RunConfig, corpus: Corpus, resume: bool, stop: StopFlag, progress: RankProgress) -> int:
+def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag, progress: RankProgress) -> int:
     """What main promises, between the meeting of the ranks and their parting."""
     with open_folder(config) as folder:
         if folder.report.exists() and folder.student.exists():
@@ -69,7 +80,7 @@ def _run(config: RunConfig, corpus: Corpus, resume: bool, stop: StopFlag, progre
             check_teachers(config, saved)
         progress.enter(BUILDING)
         with step("loading the teacher and building the student"):
-            parts = build(config, corpus, saved, progress)
+            parts = data.build(saved, progress)
         on_rank_zero(lambda: folder.record(config))
         reporters, dropped = None, 0
         if process_group.rank() == 0:

@@ -11,7 +11,7 @@ from pathlib import Path
 from kd.checkpoint import on_disk
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.errors import LaunchError, RendezvousFailed
 from launcher.process.failures import is_lost_connection
 from launcher.process.rank_zero import on_rank_zero
@@ -36,7 +36,7 @@ def meet(timeout_seconds: float) -> None:
 
 
 @contextmanager
-def open_folder(config: RunConfig) -> Iterator[RunFolder]:
+def open_folder(config: AnyRunConfig) -> Iterator[RunFolder]:
     """The run folder, owned by rank 0; when rank 0 cannot have it, every rank leaves with the same line."""
     if process_group.rank() != 0:
         on_rank_zero(lambda: None)

@@ -28,6 +28,7 @@ from launcher.errors import LaunchError, SharedError
 from launcher.planning.plan import make_plan
 from launcher.process.signals import StopFlag
 from launcher.training import checkpoints, session
+from launcher.training.build import data_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch and DeepSpeed warn of themselves while they are imported
 SETTINGS = (
@@ -73,7 +74,7 @@ def run(school, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
             patch.setattr(Trainer, "update", update)
             config = load_config("tiny", [*own, *SETTINGS, *settings])
             corpus = Corpus.open(config.data.shards)
-            return session.main(config, make_plan(config, 1, corpus), corpus)
+            return session.main(config, make_plan(config, 1, corpus), data_of(config, corpus))
 
     return start
 
