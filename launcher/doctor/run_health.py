@@ -19,7 +19,7 @@ from data_shards.stream.stream import Stream
 from kd.checkpoint import on_disk
 from kd.checkpoint.on_disk import Checkpoint
 from launcher.config.load import parse_config
-from launcher.config.run_config import AnyRunConfig
+from launcher.config.run_config import AnyRunConfig, RunConfig
 from launcher.doctor.findings import Finding, bad, good, report, warning
 from launcher.errors import LaunchError
 from launcher.run_folder.folder import RunFolder
@@ -58,7 +58,8 @@ def health(path: Path) -> Iterator[Finding]:
     yield from _checkpoints(run, newest, passed_over)
     yield from _troubles(lines)
     if config is not None:
-        yield from _data(config, newest)
+        if isinstance(config, RunConfig):
+            yield from _data(config, newest)
         yield from _room(run, config, newest)
     yield from _permissions(path)
     yield _state(run, config, lines, owner, newest)
@@ -157,7 +158,7 @@ def _troubles(lines: list[dict[str, Any]]) -> Iterator[Finding]:
             )
 
 
-def _data(config: AnyRunConfig, newest: Checkpoint | None) -> Iterator[Finding]:
+def _data(config: RunConfig, newest: Checkpoint | None) -> Iterator[Finding]:
     if "***" in config.data.shards:
         yield good("data", f"{config.data.shards}: not looked at, its credentials are not kept")
         return
