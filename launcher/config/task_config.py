@@ -44,7 +44,7 @@ class TaskRunConfig(AnyRunConfig):
             raise ValueError("data.train: expected a file to train on, got none; name one")
         for name, member in self.members.items():
             if member.mode == "cached":
-                raise ValueError(f"{name}.mode: expected replicated, zero3 or tensor_parallel for a task, got cached; see docs/tasks.md")
+                raise ValueError(f"{name}.mode: expected replicated, zero3 or tensor_parallel for a task, got cached; use another")
         return self
 
     def _check_term(self, place: str, term: Term) -> None:

@@ -17,6 +17,7 @@ from launcher.planning.plan import Plan
 from launcher.process.error_exit import guarded
 from launcher.run import run
 from launcher.training import session
+from launcher.training.parts import TrainingData
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +27,7 @@ def started(monkeypatch: pytest.MonkeyPatch, no_rank: None) -> list[tuple[RunCon
     """What would have been trained: the doors in front of it are real."""
     calls: list[tuple[RunConfig, bool]] = []
 
-    def main(made: RunConfig, plan: Plan, resume: bool) -> int:
+    def main(made: RunConfig, plan: Plan, data: TrainingData, resume: bool) -> int:
         calls.append((made, resume))
         return 75
 
