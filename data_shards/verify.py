@@ -13,9 +13,10 @@ from data_shards.corpus import Corpus
 from data_shards.errors import DataError
 from data_shards.storage.lengths import lengths_name
 from data_shards.storage.location import Location
-from data_shards.storage.manifest import TOKENIZER, Manifest, ShardEntry, tokenizer_fingerprint
+from data_shards.storage.manifest import TOKENIZER, Manifest, ShardEntry
 from data_shards.storage.shard import Shard
 from data_shards.storage.token_statistics import VOCABULARY
+from data_shards.tokenizer.fingerprint import tokenizer_fingerprint
 from data_shards.tokenizer.tokenizer import is_continuation, is_special, special_ids, vocabulary_size
 
 ADVICE = "bring the file back, or build the shards again"

@@ -25,9 +25,10 @@ from data_shards.build.settings import BuildSettings
 from data_shards.build.sidecars import finish
 from data_shards.errors import DataError
 from data_shards.sources.files import total_bytes
-from data_shards.storage.manifest import JOURNAL, SPLITS, Manifest, ShardEntry, plain_json, smallest_dtype, tokenizer_fingerprint
+from data_shards.storage.manifest import JOURNAL, SPLITS, Manifest, ShardEntry, smallest_dtype
 from data_shards.storage.shard import Shard
 from data_shards.storage.shard_writer import ShardWriters
+from data_shards.tokenizer.fingerprint import plain_json, tokenizer_fingerprint
 from data_shards.tokenizer.tokenizer import load_tokenizer, special_ids, vocabulary_size
 from data_shards.tokenizer.workers import TokeniserPool
 

@@ -28,8 +28,9 @@ from data_shards.errors import DataError
 from data_shards.sources.files import find_files
 from data_shards.sources.settings import SourceSettings
 from data_shards.sources.sources import SourceCounts, documents
-from data_shards.storage.location import is_url
-from data_shards.storage.manifest import plain_json, smallest_dtype, tokenizer_fingerprint
+from data_shards.storage.download import is_url
+from data_shards.storage.manifest import smallest_dtype
+from data_shards.tokenizer.fingerprint import plain_json, tokenizer_fingerprint
 from data_shards.tokenizer.tokenizer import load_tokenizer, special_ids, vocabulary_size
 from data_shards.tokenizer.workers import TokeniserPool
 

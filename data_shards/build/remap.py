@@ -25,9 +25,10 @@ from tokenizers import Tokenizer
 from data_shards.build.sidecars import finish
 from data_shards.corpus import Corpus
 from data_shards.errors import DataError
-from data_shards.storage.manifest import Manifest, plain_json, smallest_dtype, tokenizer_fingerprint
+from data_shards.storage.manifest import Manifest, smallest_dtype
 from data_shards.storage.shard import Shard
 from data_shards.storage.shard_writer import ShardWriters
+from data_shards.tokenizer.fingerprint import plain_json, tokenizer_fingerprint
 from data_shards.tokenizer.pruning import BYTE
 from data_shards.tokenizer.tokenizer import is_special, vocabulary_size
 from stillhouse.errors import one_line

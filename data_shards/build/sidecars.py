@@ -18,11 +18,11 @@ from data_shards.storage.manifest import (
     ShardEntry,
     SidecarEntry,
     smallest_dtype,
-    tokenizer_fingerprint,
 )
 from data_shards.storage.shard import LENGTHS, Shard
 from data_shards.storage.tar_format import npy_header
 from data_shards.storage.token_statistics import VOCABULARY, TokenStatistics
+from data_shards.tokenizer.fingerprint import tokenizer_fingerprint
 from data_shards.tokenizer.tokenizer import is_continuation, is_special, special_ids
 from stillhouse.files import sha256_of_file, sync_path, write_atomically
 

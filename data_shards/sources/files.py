@@ -15,7 +15,7 @@ import fsspec
 from data_shards.errors import DataError
 from data_shards.sources.formats import BY_KIND, KIND_OF_ENDING
 from data_shards.sources.settings import SourceSettings
-from data_shards.storage.location import is_url
+from data_shards.storage.download import is_url
 from stillhouse.errors import one_line
 
 COMPRESSIONS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}

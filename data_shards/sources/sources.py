@@ -20,7 +20,7 @@ from data_shards.sources.files import compression, ending, find_files
 from data_shards.sources.formats import BY_KIND
 from data_shards.sources.formats.common import Fields, InvalidText, missing_column, text_value
 from data_shards.sources.settings import SourceSettings
-from data_shards.storage.location import is_url, open_url
+from data_shards.storage.download import is_url, open_url
 from stillhouse.errors import one_line
 
 

@@ -1,4 +1,4 @@
-"""What a shard folder promises: its shards, its sidecar files, its tokenizer, and what it was built from."""
+"""The manifest of a shard folder: its shards, sidecar files, tokenizer and sources."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_shards.errors import DataError
@@ -14,11 +13,10 @@ from data_shards.storage.location import Location
 from stillhouse.digests import canonical_sha256
 
 MANIFEST = "manifest.json"
-DIGEST = "digest"  # of the manifest itself; a manifest without one, as another program may write it, is taken at its word
+DIGEST = "digest"  # of the manifest itself; a manifest of another program may have none and is not checked
 JOURNAL = ".journal.json"
-TOKENIZER = "tokenizer"  # the folder that holds the corpus's own
+TOKENIZER = "tokenizer"  # the folder of the corpus's tokenizer
 FORMAT: Literal["stillhouse-shards-1"] = "stillhouse-shards-1"
-NOT_IN_THE_IDS = ("version", "truncation", "padding", "post_processor", "decoder")  # parts of tokenizer.json
 SPLITS = ("train", "heldout")
 Split = Literal["train", "heldout"]
 Count = Annotated[int, Field(ge=0)]
@@ -35,11 +33,11 @@ class ShardEntry(BaseModel):
     sha256: Sha256
     documents: Annotated[int, Field(gt=0)]
     tokens: Annotated[int, Field(gt=0)]
-    """Ids of all documents, special tokens not among them."""
+    """Ids of all documents, without special tokens."""
 
 
 class SidecarEntry(BaseModel):
-    """One file beside the shards."""
+    """One file that is no shard."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,21 +46,21 @@ class SidecarEntry(BaseModel):
 
 
 class BuiltFrom(BaseModel):
-    """Where the documents came from, and what became of those that are not in the shards."""
+    """The sources of the documents, and the number of documents that are not in the shards."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: dict[str, Any]
     documents_read: Count
     empty: Count
-    """Documents without text, or whose text the tokenizer leaves nothing of."""
+    """Documents without text, or with a text that gives no token."""
     duplicate: Count
     invalid: Count
     """Documents that were not valid UTF-8 and were skipped or repaired on request."""
 
 
 class Manifest(BaseModel):
-    """The promises of one shard folder."""
+    """The content of manifest.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -92,7 +90,7 @@ class Manifest(BaseModel):
         try:
             content = location.read(MANIFEST)
             digest = None
-            with suppress(ValueError, RecursionError):  # what is not JSON is for pydantic to describe
+            with suppress(ValueError, RecursionError):  # pydantic describes content that is not JSON
                 values = json.loads(content)
                 if isinstance(values, dict) and DIGEST in values:
                     digest = values.pop(DIGEST)
@@ -100,9 +98,9 @@ class Manifest(BaseModel):
             manifest = cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
-            at = ".".join(str(part) for part in first["loc"]) or "the file"
+            field = ".".join(str(part) for part in first["loc"]) or "the file"
             raise DataError(
-                f"{where}: expected a manifest of format {FORMAT}, got {first['msg']} at {at}; build the shards again with this version"
+                f"{where}: expected a manifest of format {FORMAT}, got {first['msg']} at {field}; build the shards again with this version"
             ) from None
         if digest is not None and digest != canonical_sha256(manifest.model_dump(mode="json"), ascii_only=False):
             raise DataError(f"{where}: expected the {DIGEST} of what it says, got another; bring the file back, or build the shards again")
@@ -110,13 +108,8 @@ class Manifest(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of what the folder holds; where it was built from does not matter."""
+        """sha256 of the content of the folder. The sources are not part of it."""
         return canonical_sha256(self.model_dump(mode="json", exclude={"built_from"}), ascii_only=False)
-
-    @property
-    def id_dtype(self) -> np.dtype[Any]:
-        """The dtype of token ids in the shards."""
-        return np.dtype(self.dtype)
 
     def entries(self, split: str) -> tuple[ShardEntry, ...]:
         """The shards of a split, in order; none for a split that got no document."""
@@ -130,7 +123,7 @@ class Manifest(BaseModel):
         return sum(entry.tokens for entry in self.entries(split))
 
     def sidecar(self, location: Location, name: str) -> bytes:
-        """A sidecar file's bytes. Raises DataError when they are not those that were promised."""
+        """A sidecar file's bytes. Raises DataError when size or sha256 are not the manifest's."""
         entry = self.sidecars.get(name)
         if entry is None:
             raise DataError(f"{location.where(name)}: expected an entry in the manifest, got none; build the shards again")
@@ -147,7 +140,7 @@ class Manifest(BaseModel):
         return content
 
     def content(self) -> bytes:
-        """The bytes of manifest.json, with a digest of what it says: no flipped bit is believed."""
+        """The bytes of manifest.json, with a digest of its content, so that a flipped bit is found."""
         values = self.model_dump(mode="json")
         values[DIGEST] = canonical_sha256(values, ascii_only=False)
         return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
@@ -156,18 +149,3 @@ class Manifest(BaseModel):
 def smallest_dtype(vocabulary_size: int) -> Literal["uint8", "uint16", "uint32"]:
     """The name of the smallest unsigned dtype that holds every id below vocabulary_size."""
     return "uint8" if vocabulary_size <= 1 << 8 else "uint16" if vocabulary_size <= 1 << 16 else "uint32"
-
-
-def plain_json(tokenizer: Any) -> str:
-    """tokenizer.json of the same tokenizer without truncation, padding and BPE dropout."""
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content["truncation"] = content["padding"] = None
-    if content["model"].get("dropout") is not None:
-        content["model"]["dropout"] = None
-    return json.dumps(content, ensure_ascii=False)
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """sha256 of everything in a fast tokenizer that decides the ids of a text."""
-    content = json.loads(plain_json(tokenizer))
-    return canonical_sha256({key: value for key, value in content.items() if key not in NOT_IN_THE_IDS}, ascii_only=False)

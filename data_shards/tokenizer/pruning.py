@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data_shards.errors import DataError
-from data_shards.storage.manifest import plain_json
+from data_shards.tokenizer.fingerprint import plain_json
 from data_shards.tokenizer.tokenizer import is_special, vocabulary_size
 
 BYTE = re.compile(r"^<0x[0-9A-F]{2}>$")

@@ -23,9 +23,9 @@ from data_shards.build.build import build
 from data_shards.build.settings import BuildSettings
 from data_shards.sources.settings import SourceSettings
 from data_shards.sources.sources import documents
-from data_shards.storage.manifest import plain_json
 from data_shards.stream.settings import MaskingSettings, StreamSettings
 from data_shards.stream.stream import Stream
+from data_shards.tokenizer.fingerprint import plain_json
 from data_shards.tokenizer.tokenizer import load_tokenizer
 
 BATCH_DOCUMENTS = 1000

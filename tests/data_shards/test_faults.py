@@ -18,7 +18,7 @@ from data_shards.build.build import build
 from data_shards.build.settings import BuildSettings
 from data_shards.errors import DamagedFile, DataError
 from data_shards.sources.settings import SourceSettings
-from data_shards.storage import location
+from data_shards.storage import download
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
 from data_shards.storage.open_shards import OpenShards
@@ -187,8 +187,8 @@ class Server(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(folder, tmp_path, monkeypatch) -> Iterator[type[Server]]:
     """The handler's class, with `address` and `cache`."""
-    monkeypatch.setattr(location, "FIRST_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(location, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(download, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.2)
     handler = type("Handler", (Server,), {"attempts": {}, "cache": str(tmp_path / "cache")})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as http:
         http.daemon_threads = True
@@ -287,7 +287,7 @@ def test_a_server_that_sends_without_end_is_cut_off(server, monkeypatch):
         except OSError:
             return True
 
-    monkeypatch.setattr(location, "CHUNK_BYTES", 1 << 16)
+    monkeypatch.setattr(download, "CHUNK_BYTES", 1 << 16)
     server.trouble = staticmethod(endless)
     with pytest.raises(DamagedFile, match=NAME):
         rows_of(stream(server.address, cache_folder=server.cache), 30)

@@ -12,7 +12,7 @@ import pytest
 
 from data_shards.errors import DataError
 from data_shards.info import info
-from data_shards.storage import location
+from data_shards.storage import download
 from data_shards.storage.location import Location
 from data_shards.storage.manifest import Manifest
 from data_shards.stream.settings import StreamSettings
@@ -48,7 +48,7 @@ class Flaky(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(shards, monkeypatch):
     """(address, requests by path, how often each path fails first)."""
-    monkeypatch.setattr(location, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(download, "FIRST_WAIT_SECONDS", 0.001)
     handler = type("Handler", (Flaky,), {"requests": Counter(), "failures": 0})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(shards))) as http:
         threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
@@ -142,7 +142,7 @@ class Hopeless(SimpleHTTPRequestHandler):
 @pytest.fixture
 def hopeless(monkeypatch):
     """(address, requests by path)."""
-    monkeypatch.setattr(location, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(download, "FIRST_WAIT_SECONDS", 0.001)
     handler = type("Handler", (Hopeless,), {"requests": Counter()})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
@@ -178,7 +178,7 @@ def test_a_failure_that_may_end_is_tried_again(hopeless, kind):
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:port/a", "http://127.0.0.1:99999/a", "http://me:s3/cr3t@127.0.0.1/a"])
 def test_a_bad_port_is_said_at_once_without_its_text(url, monkeypatch):
-    monkeypatch.setattr(location.time, "sleep", lambda _: pytest.fail("waited"))
+    monkeypatch.setattr(download.time, "sleep", lambda _: pytest.fail("waited"))
     with pytest.raises(DataError, match=r"got a port that is no number from 0 to 65535 \(write / in a password as %2F\); ") as error:
         Manifest.load(url)
     assert str(error.value).count("cr3t") == url.count("cr3t"), "the place alone, which is printed without its password"

@@ -20,8 +20,9 @@ from data_shards.errors import DataError
 from data_shards.info import info
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.location import Location
-from data_shards.storage.manifest import Manifest, plain_json
+from data_shards.storage.manifest import Manifest
 from data_shards.storage.token_statistics import TokenStatistics
+from data_shards.tokenizer.fingerprint import plain_json
 from data_shards.tokenizer.pruning import pieces_to_keep, pruned_tokenizer
 from data_shards.tokenizer.tokenizer import load_tokenizer, special_ids, vocabulary_size
 from data_shards.tokenizer.workers import encoder

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_shards.errors import DataError
-from data_shards.storage.manifest import smallest_dtype, tokenizer_fingerprint
+from data_shards.storage.manifest import smallest_dtype
+from data_shards.tokenizer.fingerprint import tokenizer_fingerprint
 from data_shards.tokenizer.tokenizer import SpecialIds, is_continuation, is_special, load_tokenizer, special_ids, vocabulary_size
 
 

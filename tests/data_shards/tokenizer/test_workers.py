@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_shards.errors import DataError
-from data_shards.storage.manifest import plain_json
+from data_shards.tokenizer.fingerprint import plain_json
 from data_shards.tokenizer.tokenizer import load_tokenizer
 from data_shards.tokenizer.workers import TokeniserPool, encoder
 
