@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -12,7 +13,7 @@ from kd.tasks.metrics.statistics import macro
 from launcher.report import charts
 from launcher.report.predictions import Disagreement, TaskPredictions
 from launcher.report.published import PUBLISHED, PUBLISHED_TASKS
-from launcher.report.results import ROLE_TITLES, Model, Results
+from launcher.report.results import ROLE_TITLES, Model, Results, Task
 from launcher.report.retention import Row, TaskSummary, macros
 from launcher.report.svg import legend_line, legend_mark
 from launcher.report.verdicts import points, verdicts
@@ -41,6 +42,8 @@ class Part:
 
     summary: TaskSummary
     names: list[str]
+    more: dict[str, dict[str, str]]
+    """Further metrics: name -> model -> mean over seeds."""
     bars: Markup
     curves: Markup | None
     confusions: list[Confusion]
@@ -106,11 +109,19 @@ def _part(number: int, summary: TaskSummary, predictions: TaskPredictions, serie
     return Part(
         summary=summary,
         names=[model.name for model in task.models],
+        more=_further(task),
         bars=Markup(charts.bars(f"bars-{number}", summary, series)),
         curves=None if curves is None else Markup(curves),
         confusions=[matrix for matrix in matrices if matrix is not None],
         disagreements=[(name, rows) for name, rows in pairs if rows],
     )
+
+
+def _further(task: Task) -> dict[str, dict[str, str]]:
+    """The means of the metrics that every run has besides the task's own."""
+    runs = [run for model in task.models for run in model.runs]
+    names = [name for name in runs[0].scores if name != task.metric and all(name in run.scores for run in runs)]
+    return {name: {model.name: points(mean([run.scores[name] for run in model.runs])) for model in task.models} for name in names}
 
 
 def _confusion(predictions: TaskPredictions, model: Model) -> Confusion | None:
@@ -169,7 +180,7 @@ def _cost_row(results: Results, name: str) -> dict[str, str]:
 
 
 def _value(model: Model) -> float:
-    return sum(run.value for run in model.runs) / len(model.runs)
+    return mean([run.value for run in model.runs])
 
 
 def percent(value: float | None) -> str:

@@ -1,6 +1,6 @@
 """Predictions of several models on the same examples: metrics of resamples, confusion, and the largest disagreements."""
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,23 +32,39 @@ class Disagreement:
     distance: float
 
 
+@dataclass(frozen=True)
+class RunPredictions:
+    """What one run predicts, one entry per example. scores: the probability of each class, where the file has them."""
+
+    predicted: list[Any]
+    scores: list[list[float] | None]
+
+
 class TaskPredictions:
-    """The predictions of one task's models, by model name: one list per run that has a file."""
+    """The predictions of one task's models, by model name: one entry per run that has a file. Texts are held once."""
 
     def __init__(self, task: Task, folder: Path) -> None:
         self.task = task
-        self.runs: dict[str, list[list[Prediction]]] = {}
+        self.examples: list[Prediction] = []
+        """The rows of the first file, for their texts and labels."""
+        self.runs: dict[str, list[RunPredictions]] = {}
         for model in task.models:
             files = [folder / run.predictions for run in model.runs if run.predictions is not None]
-            self.runs[model.name] = [read_predictions(file, task.examples) for file in files]
-        every = [(name, run) for name, runs in self.runs.items() for run in runs]
-        for name, run in every[1:]:
-            for row, (one, other) in enumerate(zip(every[0][1], run, strict=True)):
-                if (one.label, one.text, one.text_pair) != (other.label, other.text, other.text_pair):
-                    raise LaunchError(
-                        f"task {task.name}: expected the same examples in the same order from {every[0][0]} and {name}, "
-                        f"got another one in row {row}; score both on one split"
-                    )
+            self.runs[model.name] = [self._read(file) for file in files]
+
+    def _read(self, path: Path) -> RunPredictions:
+        rows = read_predictions(path, self.task.examples)
+        self.examples = self.examples or rows
+        for number, (first, row) in enumerate(zip(self.examples, rows, strict=True)):
+            if (first.label, first.text, first.text_pair) != (row.label, row.text, row.text_pair):
+                raise LaunchError(
+                    f"{path}: expected the examples of the task's other files in the same order, got another one in row {number}; "
+                    "score all models on one split"
+                )
+            problem = form_problem(self.task.kind, row)
+            if problem is not None:
+                raise LaunchError(f"{path}: expected {problem} in row {number}; score the model again")
+        return RunPredictions([row.predicted for row in rows], [row.scores for row in rows])
 
     def weighted(self, model: Model) -> Weighted | None:
         """The metric of resamples, the mean over runs. None unless every run has predictions."""
@@ -56,15 +72,15 @@ class TaskPredictions:
         if len(runs) != len(model.runs):
             return None
         row = metric(self.task.kind, self.task.metric)
-        return mean_of_runs([row.weighted(*_arrays(self.task.kind, run)) for run in runs])
+        return mean_of_runs([row.weighted(self._array(run.predicted), self._labels()) for run in runs])
 
     def confusion(self, model: Model) -> NDArray[np.int64] | None:
         """Counts [label, predicted] of the first run with predictions. None for other kinds and for many classes."""
         if self.task.kind != "classification" or not self.runs[model.name]:
             return None
-        predicted, labels = _arrays(self.task.kind, self.runs[model.name][0])
+        predicted, labels = self._array(self.runs[model.name][0].predicted), self._labels()
         classes = max(int(predicted.max()), int(labels.max()), len(self.task.labels) - 1) + 1
-        if classes > MOST_CLASSES or min(predicted.min(), labels.min()) < 0:
+        if classes > MOST_CLASSES:
             return None
         counts: NDArray[np.int64] = np.zeros((classes, classes), dtype=np.int64)
         np.add.at(counts, (labels, predicted), 1)
@@ -75,14 +91,30 @@ class TaskPredictions:
         teachers, students = self.runs[self.task.teacher.name], self.runs[student.name]
         if not teachers or not students:
             return []
-        pairs = list(zip(teachers[0], students[0], strict=True))
-        distances = np.array([_distance(self.task.kind, *pair) for pair in pairs])
+        theirs, ours = teachers[0], students[0]
+        columns = zip(theirs.predicted, ours.predicted, theirs.scores, ours.scores, strict=True)
+        distances = np.array([_distance(self.task.kind, *values) for values in columns])
         order = [int(row) for row in np.argsort(-distances, kind="stable")[:count] if distances[row] > 0]
-        return [self._disagreement(row, *pairs[row], float(distances[row])) for row in order]
+        return [
+            Disagreement(
+                row=row,
+                text=self.examples[row].text,
+                text_pair=self.examples[row].text_pair,
+                label=self._text(self.examples[row].label),
+                teacher=_with_share(self._text(theirs.predicted[row]), theirs.scores[row]),
+                student=_with_share(self._text(ours.predicted[row]), ours.scores[row]),
+                distance=float(distances[row]),
+            )
+            for row in order
+        ]
 
-    def _disagreement(self, row: int, teacher: Prediction, student: Prediction, distance: float) -> Disagreement:
-        label, ours, theirs = (self._text(value) for value in (teacher.label, student.predicted, teacher.predicted))
-        return Disagreement(row, teacher.text, teacher.text_pair, label, _with_share(theirs, teacher), _with_share(ours, student), distance)
+    def _labels(self) -> Any:
+        return self._array([row.label for row in self.examples])
+
+    def _array(self, values: list[Any]) -> Any:
+        """Predictions or labels in the form of the metrics of the task's kind."""
+        dtype = {"classification": np.int64, "regression": np.float64, "multi_label": np.int64}.get(self.task.kind)
+        return values if dtype is None else np.array(values, dtype=dtype)
 
     def _text(self, value: Any) -> str:
         """A label or a prediction for people."""
@@ -99,27 +131,44 @@ class TaskPredictions:
         return f"{value:.2f}"
 
 
-def _arrays(kind: Kind, run: Sequence[Prediction]) -> tuple[Any, Any]:
-    """Predictions and labels in the form of the metrics of that kind."""
-    predicted, labels = [row.predicted for row in run], [row.label for row in run]
-    if kind in ("tagging", "question_answering"):
-        return predicted, labels
-    dtype = {"classification": np.int64, "regression": np.float64, "multi_label": np.int64}[kind]
-    return np.array(predicted, dtype=dtype), np.array(labels, dtype=dtype)
+def form_problem(kind: Kind, row: Prediction) -> str | None:
+    """The first way in which a prediction has not the form of its kind, as `expected …` continues; None where it has."""
+    label, predicted = row.label, row.predicted
+    if kind == "classification":
+        if not all(type(value) is int and value >= 0 for value in (label, predicted)):
+            return f"class numbers, got label {label!r:.40} and prediction {predicted!r:.40}"
+        if row.scores is not None and len(row.scores) <= max(label, predicted):
+            return f"a probability for each class, got {len(row.scores)} for class {max(label, predicted)}"
+    elif kind == "regression":
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in (label, predicted)):
+            return f"finite numbers, got label {label!r:.40} and prediction {predicted!r:.40}"
+    elif kind == "question_answering":
+        if not (isinstance(predicted, str) and isinstance(label, list) and all(isinstance(answer, str) for answer in label)):
+            return f"a text and a list of answers, got {predicted!r:.40} and {label!r:.40}"
+    elif not (isinstance(label, list) and isinstance(predicted, list) and len(label) == len(predicted)):
+        return f"lists of one length, got label {label!r:.40} and prediction {predicted!r:.40}"
+    elif not all(isinstance(value, str) if kind == "tagging" else value in (0, 1) for value in (*label, *predicted)):
+        return f"{'tags' if kind == 'tagging' else 'zeros and ones'}, got label {label!r:.40} and prediction {predicted!r:.40}"
+    return None
 
 
-def _distance(kind: Kind, teacher: Prediction, student: Prediction) -> float:
+def _distance(kind: Kind, teacher: Any, student: Any, teacher_scores: list[float] | None, student_scores: list[float] | None) -> float:
     """Classes: total variation of the probabilities, or whether the classes differ. Others: the size of the difference."""
-    if kind == "classification" and teacher.scores is not None and student.scores is not None:
-        return float(np.abs(np.subtract(teacher.scores, student.scores)).sum() / 2)
+    if (
+        kind == "classification"
+        and teacher_scores is not None
+        and student_scores is not None
+        and len(teacher_scores) == len(student_scores)
+    ):
+        return float(np.abs(np.subtract(teacher_scores, student_scores)).sum() / 2)
     if kind == "regression":
-        return abs(float(teacher.predicted) - float(student.predicted))
+        return abs(float(teacher) - float(student))
     if kind == "question_answering":
-        return 1 - float(answer_scores([student.predicted], [[teacher.predicted] if teacher.predicted else []])[0, 1])
+        return 1 - float(answer_scores([student], [[teacher] if teacher else []])[0, 1])
     if kind in ("tagging", "multi_label"):
-        return float(np.mean([one != other for one, other in zip(teacher.predicted, student.predicted, strict=True)] or [0]))
-    return float(teacher.predicted != student.predicted)
+        return float(np.mean([one != other for one, other in zip(teacher, student, strict=True)] or [0]))
+    return float(teacher != student)
 
 
-def _with_share(text: str, prediction: Prediction) -> str:
-    return text if prediction.scores is None else f"{text} ({max(prediction.scores) * 100:.0f} %)"
+def _with_share(text: str, scores: list[float] | None) -> str:
+    return text if scores is None else f"{text} ({max(scores) * 100:.0f} %)"

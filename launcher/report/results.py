@@ -183,12 +183,19 @@ def read_predictions(path: Path, examples: int) -> list[Prediction]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                rows.append(Prediction.model_validate(json.loads(line)))
+                rows.append(Prediction.model_validate(json.loads(_whole(line))))
             except (ValidationError, ValueError) as error:
                 raise LaunchError(f"{path}: expected a prediction in line {number}, got {_first(error)}; score the model again") from None
     if len(rows) != examples:
         raise LaunchError(f"{path}: expected {examples} predictions, got {len(rows)}; score the model again")
     return rows
+
+
+def _whole(line: str) -> str:
+    """A line of JSON in which half a surrogate pair (as cut emoji leave behind) is a question mark, because no UTF-8 can hold it."""
+    if "\\ud" not in line.lower():
+        return line
+    return json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def _first(error: Exception) -> str:

@@ -68,6 +68,7 @@ def _task(folder: Path, title: str, seeds: int, predictions: bool) -> dict[str, 
                     "low": interval.low,
                     "high": interval.high,
                     "standard_error": interval.standard_error,
+                    "scores": {"accuracy": float((predicted == labels).mean())} if title == "MRPC" else {},
                     "predictions": file if predictions else None,
                     "curve": ends,
                 }

@@ -156,6 +156,14 @@ def test_it_is_small_and_shows_fewer_examples_before_it_is_large(
     assert "disagree most" not in rendered(tmp_path, results)[0]
 
 
+def test_further_metrics_have_a_column(tmp_path: Path):
+    results = write_results(tmp_path, ("MRPC",), predictions=False)
+    text, _ = rendered(tmp_path, results)
+    accuracies = [run.scores["accuracy"] for run in results.tasks[0].models[1].runs]
+    assert '<th scope="col">accuracy</th>' in text
+    assert f"<td>{sum(accuracies) / 3 * 100:.1f}</td>" in text
+
+
 def test_what_was_not_measured_is_said(tmp_path: Path):
     plain = write_results(tmp_path, ("RTE",), seeds=1, predictions=False).model_dump()
     for model in plain["tasks"][0]["models"]:

@@ -57,5 +57,39 @@ def test_every_kind_has_disagreements_in_words(tmp_path: Path, kind: str, metric
 
 
 def test_predictions_on_other_examples_are_refused(tmp_path: Path):
-    with pytest.raises(LaunchError, match="expected the same examples in the same order from big and small, got another one in row 1"):
+    with pytest.raises(
+        LaunchError, match=r"small.jsonl: expected the examples of the task's other files in the same order, got another one in row 1"
+    ):
         made(tmp_path, [row("a", 0, 0), row("b", 1, 1)], [row("a", 0, 0), row("c", 1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "label", "predicted", "message"),
+    [
+        ("classification", "accuracy", "yes", 1, "class numbers, got label 'yes' and prediction 1"),
+        ("classification", "accuracy", 1, 0.7, "class numbers, got label 1 and prediction 0.7"),
+        ("classification", "accuracy", True, 1, "class numbers"),
+        ("regression", "pearson", 1.0, float("nan"), "finite numbers, got label 1.0 and prediction nan"),
+        ("question_answering", "f1", "Denver", "Denver", "a text and a list of answers, got 'Denver' and 'Denver'"),
+        ("tagging", "entity_f1", ["O", "O"], ["O"], "lists of one length"),
+        ("tagging", "entity_f1", ["O"], [1], "tags, got"),
+        ("multi_label", "f1_micro", [1, 0], [0.4, 0], "zeros and ones"),
+    ],
+)
+def test_predictions_of_another_form_are_one_line(tmp_path: Path, kind: str, metric: str, label, predicted, message: str):
+    with pytest.raises(LaunchError, match=message) as caught:
+        made(tmp_path, [row("a", label, predicted)], [row("a", label, predicted)], kind, metric)
+    assert str(caught.value).endswith("in row 0; score the model again")
+
+
+def test_too_few_probabilities_are_refused(tmp_path: Path):
+    with pytest.raises(LaunchError, match="a probability for each class, got 1 for class 1"):
+        made(tmp_path, [row("a", 1, 1, [0.9])], [row("a", 1, 1, [0.9])])
+
+
+def test_half_an_emoji_does_not_stop_the_report(tmp_path: Path):
+    predictions = made(
+        tmp_path, [row("cut \ud83d", 0, 0), row("whole \U0001f999", 0, 0)], [row("cut \ud83d", 0, 1), row("whole \U0001f999", 0, 1)]
+    )
+    texts = [one.text for one in predictions.disagreements(predictions.task.students[0], 5)]
+    assert texts == ["cut ?", "whole \U0001f999"]
