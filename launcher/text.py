@@ -14,6 +14,11 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 document`, `2,000 documents`. plural: of a noun that takes more than an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def size(count: float) -> str:
     """Bytes in the largest decimal unit that leaves a digit before the point: `1.25 GB`, `310 kB`."""
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

@@ -25,8 +25,8 @@ ORDER = {
         *("evaluation", "export", "training", "tasks"),
     ],
     "launcher": [
-        *("errors", "redaction", "text", "commands", "process", "config", "run_folder", "reporting", "planning", "training", "evaluation"),
-        *("deployment", "corpus", "comparison", "report", "doctor", "demo", "api", "run", "cli"),
+        *("errors", "redaction", "text", "tables", "commands", "process", "config", "run_folder", "reporting", "planning"),
+        *("training", "evaluation", "deployment", "corpus", "comparison", "report", "doctor", "demo", "api", "run", "cli"),
     ],
 }
 """Folders and root files of a room, from the ground up: a name imports only names before it, and itself."""

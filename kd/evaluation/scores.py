@@ -33,7 +33,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Score:
-    """One score: the mean over positions of `values`. key: its name in rows and JSON. form: how it is written.
+    """One score: the mean over positions of `values`. key: its name in rows and JSON. form: how it is written. meaning: for legends.
 
     during_runs: runs report it as heldout_KEY. compared: comparisons have a column for it.
     """
@@ -43,6 +43,7 @@ class Score:
     values: Callable[[Predictions], Tensor]
     form: str = ".3f"
     more_is_better: bool = True
+    meaning: str = ""
     needs_teacher: bool = False
     during_runs: bool = False
     compared: bool = True
@@ -79,12 +80,21 @@ def agreement(predictions: Predictions) -> Tensor:
 
 
 SCORES = (
-    Score("loss", "loss", loss, more_is_better=False, during_runs=True),
-    Score("top1", "top-1", top1, ".1%", during_runs=True),
-    Score("top5", "top-5", top5, ".1%", during_runs=True, compared=False),
-    Score("agreement", "agrees", agreement, ".1%", needs_teacher=True),
-    Score("kl", "KL", kl, more_is_better=False, needs_teacher=True),
+    Score(
+        "loss",
+        "loss",
+        loss,
+        more_is_better=False,
+        meaning="cross-entropy in nats per masked token; less is better",
+        during_runs=True,
+    ),
+    Score("top1", "top-1", top1, ".1%", meaning="masked tokens whose first guess is right", during_runs=True),
+    Score("top5", "top-5", top5, ".1%", meaning="masked tokens with the right one among five guesses", during_runs=True, compared=False),
+    Score("agreement", "agrees", agreement, ".1%", meaning="masked tokens with the teacher's first guess", needs_teacher=True),
+    Score("kl", "KL", kl, more_is_better=False, meaning="nats from the teacher's distribution; 0 is equal", needs_teacher=True),
 )
+RETAINED = "top-1 as a share of the teacher's"
+"""The meaning of retention in legends."""
 
 
 def retention(student_top1: float, teacher_top1: float | None) -> float | None:

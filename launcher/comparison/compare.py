@@ -36,7 +36,8 @@ from launcher.process.signals import Exit
 from launcher.reporting.console import PipeSafeConsole
 from launcher.run_folder.folder import owned
 from launcher.run_folder.metrics_file import METRICS, read
-from launcher.text import duration
+from launcher.tables import print_legend
+from launcher.text import counted, duration
 from stillhouse.errors import StillhouseError
 from stillhouse.files import write_atomically
 
@@ -118,7 +119,7 @@ class Comparing:
 
             code = run_jobs(list(by_job), self.arguments.ranks, self.arguments.jobs, self.console, finished)
             if code == Exit.SAVED_AFTER_SIGNAL:
-                self.say(f"stopped: {len(self.rows)} of {len(runs)} runs are done; start again to continue")
+                self.say(f"stopped: {len(self.rows)} of {counted(len(runs), 'run')} are done; start again to continue")
             if self.rows:
                 self.report(self.found(scores))
         return code
@@ -157,6 +158,7 @@ class Comparing:
         """Tables and verdicts on the console; JSON, CSV and PNG beside the runs."""
         for table in (*results.scores_tables(found), *results.costs_tables(found), *results.differences_tables(found)):
             self.console.print(table)
+        print_legend(self.console, results.legend(found))
         for line in results.verdicts(found):
             self.say(line)
         stem = self.root / self.arguments.budget
@@ -182,7 +184,7 @@ class Comparing:
             seconds = self.settings.seconds if timed else None if rate is None else job.updates * rate
             seconds = None if seconds is None else seconds * (1 - job.updates_done / job.updates)
             left += seconds or 0.0
-            state = "done" if job.done else f"{job.updates_done} updates done" if job.updates_done else "to do"
+            state = "done" if job.done else f"{counted(job.updates_done, 'update')} done" if job.updates_done else "to do"
             counts = ["to be measured", ""] if open_length else [f"{job.updates:,}", f"{tokens:,}"]
             table.add_row(planned.variant, str(planned.seed), *counts, state, "?" if seconds is None else duration(seconds))
         self.say(f"[bold]{self.settings_line()}[/bold]")
@@ -191,16 +193,17 @@ class Comparing:
             "not known before a first run is done" if rates == {} and not timed else f"{duration(left / self.arguments.jobs)} of learning"
         )
         to_do = sum(not planned.job.done for planned in runs)
-        how = f"{self.arguments.ranks} ranks, {self.arguments.jobs} at a time"
-        self.say(f"{to_do} of {len(runs)} runs to do on {how}; expected: {unknown}; starting, scoring and saving come on top")
+        how = f"{counted(self.arguments.ranks, 'rank')}, {self.arguments.jobs} at a time"
+        self.say(f"{to_do} of {counted(len(runs), 'run')} to do on {how}; expected: {unknown}; starting, scoring and saving come on top")
         return Exit.DONE
 
     def settings_line(self) -> str:
         """The comparison in one line."""
+        runs = f"{counted(len(self.settings.variants), 'variant')} x {counted(len(self.settings.seeds), 'seed')}"
         budget = (
             f"{self.settings.tokens:,} tokens" if self.arguments.budget == "tokens" else f"{self.settings.seconds:g} seconds of learning"
         )
-        return f"{self.root.name}: {len(self.settings.variants)} variants x {len(self.settings.seeds)} seeds, {budget} each, in {self.root}"
+        return f"{self.root.name}: {runs}, {budget} each, in {self.root}"
 
     def say(self, text: str) -> None:
         """A line, not wrapped."""

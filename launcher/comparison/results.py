@@ -25,22 +25,28 @@ class Metric:
     heading: str
     form: str
     more_is_better: bool = True
+    meaning: str = ""
 
     def text(self, value: float, sign: str = "") -> str:
         return format(value, sign + self.form)
 
 
 HEADINGS = {"loss": "held-out loss"}
-OF_MODELS = tuple(Metric(s.key, HEADINGS.get(s.key, s.heading), s.form, s.more_is_better) for s in scores.SCORES if s.compared)
-SCORES = (*OF_MODELS[:2], Metric("retention", "retained", ".1%"), *OF_MODELS[2:], Metric("similarity_last", "CKA last", ".3f"))
+OF_MODELS = tuple(Metric(s.key, HEADINGS.get(s.key, s.heading), s.form, s.more_is_better, s.meaning) for s in scores.SCORES if s.compared)
+SCORES = (
+    *OF_MODELS[:2],
+    Metric("retention", "retained", ".1%", meaning=scores.RETAINED),
+    *OF_MODELS[2:],
+    Metric("similarity_last", "CKA last", ".3f", meaning="similarity of the last hidden states to the teacher's, 0 to 1"),
+)
 COMPARED = tuple(metric for metric in SCORES if metric.key != "retention")
 COSTS = (
-    Metric("trained_tokens", "tokens", ",.0f"),
-    Metric("learning_seconds", "learning s", ",.1f", more_is_better=False),
-    Metric("wall_seconds", "wall s", ",.0f", more_is_better=False),
-    Metric("tokens_per_second", "tokens/s", ",.0f"),
-    Metric("memory_gb", "peak GB", ".2f", more_is_better=False),
-    Metric("parameters", "weights", ",.0f", more_is_better=False),
+    Metric("trained_tokens", "tokens", ",.0f", meaning="tokens that the run learned from"),
+    Metric("learning_seconds", "learning s", ",.1f", more_is_better=False, meaning="seconds of updates alone"),
+    Metric("wall_seconds", "wall s", ",.0f", more_is_better=False, meaning="seconds from start to end"),
+    Metric("tokens_per_second", "tokens/s", ",.0f", meaning="trained tokens per second of updates"),
+    Metric("memory_gb", "peak GB", ".2f", more_is_better=False, meaning="highest memory of a rank"),
+    Metric("parameters", "weights", ",.0f", more_is_better=False, meaning="parameters of the student"),
 )
 METRICS_ABREAST = 3
 NAME_WIDTH = 24
@@ -105,6 +111,16 @@ def differences_tables(results: Results) -> list[Table]:
     metrics = [metric for metric in COMPARED if results.values(results.reference, metric.key)]
     heading = f"minus {results.reference}"
     return _tables(heading, results.others, metrics, lambda variant, metric: _difference(metric, results.difference(variant, metric.key)))
+
+
+def legend(results: Results) -> dict[str, str]:
+    """The meaning of each column of the three kinds of tables, and of their signs, by heading."""
+    shown = [metric for metric in SCORES if any(row.get(metric.key) is not None for row in results.rows)]
+    signs = {"±": "standard deviation over the seeds"}
+    if results.others:
+        signs["±"] += f"; in the tables of differences (minus {results.reference}), half of the 95 % interval"
+        signs |= {"≈": "the interval holds 0: within the noise", "?": "too few seeds to tell from noise"}
+    return {metric.heading: metric.meaning for metric in (*shown, *COSTS)} | signs
 
 
 def verdicts(results: Results) -> list[str]:

@@ -28,6 +28,7 @@ from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit
 from launcher.process.start_ranks import Processes
+from launcher.text import counted
 from launcher.training.batches import BatchLoader
 from launcher.training.build import build
 from stillhouse.files import write_atomically
@@ -61,7 +62,7 @@ def measure(root: Path, runs: list[PlannedRun], reference: str, ranks: int, seco
     wanted = [run for run in runs if run.variant not in before or (before and run.variant == reference)]
     if all(run.variant in before for run in runs):
         return before
-    console.print(f"measuring {len(wanted)} variants in turns, {ROUNDS} x {UPDATES} updates each", highlight=False)
+    console.print(f"measuring {counted(len(wanted), 'variant')} in turns, {ROUNDS} x {UPDATES} updates each", highlight=False)
     asked = root / ".measuring.json"
     write_atomically(asked, json.dumps({run.variant: [run.job.config, *run.job.words] for run in wanted}))
     output = root / "pace.txt"

@@ -7,10 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from data_shards.build.build import build
 from data_shards.build.merge import merge
@@ -23,7 +21,10 @@ from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.verify import verify
 from launcher.errors import LaunchError
-from launcher.text import size
+from launcher.tables import Column, print_table
+from launcher.text import counted, size
+
+LEGEND = "train is what a run learns from, heldout is kept back for evaluation; tokens are ids of the text, without special tokens"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,7 +42,8 @@ def build_with_progress(
         task = bar.add_task("", total=None, words="")
 
         def show(progress: BuildProgress) -> None:
-            words = f"{progress.documents:,} documents, {progress.tokens:,} tokens, {progress.tokens_per_second:,.0f} tokens/s"
+            read = f"{counted(progress.documents, 'document')}, {counted(progress.tokens, 'token')}"
+            words = f"{read}, {progress.tokens_per_second:,.0f} tokens/s"
             bar.update(task, completed=progress.bytes_read, total=progress.bytes_total, words=words)
 
         if part is not None:
@@ -59,8 +61,9 @@ def _print_built(manifest: Manifest, folder: Path, console: Console) -> None:
     dropped = f"{made.empty} empty, {made.duplicate} duplicate, {made.invalid} invalid dropped or repaired"
     for split in ("train", "heldout"):
         entries = manifest.entries(split)
-        console.print(f"{split}: {manifest.documents(split):,} documents, {manifest.tokens(split):,} tokens in {len(entries)} shards")
-    console.print(f"read {made.documents_read:,} documents ({dropped}); shards in {folder}", soft_wrap=True)
+        words = f"{counted(manifest.documents(split), 'document')}, {counted(manifest.tokens(split), 'token')}"
+        console.print(f"{split}: {words} in {counted(len(entries), 'shard')}")
+    console.print(f"read {counted(made.documents_read, 'document')} ({dropped}); shards in {folder}", soft_wrap=True)
 
 
 def _print_left_out(files: list[tuple[str, str]], console: Console) -> None:
@@ -72,7 +75,7 @@ def _print_left_out(files: list[tuple[str, str]], console: Console) -> None:
         parts = [
             f"{', '.join(paths[:3])}{f' and {len(paths) - 3} more' if len(paths) > 3 else ''} ({why})" for why, paths in reasons.items()
         ]
-        console.print(f"left out {len(files)} file{'s' if len(files) > 1 else ''}: {'; '.join(parts)}", soft_wrap=True, markup=False)
+        console.print(f"left out {counted(len(files), 'file')}: {'; '.join(parts)}", soft_wrap=True, markup=False)
 
 
 def _build(arguments: argparse.Namespace, console: Console) -> None:
@@ -117,8 +120,8 @@ def _verify(arguments: argparse.Namespace, console: Console) -> None:
         print(json.dumps(asdict(report)))
         return
     console.print(
-        f"good: {report.shards} shards, {report.blocks} blocks, {report.documents:,} documents, {report.tokens:,} tokens, "
-        f"{report.sidecars} sidecar files, {size(report.bytes)}",
+        f"good: {counted(report.shards, 'shard')}, {counted(report.blocks, 'block')}, {counted(report.documents, 'document')}, "
+        f"{counted(report.tokens, 'token')}, {counted(report.sidecars, 'sidecar file')}, {size(report.bytes)}",
         soft_wrap=True,
     )
 
@@ -133,11 +136,7 @@ def _info(arguments: argparse.Namespace, console: Console) -> None:
 
 def _print_info(folder: str, facts: Info, console: Console) -> None:
     console.print(folder, markup=False, highlight=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
     splits = dict(sorted(facts.splits.items(), reverse=True))  # train first
-    for name in splits:
-        table.add_column(name, justify="right", no_wrap=True)
     rows: dict[str, Callable[[SplitInfo], str]] = {
         "shards": lambda split: f"{split.shards:,}",
         "size": lambda split: size(split.bytes),
@@ -149,12 +148,13 @@ def _print_info(folder: str, facts: Info, console: Console) -> None:
         "  95 % are at most": lambda split: f"{split.length_percentiles[95]:,}",
         "  the longest": lambda split: f"{split.length_percentiles[100]:,}",
     }
-    for heading, text in rows.items():
-        table.add_row(heading, *(text(split) for split in splits.values()))
-    console.print(table)
+    columns = [Column(name, [text(split) for text in rows.values()]) for name, split in splits.items()]
+    print_table(console, Column("", list(rows), justify="left"), columns)
+    console.print(LEGEND, style="dim", highlight=False)
     used = facts.vocabulary_used / facts.vocabulary_size
     console.print(
-        f"vocabulary: {facts.vocabulary_used:,} of {facts.vocabulary_size:,} ids used ({used:.1%}), unknown {facts.unknown_share:.3%}"
+        f"vocabulary: {facts.vocabulary_used:,} of {facts.vocabulary_size:,} ids used ({used:.1%}); "
+        f"{facts.unknown_share:.3%} of the tokens are the unknown token"
     )
     console.print(f"tokenizer {facts.tokenizer_fingerprint[:12]}…, shards {facts.fingerprint[:12]}…")
     for name, split in facts.splits.items():

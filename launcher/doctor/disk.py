@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_shards.corpus import Corpus
 from launcher.doctor.findings import Finding, bad, good, warning
-from launcher.text import size
+from launcher.text import counted, size
 
 SPEED_BYTES = 64 << 20
 SLOW_BYTES_PER_SECOND = 50e6
@@ -43,7 +43,7 @@ def data_storage(shards: str) -> Iterator[Finding]:
     corpus = Corpus.open(shards)
     location, manifest = corpus.location, corpus.manifest
     entries = manifest.entries("train")
-    text = f"{shards}: {len(entries)} train shards, {manifest.tokens('train'):,} tokens"
+    text = f"{shards}: {counted(len(entries), 'train shard')}, {counted(manifest.tokens('train'), 'token')}"
     if location.is_remote or not entries:
         yield good("data", text)
         return

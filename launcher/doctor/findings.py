@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.redaction import redacted
+from launcher.tables import print_legend
 
 Verdict = Literal["good", "warning", "bad"]
 COLOURS = {"good": "green", "warning": "yellow", "bad": "bold red"}
+MEANINGS = {"good": "nothing to do", "warning": "a run works, but not as well as it could", "bad": "a run would fail"}
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ def report(findings: list[Finding], as_json: bool, console: Console | None = Non
         print(json.dumps([asdict(finding) for finding in found], indent=1))
     else:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in ("", "what", "found, and what to do"):
+        for heading in ("verdict", "checked", "found, and what to do"):
             table.add_column(heading, overflow="fold")
         for finding in found:
             told = Text(finding.found)
             if finding.advice:
                 told.append(f"\n-> {finding.advice}", COLOURS[finding.verdict])
             table.add_row(Text(finding.verdict, COLOURS[finding.verdict]), Text(finding.subject), told)
-        (console or Console()).print(table)
+        shown = console or Console()
+        shown.print(table)
+        print_legend(shown, {verdict: meaning for verdict, meaning in MEANINGS.items() if verdict in {one.verdict for one in found}})
     return int(any(finding.verdict == "bad" for finding in found))

@@ -16,7 +16,7 @@ import torch
 from kd.distributed import process_group
 from launcher.doctor.findings import Finding, bad, good, warning
 from launcher.process import preflight
-from launcher.text import size
+from launcher.text import counted, size
 
 CARED_FOR = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "arm_bf16")
 SMALL_SHARED_MEMORY = 1 << 28
@@ -49,10 +49,14 @@ def processor() -> Iterator[Finding]:
     there = torch.cpu.get_capabilities()
     features = ", ".join(name for name in CARED_FOR if there.get(name)) or "none of note"
     precision = "bf16" if process_group.native_bf16() else "fp32"
-    yield good("processor", f"{cores} cores of {os.cpu_count()}; {features}; train.precision auto means {precision}")
+    yield good("processor", f"{counted(cores, 'core')} of {os.cpu_count()}; {features}; train.precision auto means {precision}")
     local = int(os.environ.get("SLURM_NTASKS_PER_NODE", "1").split("(")[0] or 1)
     if threads * local > cores:
-        yield warning("threads", f"{threads} a rank x {local} ranks on {cores} cores", f"set OMP_NUM_THREADS={max(1, cores // local)}")
+        yield warning(
+            "threads",
+            f"{threads} a rank x {counted(local, 'rank')} on {counted(cores, 'core')}",
+            f"set OMP_NUM_THREADS={max(1, cores // local)}",
+        )
     else:
         yield good("threads", f"{threads} a rank")
 

@@ -25,7 +25,7 @@ from launcher.errors import LaunchError
 from launcher.run_folder.folder import RunFolder
 from launcher.run_folder.lock import owner_of
 from launcher.run_folder.metrics_file import read
-from launcher.text import size
+from launcher.text import counted, size
 
 ENDS = ("started", "resumed", "stopped", "finished", "export_failed")
 LATE_SECONDS = 1800.0
@@ -186,7 +186,9 @@ def _permissions(path: Path) -> Iterator[Finding]:
     open_to_all = [entry for entry in (path, *path.rglob("*")) if not entry.is_symlink() and entry.stat().st_mode & 0o002]
     if open_to_all:
         yield warning(
-            "permissions", f"{len(open_to_all)} files anyone may write, {open_to_all[0]} first", f"chmod -R o-w {shlex.quote(str(path))}"
+            "permissions",
+            f"{counted(len(open_to_all), 'file')} anyone may write, {open_to_all[0]} first",
+            f"chmod -R o-w {shlex.quote(str(path))}",
         )
     else:
         yield good("permissions", f"nothing that anyone may write; yours: {'yes' if os.access(path, os.W_OK) else 'read-only'}")

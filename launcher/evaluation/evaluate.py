@@ -6,15 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from data_shards.stream.settings import MaskingSettings, StreamSettings
-from kd.evaluation.scores import SCORES
+from kd.evaluation.scores import RETAINED, SCORES, Score
 from kd.models.sizes import model_sizes
 from launcher.errors import LaunchError
 from launcher.evaluation.scoring import Scorer, with_retention
+from launcher.tables import Column, print_table
 from stillhouse.files import write_atomically
 
 
@@ -54,24 +53,22 @@ def score(
 
 
 def show(rows: list[dict[str, Any]], console: Console, names: dict[str, str] | None = None) -> None:
-    """The scores as a small table."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", overflow="fold")
-    extra = ["tokens/s"] if any("tokens_per_second" in row for row in rows) else []
+    """The scores as a small table with a legend. Columns without any value are left out."""
     alone, beside = ([score for score in SCORES if score.needs_teacher == needed] for needed in (False, True))
-    headings = [*(score.heading for score in alone), "retained", *(score.heading for score in beside)]
-    for heading in (*headings, "size", *extra):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        cells = [
-            *(score.text(row[score.key]) for score in alone),
-            _share(row["retention"]),
-            *(score.text(row[score.key]) for score in beside),
-        ]
-        rate = [f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else ""] if extra else []
-        name = (names or {}).get(row["model"], row["model"])
-        table.add_row(name, *cells, f"{row['parameters'] / 1e6:.1f}M", *rate)
-    console.print(table)
+
+    def of_score(score: Score) -> Column:
+        return Column(score.heading, [score.text(row[score.key]) for row in rows], score.meaning)
+
+    rates = [f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else "" for row in rows]
+    columns = [
+        *map(of_score, alone),
+        Column("retained", [_share(row["retention"]) for row in rows], RETAINED),
+        *map(of_score, beside),
+        Column("size", [f"{row['parameters'] / 1e6:.1f}M" for row in rows], "weights, in millions (M)"),
+        Column("tokens/s", rates, "of its training"),
+    ]
+    models = Column("model", [(names or {}).get(row["model"], row["model"]) for row in rows], justify="left")
+    print_table(console, models, [column for column in columns if any(column.cells)])
 
 
 def _check_writable(path: Path) -> None:

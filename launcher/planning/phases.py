@@ -12,6 +12,7 @@ from kd.terms.layer_map import LayerSources, check_learned, resolve_layer_map
 from kd.training.phases import Phase, check_layers
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
+from launcher.text import counted
 
 
 @dataclass(frozen=True)
@@ -96,4 +97,4 @@ def phase_rows(plans: Sequence[PhasePlan]) -> Iterator[tuple[str, str]]:
         if plan.name:
             state = "" if number == 1 else f", optimizer state: {plan.optimizer_state}"
             what = f"{plan.objective}; {plan.trainable:,} parameters train, learning rate {plan.learning_rate:.3g}{state}"
-            yield f"phase {number}: {plan.name}", f"updates {plan.first:,} to {plan.last:,}, {plan.tokens:,} tokens: {what}"
+            yield f"phase {number}: {plan.name}", f"updates {plan.first:,} to {plan.last:,}, {counted(plan.tokens, 'token')}: {what}"

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from launcher.planning.phases import phase_rows
 from launcher.planning.plan import Plan
-from launcher.text import size
+from launcher.text import counted, size
 
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:
@@ -23,18 +23,21 @@ def show_plan(plan: Plan, console: Console | None = None) -> None:
 
 def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     """The plan in words, a line at a time."""
-    ranks = "1 rank" if plan.ranks == 1 else f"{plan.ranks} ranks"
-    forward = f"{ranks} x {plan.micro_batches} micro-batches x {plan.micro_batch} windows"
-    yield "an update", f"{forward} = {plan.windows_per_update:,} windows, {plan.tokens_per_update:,.0f} tokens"
-    yield "the run", f"{plan.updates:,} updates ({plan.warmup_updates:,} of warm-up), {plan.windows:,} windows, {plan.tokens:,} tokens"
+    forward = " x ".join(
+        (counted(plan.ranks, "rank"), counted(plan.micro_batches, "micro-batch", "micro-batches"), counted(plan.micro_batch, "window"))
+    )
+    yield "an update", f"{forward} = {counted(plan.windows_per_update, 'window')}, {counted(round(plan.tokens_per_update), 'token')}"
+    amount = f"{counted(plan.windows, 'window')}, {counted(plan.tokens, 'token')}"
+    yield "the run", f"{counted(plan.updates, 'update')} ({plan.warmup_updates:,} of warm-up), {amount}"
     yield from phase_rows(plan.phases)
     yield (
         "the corpus",
-        f"{plan.windows_per_epoch:,} windows, read {plan.epochs:.3g} times; {plan.heldout_windows:,} held-out windows scored",
+        f"{counted(plan.windows_per_epoch, 'window')}, read {plan.epochs:.3g} time{'' if f'{plan.epochs:.3g}' == '1' else 's'}; "
+        f"{counted(plan.heldout_windows, 'held-out window')} scored",
     )
     beside = f", {plan.projections:,} more in projections" if plan.projections else ""
     trains = "" if plan.trainable == plan.student_parameters + plan.projections else f", {plan.trainable:,} of them trained"
-    yield "student", f"{plan.student_layers} layers, {plan.student_parameters:,} parameters{beside}{trains}"
+    yield "student", f"{counted(plan.student_layers, 'layer')}, {plan.student_parameters:,} parameters{beside}{trains}"
     if not plan.teachers:
         yield "teacher", "none"
     for number, teacher in enumerate(plan.teachers):

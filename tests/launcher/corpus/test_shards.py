@@ -86,7 +86,8 @@ def test_a_build_says_what_it_made_and_a_second_one_returns_the_same(stillhouse,
     lines = said.out.splitlines()
     for line, split in zip(lines, ("train", "heldout"), strict=False):
         documents, tokens = manifest.documents(split), manifest.tokens(split)
-        assert line == f"{split}: {documents:,} documents, {tokens:,} tokens in {len(manifest.entries(split))} shards"
+        shards = "1 shard" if len(manifest.entries(split)) == 1 else f"{len(manifest.entries(split))} shards"
+        assert line == f"{split}: {documents:,} documents, {tokens:,} tokens in {shards}"
     assert lines[2] == f"read 200 documents (0 empty, 0 duplicate, 0 invalid dropped or repaired); shards in {tmp_path / 'out'}"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.tar")}
     assert stillhouse(*words) == 0

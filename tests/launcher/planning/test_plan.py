@@ -305,7 +305,7 @@ def test_windows_longer_than_the_models_positions_are_refused(configured):
 
 def test_a_plan_is_shown_as_a_table_of_everything(configured):
     text = shown(make_plan(configured(teacher={"mode": "zero3"}), 2))
-    for part in ("2 ranks x 2 micro-batches x 1 windows = 4 windows", "6 updates", "read 3 times", "zero3", "ZeRO-1", "disk", "free"):
+    for part in ("2 ranks x 2 micro-batches x 1 window = 4 windows", "6 updates", "read 3 times", "zero3", "ZeRO-1", "disk", "free"):
         assert part in text, text
 
 
