@@ -15,13 +15,13 @@ SENTENCES = {"text": "sentence1", "text_pair": "sentence2", "label": "label"}
 class Preset:
     """A published task.
 
-    metrics: names of the official metrics, the headline first. files: split -> file name in the official folder. official: settings of
-    the official files. hub: settings of the hub's version. both: settings of either. max_length: a usual value, in tokens.
+    metrics: names of the official metrics, the headline first. files: split -> names of files or folders in the official folder.
+    official: settings of the official files. hub: settings of the hub's version. both: settings of either.
     """
 
     kind: str
     metrics: tuple[str, ...]
-    files: dict[str, str]
+    files: dict[str, str | tuple[str, ...]]
     hub_name: str
     hub_splits: dict[str, str]
     official: dict[str, Any]
@@ -31,9 +31,13 @@ class Preset:
     def settings(self, folder: str | None) -> dict[str, Any]:
         """The settings that the preset gives, for the official files of a folder or, without one, for the hub."""
         if folder is None:
-            files = {split: f"hub:{self.hub_name}:{name}" for split, name in self.hub_splits.items()}
-            return {"kind": self.kind, **self.both, **self.hub, **files}
-        files = {split: f"{folder.rstrip('/')}/{name}" for split, name in self.files.items()}
+            hub = {split: f"hub:{self.hub_name}:{name}" for split, name in self.hub_splits.items()}
+            return {"kind": self.kind, **self.both, **self.hub, **hub}
+        root = folder.rstrip("/")
+        files = {
+            split: f"{root}/{names}" if isinstance(names, str) else [f"{root}/{name}" for name in names]
+            for split, names in self.files.items()
+        }
         return {"kind": self.kind, **self.both, **self.official, **files}
 
 
@@ -127,10 +131,10 @@ PRESETS: dict[str, Preset] = {
     "imdb": Preset(
         "classification",
         ("accuracy",),
-        {"train": "train.jsonl.gz", "test": "test.jsonl.gz", "unlabelled": "unsup.jsonl.gz"},
+        {"train": ("train/neg", "train/pos"), "test": ("test/neg", "test/pos"), "unlabelled": ("train/unsup",)},
         "stanfordnlp/imdb",
         {"train": "train", "test": "test", "unlabelled": "unsupervised"},
-        {"format": "jsonl"},
+        {},
         {},
         {
             "columns": {"text": "text", "label": "label"},

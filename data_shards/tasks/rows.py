@@ -1,5 +1,6 @@
 """A row of a file as an example: checked texts, and its label by name."""
 
+import ast
 import json
 import math
 from typing import Any
@@ -73,7 +74,7 @@ def several(values: dict[str, Any], place: str, settings: TaskDataSettings) -> t
         value = values.get("label")
         if value is None:
             return None
-        parts = value.split(settings.label_separator) if isinstance(value, str) else value
+        parts = _labels_in(value, settings.label_separator) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             wanted = f"a list of labels, or text with {settings.label_separator!r} between them"
             raise DataError(f"{place}: expected {wanted}, got {value!r:.40}; set columns.label")
@@ -81,10 +82,16 @@ def several(values: dict[str, Any], place: str, settings: TaskDataSettings) -> t
     return tuple(dict.fromkeys(name for name in chosen if name is not None))
 
 
+def _labels_in(text: str, separator: str) -> list[Any]:
+    """The labels that a text field holds: a written list, or labels with separators between them."""
+    written = _written_list(text)
+    return text.split(separator) if written is None else written
+
+
 def words_of(value: Any, place: str, column: object) -> list[str]:
     """The words of a row of tagging: a list, JSON of a list, or text with spaces between the words."""
     if isinstance(value, str):
-        value = _json_list(value) or value.split()
+        value = _written_list(value) or value.split()
     if not isinstance(value, list):
         raise DataError(f"{place}: expected a list of words in column {column}, got {type(value).__name__}; set columns.words")
     return [text_of(word, place, column) for word in value]
@@ -93,7 +100,7 @@ def words_of(value: Any, place: str, column: object) -> list[str]:
 def tags_of(value: Any, words: list[str], place: str, settings: TaskDataSettings) -> list[str]:
     """The tags of a row of tagging, one a word. Raises DataError for another number of tags."""
     if isinstance(value, str):
-        value = _json_list(value) or value.split()
+        value = _written_list(value) or value.split()
     if not isinstance(value, list):
         got = type(value).__name__
         raise DataError(f"{place}: expected a list of tags in column {settings.columns.tags}, got {got}; set columns.tags")
@@ -145,11 +152,14 @@ def _shifts() -> list[int]:
     return sorted(range(-SHIFT, SHIFT + 1), key=abs)
 
 
-def _json_list(text: str) -> list[Any] | None:
-    if not text.lstrip().startswith("["):
+def _written_list(text: str) -> list[Any] | None:
+    """The list that a csv field spells, as JSON or as Python writes it; None for other text."""
+    if not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
         return None
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, list) else None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list) else None
+    return None

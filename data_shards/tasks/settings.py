@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from data_shards.tasks.presets import PRESETS
 
 Kind = Literal["classification", "multi_label", "regression", "tagging", "question_answering"]
-FileFormat = Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "squad", "lines"]
+FileFormat = Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "squad", "lines", "folders"]
 SPLITS = ("train", "dev", "test", "unlabelled")
 HUB = re.compile(r"hub:(?P<name>[^:]+):(?P<split>.+)")
 """A name of the `datasets` library: hub:ORG/NAME[/CONFIG]:SPLIT, or hub:FOLDER:SPLIT."""
@@ -60,7 +60,7 @@ class TaskDataSettings(BaseModel):
     test: Files | None = None
     unlabelled: Files | None = None
     format: FileFormat = "auto"
-    """auto: by the file's ending."""
+    """auto: by the file's ending. folders: each file is a text, and its folder's name is the label."""
     header: bool = True
     """csv and tsv: whether the first line names the columns."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -127,7 +127,17 @@ class TaskDataSettings(BaseModel):
     @classmethod
     def _text_keys(cls, value: object) -> object:
         """Keys such as 0 in YAML are numbers; files hold text."""
-        return {label_text(key): name for key, name in value.items()} if isinstance(value, dict) else value
+        return {label_text(key): label_text(name) for key, name in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _text(cls, labels: object) -> object:
+        """Labels such as 0 in YAML are numbers; yes and no are booleans there."""
+        if not isinstance(labels, list):
+            return labels
+        if any(isinstance(label, bool) for label in labels):
+            raise ValueError("expected text, got true or false; put yes, no, true and false into quotes")
+        return [label_text(label) if isinstance(label, int | float) else label for label in labels]
 
     @field_validator("labels")
     @classmethod

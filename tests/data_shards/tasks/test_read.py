@@ -207,6 +207,38 @@ def test_several_files_and_globs_are_one_split(read, write, tmp_path):
         read(kind="classification", train=write("data.bin", "x"))
 
 
+def test_lists_that_csv_spells_are_lists(read, write):
+    path = write("t.csv", """text,label\na,"['x', 'y']"\nb,[]\nc,"[""y""]"\n""")
+    assert read(kind="multi_label", train=path).splits["train"].labels == [("x", "y"), (), ("y",)]
+    path = write("u.csv", """tokens,ner_tags\n"['New', 'York']","['B', 'I']"\nin it,O O\n""")
+    assert read(kind="tagging", train=path).splits["train"].words == [["New", "York"], ["in", "it"]]
+
+
+def test_folders_of_texts_are_labels(read, write, tmp_path):
+    for name in ("neg/0_1.txt", "neg/1_2.txt", "pos/0_9.txt", "pos/1_8.txt", "unsup/0_0.txt"):
+        write(f"aclImdb/train/{name}", f"A film,\nsaid {name}.\n")
+    write("aclImdb/test/pos/0_9.txt", "Good.")
+    write("aclImdb/test/neg/0_1.txt", "Bad.")
+    data = read(preset="imdb", folder=str(tmp_path / "aclImdb"))
+    assert sorted(data.splits["train"].labels + data.splits["dev"].labels) == ["negative"] * 2 + ["positive"] * 2
+    assert data.splits["test"].texts == ["Bad.", "Good."]
+    assert data.splits["unlabelled"].texts == ["A film,\nsaid unsup/0_0.txt."]
+    train = read(kind="classification", train=str(tmp_path / "aclImdb/train/*/*.txt")).splits["train"]
+    assert train.labels == ["neg", "neg", "pos", "pos", "unsup"]
+
+
+def test_files_that_a_folder_leaves_out_are_in_the_report(read, write, tmp_path):
+    write("d/a.csv", "text,label\na,x\nb,y\n")
+    write("d/a.bin", "x")
+    (line,) = [line for line in read(kind="classification", train=str(tmp_path / "d")).report.lines() if "left out" in line]
+    assert line == f"train: 1 files of a folder or pattern: left out (first: {tmp_path}/d/a.bin (unknown ending .bin))"
+
+
+def test_a_first_line_that_is_a_row_gets_a_hint(read, write):
+    with pytest.raises(DataError, match=r"or set header to false if the first line is a row"):
+        read(kind="classification", train=write("t.tsv", f"{'long ' * 50}\t1\nb\t0\n"))
+
+
 def test_max_rows_takes_a_sample_and_says_so(read, write):
     path = write("t.csv", "text,label\n" + "".join(f"row {n},{'x' if n < 50 else 'y'}\n" for n in range(100)))
     data = read(kind="classification", train=path, max_rows=20)

@@ -14,6 +14,8 @@ from data_shards.tasks.settings import TaskDataSettings, hub_parts, label_text
         ({"kind": "classification", "train": "hub:glue"}, "add the split"),
         ({"kind": "classification", "train": "a.csv", "labels": ["a", "a"]}, "each label once, got a twice"),
         ({"kind": "classification", "train": "a.csv", "labels": ["a"], "label_names": {"0": "b"}}, "add them to labels"),
+        ({"kind": "classification", "train": "a.csv", "labels": [False, True]}, "put yes, no, true and false into quotes"),
+        ({"kind": "classification", "train": "a.csv", "dev": ["b.csv", "a.csv"]}, "train and dev: expected different files, got a.csv"),
         ({"kind": "regression", "train": "a.csv", "labels": ["a"]}, "expected none for regression"),
         ({"kind": "question_answering", "train": "a.json", "max_length": 128}, "raise max_length or lower the others"),
     ],
@@ -26,6 +28,7 @@ def test_mistakes_are_told(settings, message):
 def test_numbers_as_keys_of_label_names_are_those_of_yaml():
     settings = TaskDataSettings(kind="classification", train="a.csv", label_names={0: "no", True: "yes"})
     assert settings.label_names == {"0": "no", "true": "yes"}
+    assert TaskDataSettings(kind="classification", train="a.csv", labels=[0, 1]).labels == ["0", "1"]
 
 
 @pytest.mark.parametrize(("value", "text"), [(1, "1"), (1.0, "1"), ("1 ", "1"), (True, "true"), (0.5, "0.5"), ("1.0", "1.0")])
