@@ -1,4 +1,4 @@
-"""A shard folder that is open: location and manifest are read once, everything else on first use, and then kept."""
+"""An open shard folder: the manifest is read once; token statistics, lengths and tokenizer are read at their first use and kept."""
 
 import tempfile
 from functools import cached_property
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Corpus:
     """A folder or URL of shards. Open it once per process and hand it to streams, checks and reports.
 
-    Nothing here is copied for a caller: do not change the arrays or the tokenizer.
+    Callers share the arrays and the tokenizer and must not change them.
     """
 
     def __init__(self, location: Location, manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""What can be wrong with a corpus, as one line: `where: expected what, got what; what to do`."""
+"""Errors of a corpus, one line each: `where: expected what, got what; what to do`."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from stillhouse.errors import StillhouseError
 
 
 class DataError(StillhouseError):
-    """A user's mistake or a broken file that data_shards found; the message is the one line to print."""
+    """A user's mistake or a broken file. The message is the one line to print."""
 
 
 class DamagedFile(DataError):
-    """A file that is missing, cut short or altered where it is kept: a fault of the corpus, and not of the way to it.
+    """A file that is missing, cut short or altered in its folder. A file that cannot be reached is a DataError.
 
-    copy: what a remote place gave instead of the promised bytes, for a closer look.
+    copy: the downloaded bytes of a remote file that is not the promised one.
     """
 
     def __init__(self, message: str, copy: Path | None = None) -> None:

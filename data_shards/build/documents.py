@@ -41,11 +41,11 @@ class Selection:
 
     @property
     def complete(self) -> bool:
-        """Whether max_documents is reached."""
+        """True when max_documents is reached."""
         return self.kept == self._settings.max_documents
 
     def keeps(self, split: int, digest: bytes) -> bool:
-        """Whether the next document is kept. It is counted."""
+        """Count the next document; True if it is kept."""
         self.read += 1
         if split == EMPTY:
             self.empty += 1

@@ -1,7 +1,7 @@
 """The parts of a build, for many machines: each tokenises its share, and a merge makes the folder that a single build makes.
 
 1. The files of the sources are the items. With fewer files than parts, each is cut into stripes (every m-th group of documents).
-   Items are dealt to parts by size, a function of the sources and the number of parts alone.
+   Items are distributed over the parts by size, a function of the sources and the number of parts alone.
 2. A part reads its items. For each document it writes split, digest, number of tokens and ids.
 3. `data_shards/build/merge.py` reads the items in the order of the sources.
 

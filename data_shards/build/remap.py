@@ -1,15 +1,14 @@
 """Shards of a pruned vocabulary from shards of the whole one, without the text.
 
-| tokenizer | a word is | what holds |
+| tokenizer | a word is | result |
 | --- | --- | --- |
-| WordPiece | a piece and the ##pieces after it | as the pruned tokenizer cuts it; [UNK], whose text is gone, stays [UNK] |
-| Unigram, BPE with ▁ | a piece with ▁ and those after it | the same; unknown characters and bytes stay, the text between them is cut anew |
+| WordPiece | a piece and the ##pieces after it | split by the pruned tokenizer; [UNK], whose text is lost, stays [UNK] |
+| Unigram, BPE with ▁ | a piece with ▁ and those after it | the same; unknown characters and bytes stay; other text is split again |
 | BPE over bytes | the document | decoded exactly, and encoded by the pruned tokenizer |
 
-Only what holds a vanished piece is cut anew: kept pieces stand where they stood (data_shards/tokenizer/pruning.py says why). So the
-folder is what a
-build from the text with the pruned tokenizer makes, but for words that were unknown and no longer are (the longest match may fail on a word
-with a larger vocabulary alone).
+Only words with a removed piece are split again. The others keep their pieces (reason: data_shards/tokenizer/pruning.py). So the folder
+equals a build from the text with the pruned tokenizer. The exception is words that were unknown and are known now, because the longest
+match can fail with the larger vocabulary only.
 """
 
 import json
@@ -76,7 +75,7 @@ def _written(corpus: Corpus, folder: Path, pruned: Any, remap: Remap) -> Manifes
 
 
 def remapper(tokenizer: Any, pruned: Any, kept: NDArray[np.int64]) -> Remap:
-    """A function (ids of documents one after another, tokens of each) -> the same for the pruned tokenizer. DataError: see remap_shards."""
+    """A function (concatenated ids of documents, tokens of each) -> the same for the pruned tokenizer. DataError: see remap_shards."""
     lookup = np.full(vocabulary_size(tokenizer), -1, np.int64)
     lookup[kept] = np.arange(len(kept))
     content = json.loads(plain_json(tokenizer))
@@ -99,7 +98,7 @@ def remapper(tokenizer: Any, pruned: Any, kept: NDArray[np.int64]) -> Remap:
 
 
 def _by_documents(whole: Tokenizer, pruned: Tokenizer, lookup: NDArray[np.int64]) -> Remap:
-    """Documents with a vanished id are decoded, and encoded anew."""
+    """Documents with a removed id are decoded and encoded again."""
 
     def remap(ids: Ids, lengths: Ids) -> tuple[Ids, Ids]:
         documents = np.split(ids, np.cumsum(lengths, dtype=np.int64)[:-1])
@@ -114,11 +113,11 @@ def _by_documents(whole: Tokenizer, pruned: Tokenizer, lookup: NDArray[np.int64]
 
 
 def _by_words(tokenizer: Any, pruned: Tokenizer, lookup: NDArray[np.int64], mark: str, starts_with_mark: bool) -> Remap:
-    """Words with a vanished id are cut anew, each distinct one once.
+    """Words with a removed id are split again, each distinct word once.
 
-    mark: what a piece carries that begins a word (starts_with_mark) or goes on with one.
+    mark: prefix of the pieces that begin a word (starts_with_mark) or continue one.
     """
-    apart = is_special(tokenizer)  # no text, or a text that is gone: words end there
+    apart = is_special(tokenizer)  # no text, or a text that is lost: words end at these ids
     surface = [""] * len(lookup)
     begins = np.ones(len(lookup), np.bool_)
     for token, index in tokenizer.get_vocab().items():
@@ -145,17 +144,17 @@ def _by_words(tokenizer: Any, pruned: Tokenizer, lookup: NDArray[np.int64], mark
         starts[first] = True
         new = lookup[ids]
         counts = np.ones(len(ids), np.int64)
-        at = np.append(np.flatnonzero(starts), len(ids))
+        bounds = np.append(np.flatnonzero(starts), len(ids))
         broken = np.unique(np.cumsum(starts)[new < 0]) - 1
         pieces: list[int] = []
-        for begin, end in zip(at[broken].tolist(), at[broken + 1].tolist(), strict=True):
+        for begin, end in zip(bounds[broken].tolist(), bounds[broken + 1].tolist(), strict=True):
             cuts = cut(ids[begin:end])
             counts[begin:end] = 0
             counts[begin] = len(cuts)
             pieces.extend(cuts)
         whole = np.repeat(new, counts)
         fresh = np.zeros(len(ids), np.bool_)
-        fresh[at[broken]] = True
+        fresh[bounds[broken]] = True
         whole[np.repeat(fresh, counts)] = pieces
         return whole, np.add.reduceat(counts, first)
 
@@ -175,7 +174,7 @@ def _documents(corpus: Corpus, split: str) -> Iterator[tuple[Ids, Ids]]:
 
 
 def same_tokenizer(tokenizer: Any, manifest: Manifest, name: str) -> None:
-    """DataError unless the shards were made with this tokenizer."""
+    """Raises DataError unless the shards were made with this tokenizer."""
     actual, expected = tokenizer_fingerprint(tokenizer), manifest.tokenizer_fingerprint
     if actual != expected:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The files of a source: which are read, in which order, and which are left out."""
+"""The files of a source in reading order, and the files that are left out."""
 
 import os
 import re
@@ -47,35 +47,35 @@ def find_files(settings: SourceSettings) -> SourceFiles:
             return SourceFiles([file for one in each for file in one.files], [file for one in each for file in one.left_out])
     if is_url(path):
         return _remote_files(settings)
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return _of_folder(settings, place)
-    if place.exists():
-        _check_regular(place)
-        return _with_kinds(settings, [str(place)], [])
+    local = Path(path).expanduser()
+    if local.is_dir():
+        return _of_folder(settings, local)
+    if local.exists():
+        _check_regular(local)
+        return _with_kinds(settings, [str(local)], [])
     if has_magic(path):
-        return _of_pattern(settings, str(place))
-    if place.is_symlink():
-        _check_regular(place)
+        return _of_pattern(settings, str(local))
+    if local.is_symlink():
+        _check_regular(local)
     raise DataError(
         f"{path}: expected a file, a folder or a glob, got nothing there; correct the path (a `datasets` name needs kind: dataset)"
     )
 
 
 def kind_of(settings: SourceSettings, path: str) -> str:
-    """The kind of a file: the one that was set, else that of its ending, else text."""
+    """The kind of a file: the setting; if it is auto, the kind of the ending; text for an unknown ending."""
     return settings.kind if settings.kind != "auto" else KIND_OF_ENDING.get(ending(path), "text")
 
 
 def ending(path: str) -> str:
-    """The ending that tells the kind, in lower case: of a compressed file, that of the file inside."""
+    """The ending that decides the kind, in lower case. For a compressed file it is the ending of the file inside."""
     name = Path(_name(path))
     inside = name.suffix.lower() in COMPRESSIONS and name.suffix.lower() != ".tgz"
     return (Path(name.stem).suffix if inside else name.suffix).lower()
 
 
 def compression(path: str) -> str | None:
-    """The compression that a file's ending tells, in either case."""
+    """The compression of a file by its ending, in either case."""
     return COMPRESSIONS.get(Path(_name(path)).suffix.lower())
 
 
@@ -103,7 +103,7 @@ def _name(path: str) -> str:
 
 
 def _expanded(pattern: str) -> list[str]:
-    """The names that a brace pattern such as `{000..127}.tar` stands for. Raises DataError for a command."""
+    """The expanded names of a brace pattern such as `{000..127}.tar`. Raises DataError for a command."""
     if pattern.startswith("pipe:"):
         raise DataError(f"{pattern}: expected files or URLs, got a command; write its output to a file")
     try:
@@ -172,7 +172,7 @@ def _with_kinds(settings: SourceSettings, names: list[str], others: list[tuple[s
 def _walk(root: Path, others: list[tuple[str, str]]) -> Iterator[Path]:
     """Every file below a folder that is not hidden, those of linked folders included. Links that lead nowhere are files here.
 
-    A folder inside the root is read where it stands, and one outside by the first link to it. So paths do not depend on the order
+    A folder inside the root is read at its own path, and one outside by the first link to it. So paths do not depend on the order
     in which a file system lists names. `others` gets hidden files with a known ending, and links to a folder that holds the root.
     """
     real_root = Path(os.path.realpath(root))
@@ -201,7 +201,7 @@ def _walk(root: Path, others: list[tuple[str, str]]) -> Iterator[Path]:
 
 
 def _is_card(path: str) -> bool:
-    """Whether a file describes a data set or its licence rather than holding documents."""
+    """True for a file that describes a data set or its licence and holds no documents."""
     name = _name(path)
     return name.lower() in ABOUT_DATASETS or (KIND_OF_ENDING.get(ending(name), "text") == "text" and CARD.fullmatch(name) is not None)
 

@@ -21,7 +21,7 @@ class SourceSettings(BaseModel):
     column: str = "text"
     """The field that holds the text; plain text has none."""
     per: Literal["file", "line", "paragraph"] = "line"
-    """What a document of plain text is; paragraphs are separated by empty lines."""
+    """The unit of plain text that is a document. Empty lines separate paragraphs."""
     name: str | None = None
     """For kind dataset: its configuration."""
     split: str = "train"
@@ -29,9 +29,9 @@ class SourceSettings(BaseModel):
     invalid_utf8: Literal["error", "replace", "skip"] = "error"
     # left out of dumps where not set, so that shards built before these settings existed keep their manifests
     separator: Annotated[str | None, Field(min_length=1, max_length=1, exclude_if=lambda value: value is None)] = None
-    """Between the fields of csv; null: a tab for .tsv, else a comma."""
+    """Between the fields of csv; null: a tab for .tsv, a comma for other files."""
     quoting: Annotated[Literal["auto", "double", "backslash", "none"], Field(exclude_if=lambda value: value == "auto")] = "auto"
-    """How csv writes a quote inside a quoted field: doubled, after a backslash; none: quotes are text. auto: none for .tsv, else double."""
+    """The form of a quote inside a quoted csv field. none: quotes are text. auto: none for .tsv, double for other files."""
 
     member: Annotated[str, Field(exclude_if=lambda value: value == "txt")] = "txt"
     """For webdataset: the member of a sample that holds the text, or a field of a JSON member, such as json:text."""

@@ -26,7 +26,7 @@ from stillhouse.errors import one_line
 
 @dataclass
 class SourceCounts:
-    """What reading has met so far."""
+    """Counts of the documents and bytes that were read so far."""
 
     invalid: int = 0
     """Documents that were not valid UTF-8 and were replaced or skipped."""
@@ -36,7 +36,7 @@ class SourceCounts:
 
 @dataclass(frozen=True)
 class Document:
-    """A text, and where it stood (file:line, file:row or file:byte)."""
+    """A text and its origin (file:line, file:row or file:byte)."""
 
     text: str
     origin: str

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is a URL and not a path of this machine."""
+    """True for a URL, False for a path of this machine."""
     return "://" in path
 
 

@@ -1,6 +1,6 @@
-"""One shard, open for random access: its bytes are memory-mapped, nothing in it is ever unpickled.
+"""One shard, open for random access: its bytes are memory-mapped, and nothing is unpickled.
 
-A shard is a sequence of blocks, a block a run of whole documents: their ids without special tokens, their lengths, a crc32 of each.
+A shard is a sequence of blocks. A block holds consecutive whole documents: ids without special tokens, lengths, and a crc32 of each.
 """
 
 import errno
@@ -23,7 +23,7 @@ from stillhouse.files import sha256_of_file
 LENGTHS = np.dtype("<u4")
 MOST_JSON = 4096  # bytes that describe a block
 UNREACHED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN)
-"""A process's limits, permissions, a server that is away: what they say is not about the shard."""
+"""Errors of limits, permissions or a server: the shard itself may be whole."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Block:
     lengths_crc32: int
 
     def fault(self, tar: Bytes, dtype: np.dtype[Any]) -> str | None:
-        """What is wrong with the block's numbers, or None."""
+        """A description of wrong numbers in the block, or None."""
         for kind, start, size, promised in (
             ("lengths", self.lengths_at, self.documents * LENGTHS.itemsize, self.lengths_crc32),
             ("tokens", self.tokens_at, self.tokens * dtype.itemsize, self.crc32),
@@ -107,7 +107,7 @@ class Shard:
         verify: bool = True,
         dtype: str = "uint16",
     ) -> "Shard":
-        """The shard that a manifest's entry names; `verify` reads it whole and compares its sha256.
+        """The shard of a manifest's entry. `verify` reads it whole and compares its sha256.
 
         Raises DamagedFile naming shard and key when the shard is missing, shortened or altered, DataError when it cannot be reached.
         """
@@ -130,7 +130,7 @@ class Shard:
             found = tuple(blocks(tar, ids))
         except BrokenTar:
             raise DamagedFile(damage(tar, ids, entry, str(path))) from None
-        if _stranger(found, entry) is not None:
+        if _foreign_key(found, entry) is not None:
             raise DamagedFile(damage(tar, ids, entry, str(path)))
         lengths = np.concatenate([np.zeros(0, LENGTHS), *(tar[b.lengths_at : b.lengths_at + b.documents * 4].view(LENGTHS) for b in found)])
         starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -143,12 +143,12 @@ class Shard:
         return cls(entry, found, lengths, starts, tar, words, block_starts, shifts)
 
     def tokens(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The ids at places 0..T-1 of the shard's tokens. int32, of the shape of `indices`."""
+        """The ids at indices 0..T-1 of the shard's tokens. int32, of the shape of `indices`."""
         block = np.searchsorted(self._block_starts, indices, side="right") - 1
         return np.asarray(self._words[indices + self._block_shifts[block]]).astype(np.int32)
 
     def fault(self, block: Block) -> str | None:
-        """What is wrong with one of the blocks, or None."""
+        """A description of wrong numbers in one of the blocks, or None."""
         return block.fault(self._tar, self._words.dtype)
 
     def document(self, index: int) -> NDArray[np.int32]:
@@ -157,7 +157,7 @@ class Shard:
 
 
 def damage(tar: Bytes, dtype: np.dtype[Any], entry: ShardEntry, where: str) -> str:
-    """One line that says where a shard stops keeping its promise."""
+    """One line that names the first damage of a shard."""
     last = "none"
     advice = "bring the file back, or build the shards again"
     try:
@@ -165,7 +165,7 @@ def damage(tar: Bytes, dtype: np.dtype[Any], entry: ShardEntry, where: str) -> s
             fault = block.fault(tar, dtype)
             if fault:
                 return f"{where}, key {block.key}: expected the tokens that were written, got {fault}; {advice}"
-            if _stranger((block,), entry):
+            if _foreign_key((block,), entry):
                 return f"{where}, key {block.key}: expected keys of shard {_number(entry)}, got another shard's file; {advice}"
             last = block.key
     except BrokenTar as broken:
@@ -185,7 +185,7 @@ def _mapped(path: Path, entry: ShardEntry) -> Bytes:
 
 
 def _kind(error: Exception) -> type[DataError]:
-    """Whether a shard that could not be opened is damaged, or only not to be had: that says nothing about it, and is never skipped."""
+    """DamagedFile for a shard that is damaged, DataError for one that cannot be reached, which is never skipped."""
     return DataError if isinstance(error, OSError) and error.errno in UNREACHED else DamagedFile
 
 
@@ -200,6 +200,6 @@ def _number(entry: ShardEntry) -> str:
     return entry.name.removesuffix(".tar").rpartition("-")[2]
 
 
-def _stranger(found: Sequence[Block], entry: ShardEntry) -> str | None:
+def _foreign_key(found: Sequence[Block], entry: ShardEntry) -> str | None:
     """The first key that is not of this shard, if there is one."""
     return next((block.key for block in found if block.key.partition("-")[0] != _number(entry)), None)

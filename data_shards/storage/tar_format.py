@@ -1,4 +1,4 @@
-"""The members of a tar, walked by their headers alone: plain files with a block's names, everything else refused.
+"""The members of a tar, read by their headers alone. Plain files with a block's names are accepted, all others refused.
 
 A shard is a webdataset tar: members NNNNNN-NNNNN.{json,lengths.npy,tokens.npy} in the plain ustar format.
 """
@@ -19,7 +19,7 @@ RECORD = 512
 
 
 class BrokenTar(Exception):
-    """Bytes that are not the shard's tar; the message says what was found."""
+    """Bytes that are not a shard's tar. The message describes them."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def member_header(name: str, size: int) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """What fills a payload up to a whole number of records."""
+    """Zeros that fill a payload up to a whole number of records."""
     return b"\0" * (-size % RECORD)
 
 
 def members(tar: Bytes) -> Iterator[Member]:
-    """The members in order, up to the closing empty records. Raises BrokenTar where the walk cannot go on."""
+    """The members in order, up to the closing empty records. Raises BrokenTar for anything but the next member."""
     offset = 0
     while True:
         header = tar[offset : offset + RECORD].tobytes()
@@ -73,14 +73,14 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
 
 
 def npy_header(count: int, dtype: np.dtype[Any]) -> bytes:
-    """What stands before `count` numbers in an .npy file."""
+    """The header of an .npy file of `count` numbers in one dimension."""
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": dtype.str, "fortran_order": False, "shape": (count,)})
     return head.getvalue()
 
 
 def npy_array(content: bytes, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    """The `count` numbers of a whole .npy file. Raises ValueError when it holds anything else; see npy_payload for why so strictly."""
+    """The `count` numbers of a whole .npy file. Raises ValueError for other content; npy_payload has the reason."""
     header = npy_header(count, dtype)
     if not content.startswith(header) or len(content) != len(header) + count * dtype.itemsize:
         raise ValueError(f"a file that does not hold {count} numbers of {dtype} in one dimension")
@@ -88,7 +88,7 @@ def npy_array(content: bytes, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
 
 
 def npy_payload(tar: Bytes, member: Member, dtype: np.dtype[Any], count: int) -> int:
-    """The byte of the tar at which the `count` numbers of an .npy member begin. Raises BrokenTar when it holds anything else.
+    """The byte of the tar at which the `count` numbers of an .npy member begin. Raises BrokenTar for other content.
 
     The header is compared, never evaluated: numpy would parse it as Python, and a damaged one fails there in many ways.
     """

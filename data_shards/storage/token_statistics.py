@@ -1,4 +1,4 @@
-"""What the masks need to know about each id of the vocabulary: vocabulary.npz, read and written without pickle."""
+"""Statistics of each token id, which masks need: vocabulary.npz, read and written without pickle."""
 
 import io
 import zipfile
@@ -22,7 +22,7 @@ ARRAYS = {"counts": np.dtype("<u8"), "is_special": np.dtype("?"), "is_continuati
 class TokenStatistics:
     """V ids.
 
-    counts: uint64 [V], how often each stands in the train split. is_special, is_continuation: bool [V].
+    counts: uint64 [V], the count of each id in the train split. is_special, is_continuation: bool [V].
     mask_id: the id that hides a token.
     """
 
@@ -33,15 +33,15 @@ class TokenStatistics:
 
     @classmethod
     def load(cls, location: Location, manifest: Manifest) -> "TokenStatistics":
-        """The vocabulary of a shard folder. Raises DataError when the file does not keep the manifest's promise."""
+        """The statistics of a shard folder. Raises DataError when the file does not keep the manifest's promise."""
         where = location.where(VOCABULARY)
         size = manifest.vocabulary_size
         try:
             with zipfile.ZipFile(io.BytesIO(manifest.sidecar(location, VOCABULARY))) as archive:
                 arrays = {name: _member(archive, f"{name}.npy", dtype, size) for name, dtype in ARRAYS.items()}
         except (KeyError, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-            found = " ".join(str(error).split())
-            raise DataError(f"{where}: expected counts, is_special and is_continuation, got {found}; build the shards again") from None
+            got = " ".join(str(error).split())
+            raise DataError(f"{where}: expected counts, is_special and is_continuation, got {got}; build the shards again") from None
         return cls(**arrays, mask_id=manifest.mask_id)
 
     def content(self) -> bytes:
@@ -62,9 +62,9 @@ def _member(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], size: int
         return npy_array(file.read(most + 1), dtype, size)
 
 
-def check_ordinary_tokens(vocabulary: TokenStatistics, where: str) -> None:
-    """Raises DataError for shards whose documents hold special tokens only, such as [UNK]: there is nothing to learn from them."""
-    if not vocabulary.counts[~vocabulary.is_special].any():
+def check_ordinary_tokens(statistics: TokenStatistics, where: str) -> None:
+    """Raises DataError for shards with special tokens only, such as [UNK]. A model cannot learn from them."""
+    if not statistics.counts[~statistics.is_special].any():
         raise DataError(
             f"{where}: expected shards with ordinary tokens, got special tokens only, such as [UNK]; "
             "build the shards again with the tokenizer files of the model"

@@ -19,7 +19,7 @@ class Cursor:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Cursor":
-        """The inverse of as_dict. Raises DataError on anything else."""
+        """The inverse of as_dict. Raises DataError for other values."""
         if not isinstance(values, Mapping):
             raise DataError(f"cursor: expected windows and fingerprint, got {type(values).__name__}; the checkpoint is of another version")
         windows, fingerprint = values.get("windows"), values.get("fingerprint")

@@ -42,7 +42,7 @@ class Masker:
         return counter_hash(self._seed, np.asarray(window_ids)[:, None], np.asarray(visits)[:, None], draw, np.arange(width))
 
     def _chosen(self, rows: Rows, eligible: NDArray[np.bool_], budget: NDArray[np.int64], words: Words) -> NDArray[np.bool_]:
-        """The positions with the smallest keys, as many as the budget [B] says."""
+        """The positions with the smallest keys, `budget` [B] of them per row."""
         keys = unit_interval(words)
         if self._settings.policy == "frequency":  # exponential keys: drawing without replacement in proportion to 1 / rarity
             keys = -np.log(keys) * self._rarity[rows.input_ids]

@@ -11,7 +11,7 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class MaskingSettings(BaseModel):
-    """How much is predicted, and how it is hidden."""
+    """The share of tokens that is predicted, and the ids that replace them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,7 +30,7 @@ class MaskingSettings(BaseModel):
 
 
 class StreamSettings(BaseModel):
-    """How a split becomes rows."""
+    """The layout, order and masks of a split's rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,8 +46,8 @@ class StreamSettings(BaseModel):
     bin_width: Positive = 32
     """For packing documents: row lengths are rounded up to a multiple of this."""
     cache_folder: Annotated[str | None, FREE] = None
-    """Where copies of remote shards are kept."""
+    """The folder for copies of remote shards."""
     on_corrupt: Annotated[Literal["stop", "skip"], FREE] = "stop"
-    """What a shard that is missing, cut short or altered does. skip: its rows are padding alone, every other row stays where it is."""
+    """The reaction to a shard that is missing, cut short or altered. skip: its rows are padding only; all other rows stay the same."""
     max_skipped_shards: Annotated[int, Field(ge=0), FREE] = 1
-    """How many may be skipped before the run stops."""
+    """The number of shards that may be skipped; the next one stops the run."""

@@ -1,12 +1,12 @@
-"""A smaller vocabulary: the most frequent pieces of a tokenizer, and all that text may need besides.
+"""A smaller vocabulary: the most frequent pieces of a tokenizer, and the pieces that any text may need.
 
-1. `pieces_to_keep` chooses ids: special and added tokens, single characters and bytes, whatever the other kept pieces could not spell, then
-   pieces by how often they stand in a corpus. A BPE piece brings along the pieces that it is merged from.
-2. `pruned_json` is tokenizer.json of the same tokenizer with these pieces alone, renumbered in their old order.
+1. `pieces_to_keep` chooses ids. It keeps special and added tokens, single characters and bytes, and pieces that these cannot spell.
+   Then it adds pieces by their counts in a corpus. A BPE piece needs the pieces that it is merged from.
+2. `pruned_json` is tokenizer.json of the same tokenizer with these pieces only, renumbered in their old order.
 3. `pruned_tokenizer` wraps it for saving.
 
-A word whose pieces were all kept is cut as before: the longest match (WordPiece), the best path (Unigram) and the merges (BPE) of the large
-vocabulary are still there, and still win.
+A word whose pieces were all kept is split as before. Its longest match (WordPiece), best path (Unigram) or merges (BPE) are still the
+first choice.
 """
 
 import json
@@ -30,7 +30,7 @@ NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 def pieces_to_keep(tokenizer: PreTrainedTokenizerBase, counts: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
     """The old ids of the new vocabulary, ascending: new id i is old id result[i]. int64 [size] or, where BPE ends a little below, fewer.
 
-    counts [V]: how often each id stands in a corpus; of equally frequent ones the lower id is kept.
+    counts [V]: the count of each id in a corpus; of equally frequent ones the lower id is kept.
     Raises DataError for a tokenizer of another kind, and for a size below what always stays or not below the present one.
     """
     model = json.loads(plain_json(tokenizer))["model"]
@@ -57,7 +57,7 @@ def pieces_to_keep(tokenizer: PreTrainedTokenizerBase, counts: NDArray[np.uint64
 
 
 def pruned_json(tokenizer: PreTrainedTokenizerBase, kept: NDArray[np.int64]) -> str:
-    """tokenizer.json with the kept pieces alone; whatever in it names an id or a merge follows."""
+    """tokenizer.json with the kept pieces only. Ids and merges in it are renumbered and filtered."""
     content = json.loads(plain_json(tokenizer))
     model = content["model"]
     new_id = {int(old): new for new, old in enumerate(kept)}
@@ -94,7 +94,7 @@ def _vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _always(tokenizer: PreTrainedTokenizerBase, model: Mapping[str, Any], vocabulary: Mapping[str, int]) -> set[int]:
-    """Ids that stay whatever their counts are."""
+    """Ids that are kept for any counts."""
     kept = set(np.flatnonzero(is_special(tokenizer)).tolist()) | {int(index) for index in tokenizer.added_tokens_decoder}
     if model["type"] == "Unigram" and model["unk_id"] is not None:
         kept.add(model["unk_id"])
@@ -108,7 +108,7 @@ def _always(tokenizer: PreTrainedTokenizerBase, model: Mapping[str, Any], vocabu
 
 
 def _spelt_by_characters(token: str, model: Mapping[str, Any], vocabulary: Mapping[str, int]) -> bool:
-    """Whether the piece is more than one character, and each of them is a piece."""
+    """True if the piece has more than one character, and each of them is a piece."""
     prefix = model.get("continuing_subword_prefix") or ""
     continues = bool(prefix) and token.startswith(prefix) and len(token) > len(prefix)
     text = token[len(prefix) :] if continues else token
@@ -126,7 +126,7 @@ def _merged(model: Mapping[str, Any], first: str, second: str) -> str:
 
 
 def _parts(model: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Of each BPE piece those that it is merged from, by whatever merges make it; empty for the other kinds."""
+    """The pieces that each BPE piece is merged from, by any of its merges; empty for the other kinds."""
     parts: dict[str, set[str]] = {}
     for first, second in map(_pair, model.get("merges") or ()):
         parts.setdefault(_merged(model, first, second), set()).update((first, second))
@@ -135,14 +135,14 @@ def _parts(model: Mapping[str, Any]) -> dict[str, set[str]]:
 
 def _with_parts(token: str, parts: Mapping[str, Iterable[str]], vocabulary: Mapping[str, int]) -> set[int]:
     """The id of a piece and of all that it is merged from."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [token]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in names:
+            names.add(name)
             waiting.extend(parts.get(name, ()))
-    return {vocabulary[name] for name in found}
+    return {vocabulary[name] for name in names}
 
 
 def _renumber(processor: Any, new_id: Mapping[int, int]) -> None:

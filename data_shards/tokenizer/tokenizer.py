@@ -24,7 +24,7 @@ SENTENCEPIECE_ENDINGS = (".model", ".spm")
 VOCABULARY_FILES = {"tokenizer.json", "vocab.txt", "vocab.json", "vocab.bpe", "bpe.codes", "tokenizer_file"}
 """Files that hold a vocabulary; merges.txt and tokenizer_config.json hold none."""
 
-# GPT-2's alphabet: the visible Latin-1 characters stand for their own byte, the other bytes for characters from 256 on.
+# GPT-2's alphabet: visible Latin-1 characters are their own byte; characters from 256 on are the other bytes.
 _VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _BYTES = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + n): byte for n, byte in enumerate(sorted(set(range(256)) - set(_VISIBLE)))}
 
@@ -148,7 +148,7 @@ def vocabulary_size(tokenizer: Any) -> int:
 
 
 def is_special(tokenizer: Any) -> NDArray[np.bool_]:
-    """Which ids stand for no text. bool [V]."""
+    """Marks of the ids without text. bool [V]."""
     special = np.zeros(vocabulary_size(tokenizer), np.bool_)
     special[list(tokenizer.all_special_ids)] = True
     special[[index for index, token in tokenizer.added_tokens_decoder.items() if token.special]] = True
@@ -156,7 +156,7 @@ def is_special(tokenizer: Any) -> NDArray[np.bool_]:
 
 
 def is_continuation(tokenizer: Any) -> NDArray[np.bool_]:
-    """Which ids continue the word before them. bool [V]; all False for a tokenizer that does not mark words.
+    """Marks of the ids that continue the word before them. bool [V]; all False for a tokenizer that does not mark words.
 
     WordPiece: ## pieces. SentencePiece: pieces without ▁, so that punctuation belongs to the word it is written at (as in fairseq).
     Bytes: pieces that neither follow a space nor begin with punctuation, which their pre-tokenizer sets apart.
@@ -180,6 +180,6 @@ def is_continuation(tokenizer: Any) -> NDArray[np.bool_]:
 
 
 def _begins_with_punctuation(token: str) -> bool:
-    """Whether a piece of a byte-level vocabulary begins with a punctuation mark or symbol; False where its first bytes are no character."""
+    """True if a byte-level piece begins with a punctuation mark or symbol; False if its first bytes are no character."""
     first = bytes(_BYTES.get(character, 0) for character in token[:4]).decode("utf-8", "ignore")[:1]
     return bool(first) and _BYTES.get(token[:1], 0) not in range(0x80, 0xC0) and unicodedata.category(first)[0] in "PS"

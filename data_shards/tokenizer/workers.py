@@ -1,8 +1,7 @@
-"""Text to ids in several processes. Imports nothing heavy: a worker starts in a tenth of a second.
+"""Text to ids in several processes. Imports nothing heavy, so that a worker starts in a tenth of a second.
 
-A worker is `python -m data_shards.tokenizer.workers`, fed through its standard input: no fork of a program with threads, no re-import
-of its main
-module, and a worker whose parent was killed reads the end of its input and ends too.
+A worker is `python -m data_shards.tokenizer.workers`, fed through its standard input. So no program with threads is forked, and the
+caller's main module is not imported again. A worker whose parent was killed reads the end of its input and ends.
 """
 
 import os
@@ -35,7 +34,7 @@ PARENT_CHECK_SECONDS = 1.0
 
 
 def encoder(tokenizer_json: str, dtype: str) -> Callable[[list[str]], tuple[Ids, Lengths]]:
-    """A function from texts to (the ids of all of them one after another, the tokens of each as uint32)."""
+    """A function: texts -> (the concatenated ids of all texts, the tokens of each as uint32)."""
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -77,14 +76,14 @@ class TokeniserPool:
         return self._threads.submit(self._encode, texts)
 
     def close(self) -> None:
-        """End the workers, whatever they are doing."""
+        """End the workers, also busy ones."""
         for worker in self._workers:
             worker.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
         for worker in self._workers:
             worker.wait()
             for pipe in (worker.stdin, worker.stdout):
-                with suppress(OSError):  # what was still to be flushed has no reader any more
+                with suppress(OSError):  # unflushed bytes have no reader any more
                     _pipe(pipe).close()
 
     def _encode(self, texts: list[bytes]) -> tuple[Ids, Lengths]:
@@ -155,7 +154,7 @@ def _follow(parent: int) -> None:
 
 
 def serve(dtype: str, parent: int) -> None:
-    """A worker's life: the tokenizer, then texts, until the input ends."""
+    """Run a worker: read the tokenizer, then answer texts until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     source, target = sys.stdin.buffer, sys.stdout.buffer

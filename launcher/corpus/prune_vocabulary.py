@@ -1,4 +1,4 @@
-"""`stillhouse vocabulary prune`: a model, its tokenizer and its shards with the most frequent pieces alone, and without the text."""
+"""`stillhouse vocabulary prune`: a model, its tokenizer and its shards with the most frequent pieces only; needs no text."""
 
 import argparse
 import tempfile
@@ -28,7 +28,7 @@ MODEL, SHARDS = "model", "shards"
 
 @dataclass(frozen=True)
 class Pruned:
-    """What came of it: entries and bytes of the model before and after; ids of both splits, special tokens not counted."""
+    """The result: entries and bytes of the model before and after; ids of both splits without special tokens."""
 
     entries: tuple[int, int]
     bytes: tuple[int, int]
@@ -36,18 +36,18 @@ class Pruned:
     tokens: tuple[int, int] | None
     """None where no shards were written."""
     covered: float
-    """Share of the train split's ids that stayed as they were."""
+    """Share of the train split's ids that are unchanged."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The verb."""
+    """Run the verb; its exit code."""
     pruned = prune(arguments.model, arguments.shards, Path(arguments.out), arguments.size, not arguments.no_shards, arguments.cache_folder)
     show(pruned, Path(arguments.out), Console())
     return 0
 
 
 def prune(model: str, shards: str, out: Path, size: int, with_shards: bool = True, cache_folder: str | None = None) -> Pruned:
-    """Write OUT/model (Hugging Face, with its tokenizer) and OUT/shards. Nothing heavy is read before what was asked is found possible.
+    """Write OUT/model (Hugging Face, with its tokenizer) and OUT/shards. Arguments are checked before anything heavy is read.
 
     Raises LaunchError for an OUT that is not free; KdError and DataError for a model, shards or a size that cannot be used.
     """

@@ -1,4 +1,4 @@
-"""`stillhouse shards build | verify | info`: data_shards' verbs with a progress bar and readable answers."""
+"""`stillhouse shards build | verify | info`: the functions of data_shards with a progress bar and printed results."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ LEGEND = "train is what a run learns from, heldout is kept back for evaluation; 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """One verb."""
+    """Run one verb; its exit code."""
     {"build": _build, "verify": _verify, "info": _info}[arguments.shards_verb](arguments, Console())
     return 0
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 def build_with_progress(
     settings: BuildSettings, folder: Path, processes: int | None, console: Console, part: tuple[int, int] | None = None
 ) -> None:
-    """Build with a bar on a terminal; part: only that one of so many (see data_shards.build.parts)."""
+    """Build with a bar on a terminal. part: (k, n) builds only part k of n (see data_shards.build.parts)."""
     columns = (TextColumn("tokenising"), BarColumn(), TextColumn("{task.fields[words]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, words="")
@@ -67,7 +67,7 @@ def _print_built(manifest: Manifest, folder: Path, console: Console) -> None:
 
 
 def _print_left_out(files: list[tuple[str, str]], console: Console) -> None:
-    """Name the files of the sources' folders that were not read, grouped by the reason."""
+    """Print the files of the sources' folders that were not read, grouped by the reason."""
     reasons: dict[str, list[str]] = {}
     for path, reason in files:
         reasons.setdefault(reason, []).append(path)

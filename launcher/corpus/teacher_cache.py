@@ -1,8 +1,8 @@
-"""`stillhouse cache`: a teacher works once, and its hidden states are kept for every run that has `teacher.mode: cached`.
+"""`stillhouse cache`: stores a teacher's hidden states, so that runs with `teacher.mode: cached` skip its forward pass.
 
-1. What the configuration's terms ask of the teacher is what is kept: states of all positions, or of masked ones alone.
-2. The teacher reads the run's windows in the run's own micro-batches, whole or split over the ranks (--mode).
-3. Now and then each rank writes a file, and rank 0 lists them in cache.json: a kill costs what came after. Started again it goes on.
+1. The configuration's terms decide which states are stored: those of all positions, or of masked positions only.
+2. The teacher reads the run's windows in the run's micro-batches, whole or split over the ranks (--mode).
+3. Each rank writes a file from time to time, and rank 0 lists the files in cache.json. After a kill, the same command continues from there.
 
 A folder may hold the states of one teacher for several corpora, orders or maskings.
 """
@@ -48,7 +48,7 @@ from launcher.training.rank_consistency import agree
 from launcher.training.rank_watch import say_aloud, watching
 from launcher.training.start import meet
 
-SEGMENT_BYTES = 128e6  # that a rank holds in memory before it writes them: files of a size that any disk likes
+SEGMENT_BYTES = 128e6  # that a rank collects in memory before it writes a file
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def uncached(config: RunConfig, mode: str) -> RunConfig:
-    """The same run with teachers that work."""
+    """The same run with teachers that compute their states."""
     assert config.teacher is not None
     working = {"mode": mode, "cache": None}
     if not isinstance(config.teacher, list):
@@ -89,7 +89,7 @@ def uncached(config: RunConfig, mode: str) -> RunConfig:
 
 
 class Filling:
-    """One teacher's cache, filled by all ranks together. name: the setting that the teacher stands in."""
+    """One teacher's cache, filled by all ranks together. name: the key of the teacher in the configuration."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Filling:
         self.stream = Stream(corpus, "train", config.data.stream, config.train.global_batch)
 
     def go(self, updates: int) -> None:
-        """Fill it with the windows of so many updates, from the stream's beginning. Collective."""
+        """Fill the cache with the windows of the first `updates` updates. Collective."""
         with self._owned():
             self.progress.enter(BUILDING)
             header = self._begun()
@@ -125,31 +125,31 @@ class Filling:
                 header = self._fill(header, done, updates)
             if process_group.rank() == 0:
                 which = "all" if header.positions == "all" else "masked"
-                told = f"{header.rows:,} windows, {header.tokens:,} states ({which} positions), {size(header.bytes)}"
-                self.console.print(f"{self.name}: {told} in {self.folder}", soft_wrap=True, highlight=False)
+                summary = f"{header.rows:,} windows, {header.tokens:,} states ({which} positions), {size(header.bytes)}"
+                self.console.print(f"{self.name}: {summary} in {self.folder}", soft_wrap=True, highlight=False)
 
     def _begun(self) -> CacheHeader:
-        """The folder's header, or a new one's. LaunchError, on every rank, for a folder of other states."""
+        """The folder's header, or a new one. Raises LaunchError on every rank for a folder with other states."""
         sizes = (self.encoder.family.name, self.encoder.layers, self.encoder.width)
         digest = weights_digest(self.encoder) if process_group.rank() == 0 else ""
         fresh = CacheHeader(digest, *sizes, self.precision, self.positions)
-        found = on_rank_zero(lambda: self._taken(fresh))
-        return CacheHeader(**json.loads(process_group.from_rank_zero(json.dumps(asdict(found or fresh)))))
+        header = on_rank_zero(lambda: self._taken(fresh))
+        return CacheHeader(**json.loads(process_group.from_rank_zero(json.dumps(asdict(header or fresh)))))
 
     def _taken(self, fresh: CacheHeader) -> CacheHeader:
-        """On rank 0: what is there, without what a killed start has left; it must be of the same teacher, and hold what is asked for."""
+        """On rank 0: the folder's header, checked against the new one. Files of a killed command are removed."""
         if not (self.folder / HEADER).exists():
             fresh.write(self.folder)
-        found, where = read_header(self.folder), f"{self.name}.cache {self.folder}"
-        for fact in ("precision", "teacher"):
-            if (own := getattr(fresh, fact)) != (its := getattr(found, fact)):
-                raise LaunchError(f"{where}: expected states of {fact} {own[:12]}, got {its[:12]}; name another folder")
-        if fresh.positions == "all" and found.positions == "masked":
+        header, where = read_header(self.folder), f"{self.name}.cache {self.folder}"
+        for name in ("precision", "teacher"):
+            if (expected := getattr(fresh, name)) != (stored := getattr(header, name)):
+                raise LaunchError(f"{where}: expected states of {name} {expected[:12]}, got {stored[:12]}; name another folder")
+        if fresh.positions == "all" and header.positions == "masked":
             raise LaunchError(f"{where}: expected all positions, as the objective asks, got masked ones alone; name another folder")
         for file in [*self.folder.glob("states-*"), *self.folder.glob(".states-*")]:
-            if file.name not in found.files:
+            if file.name not in header.files:
                 file.unlink()
-        return found
+        return header
 
     def _fill(self, header: CacheHeader, done: int, updates: int) -> CacheHeader:
         rank, world = process_group.rank(), process_group.world_size()
@@ -175,15 +175,15 @@ class Filling:
         return header
 
     def _keep(self, writer: CacheWriter, batch: Batch, last: torch.Tensor) -> None:
-        """Take a micro-batch's rows; one of padding alone, for a shard that was passed over, has no states."""
-        at = kept(batch, self.positions)
-        counts = at.sum(1)
-        rows = last[at.to(last.device)].cpu().split(counts.tolist())
+        """Add a micro-batch's rows. A row of padding only, from a skipped shard, has no states."""
+        stored = kept(batch, self.positions)
+        counts = stored.sum(1)
+        rows = last[stored.to(last.device)].cpu().split(counts.tolist())
         real = counts.nonzero()[:, 0].tolist()
         writer.add(row_keys(batch)[real], [rows[number] for number in real])
 
     def _publish(self, header: CacheHeader, writer: CacheWriter, updates: int) -> CacheHeader:
-        """The ranks' rows as files, then a header that lists them. Collective."""
+        """Write the ranks' rows as files, then a header that lists them; the header. Collective."""
         self.progress.enter(WRITING)
         files, failed = {}, ""
         try:
@@ -192,8 +192,8 @@ class Filling:
             failed = str(error) or repr(error)
         written = [json.loads(text) for text in process_group.texts(json.dumps([files, failed]))]
         covers = header.covers | {self.stream.fingerprint: updates * self.train.global_batch}
-        more = {name: facts for one, _ in written for name, facts in one.items()}
-        header = replace(header, covers=covers, files=header.files | more)
+        new_files = {name: facts for files, _ in written for name, facts in files.items()}
+        header = replace(header, covers=covers, files=header.files | new_files)
 
         def finish() -> None:
             problem = next((failed for _, failed in written if failed), "")
@@ -209,7 +209,7 @@ class Filling:
         return header
 
     def _bytes_an_update(self, width: int) -> float:
-        """About what an update's states take."""
+        """The approximate size of an update's states."""
         tokens = self.stream.tokens_per_epoch / self.stream.windows_per_epoch * self.train.global_batch
         return tokens * (1.0 if self.positions == "all" else self.masked_share) * width * DTYPES[self.precision].itemsize
 
@@ -223,7 +223,7 @@ class Filling:
 
     @contextmanager
     def _owned(self) -> Iterator[None]:
-        """The folder is this start's alone. LaunchError, on every rank, where another fills it."""
+        """Hold the folder's lock. Raises LaunchError on every rank when another process fills it."""
         lock = FileLock(self.folder / ".filling")
 
         def take() -> None:
@@ -242,27 +242,27 @@ class Filling:
             lock.release()
 
     @contextmanager
-    def _progress(self, done: int, updates: int) -> Iterator["Shown"]:
-        """A bar on rank 0's terminal; a line a minute where there is none."""
+    def _progress(self, done: int, updates: int) -> Iterator["FillProgress"]:
+        """A bar on rank 0's terminal, or a line a minute without a terminal."""
         columns = (TextColumn("caching"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,} updates"), TimeRemainingColumn())
-        seen = self.console.is_terminal and process_group.rank() == 0
-        with Progress(*columns, console=self.console, transient=True, disable=not seen) as bar:
-            yield Shown(bar, done, updates, self.console if process_group.rank() == 0 and not seen else None)
+        on_terminal = self.console.is_terminal and process_group.rank() == 0
+        with Progress(*columns, console=self.console, transient=True, disable=not on_terminal) as bar:
+            yield FillProgress(bar, done, updates, self.console if process_group.rank() == 0 and not on_terminal else None)
 
 
-class Shown:
-    """How far a filling has come."""
+class FillProgress:
+    """The updates that are done, as a bar or as lines."""
 
     def __init__(self, bar: Progress, done: int, updates: int, plain: Console | None) -> None:
         self.bar, self.done, self.updates, self.plain = bar, done, updates, plain
         self.task = bar.add_task("", total=updates, completed=done)
-        self.started = self.said = time.monotonic()
+        self.started = self.shown = time.monotonic()
 
     def __call__(self, update: int) -> None:
-        """So many updates are done."""
+        """Show that `update` updates are done."""
         self.bar.update(self.task, completed=update)
         now = time.monotonic()
-        if self.plain is not None and now - self.said >= 60:
-            self.said = now
+        if self.plain is not None and now - self.shown >= 60:
+            self.shown = now
             left = (now - self.started) / (update - self.done) * (self.updates - update)
             self.plain.print(f"caching: {update:,}/{self.updates:,} updates, {duration(left)} left", highlight=False)

@@ -1,4 +1,4 @@
-"""What all file formats share: lines, UTF-8, and the error lines."""
+"""Lines, UTF-8 and error lines for all file formats."""
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator
@@ -62,13 +62,13 @@ Found = tuple[str | InvalidText, str]
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: the name that `kind` takes, its endings, and its reader. A reader walks the file once."""
+    """A file format: the name that `kind` takes, its endings, and its reader. A reader reads the file once."""
 
     kind: str
     endings: tuple[str, ...]
     read: Callable[[BinaryIO, Fields], Iterator[Found]]
     by_ending: bool = True
-    """Whether kind auto reads files with these endings."""
+    """True if kind auto reads files with these endings."""
 
 
 def missing_column(where: str, column: str, columns: Iterable[str], advice: str = "set the source's column") -> DataError:

@@ -9,7 +9,7 @@ from data_shards.errors import DataError
 from data_shards.sources.formats.common import MAX_LINE_BYTES, Fields, Format, Found, InvalidText, decoded, lines, missing_column
 
 ESCAPE = re.compile(r'\\(["\\]?)')
-"""A backslash, with the quote or backslash that it stands before. Before any other character it is text."""
+"""A backslash, and the quote or backslash after it. Before any other character a backslash is text."""
 MAX_FIELD_CHARACTERS = MAX_LINE_BYTES
 """A longer field is a quote that is not closed: it would take the rest of the file into memory."""
 OTHER_SEPARATORS = (";", "\t", "|", ",")
@@ -80,7 +80,7 @@ def rows(file: BinaryIO, fields: Fields) -> Iterator[Row]:
             if not row and number:
                 continue
             yield Row(row, origin, invalid[0] if invalid else None)
-            if number:  # what is not UTF-8 in the header is told with the first row
+            if number:  # invalid UTF-8 in the header is reported with the first row
                 invalid.clear()
     except csv.Error as error:
         raise DataError(
@@ -89,7 +89,7 @@ def rows(file: BinaryIO, fields: Fields) -> Iterator[Row]:
 
 
 def dialect(fields: Fields) -> tuple[str, str]:
-    """(separator, quoting) of a file: those that were set, else those of its ending."""
+    """(separator, quoting) of a file. The ending decides each one that is not set."""
     tabs = fields.ending == ".tsv"
     separator = fields.separator or ("\t" if tabs else ",")
     return separator, ("none" if tabs else "double") if fields.quoting == "auto" else fields.quoting

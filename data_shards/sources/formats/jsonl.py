@@ -36,7 +36,7 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
 
 
 def json_field(raw: str, column: str, origin: str) -> str:
-    """The text in one field of a JSON object. Raises DataError for anything else."""
+    """The text in one field of a JSON object. Raises DataError for other content."""
     row = json_object(raw, origin)
     if column not in row:
         raise missing_column(origin, column, row)
@@ -46,7 +46,7 @@ def json_field(raw: str, column: str, origin: str) -> str:
 
 def check_key_once(raw: str, column: str, origin: str) -> None:
     """Raises DataError for an object that has the field twice."""
-    if raw.count(json.dumps(column)) > 1:  # seldom: in the text itself, in an inner object, or a key that stands twice
+    if raw.count(json.dumps(column)) > 1:  # seldom: in the text, in an inner object, or a repeated key
         keys: list[str] = []
 
         def pairs(entries: list[tuple[str, Any]]) -> None:
@@ -58,7 +58,7 @@ def check_key_once(raw: str, column: str, origin: str) -> None:
 
 
 def json_object(raw: str, origin: str) -> dict[str, Any]:
-    """The JSON object in a line. Raises DataError for anything else."""
+    """The JSON object in a line. Raises DataError for other content."""
     row = _parsed(raw, origin)
     if not isinstance(row, dict):
         raise DataError(f"{origin}: expected one JSON object a line, got {type(row).__name__}; {ADVICE}")

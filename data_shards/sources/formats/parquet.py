@@ -43,7 +43,7 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
 
 
 def _is_text(kind: Any) -> bool:
-    """Whether a column of this type holds text: strings, bytes, their views and dictionaries, or nulls alone."""
+    """True for a type of text: strings, bytes, their views and dictionaries, or nulls alone."""
     types = pa.types
     kind = kind.value_type if types.is_dictionary(kind) else kind
     strings = (types.is_string, types.is_large_string, types.is_string_view)

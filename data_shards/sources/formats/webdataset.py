@@ -30,7 +30,7 @@ BLOCK_BYTES = 512  # of zeros end a tar
 
 
 def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
-    """The text of each sample of a tar, in its order. Raises DataError for a sample without it: nothing is passed over."""
+    """The text of each sample of a tar, in its order. Raises DataError for a sample without it; no sample is skipped."""
     member, _, field = fields.member.partition(":")
     try:
         for sample in _samples(file, fields.path):
