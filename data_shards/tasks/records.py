@@ -47,6 +47,8 @@ def format_of(settings: TaskDataSettings, split: str, path: str, in_folder: bool
     end = ending(path)
     if end == ".json":
         return "squad" if settings.kind == "question_answering" else "jsonl"
+    if end == ".conllu":
+        return "conllu"
     if end in CONLL_ENDINGS and settings.kind == "tagging":
         return "conll"
     if end in (".txt", ".text") and in_folder and settings.kind == "classification":
@@ -96,17 +98,17 @@ def _of_file(file: BinaryIO, path: str, form: str, settings: TaskDataSettings, w
         if settings.kind != "classification" or "text_pair" in wanted.columns:
             raise DataError(f"{path}: expected rows with the columns of {settings.kind}, got files of text in folders; set format")
         return _whole_file(file, path, wanted)
-    if form == "conll":
+    if form in ("conll", "conllu"):
         if settings.kind != "tagging":
             raise DataError(f"{path}: expected kind tagging for a CoNLL file, got {settings.kind}; set kind or format")
-        return _conll_rows(file, path, settings, split)
+        return _conll_rows(file, path, settings, split, universal=form == "conllu")
     if settings.kind != "question_answering":
         raise DataError(f"{path}: expected kind question_answering for a SQuAD file, got {settings.kind}; set kind or format")
     return (one if isinstance(one, DataError) else Record(one, one["place"]) for one in questions(file, path))
 
 
-def _conll_rows(file: BinaryIO, path: str, settings: TaskDataSettings, split: str) -> Rows:
-    for sentence in sentences(file, path, settings.columns, tagged=split != "unlabelled"):
+def _conll_rows(file: BinaryIO, path: str, settings: TaskDataSettings, split: str, universal: bool) -> Rows:
+    for sentence in sentences(file, path, settings.columns, split != "unlabelled", settings.comment, universal):
         if isinstance(sentence, DataError):
             yield sentence
         else:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from data_shards.tasks.presets import PRESETS
 
 Kind = Literal["classification", "multi_label", "regression", "tagging", "question_answering"]
-FileFormat = Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "squad", "lines", "folders"]
+FileFormat = Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "conllu", "squad", "lines", "folders"]
 SPLITS = ("train", "dev", "test", "unlabelled")
 HUB = re.compile(r"hub:(?P<name>[^:]+):(?P<split>.+)")
 """A name of the `datasets` library: hub:ORG/NAME[/CONFIG]:SPLIT, or hub:FOLDER:SPLIT."""
@@ -60,7 +60,8 @@ class TaskDataSettings(BaseModel):
     test: Files | None = None
     unlabelled: Files | None = None
     format: FileFormat = "auto"
-    """auto: by the file's ending. folders: each file is a text, and its folder's name is the label."""
+    """auto: by the file's ending. conllu: Universal Dependencies; columns 1 (FORM) and 3 (UPOS) unless words and tags are numbers.
+    folders: each file is a text, and its folder's name is the label."""
     header: bool = True
     """csv and tsv: whether the first line names the columns."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -83,6 +84,8 @@ class TaskDataSettings(BaseModel):
     split_by: Column | None = None
     """dev_fraction: rows with the same value in this column stay in one split."""
     split_seed: int = 0
+    comment: Annotated[str, Field(min_length=1)] | None = None
+    """conll: lines that begin with this are left out, such as # in some files."""
     tag_scheme: Literal["auto", "iob1", "raw"] = "auto"
     """tagging: iob1 is converted to BIO; auto: detected and reported; raw: tags stay as they are."""
     max_length: Annotated[int, Field(ge=8)] = 128

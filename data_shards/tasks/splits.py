@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from data_shards.errors import DataError
 from data_shards.tasks.examples import Examples
@@ -63,19 +64,27 @@ def read_task(settings: TaskDataSettings) -> TaskData:
 def hold_out(examples: Examples, fraction: float, seed: int, split: str = "dev") -> tuple[Examples, Examples]:
     """(the rest, about this fraction of the rows). Rows of one group, or with the same text, stay together.
 
+    Without groups, each label of a classification, and each range of targets of a regression, gives this fraction of its rows.
     A pure function of the rows' content and the seed: the order of the rows does not matter. Raises DataError if a part is empty.
     """
+    grouped = examples.groups is not None
     keys = examples.groups if examples.groups is not None else [json.dumps(inputs) for inputs in examples.inputs()]
     sizes = Counter(keys)
     order = sorted(sizes, key=lambda key: (hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest(), key))
-    wanted = len(examples) * fraction
-    chosen: set[str] = set()
-    count = 0
-    for key in order:
-        if count + sizes[key] / 2 <= wanted or not chosen:
-            chosen.add(key)
-            count += sizes[key]
-    if count == len(examples):
+    if examples.labels is not None and not grouped and examples.kind in ("classification", "regression"):
+        first: dict[str, Any] = {}
+        for key, label in zip(keys, examples.labels, strict=True):
+            first[key] = min(label, first.get(key, label))
+        order.sort(key=lambda key: first[key])
+        chosen = {key for number, key in enumerate(order) if int((number + 1) * fraction) > int(number * fraction)}
+    else:
+        chosen, count = set(), 0
+        for key in order:
+            if count + sizes[key] / 2 <= len(examples) * fraction:
+                chosen.add(key)
+                count += sizes[key]
+    chosen = chosen or set(order[:1])
+    if len(chosen) == len(sizes):
         raise DataError(
             f"dev_fraction: expected rows for train and dev, got {len(sizes)} groups for both; add rows, or name a file for dev"
         )

@@ -9,16 +9,22 @@ from data_shards.sources.formats.common import InvalidText, decoded, lines
 from data_shards.tasks.settings import Columns
 
 DOCUMENT_START = "-DOCSTART-"
+NOT_A_WORD = re.compile(r"\d+[-.]\d+")
+"""The number of a contraction or an empty node in CoNLL-U."""
 TAG = re.compile(r"([BIESLU])-(.+)")
 
 
-def sentences(file: BinaryIO, path: str, columns: Columns, tagged: bool) -> Iterator[tuple[list[str], list[str], str] | DataError]:
+def sentences(
+    file: BinaryIO, path: str, columns: Columns, tagged: bool, comment: str | None = None, universal: bool = False
+) -> Iterator[tuple[list[str], list[str], str] | DataError]:
     """(words, tags, place of the first word) of each sentence; tags are empty if not `tagged`. A bad line is yielded as its error.
 
     The word is the first column and the tag the last, unless their settings are numbers. A tab separates columns if the line has one.
+    comment: lines that begin with it are left out. universal: CoNLL-U, whose contractions (1-2) and empty nodes (8.1) are left out.
     """
-    word_at = columns.words if isinstance(columns.words, int) else 0
-    tag_at = columns.tags if isinstance(columns.tags, int) else -1
+    word_at = columns.words if isinstance(columns.words, int) else 1 if universal else 0
+    tag_at = columns.tags if isinstance(columns.tags, int) else 3 if universal else -1
+    comment = comment or ("#" if universal else None)
     words: list[str] = []
     tags: list[str] = []
     begin = ""
@@ -34,11 +40,15 @@ def sentences(file: BinaryIO, path: str, columns: Columns, tagged: bool) -> Iter
                 yield error or (words, tags, begin)
             words, tags, begin, error = [], [], "", None
             continue
+        if comment is not None and text.startswith(comment):
+            continue
         parts = text.split("\t") if "\t" in text else text.split()
         parts = [part.strip() for part in parts]
         begin = begin or f"{path}:{number}"
         if parts[0] == DOCUMENT_START:
             begin = ""
+            continue
+        if universal and NOT_A_WORD.fullmatch(parts[0]):
             continue
         needed = max(word_at + 1, tag_at + 1, 2) if tagged else word_at + 1
         if len(parts) < needed or not parts[word_at] or (tagged and not parts[tag_at]):

@@ -88,6 +88,18 @@ def test_a_part_of_train_becomes_dev(read, pair):
     assert any("20 rows of train became dev" in line for line in data.report.lines())
 
 
+def test_each_label_gives_its_share(read, pair):
+    data = read(**pair([(f"text {n}", "rare" if n % 20 == 0 else "often") for n in range(400)], None, dev_fraction=0.1))
+    assert data.splits["dev"].labels.count("rare") == 2
+    assert data.splits["dev"].labels.count("often") == 38
+
+
+def test_rows_of_one_text_stay_together_whatever_their_labels(read, pair):
+    data = read(**pair([(f"text {n % 50}", "xy"[n // 50]) for n in range(100)], None, dev_fraction=0.2))
+    assert not set(data.splits["train"].texts) & set(data.splits["dev"].texts)
+    assert len(data.splits["dev"]) == 20
+
+
 def test_rows_of_one_group_stay_on_one_side(read, write):
     rows = "".join(f"text {n},{'xy'[n % 2]},film {n // 5}\n" for n in range(200))
     data = read(kind="classification", train=write("t.csv", "text,label,film\n" + rows), dev_fraction=0.2, split_by="film")

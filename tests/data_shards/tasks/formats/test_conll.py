@@ -80,3 +80,33 @@ def test_words_alone_are_unlabelled(read, write):
 def test_a_conll_file_of_another_kind_is_refused(read, write):
     with pytest.raises(DataError, match="expected kind tagging for a CoNLL file, got classification"):
         read(kind="classification", train=write("t.conll", "a b\n"), format="conll")
+
+
+UNIVERSAL = """# sent_id = 1
+# text = Vámonos al mar
+1-2\tVámonos\t_\t_\t_
+1\tVamos\tir\tVERB\t_
+2\tnos\tnosotros\tPRON\t_
+3-4\tal\t_\t_\t_
+3\ta\ta\tADP\t_
+4\tel\tel\tDET\t_
+5\tmar\tmar\tNOUN\t_
+5.1\tya\tya\tADV\t_
+
+# sent_id = 2
+1\t#1\t#1\tSYM\t_
+"""
+
+
+def test_universal_dependencies(read, write):
+    train = read(kind="tagging", train=write("t.conllu", UNIVERSAL)).splits["train"]
+    assert train.words == [["Vamos", "nos", "a", "el", "mar"], ["#1"]]
+    assert train.labels == [["VERB", "PRON", "ADP", "DET", "NOUN"], ["SYM"]]
+    lemmas = read(kind="tagging", train=write("t.conllu", UNIVERSAL), columns={"words": 2, "tags": 3}).splits["train"]
+    assert lemmas.words[0][0] == "ir"
+
+
+def test_comments_are_left_out_on_request(read, write):
+    path = write("t.conll", "# id 5\tx\nEU\tB-ORG\n#\tO\n")
+    assert read(kind="tagging", train=path, tag_scheme="raw").splits["train"].words == [["# id 5", "EU", "#"]]
+    assert read(kind="tagging", train=path, comment="# ").splits["train"].words == [["EU", "#"]]
