@@ -16,6 +16,7 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings are C+
 
 from launcher.commands.common import Parser
 from launcher.commands.train import TRAIN_EXAMPLE, add_train_arguments
+from launcher.errors import LaunchError
 from launcher.process.error_exit import guarded
 from launcher.process.rank_environment import rank_and_world
 from launcher.process.signals import Exit
@@ -31,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher.config.load import dump_config, load_config  # noqa: PLC0415
     from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
 
+    if arguments.estimate and not arguments.dry_run:
+        raise LaunchError("--estimate: expected --dry-run with it, got none; add --dry-run")
     rank, world = rank_and_world()
     note = (lambda text: say(f"stillhouse: {text}", sys.stderr)) if rank == 0 else None
     config = load_config(arguments.config, arguments.settings, arguments.scale, note)
@@ -47,16 +50,30 @@ def run(arguments: argparse.Namespace) -> int:
         if rank == 0:
             check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
             show_plan(plan)
+        if arguments.estimate:
+            _prepare_meeting(rank, world)
+            from launcher.benchmarks.updates import estimate  # noqa: PLC0415
+            from launcher.training.build import data_of  # noqa: PLC0415
+
+            expected = estimate(config, data_of(config, corpus))
+            if rank == 0:
+                print(f"{expected.text}\n")
+        if rank == 0:
             print(dump_config(config))
         return int(Exit.DONE)
-    preflight.check_meeting(rank, world)
-    from launcher.process import network  # noqa: PLC0415
-
-    network.choose_interface()
+    _prepare_meeting(rank, world)
     from launcher.training import session  # noqa: PLC0415
     from launcher.training.build import data_of  # noqa: PLC0415
 
     return session.main(config, plan, data_of(config, corpus), arguments.resume)
+
+
+def _prepare_meeting(rank: int, world: int) -> None:
+    """Check the addresses at which the ranks meet, and choose the network interface."""
+    from launcher.process import network, preflight  # noqa: PLC0415
+
+    preflight.check_meeting(rank, world)
+    network.choose_interface()
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from launcher.commands.common import RAW, Verbs, add_config
 TRAIN_EXAMPLE = """examples:
   deepspeed launcher/run.py --config configs/distilbert.yaml data.shards=/data/wiki train.micro_batch=16
   stillhouse train --config demo --dry-run
+  stillhouse train --config demo --dry-run --estimate
 """
 CONFIG_EXAMPLE = """examples:
   stillhouse config list
@@ -28,6 +29,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--scale", default=None, metavar="NAME", help="a smaller version of the run: demo, on the files of `stillhouse demo`"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and the resolved configuration, and stop")
+    parser.add_argument("--estimate", action="store_true", help="with --dry-run: run a few updates, discard them, print speed and time")
     parser.add_argument("--resume", action="store_true", help="fail unless there is a checkpoint to continue from")
     parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)  # deepspeed's launcher passes it
 

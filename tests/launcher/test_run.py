@@ -41,9 +41,8 @@ def asked(make_config: Callable[..., RunConfig], tmp_path: Path) -> Callable[...
     """asked(dry_run, resume): the arguments of a run on the tiny corpus."""
     path = tmp_path / "tiny.yaml"
     path.write_text(dump_config(make_config()))
-    return lambda **more: argparse.Namespace(
-        **({"config": str(path), "settings": ["train.updates=3"], "scale": None, "dry_run": False, "resume": False} | more)
-    )
+    values = {"config": str(path), "settings": ["train.updates=3"], "scale": None, "dry_run": False, "estimate": False, "resume": False}
+    return lambda **more: argparse.Namespace(**(values | more))
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Speed of a run, measured on real updates."""
