@@ -61,10 +61,10 @@ def verify(folder: str | Path | Corpus, cache_folder: str | Path | None = None) 
         token = int(np.flatnonzero(counts.astype(np.uint64) != stored)[0])
         got = f"{stored[token]}; {ADVICE}"
         raise DataError(f"{location.where(VOCABULARY)}: expected {counts[token]} times id {token} as in the train split, got {got}")
-    every = [entry for entries in manifest.splits.values() for entry in entries]
-    documents, tokens = sum(entry.documents for entry in every), sum(entry.tokens for entry in every)
-    size = sum(entry.bytes for entry in every) + sum(entry.bytes for entry in manifest.sidecars.values())
-    return VerifyReport(len(every), blocks, documents, tokens, size, len(manifest.sidecars))
+    shards = [entry for entries in manifest.splits.values() for entry in entries]
+    documents, tokens = sum(shard.documents for shard in shards), sum(shard.tokens for shard in shards)
+    size = sum(shard.bytes for shard in shards) + sum(sidecar.bytes for sidecar in manifest.sidecars.values())
+    return VerifyReport(len(shards), blocks, documents, tokens, size, len(manifest.sidecars))
 
 
 def _no_strays(location: Location, manifest: Manifest) -> None:

@@ -79,5 +79,5 @@ def write_block(shards: ShardWriters, block: Block, keep: NDArray[np.bool_] | No
     for number, split in enumerate(SPLITS):
         chosen = block.splits == number if keep is None else keep & (block.splits == number)
         if chosen.any():
-            digests = [digest for digest, wanted in zip(block.digests, chosen, strict=True) if wanted]
+            digests = [digest for digest, is_chosen in zip(block.digests, chosen, strict=True) if is_chosen]
             shards.splits[split].add(block.ids[np.repeat(chosen, block.lengths)], block.lengths[chosen], digests)

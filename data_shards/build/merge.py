@@ -52,9 +52,9 @@ def _check_complete(folder: Path, source: Path, shares: list[list[Item]]) -> Non
 
 def _in_order(shares: list[list[Item]], source: Path, dtype: str) -> Iterator[tuple[Block | None, int]]:
     """The content of all items in the order of the sources; the groups of stripes alternate. See read_item."""
-    every = sorted((item for share in shares for item in share), key=lambda item: (item.number, item.stripe))
-    for number in range(every[-1].number + 1):
-        readers = [read_item(source / item.name, dtype) for item in every if item.number == number]
+    ordered = sorted((item for share in shares for item in share), key=lambda item: (item.number, item.stripe))
+    for number in range(ordered[-1].number + 1):
+        readers = [read_item(source / item.name, dtype) for item in ordered if item.number == number]
         group = 0
         while True:
             block, left_out = next(readers[group % len(readers)])

@@ -43,8 +43,10 @@ def find_files(settings: SourceSettings) -> SourceFiles:
     if settings.kind == "webdataset" and not Path(path).expanduser().exists():
         expanded = _expanded(path)
         if expanded != [path]:
-            each = [find_files(settings.model_copy(update={"path": one})) for one in expanded]
-            return SourceFiles([file for one in each for file in one.files], [file for one in each for file in one.left_out])
+            listings = [find_files(settings.model_copy(update={"path": name})) for name in expanded]
+            return SourceFiles(
+                [file for listing in listings for file in listing.files], [file for listing in listings for file in listing.left_out]
+            )
     if is_url(path):
         return _remote_files(settings)
     local = Path(path).expanduser()
@@ -89,12 +91,12 @@ def total_bytes(sources: Iterable[SourceSettings]) -> int | None:
 
 def left_out(sources: Iterable[SourceSettings]) -> list[tuple[str, str]]:
     """(path, reason) of every file of the sources that is not read."""
-    return [one for source in sources for one in find_files(source).left_out]
+    return [file for source in sources for file in find_files(source).left_out]
 
 
 def guessed(sources: Iterable[SourceSettings]) -> list[str]:
     """Every file of the sources that is read as text because its ending is not known."""
-    return [one for source in sources for one in find_files(source).guessed]
+    return [path for source in sources for path in find_files(source).guessed]
 
 
 def _name(path: str) -> str:
@@ -112,68 +114,68 @@ def _expanded(pattern: str) -> list[str]:
         raise DataError(f"{pattern}: expected a brace pattern such as {{000..127}}.tar, got {one_line(error)}; correct it") from None
 
 
-def _of_folder(settings: SourceSettings, place: Path) -> SourceFiles:
-    others: list[tuple[str, str]] = []
+def _of_folder(settings: SourceSettings, folder: Path) -> SourceFiles:
+    left_out_files: list[tuple[str, str]] = []
     try:
-        names = sorted(_walk(place, others))
+        names = sorted(_walk(folder, left_out_files))
     except OSError as error:
-        raise DataError(f"{place}: expected a folder that can be read, got {one_line(error)}; correct its permissions") from None
-    found = _chosen(settings, [str(name) for name in names], others, any_ending=settings.kind == "text")
-    if not found.files:
-        wanted = "files that end in " + ", ".join(KIND_OF_ENDING) if settings.kind == "auto" else f"files of kind {settings.kind}"
-        raise DataError(f"{place}: expected a folder with {wanted}, got none; add files, or set the source's kind")
-    for path, _ in found.files:
+        raise DataError(f"{folder}: expected a folder that can be read, got {one_line(error)}; correct its permissions") from None
+    source_files = _chosen(settings, [str(name) for name in names], left_out_files, any_ending=settings.kind == "text")
+    if not source_files.files:
+        expected = "files that end in " + ", ".join(KIND_OF_ENDING) if settings.kind == "auto" else f"files of kind {settings.kind}"
+        raise DataError(f"{folder}: expected a folder with {expected}, got none; add files, or set the source's kind")
+    for path, _ in source_files.files:
         _check_regular(Path(path))
-    return found
+    return source_files
 
 
 def _of_pattern(settings: SourceSettings, pattern: str) -> SourceFiles:
     """The files that match a glob. A folder that several links lead to is read once."""
-    names, others = [], []
+    names, left_out_files = [], []
     read = set()
     for name in sorted(glob(pattern, recursive=True)):
         path = Path(name)
-        own = (os.path.realpath(path.parent), path.name)
+        identity = (os.path.realpath(path.parent), path.name)
         if path.is_dir():
             if "**" not in pattern:
-                others.append((name, "a folder"))
-        elif own not in read:
+                left_out_files.append((name, "a folder"))
+        elif identity not in read:
             _check_regular(path)
-            read.add(own)
+            read.add(identity)
             names.append(name)
-    found = _chosen(settings, names, others, any_ending=True)
-    if not found.files:
+    source_files = _chosen(settings, names, left_out_files, any_ending=True)
+    if not source_files.files:
         raise DataError(f"{settings.path}: expected files that match, got none; correct the pattern")
-    return found
+    return source_files
 
 
-def _chosen(settings: SourceSettings, names: list[str], others: list[tuple[str, str]], any_ending: bool) -> SourceFiles:
+def _chosen(settings: SourceSettings, names: list[str], left_out_files: list[tuple[str, str]], any_ending: bool) -> SourceFiles:
     """Of a folder's or pattern's files those to read. any_ending: an unknown ending, or that of another kind, is no reason against."""
     candidates = []
     for name in names:
         if settings.kind == "auto" and not any_ending and ending(name) not in KIND_OF_ENDING:
-            others.append((name, f"unknown ending {Path(name).suffix or 'none'}"))
+            left_out_files.append((name, f"unknown ending {Path(name).suffix or 'none'}"))
         elif settings.kind not in ("auto", "text") and not any_ending and ending(name) not in BY_KIND[settings.kind].endings:
-            others.append((name, f"not of kind {settings.kind}"))
+            left_out_files.append((name, f"not of kind {settings.kind}"))
         else:
             candidates.append(name)
     cards = {name for name in candidates if _is_card(name)}
     if len(cards) < len(candidates):  # such files alone are read
         candidates = [name for name in candidates if name not in cards]
-        others += [(name, "describes the data set") for name in cards]
-    return _with_kinds(settings, candidates, sorted(others))
+        left_out_files += [(name, "describes the data set") for name in cards]
+    return _with_kinds(settings, candidates, sorted(left_out_files))
 
 
-def _with_kinds(settings: SourceSettings, names: list[str], others: list[tuple[str, str]]) -> SourceFiles:
+def _with_kinds(settings: SourceSettings, names: list[str], left_out_files: list[tuple[str, str]]) -> SourceFiles:
     unknown = [name for name in names if settings.kind == "auto" and ending(name) not in KIND_OF_ENDING]
-    return SourceFiles([(name, kind_of(settings, name)) for name in names], others, unknown)
+    return SourceFiles([(name, kind_of(settings, name)) for name in names], left_out_files, unknown)
 
 
-def _walk(root: Path, others: list[tuple[str, str]]) -> Iterator[Path]:
+def _walk(root: Path, left_out_files: list[tuple[str, str]]) -> Iterator[Path]:
     """Every file below a folder that is not hidden, those of linked folders included. Links that lead nowhere are files here.
 
     A folder inside the root is read at its own path, and one outside by the first link to it. So paths do not depend on the order
-    in which a file system lists names. `others` gets hidden files with a known ending, and links to a folder that holds the root.
+    in which a file system lists names. `left_out_files` gets hidden files with a known ending, and links to a folder that holds the root.
     """
     real_root = Path(os.path.realpath(root))
     entered = set()
@@ -185,13 +187,13 @@ def _walk(root: Path, others: list[tuple[str, str]]) -> Iterator[Path]:
             path = Path(entry.path)
             if entry.name.startswith("."):
                 if ending(entry.name) in KIND_OF_ENDING and entry.is_file():
-                    others.append((entry.path, "hidden"))
+                    left_out_files.append((entry.path, "hidden"))
             elif not entry.is_dir():
                 yield path
             elif entry.is_symlink():
                 real = Path(os.path.realpath(path))
                 if real_root != real and real_root.is_relative_to(real):
-                    others.append((entry.path, "a link to a folder that holds this one"))
+                    left_out_files.append((entry.path, "a link to a folder that holds this one"))
                 elif not real.is_relative_to(real_root) and real not in entered:
                     entered.add(real)
                     linked.append(path)
@@ -225,14 +227,14 @@ def _remote_files(settings: SourceSettings) -> SourceFiles:
     if url.startswith(("http://", "https://")):
         return _with_kinds(settings, [url], [])
     try:
-        system, place = fsspec.core.url_to_fs(url)
-        is_pattern = has_magic(place)
-        names = [system.unstrip_protocol(path) for path in sorted(system.glob(place) if is_pattern else system.find(place))]
-        if not names or (not is_pattern and system.isfile(place)):
+        system, pattern = fsspec.core.url_to_fs(url)
+        is_pattern = has_magic(pattern)
+        names = [system.unstrip_protocol(path) for path in sorted(system.glob(pattern) if is_pattern else system.find(pattern))]
+        if not names or (not is_pattern and system.isfile(pattern)):
             return _with_kinds(settings, names or [url], [])
     except (OSError, ImportError, ValueError) as error:
         raise DataError(f"{url}: expected files that can be listed, got {one_line(error)}; check the URL") from None
-    found = _chosen(settings, names, [], any_ending=is_pattern or settings.kind == "text")
-    if not found.files:
+    source_files = _chosen(settings, names, [], any_ending=is_pattern or settings.kind == "text")
+    if not source_files.files:
         raise DataError(f"{url}: expected files of kind {settings.kind}, got none; correct the URL, or set the source's kind")
-    return found
+    return source_files

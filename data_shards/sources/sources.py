@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from fsspec.compression import compr
 
@@ -22,6 +22,12 @@ from data_shards.sources.formats.common import Fields, InvalidText, missing_colu
 from data_shards.sources.settings import SourceSettings
 from data_shards.storage.download import is_url, open_url
 from stillhouse.errors import one_line
+from stillhouse.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import datasets
+else:
+    datasets = lazy_module("datasets")
 
 
 @dataclass
@@ -105,16 +111,16 @@ def _dataset(settings: SourceSettings) -> Iterator[Document]:
 def open_dataset(settings: SourceSettings) -> Any:
     """The `datasets` object of one split. Raises DataError when there is none."""
     try:
-        import datasets  # noqa: PLC0415 - a second of start-up that only this kind pays
+        load_dataset, load_from_disk, splits_type = datasets.load_dataset, datasets.load_from_disk, datasets.DatasetDict
     except ImportError as error:
         raise DataError(f"{settings.path}: expected the package datasets, got {one_line(error)}; pip install datasets") from None
     try:
         folder = Path(settings.path).expanduser()
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-            rows = datasets.load_from_disk(str(folder))
-            rows = rows[settings.split] if isinstance(rows, datasets.DatasetDict) else rows
+            rows = load_from_disk(str(folder))
+            rows = rows[settings.split] if isinstance(rows, splits_type) else rows
         else:
-            rows = datasets.load_dataset(settings.path, settings.name, split=settings.split, streaming=settings.streaming)
+            rows = load_dataset(settings.path, settings.name, split=settings.split, streaming=settings.streaming)
         return rows
     except Exception as error:  # datasets and its hub raise a dozen types for "there is none"
         raise DataError(

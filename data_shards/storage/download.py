@@ -48,9 +48,9 @@ def open_url(url: str) -> BinaryIO:
             _ = parts.port
         except ValueError:  # its text quotes the port, which is a part of the password where that holds a slash
             raise ValueError("a port that is no number from 0 to 65535 (write / in a password as %2F)") from None
-        user, at, host = parts.netloc.rpartition("@")
+        user, separator, host = parts.netloc.rpartition("@")
         request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)))
-        if at:
+        if separator:
             request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
         try:
             return cast(BinaryIO, urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS))
@@ -117,8 +117,8 @@ def download(url: str, copy: Path, size: int, sha256: str) -> None:
         target.flush()
         os.fsync(target.fileno())
     if count != size or sha256_of_file(partial) != sha256:
-        more = "more than " if count > size else ""
-        raise Altered(f"{more}{min(count, size)} bytes that are not the {size} bytes with sha256 {sha256[:12]}…", partial)
+        prefix = "more than " if count > size else ""
+        raise Altered(f"{prefix}{min(count, size)} bytes that are not the {size} bytes with sha256 {sha256[:12]}…", partial)
     partial.replace(copy)
 
 

@@ -44,9 +44,9 @@ class Block:
             ("lengths", self.lengths_at, self.documents * LENGTHS.itemsize, self.lengths_crc32),
             ("tokens", self.tokens_at, self.tokens * dtype.itemsize, self.crc32),
         ):
-            found = zlib.crc32(tar[start : start + size].data)
-            if found != promised:
-                return f"{kind} with crc32 {found:08x} where {promised:08x} was promised"
+            actual = zlib.crc32(tar[start : start + size].data)
+            if actual != promised:
+                return f"{kind} with crc32 {actual:08x} where {promised:08x} was promised"
         lengths = tar[self.lengths_at : self.lengths_at + self.documents * LENGTHS.itemsize].view(LENGTHS)
         if int(lengths.sum(dtype=np.int64)) != self.tokens:
             return f"lengths that add up to {int(lengths.sum(dtype=np.int64))} where {self.tokens} tokens lie"
@@ -55,20 +55,20 @@ class Block:
 
 def blocks(tar: Bytes, dtype: np.dtype[Any]) -> Iterator[Block]:
     """The blocks of a tar in order. Raises BrokenTar where one is not whole."""
-    found: dict[str, Member] = {}
+    parts: dict[str, Member] = {}
     for member in members(tar):
-        if found and next(iter(found.values())).key != member.key:
-            raise BrokenTar(f"{next(iter(found.values())).key} without all of its three members")
-        found[member.kind] = member
-        if len(found) == 3:
-            yield _block(tar, found, dtype)
-            found = {}
-    if found:
-        raise BrokenTar(f"{next(iter(found.values())).key} without all of its three members")
+        if parts and next(iter(parts.values())).key != member.key:
+            raise BrokenTar(f"{next(iter(parts.values())).key} without all of its three members")
+        parts[member.kind] = member
+        if len(parts) == 3:
+            yield _block(tar, parts, dtype)
+            parts = {}
+    if parts:
+        raise BrokenTar(f"{next(iter(parts.values())).key} without all of its three members")
 
 
-def _block(tar: Bytes, found: dict[str, Member], dtype: np.dtype[Any]) -> Block:
-    head, key = found["json"], found["json"].key
+def _block(tar: Bytes, parts: dict[str, Member], dtype: np.dtype[Any]) -> Block:
+    head, key = parts["json"], parts["json"].key
     try:
         if head.stop - head.start > MOST_JSON:
             raise ValueError(f"{head.stop - head.start} bytes")
@@ -78,8 +78,8 @@ def _block(tar: Bytes, found: dict[str, Member], dtype: np.dtype[Any]) -> Block:
             raise ValueError("a negative count")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise BrokenTar(f"{key}.json that is not a block's ({' '.join(str(error).split())})") from None
-    lengths_at = npy_payload(tar, found["lengths.npy"], LENGTHS, documents)
-    tokens_at = npy_payload(tar, found["tokens.npy"], dtype, tokens)
+    lengths_at = npy_payload(tar, parts["lengths.npy"], LENGTHS, documents)
+    tokens_at = npy_payload(tar, parts["tokens.npy"], dtype, tokens)
     return Block(key, documents, tokens, lengths_at, tokens_at, crc32, lengths_crc32)
 
 
@@ -127,20 +127,22 @@ class Shard:
         if len(tar) != entry.bytes or (verify and sha256_of_file(path) != entry.sha256):
             raise DamagedFile(damage(tar, ids, entry, str(path)))
         try:
-            found = tuple(blocks(tar, ids))
+            shard_blocks = tuple(blocks(tar, ids))
         except BrokenTar:
             raise DamagedFile(damage(tar, ids, entry, str(path))) from None
-        if _foreign_key(found, entry) is not None:
+        if _foreign_key(shard_blocks, entry) is not None:
             raise DamagedFile(damage(tar, ids, entry, str(path)))
-        lengths = np.concatenate([np.zeros(0, LENGTHS), *(tar[b.lengths_at : b.lengths_at + b.documents * 4].view(LENGTHS) for b in found)])
+        lengths = np.concatenate(
+            [np.zeros(0, LENGTHS), *(tar[b.lengths_at : b.lengths_at + b.documents * 4].view(LENGTHS) for b in shard_blocks)]
+        )
         starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         if (len(lengths), int(starts[-1])) != (entry.documents, entry.tokens):
             promised = f"{entry.documents} documents and {entry.tokens} tokens"
             raise DamagedFile(f"{path}: expected {promised}, got {len(lengths)} and {starts[-1]}; build the shards again")
-        block_starts = np.concatenate([[0], np.cumsum([b.tokens for b in found], dtype=np.int64)])[:-1]
-        shifts = np.array([b.tokens_at // ids.itemsize for b in found], np.int64) - block_starts
+        block_starts = np.concatenate([[0], np.cumsum([b.tokens for b in shard_blocks], dtype=np.int64)])[:-1]
+        shifts = np.array([b.tokens_at // ids.itemsize for b in shard_blocks], np.int64) - block_starts
         words = tar[: len(tar) - len(tar) % ids.itemsize].view(ids)
-        return cls(entry, found, lengths, starts, tar, words, block_starts, shifts)
+        return cls(entry, shard_blocks, lengths, starts, tar, words, block_starts, shifts)
 
     def tokens(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
         """The ids at indices 0..T-1 of the shard's tokens. int32, of the shape of `indices`."""
@@ -200,6 +202,6 @@ def _number(entry: ShardEntry) -> str:
     return entry.name.removesuffix(".tar").rpartition("-")[2]
 
 
-def _foreign_key(found: Sequence[Block], entry: ShardEntry) -> str | None:
+def _foreign_key(shard_blocks: Sequence[Block], entry: ShardEntry) -> str | None:
     """The first key that is not of this shard, if there is one."""
-    return next((block.key for block in found if block.key.partition("-")[0] != _number(entry)), None)
+    return next((block.key for block in shard_blocks if block.key.partition("-")[0] != _number(entry)), None)

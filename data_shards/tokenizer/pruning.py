@@ -79,9 +79,9 @@ def pruned_json(tokenizer: PreTrainedTokenizerBase, kept: NDArray[np.int64]) -> 
 def pruned_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: NDArray[np.int64]) -> PreTrainedTokenizerFast:
     """The tokenizer of the kept pieces, ready to be saved: special tokens, length and sides as before."""
     special = {name: getattr(tokenizer, name) for name in NAMES if getattr(tokenizer, name, None) is not None}
-    same = ("model_max_length", "padding_side", "truncation_side", "model_input_names", "clean_up_tokenization_spaces")
-    others = {name: getattr(tokenizer, name) for name in same if hasattr(tokenizer, name)}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(pruned_json(tokenizer, kept)), **special, **others)
+    names = ("model_max_length", "padding_side", "truncation_side", "model_input_names", "clean_up_tokenization_spaces")
+    properties = {name: getattr(tokenizer, name) for name in names if hasattr(tokenizer, name)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(pruned_json(tokenizer, kept)), **special, **properties)
 
 
 def _vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
@@ -112,7 +112,7 @@ def _spelt_by_characters(token: str, model: Mapping[str, Any], vocabulary: Mappi
     prefix = model.get("continuing_subword_prefix") or ""
     continues = bool(prefix) and token.startswith(prefix) and len(token) > len(prefix)
     text = token[len(prefix) :] if continues else token
-    singles = [f"{prefix}{character}" if prefix and (continues or place) else character for place, character in enumerate(text)]
+    singles = [f"{prefix}{character}" if prefix and (continues or index) else character for index, character in enumerate(text)]
     return len(text) > 1 and all(single in vocabulary for single in singles)
 
 

@@ -68,15 +68,15 @@ def load_tokenizer(name: str) -> "transformers.PreTrainedTokenizerBase":
 def _check_files(name: str, folder: Path) -> None:
     """Raises DataError for a folder without tokenizer files. transformers then makes an empty vocabulary, and every word is unknown."""
     names = {path.name for path in folder.iterdir()}
-    if not names & VOCABULARY_FILES and not any(one.endswith(SENTENCEPIECE_ENDINGS) for one in names):
+    if not names & VOCABULARY_FILES and not any(file.endswith(SENTENCEPIECE_ENDINGS) for file in names):
         raise DataError(
             f"tokenizer {name}: expected tokenizer.json, vocab.txt or another tokenizer file in that folder, got none; "
             "copy it from the model that this one was made from"
         )
-    pieces = sorted(one for one in names if one.endswith(SENTENCEPIECE_ENDINGS))
-    if pieces and not names & VOCABULARY_FILES and find_spec("sentencepiece") is None:
+    model_files = sorted(file for file in names if file.endswith(SENTENCEPIECE_ENDINGS))
+    if model_files and not names & VOCABULARY_FILES and find_spec("sentencepiece") is None:
         raise DataError(
-            f"tokenizer {name}: expected tokenizer.json, got {pieces[0]} alone, which needs the package sentencepiece; "
+            f"tokenizer {name}: expected tokenizer.json, got {model_files[0]} alone, which needs the package sentencepiece; "
             "pip install sentencepiece, or save the tokenizer with tokenizer.json"
         )
 
@@ -126,14 +126,14 @@ def special_ids(tokenizer: Any, name: str = "tokenizer") -> SpecialIds:
     """The four ids that a corpus needs. Raises DataError naming those that the tokenizer lacks."""
     cls_id = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
     sep_id = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
-    found = {"cls": cls_id, "sep": sep_id, "pad": tokenizer.pad_token_id, "mask": tokenizer.mask_token_id}
-    missing = [kind for kind, value in found.items() if value is None]
+    ids = {"cls": cls_id, "sep": sep_id, "pad": tokenizer.pad_token_id, "mask": tokenizer.mask_token_id}
+    missing = [kind for kind, value in ids.items() if value is None]
     if missing:
         raise DataError(
             f"tokenizer {name}: expected the special tokens of a masked language model, got none for {', '.join(missing)}; "
             "choose a masked language model's tokenizer"
         )
-    same = [kind for kind, value in found.items() if kind != "mask" and value == found["mask"]]
+    same = [kind for kind, value in ids.items() if kind != "mask" and value == ids["mask"]]
     if same:
         raise DataError(
             f"tokenizer {name}: expected a mask token of its own, got {tokenizer.mask_token!r}, which is also its {same[0]} token; "

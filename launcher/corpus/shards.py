@@ -110,8 +110,8 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
     _print_left_out(left_out(settings.sources), console)
     unknown = guessed(settings.sources)
     if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        console.print(f"read as text, for want of a known ending: {', '.join(unknown[:3])}{more}", soft_wrap=True, markup=False)
+        rest = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        console.print(f"read as text, for want of a known ending: {', '.join(unknown[:3])}{rest}", soft_wrap=True, markup=False)
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> None:

@@ -85,7 +85,9 @@ def uncached(config: RunConfig, mode: str) -> RunConfig:
     working = {"mode": mode, "cache": None}
     if not isinstance(config.teacher, list):
         return config.model_copy(update={"teacher": config.teacher.model_copy(update=working)})
-    return config.model_copy(update={"teacher": [one.model_copy(update=working) if one.cache else one for one in config.teacher]})
+    return config.model_copy(
+        update={"teacher": [member.model_copy(update=working) if member.cache else member for member in config.teacher]}
+    )
 
 
 class Filling:
@@ -154,10 +156,10 @@ class Filling:
     def _fill(self, header: CacheHeader, done: int, updates: int) -> CacheHeader:
         rank, world = process_group.rank(), process_group.world_size()
         self.positions = header.positions
-        each = self._bytes_an_update(header.width)
-        on_rank_zero(lambda: self._check_room(each * (updates - done)))
+        update_bytes = self._bytes_an_update(header.width)
+        on_rank_zero(lambda: self._check_room(update_bytes * (updates - done)))
         teacher = make_teacher(self.settings, self.precision, process_group.device(), self.encoder)
-        writer, every = CacheWriter(self.folder, rank), max(1, int(SEGMENT_BYTES * world / each))
+        writer, file_updates = CacheWriter(self.folder, rank), max(1, int(SEGMENT_BYTES * world / update_bytes))
         loader = BatchLoader(self.stream, self.train, rank=rank, world=world, update=done, windows=done * self.train.global_batch)
         try:
             with self._progress(done, updates) as show:
@@ -167,7 +169,7 @@ class Filling:
                         self.progress.enter("teacher")
                         nothing = torch.zeros_like(batch.real)
                         self._keep(writer, batch, teacher(batch.to(process_group.device()), nothing.to(process_group.device())).last_hidden)
-                    if (update + 1 - done) % every == 0 or update + 1 == updates:
+                    if (update + 1 - done) % file_updates == 0 or update + 1 == updates:
                         header = self._publish(header, writer, update + 1)
                     show(update + 1)
         finally:

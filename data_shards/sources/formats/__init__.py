@@ -3,5 +3,5 @@
 from data_shards.sources.formats import csv, jsonl, parquet, text, webdataset
 
 FORMATS = (text.FORMAT, jsonl.FORMAT, parquet.FORMAT, csv.FORMAT, webdataset.FORMAT)
-BY_KIND = {one.kind: one for one in FORMATS}
-KIND_OF_ENDING = {ending: one.kind for one in FORMATS if one.by_ending for ending in one.endings}
+BY_KIND = {entry.kind: entry for entry in FORMATS}
+KIND_OF_ENDING = {ending: entry.kind for entry in FORMATS if entry.by_ending for ending in entry.endings}

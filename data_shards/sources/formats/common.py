@@ -81,8 +81,8 @@ def decoded(content: bytes, path: str, offset: int) -> str | InvalidText:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        at = f"{path}, byte {offset + error.start}"
-        return InvalidText(at, f"byte 0x{content[error.start]:02x} ({error.reason})", content.decode(errors="replace"))
+        where = f"{path}, byte {offset + error.start}"
+        return InvalidText(where, f"byte 0x{content[error.start]:02x} ({error.reason})", content.decode(errors="replace"))
 
 
 def lines(file: BinaryIO, path: str) -> Iterator[tuple[int, int, bytes]]:
