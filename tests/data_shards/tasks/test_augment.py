@@ -1,9 +1,9 @@
-"""Augmentation: which words are replaced follows from text and seed alone."""
+"""Augmented texts become rows without labels, each once."""
 
 import pytest
 
 from data_shards.errors import DataError
-from data_shards.tasks.augment import augmented, joined
+from data_shards.tasks.augment import augmented
 from data_shards.tasks.examples import Examples
 
 
@@ -13,50 +13,27 @@ def examples(texts, pairs=None, kind="classification") -> Examples:
     return Examples("train", kind, texts, pairs, None, ["x"] * count, [str(n) for n in range(count)], None, places)
 
 
-def shouting(texts):
-    """The word in capitals as the candidate of each word, and none for the word `stay`."""
-    return [[[] if word == "stay" else [word.upper()] for word in words] for words in texts]
+def shouted(texts):
+    """Two copies of each text: in capitals, and with an exclamation mark; none of an empty text."""
+    return ([text.upper(), f"{text}!"] if text else [] for text in texts)
 
 
-TEXTS = [f"alpha beta gamma delta stay {number}" for number in range(300)]
+def test_each_copy_is_a_row_without_a_label():
+    made = augmented(examples(["one", "", "two"]), shouted)
+    assert made.texts == ["ONE", "one!", "TWO", "two!"]
+    assert (made.labels, made.split, made.ids) == (None, "unlabelled", ["0", "1", "2", "3"])
+    assert made.places == [f"f:{n} (augmented)" for n in (0, 0, 2, 2)]
 
 
-def test_a_share_of_the_words_is_replaced_and_the_others_stay():
-    made = augmented(examples(TEXTS), shouting, copies=3, share=0.4, seed=1)
-    assert made.labels is None
-    assert made.split == "unlabelled"
-    words = [word for text in made.texts for word in text.split() if word.isalpha()]
-    assert "STAY" not in words
-    share = sum(word.isupper() for word in words) / sum(word != "stay" for word in words)
-    assert 0.36 < share < 0.5  # copies that equal their text are left out
-    assert all(made.texts[at].lower() == TEXTS[int(place.split()[0][2:])] for at, place in enumerate(made.places))
+def test_copies_that_are_there_already_are_left_out():
+    assert augmented(examples(["one", "ONE", "one"]), shouted).texts == ["one!", "ONE!"]
 
 
-def test_copies_do_not_repeat_and_do_not_depend_on_other_rows():
-    whole = augmented(examples(TEXTS), shouting, copies=4, share=0.3, seed=1)
-    alone = augmented(examples(TEXTS[7:8]), shouting, copies=4, share=0.3, seed=1)
-    assert alone.texts == [text for text in whole.texts if text.lower() == TEXTS[7]]
-    assert len(set(whole.texts) | set(TEXTS)) == len(whole) + len(TEXTS)
-    assert augmented(examples(TEXTS), shouting, copies=4, share=0.3, seed=2).texts != whole.texts
-
-
-def test_both_texts_of_a_pair_change():
-    made = augmented(examples(["one two"], ["three four"]), shouting, copies=50, share=0.5, seed=0)
-    assert any(text != "one two" for text in made.texts)
-    assert any(pair != "three four" for pair in made.pairs)
-
-
-def test_nothing_is_made_without_candidates():
-    assert len(augmented(examples(TEXTS), lambda texts: [[[]] * len(words) for words in texts], copies=3, share=1.0, seed=0)) == 0
+def test_of_a_pair_one_text_changes_and_the_other_stays():
+    made = augmented(examples(["one"], ["two"]), shouted)
+    assert list(zip(made.texts, made.pairs, strict=True)) == [("ONE", "two"), ("one!", "two"), ("one", "TWO"), ("one", "two!")]
 
 
 def test_labels_that_are_tied_to_words_are_refused():
     with pytest.raises(DataError, match="expected a task that classifies whole texts, got tagging"):
-        augmented(examples(["a"], kind="tagging"), shouting, copies=1, share=1.0, seed=0)
-
-
-def test_a_transfer_set_joins_splits_without_their_labels():
-    both = joined([examples(["a", "b"]), examples(["c"])])
-    assert (both.texts, both.labels, both.ids) == (["a", "b", "c"], None, ["0", "1", "2"])
-    with pytest.raises(DataError, match="expected splits of one kind"):
-        joined([examples(["a"]), examples(["a"], ["b"])])
+        augmented(examples(["a"], kind="tagging"), shouted)
