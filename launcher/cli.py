@@ -6,10 +6,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 
-from launcher.commands.parser import parser
-from launcher.process.error_exit import guarded
-from launcher.process.model_hub import require_model
-from launcher.process.rank_environment import rank_and_world
+from launcher.process import early_signals
 
 MODULES = {
     "demo": "launcher.demo.demo",
@@ -32,6 +29,10 @@ READ_A_CONFIGURATION = ("cache", "layers")  # `train` does so itself: launcher/r
 
 def main() -> None:
     """The command's door. Without a verb it prints the help."""
+    early_signals.catch()  # before the other imports, in which Ctrl-C would be a traceback
+    from launcher.commands.parser import parser  # noqa: PLC0415
+    from launcher.process.error_exit import guarded  # noqa: PLC0415
+
     if len(sys.argv) == 1:
         parser().print_help()
         sys.exit(0)
@@ -50,13 +51,19 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.verb in READ_A_CONFIGURATION:  # their modules import torch: mistakes are found before
         from launcher.config.load import load_config  # noqa: PLC0415
         from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
+        from launcher.process.rank_environment import rank_and_world  # noqa: PLC0415
 
         check_inputs(load_config(arguments.config, arguments.settings), rank_and_world()[1])
     if getattr(arguments, "shards_verb", None) == "build":
+        from launcher.process.model_hub import require_model  # noqa: PLC0415
+
         require_model("--tokenizer", arguments.tokenizer)
     if arguments.verb == "doctor" and arguments.run is not None:
         module = "launcher.doctor.run_health"
-    return int(import_module(module).run(arguments))
+    action = import_module(module).run
+    if arguments.verb != "train":  # a run catches signals itself once it has something to save
+        early_signals.release()
+    return int(action(arguments))
 
 
 if __name__ == "__main__":

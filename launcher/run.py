@@ -14,13 +14,7 @@ if __package__ in (None, ""):  # started as a script: its folder is on the path,
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's warnings are C++ stacks; what a lost rank means is said in one line
 
-from launcher.commands.common import Parser
-from launcher.commands.train import TRAIN_EXAMPLE, add_train_arguments
-from launcher.errors import LaunchError
-from launcher.process.error_exit import guarded
-from launcher.process.rank_environment import rank_and_world
-from launcher.process.signals import Exit
-from launcher.process.standard_streams import say
+from launcher.process import early_signals
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,7 +24,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     preflight.check_packages()
     from launcher.config.load import dump_config, load_config  # noqa: PLC0415
+    from launcher.errors import LaunchError  # noqa: PLC0415
     from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
+    from launcher.process.rank_environment import rank_and_world  # noqa: PLC0415
+    from launcher.process.signals import Exit  # noqa: PLC0415
+    from launcher.process.standard_streams import say  # noqa: PLC0415
 
     if arguments.estimate and not arguments.dry_run:
         raise LaunchError("--estimate: expected --dry-run with it, got none; add --dry-run")
@@ -78,6 +76,11 @@ def _prepare_meeting(rank: int, world: int) -> None:
 
 def main() -> None:
     """The script's own door."""
+    early_signals.catch()  # before the other imports, in which Ctrl-C would be a traceback
+    from launcher.commands.common import Parser  # noqa: PLC0415
+    from launcher.commands.train import TRAIN_EXAMPLE, add_train_arguments  # noqa: PLC0415
+    from launcher.process.error_exit import guarded  # noqa: PLC0415
+
     parser = Parser(prog="launcher/run.py", description=__doc__, epilog=TRAIN_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_train_arguments(parser)
     sys.exit(guarded(run, parser.parse_args()))
