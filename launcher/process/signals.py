@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
@@ -43,8 +43,12 @@ class StopFlag:
         self.signal: signal.Signals | None = None
         self._interrupted = False
         self._answers = False
+        self._speaks = False
+        self._may_end = False
         self.done: int | None = None
         """Updates of the run so far; None before its loop."""
+        self.updates: int | None = None
+        """Updates of the whole run."""
         self.saved = 0
         """The update of the last checkpoint."""
         self.log: Path | None = None
@@ -67,19 +71,35 @@ class StopFlag:
         gone = any(_parent(child) != parent for child, parent in pairwise((os.getpid(), *self._starters)))
         return "orphaned" if gone else None
 
-    def answer(self) -> None:
-        """Answer every signal on stderr and in the log within a second, from a thread: the training thread may wait in a collective."""
+    def answer(self, speaks: bool = True) -> None:
+        """Answer every signal on stderr and in the log within a second, from a thread: the training thread may wait in a collective.
+
+        speaks: print the answers, as rank 0 does for all ranks.
+        """
+        self._speaks = speaks
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self._answers = True
         threading.Thread(target=self._answer, args=(reader,), name="signals", daemon=True).start()
 
+    @contextmanager
+    def ending_at_once(self) -> Iterator[None]:
+        """Inside, a signal ends this process: the ranks wait for each other, and there is nothing to save yet. Needs `answer`."""
+        self._may_end = True
+        try:
+            yield
+        finally:
+            self._may_end = False
+
     def _answer(self, reader: int) -> None:
         interrupts = 0
         while numbers := os.read(reader, 1):
             if numbers[0] not in tuple(CAUGHT):
                 continue
+            if self._may_end:
+                self._tell(f"{signal.Signals(numbers[0]).name} while the ranks meet: stopped, nothing is lost")
+                os._exit(128 + numbers[0])
             interrupts += numbers[0] == signal.SIGINT
             second = numbers[0] == signal.SIGINT and interrupts > 1
             self._tell(self.parting() if second else self.acknowledgement(signal.Signals(numbers[0])))
@@ -90,6 +110,8 @@ class StopFlag:
         """What happens after a first signal, and what a second Ctrl-C would lose."""
         if self.done is None:
             return f"{number.name}: the run ends after its first update, which is saved; a second Ctrl-C ends it now, and nothing is lost"
+        if self.done == self.updates:
+            return f"{number.name}: the last update is done, the run writes its student and ends; a second Ctrl-C ends it without"
         lost = f"loses {_updates(self.done - self.saved)}" if self.done > self.saved else "loses the update that is running"
         return f"{number.name}: update {self.done + 1:,} is finished and saved, then the run ends; a second Ctrl-C ends it now and {lost}"
 
@@ -101,6 +123,8 @@ class StopFlag:
         return f"second Ctrl-C: the run ends without saving; {lost} after update {self.saved:,} lost; start again to continue from there"
 
     def _tell(self, text: str) -> None:
+        if not self._speaks:
+            return
         say(f"stillhouse: {text}", sys.stderr)
         if self.log is not None:
             with suppress(OSError), self.log.open("a", encoding="utf-8") as file:

@@ -44,10 +44,10 @@ def main(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool 
     A run folder that already holds this configuration is continued; resume insists that there is something to continue.
     """
     stop = StopFlag.install()
-    if process_group.rank() == 0:
-        stop.answer()
+    stop.answer(speaks=process_group.rank() == 0)
     progress = RankProgress()
-    meet(config.train.timeout_seconds)
+    with stop.ending_at_once():
+        meet(config.train.timeout_seconds)
     try:
         with watching(progress, config.train.timeout_seconds, say_aloud):
             agree(config, data.contents)
@@ -88,6 +88,7 @@ def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag,
             reporters = Reporters(config.report, folder.folder, name=config.name, config=public_values(config), run_id=folder.wandb_id)
         run = Run(config, folder, parts, reporters, stop)
         run.begin(saved, dropped)
+        stop.updates = parts.updates
         code = Exit.FAILED
         try:
             code = run.go()

@@ -151,6 +151,13 @@ time.sleep(60)
 """
 
 
+def test_after_the_last_update_a_signal_changes_nothing_and_the_answer_says_so():
+    flag = StopFlag()
+    flag.done, flag.updates, flag.saved = 12, 12, 12
+    answer = "SIGTERM: the last update is done, the run writes its student and ends; a second Ctrl-C ends it without"
+    assert flag.acknowledgement(signal.SIGTERM) == answer
+
+
 @pytest.mark.parametrize(
     ("done", "first", "second"),
     [
