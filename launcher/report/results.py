@@ -106,10 +106,9 @@ class Task(Described):
         if len(teachers) != 1:
             raise ValueError(f"task {self.name}: expected one model with the role teacher, got {len(teachers)}; set its role")
         for model in self.models:
-            if model.without_teacher is not None and model.without_teacher not in names:
-                raise ValueError(
-                    f"model {model.name}: expected without_teacher among the task's models, got {model.without_teacher}; add it"
-                )
+            other = model.without_teacher
+            if other is not None and all((one.name, one.role) != (other, "fine_tuned") for one in self.models):
+                raise ValueError(f"model {model.name}: expected without_teacher to be a fine_tuned model of the task, got {other}; add it")
         if metric(self.kind, self.metric).better != "higher":
             raise ValueError(f"task {self.name}: expected a metric of which more is better, got {self.metric}; choose another")
         return self
@@ -143,9 +142,9 @@ class Results(Described):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Results":
-        names = [task.name for task in self.tasks]
-        if len(set(names)) < len(names):
-            raise ValueError(f"tasks: expected each name once, got {', '.join(names)}; rename one")
+        for names in ([task.name for task in self.tasks], [task.title for task in self.tasks]):
+            if len(set(names)) < len(names):
+                raise ValueError(f"tasks: expected each name and title once, got {', '.join(names)}; rename one")
         return self
 
 

@@ -1,12 +1,14 @@
 """Results are checked when they are read: one teacher, distinct names, a metric that exists, files with one line per example."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from launcher.errors import LaunchError
-from launcher.report.results import read_predictions, read_results
+from launcher.report.predictions import form_problem
+from launcher.report.results import Prediction, Results, read_predictions, read_results
 
 RUN = {"seed": 0, "value": 0.9, "low": 0.88, "high": 0.92, "standard_error": 0.01}
 TEACHER = {"name": "big", "role": "teacher", "runs": [RUN]}
@@ -39,7 +41,10 @@ def test_results_are_read_as_written(tmp_path: Path):
         ({"models": [STUDENT]}, "expected one model with the role teacher, got 0"),
         ({"models": [TEACHER, TEACHER]}, "expected each model once, got big twice"),
         ({"models": [TEACHER, {**STUDENT, "runs": [RUN, RUN]}]}, "expected each seed once"),
-        ({"models": [TEACHER, {**STUDENT, "without_teacher": "other"}]}, "expected without_teacher among the task's models, got other"),
+        (
+            {"models": [TEACHER, {**STUDENT, "without_teacher": "other"}]},
+            "expected without_teacher to be a fine_tuned model of the task, got other",
+        ),
         ({"models": [TEACHER, {**STUDENT, "runs": [{**RUN, "low": 0.95}]}]}, "expected low <= high"),
         ({"metric": "pearson"}, "metric pearson: expected one of accuracy"),
         ({"colour": "red"}, "colour: Extra inputs"),
@@ -52,6 +57,20 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path: Path, change: dict,
         read_results(path)
     assert str(caught.value).startswith(f"{path}: expected results of a report, got ")
     assert "\n" not in str(caught.value)
+
+
+def test_the_examples_of_the_documentation_are_valid():
+    page = (Path(__file__).parents[3] / "docs" / "report.md").read_text(encoding="utf-8")
+    results, prediction = re.findall(r"```json\n(.*?)```", page, re.S)
+    assert Results.model_validate_json(results).tasks[0].teacher.runs[0].curve
+    assert form_problem("classification", Prediction.model_validate_json(prediction)) is None
+
+
+def test_two_tasks_with_one_title_are_refused(tmp_path: Path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"title": "R", "tasks": [TASK, {**TASK, "name": "other"}]}))
+    with pytest.raises(LaunchError, match="expected each name and title once, got T, T; rename one"):
+        read_results(path)
 
 
 def test_a_missing_file_and_a_wrong_number_of_predictions_are_named(tmp_path: Path):
