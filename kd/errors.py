@@ -1,4 +1,4 @@
-"""What can be wrong with a model, an objective or a checkpoint, as one line: `where: expected what, got what; what to do`."""
+"""Errors of models, objectives and checkpoints, as one line: `where: expected what, got what; what to do`."""
 
 from stillhouse.errors import StillhouseError
 

@@ -15,7 +15,7 @@ from kd.checkpoint.on_disk import Progress
 
 @dataclass(frozen=True)
 class Written:
-    """How the writing of one checkpoint ended. seconds: from its beginning to the last byte on the disk; error: "" if it is there."""
+    """The outcome of writing one checkpoint. seconds: from its beginning to the last byte on the disk; error: "" if it is there."""
 
     update: int
     seconds: float
@@ -39,7 +39,7 @@ class BackgroundWriter:
         self._thread.start()
 
     def take(self, wait: bool) -> Written | None:
-        """How the last one ended, once; None while it is being written (never if `wait`), or when there is none."""
+        """The outcome of the last one, once; None while it is being written (never if `wait`), or when there is none."""
         if self._thread is None or (self._thread.is_alive() and not wait):
             return None
         self._thread.join()

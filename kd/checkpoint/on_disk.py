@@ -18,7 +18,7 @@ TEMPORARY = ".writing-"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run had come: finished and skipped updates, tokens seen, and the caller's own facts (cursor, scores, run id, config)."""
+    """Progress of a run: finished and skipped updates, tokens seen, and the caller's own facts (cursor, scores, run id, config)."""
 
     done: int
     skipped: int

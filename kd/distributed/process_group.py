@@ -97,12 +97,12 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def device() -> torch.device:
-    """Where this rank computes."""
+    """The device of this rank."""
     accelerator = get_accelerator()
     if accelerator.device_name() == "cpu":
         return torch.device("cpu")
@@ -112,7 +112,7 @@ def device() -> torch.device:
 
 
 def native_bf16() -> bool:
-    """Whether this processor or GPU multiplies bf16 matrices in hardware; elsewhere bf16 is emulated and slower than fp32."""
+    """True if this processor or GPU multiplies bf16 matrices in hardware. Elsewhere bf16 is emulated and slower than fp32."""
     accelerator = get_accelerator()
     if accelerator.device_name() != "cpu":
         return bool(accelerator.is_bf16_supported())

@@ -1,4 +1,4 @@
-"""Where ranks meet, and who can reach it: rank 0 listens on the address of MASTER_ADDR alone, where torch would listen on every interface.
+"""The store at which ranks meet. Rank 0 listens on the address of MASTER_ADDR alone; torch would listen on every interface.
 
 What is exposed, and to whom: docs/security.md. torchrun's own meeting point is torchrun's.
 """
@@ -32,7 +32,7 @@ def store(rank: int, world_size: int, timeout: timedelta) -> dist.Store | None:
 
 
 def stays_here(address: str) -> bool:
-    """Whether an address, as it is written, can only mean this host. A host's own name often leads to 127.0.1.1, and means more."""
+    """True if an address can only mean this host. A host's own name often resolves to 127.0.1.1 here and to more elsewhere."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

@@ -43,12 +43,12 @@ LETTERS = {
     r"\mathrm{JS}": "Jensen-Shannon divergence",
     "(u)": "a value that changes with the update u, as the YAML says",
 }
-"""What the letters of the terms' formulas stand for, in the order in which a card explains them."""
+"""The meaning of the letters in the terms' formulas, in the order in which a card explains them."""
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beyond the model's own sizes. An empty field leaves its section out."""
+    """The content of a card beyond the model's sizes. An empty field leaves its section out."""
 
     title: str = ""
     teachers: Sequence[str] = ()
@@ -73,7 +73,7 @@ class CardFacts:
     configuration: str = ""
     """The whole configuration as YAML, without private paths."""
     commands: Sequence[str] = ()
-    """What makes the model again, one command a line."""
+    """The commands that make the model again, one a line."""
 
 
 def model_card(encoder: Encoder, facts: CardFacts) -> str:
@@ -100,7 +100,7 @@ def public_name(model: str) -> str:
 
 
 def is_hub_name(model: str) -> bool:
-    """Whether a model is a name of the hub, and no folder of this machine."""
+    """True if a model is a name of the hub and no folder of this machine."""
     return HUB_NAME.fullmatch(model) is not None and not Path(model).exists()
 
 
@@ -212,7 +212,7 @@ def _inline(latex: str) -> str:
 
 
 def _stands_in(latex: str, letter: str) -> bool:
-    """Whether a formula has this letter, and not as a part of a name."""
+    """True if a formula has this letter, and not as a part of a name."""
     bare = latex.replace("mean", "").replace("huber", "")
     return letter in latex if letter.startswith("(") else re.search(rf"(?<![A-Za-z]){re.escape(letter)}(?![a-z])", bare) is not None
 

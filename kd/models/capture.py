@@ -25,7 +25,7 @@ INSIDE: dict[StateKind, str] = {"queries": "query", "keys": "key", "values": "va
 
 
 class _Place(NamedTuple):
-    """Where a state can be seen: what a module takes or gives, and how often the module has run before in the pass.
+    """The place of a state: input or output of a module, and the number of times that the module has run before in the pass.
 
     fused: queries, keys or values (0, 1, 2) of a module that gives all three side by side.
     """
@@ -72,7 +72,7 @@ def _found(place: _Place, events: list[_Event]) -> Tensor:
 
 
 def _place(encoder: Encoder, state: StateKey) -> _Place | None:
-    """Where a state can be seen; None: it is the encoder's own output."""
+    """The place of a state; None: it is the encoder's own output."""
     layer = state.layer
     modules = encoder.layer_modules
     before = sum(module is modules[layer] for module in modules[:layer])  # layers may share their weights

@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         self.has_convolution = bool(getattr(config, "conv_kernel_size", 0))
         """True: a convolution over the row follows the first layer (DeBERTa v2 xlarge)."""
         self.packs = not self.has_convolution
-        """Whether documents side by side in a row stay apart; not where a convolution runs over the row (DeBERTa v2 xlarge)."""
+        """True if documents in one row do not see each other. False for a convolution over the row (DeBERTa v2 xlarge)."""
         self._activation = get_activation(self.family.head_activation or getattr(config, names.head_activation or names.activation))
 
     def forward(self, batch: Batch) -> EncoderOutputs:
@@ -97,7 +97,7 @@ class Encoder(nn.Module):
 
     @property
     def tied(self) -> bool:
-        """Whether the decoder's weight is the word embedding table itself."""
+        """True if the decoder's weight is the word embedding table itself."""
         return self.decoder_weight is self.weight(self.family.word_embeddings)
 
     @property

@@ -1,4 +1,4 @@
-"""Where each Hugging Face architecture keeps its parts: one row a family, attribute paths and configuration names only.
+"""The parts of each Hugging Face architecture: one row a family, attribute paths and configuration names only.
 
 A new encoder family is a new row (and a tiny model of it in the tests); nothing else in kd knows a family's names.
 `family_of` gives the row of a configuration and handles variants of one model_type: DeBERTa's two heads, tables that a model lacks.

@@ -1,4 +1,4 @@
-"""What kd has to know about an architecture: names of parts, and how it differs from BERT. The rows are in kd/models/families.py."""
+"""The description of an architecture: names of its parts, and its differences from BERT. The rows are in kd/models/families.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class LayerPaths:
 
 @dataclass(frozen=True)
 class ConfigNames:
-    """What the family's config.json calls its sizes and switches."""
+    """The names of sizes and switches in the family's config.json."""
 
     layers: str = "num_hidden_layers"
     width: str = "hidden_size"
@@ -48,7 +48,7 @@ class ConfigNames:
     attention_dropout: str = "attention_probs_dropout_prob"
     more_dropouts: tuple[str, ...] = ()
     embedding_width: str | None = None
-    """Where token embeddings may be narrower than the layers."""
+    """Name in config.json of the width of token embeddings, if they may be narrower than the layers."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,6 @@ class Family:
 
     @property
     def like_bert(self) -> bool:
-        """Whether DistilBERT's architecture, but for epsilon and activations, can hold its weights."""
+        """True if DistilBERT's architecture can hold its weights, apart from epsilon and activations."""
         plain = self.norm == "post" and self.scores == "scaled_dot" and not self.shared_layers and self.layer.fused_qkv is None
         return plain and self.embedding_projection is None and self.position_embeddings is not None

@@ -1,4 +1,4 @@
-"""Whether a model is a folder of this machine, and whether that folder can hold a model. Imports nothing heavy."""
+"""Checks of a model folder: that a name means a folder, and that the folder can hold a model. Imports nothing heavy."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from kd.errors import KdError
 
 
 def is_folder(path: str) -> bool:
-    """Whether a user who wrote this meant a folder and not a name on the hub (`name` or `owner/name`)."""
+    """True if the text means a folder and not a name on the hub (`name` or `owner/name`)."""
     return (
         Path(path).exists()
         or path.startswith(("/", ".", "~"))

@@ -1,4 +1,4 @@
-"""How large a model is."""
+"""Sizes of a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Sizes:
 
 
 def model_sizes(encoder: Encoder) -> Sizes:
-    """How large a model is."""
+    """Sizes of a model."""
     weights = list(encoder.parameters())
     return Sizes(
         parameters=sum(weight.numel() for weight in weights),

@@ -1,4 +1,4 @@
-"""What a term may ask of an encoder besides logits: hidden tensors by name, and the sizes that decide whether a term fits."""
+"""Names of the hidden tensors that a term can request, and the sizes that decide whether a term fits."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

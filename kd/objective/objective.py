@@ -147,7 +147,7 @@ class Objective:
         }
 
     def select(self, batch: Batch) -> Selection:
-        """Where the terms look in a micro-batch."""
+        """The positions that the terms read in a micro-batch."""
         return Selection(batch, self.on_logits)
 
     def counts(self, selection: Selection) -> Tensor:

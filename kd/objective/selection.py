@@ -1,4 +1,4 @@
-"""Where the terms look in one micro-batch. Each mask, and its list of positions, is computed once.
+"""The positions that the terms read in one micro-batch. Each mask, and its list of positions, is computed once.
 
 A list of positions needs the number of set bits, which makes a GPU wait; so masks are turned into positions once per micro-batch.
 """

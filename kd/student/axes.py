@@ -1,4 +1,4 @@
-"""What the axes of every weight of an encoder mean: the one place that a narrower copy needs to know.
+"""The meaning of the axes of every weight of an encoder, which a narrower copy needs.
 
 | letter | axis | | letter | axis |
 | --- | --- | --- | --- | --- |

@@ -33,7 +33,7 @@ LINEAR = 6.0  # standard deviations by which activations are shifted to where th
 
 
 def can_fit(encoder: Encoder) -> bool:
-    """Whether every norm of the stream follows a residual sum, and nothing but layers, embeddings and head has the stream as an axis."""
+    """True if each norm of the stream follows a residual sum, and only layers, embeddings and head have the stream as an axis."""
     family = encoder.family
     plain = family.norm == "post" and not family.shared_layers and family.layer.fused_qkv is None
     return plain and not any("D" in letters for letters in family.extra.values())
@@ -185,7 +185,7 @@ class _Fit:
         return torch.cat([_input(module, batch, partial(whole, *call[0], **call[1])) for batch, call in calls])
 
     def _first_call(self, batch: Batch) -> Call:
-        """How the student calls its first layer."""
+        """The arguments of the student's first layer."""
         calls: list[Call] = []
 
         def take(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -199,13 +199,13 @@ class _Fit:
         return calls[0]
 
     def _next_call(self, layer: int, call: Call) -> Call:
-        """How it calls the layer after this one: with what this one gives, and the rest as before."""
+        """The arguments of the next layer: the output of this one, and the rest unchanged."""
         arguments, named = call
         given = self.student.layer_modules[layer](*arguments, **named)
         return (given[0] if isinstance(given, tuple) else given, *arguments[1:]), named
 
     def _inputs_of(self, teacher: Encoder, watched: dict[tuple[str, int], nn.Module]) -> dict[tuple[str, int], Tensor]:
-        """What goes into the teacher's modules, and as z what its head's transform gives."""
+        """The inputs of the teacher's modules, and as z the output of its head's transform."""
         found: dict[tuple[str, int], list[Tensor]] = {key: [] for key in [*watched, ("z", 0)]}
         for batch in self.sample:
             with ExitStack() as hooks:

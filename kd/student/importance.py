@@ -1,4 +1,4 @@
-"""How much each stream dimension, head, head dimension and inner neuron of an encoder matters: by its weights, or by what it does on text.
+"""Importance of each stream dimension, head, head dimension and inner neuron of an encoder, from its weights or its activations on text.
 
 magnitude: norms of the weights that write and read a dimension (Han et al. 2015, arXiv:1506.02626; by groups: Li et al. 2017,
 arXiv:1608.08710). activation: what a dimension carries on a sample times the norms of what reads it, the energy that would go missing

@@ -122,7 +122,7 @@ def copy_cut(wide: Encoder, student: Encoder, cut: Cut) -> None:
 
 
 def _places(letter: str, layer: int | None, cut: Cut, wide: Encoder) -> Tensor | None:
-    """What stays of an axis; None: all."""
+    """The kept indices of an axis; None: all."""
     if letter in "VPTR" or (letter == "E"):
         return None
     if letter == "D":

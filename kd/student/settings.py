@@ -1,4 +1,4 @@
-"""What a user decides about the student: where it comes from, which of the teacher's layers, its size, and what of it trains."""
+"""Settings of the student: its source, the teacher's layers that it copies, its size, and the parts that train."""
 
 import random
 from typing import Annotated, Literal
@@ -15,16 +15,16 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class StudentSettings(BaseModel):
-    """Where a student comes from and what of it trains."""
+    """The source of a student and the parts of it that train."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     init: str = "teacher"
     """"teacher": from the teacher's layers, as the next fields say; else a model folder or hub name, taken as it is."""
     layers: Policy | list[int] = "every_other"
-    """Which teacher layers become the student's, first to last: a policy or an ascending list (0 is the first)."""
+    """The teacher layers that become the student's, first to last: a policy or an ascending list (0 is the first)."""
     count: Positive | None = None
-    """How many of them, for a policy; default half of the teacher's, rounded down."""
+    """Their number, for a policy; default half of the teacher's, rounded down."""
     shape: Preset | None = None
     """A preset of count, width, heads and inner (kd/student/presets.py)."""
     width: Positive | None = None
@@ -32,7 +32,7 @@ class StudentSettings(BaseModel):
     inner: Positive | None = None
     """Width of the stream, attention heads, neurons of a feed-forward layer; None: the teacher's (inner in proportion to the width)."""
     shrink: Method | None = None
-    """How the teacher's weights become fewer (kd/student/narrow.py). None: layers are copied as they are; where the student is narrower,
+    """Method that makes the teacher's layers smaller (kd/student/narrow.py). None: layers are copied unchanged. A narrower student then uses
     projection, or activation for a family that cannot be projected."""
     sample_tokens: Positive = 8192
     """Positions of the corpus that activation and projection look at."""
@@ -56,12 +56,12 @@ class StudentSettings(BaseModel):
 
     @property
     def _smaller(self) -> bool:
-        """Whether the teacher's weights become fewer than its layers'."""
+        """True if a setting asks for layers that are smaller than the teacher's."""
         return any(value is not None for value in (self.shape, self.width, self.heads, self.inner, self.shrink))
 
     @property
     def needs_sample(self) -> bool:
-        """Whether making this student may look at text."""
+        """True if making this student may read text of the corpus."""
         return self.init == "teacher" and self._smaller and self.shrink not in ("magnitude", "random")
 
     @model_validator(mode="after")

@@ -73,7 +73,7 @@ def _from_teacher(settings: StudentSettings, teacher: Encoder, seed: int, sample
 
 
 def _shape(settings: StudentSettings, teacher: Encoder) -> Dimensions:
-    """What is asked of the student's size. KdError where the teacher cannot give it."""
+    """The requested size of the student. Raises KdError if the teacher cannot give it."""
     asked = PRESETS[settings.shape][1] if settings.shape is not None else None
     if asked is not None:
         return narrowed(teacher, asked.width, asked.heads, asked.inner)

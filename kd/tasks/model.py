@@ -58,7 +58,7 @@ class TaskEncoder(Encoder):
 
     @property
     def reads_token_types(self) -> bool:
-        """Whether it can tell the second text of a pair from the first by more than a separator."""
+        """True if the model can tell the second text of a pair from the first by more than a separator."""
         table = self.family.token_type_embeddings
         return table is not None and len(self.weight(table)) > 1
 
@@ -84,7 +84,7 @@ class TaskEncoder(Encoder):
 
 
 def is_head(name: str, base: str) -> bool:
-    """Whether a weight of a task model is part of its head. base: where the encoder stands."""
+    """True if a weight of a task model is part of its head. base: name of the encoder's module."""
     return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
 
 

@@ -1,4 +1,4 @@
-"""How the terms see the logits of a task's head: one row [V] for each number that a term returns.
+"""The logits of a task's head as rows for the terms: one row [V] for each number that a term returns.
 
 | task               | rows N                     | V                                         |
 | classification     | B, one an example          | the classes                               |
@@ -49,7 +49,7 @@ class TaskSelection(Selection):
         return self.mask(term)
 
     def rows(self, logits: Tensor, teacher: int | None = None) -> Tensor:
-        """What the head gave -> [N, V]."""
+        """The output of the head -> [N, V]."""
         return rows_of(self.task if teacher is None else self.batch_of(teacher), logits)
 
     def batch_of(self, teacher: int) -> TaskBatch:

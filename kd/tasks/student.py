@@ -81,7 +81,7 @@ def _from_teacher(
 
 
 def _is_last(task: TaskEncoder, name: str) -> bool:
-    """Whether a weight belongs to the head's last map, whose rows are the labels."""
+    """True if a weight belongs to the head's last map, whose rows are the labels."""
     return name.rpartition(".")[0] == task.head_names[-1].rpartition(".")[0]
 
 

@@ -184,7 +184,7 @@ class StateCache:
 
 
 class CacheWriter:
-    """What one rank adds to a cache: rows in memory, and a file of them at each `flush`."""
+    """The writer of one rank: it collects rows in memory and writes a file of them at each `flush`."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder = folder

@@ -60,7 +60,7 @@ class TeacherMode(ABC):
         )
 
     def _is_split(self, of_layers: bool) -> bool:
-        """Whether the ranks share a matrix. of_layers: it belongs to the layers."""
+        """True if the ranks share a matrix. of_layers: it belongs to the layers."""
         return False
 
 

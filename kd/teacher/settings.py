@@ -17,7 +17,7 @@ else:
 
 
 class TeacherSettings(BaseModel):
-    """Which teacher, and how the ranks share it."""
+    """A teacher, and the way in which the ranks share it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

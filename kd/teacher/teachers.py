@@ -40,7 +40,7 @@ class Teachers:
         self.shapes = [member.shape for member in members]
 
     def present(self, update: int) -> list[Teacher]:
-        """Who teaches an update."""
+        """The teachers of an update."""
         if len(self.members) > 1 and self.mixing == "random":
             return [self.members[drawn(self.seed, update, self.weights)]]
         return list(self.members)
@@ -149,7 +149,7 @@ def check_provides(objective: Objective, number: int, provides: frozenset[str], 
 
 
 def drawn(seed: int, update: int, weights: Sequence[float]) -> int:
-    """Which of several is drawn in an update; weights: their probabilities, summing to 1."""
+    """The number of the teacher that is drawn in an update. weights: their probabilities, which sum to 1."""
     state = (seed * 0x9E3779B97F4A7C15 + update * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) & MASK
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64's finaliser (Steele et al. 2014)
         state = (state ^ (state >> shift)) * factor & MASK

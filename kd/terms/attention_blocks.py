@@ -76,7 +76,7 @@ def _heads(states: Tensor, heads: int) -> Tensor:
 
 
 def _block(segments: Tensor) -> int:
-    """How many maps [S, S] are made at a time."""
+    """Number of maps [S, S] in one block."""
     positions = segments.shape[1]
     return max(1, BLOCK_BYTES.get(segments.device.type, OTHER_BLOCK_BYTES) // (4 * positions * positions))
 

@@ -46,7 +46,7 @@ class StudentEngine:
         self.module = module
         initial = {name: p.detach().clone().float() for name, p in module.named_parameters() if p.requires_grad}
         self.frozen = {name: p.detach().clone().float() for name, p in module.named_parameters() if not p.requires_grad}
-        """What does not train, in fp32 and in the host's memory: the module's copy may be rounded to bf16, and it may train again later."""
+        """Parameters that do not train, in fp32 in host memory. The module's copy may be rounded to bf16, and they may train later."""
         groups = parameter_groups(module, optimizer.weight_decay)
         # A learning rate of 0 while DeepSpeed allocates the moments by a step of its own: it must not move or decay anything.
         # Fused: no temporaries as large as the flat masters, on CPUs and GPUs alike.

@@ -34,7 +34,7 @@ TrainablePart = Annotated[str, AfterValidator(_part)]
 
 
 class OptimizerOverrides(BaseModel):
-    """What a phase has otherwise than the run's optimizer; null: as there."""
+    """Settings of a phase that differ from the run's optimizer; null: the run's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,7 +62,7 @@ class PhaseSettings(BaseModel):
     """null: the run's, whose learning rate goes on as if there were no phases; else the phase has a course of its own, warm-up included."""
     trains: Annotated[list[TrainablePart], Field(min_length=1)] = ["all"]
     freezes: list[TrainablePart] = []
-    """What does not train after all."""
+    """Parts of `trains` that do not train."""
     optimizer_state: Literal["fresh", "continue"] = "fresh"
     """At the phase's begin: AdamW's moments and step count from zero, or kept for what trained before and still does."""
 
@@ -105,7 +105,7 @@ class Phase:
         return learning_rate(self.optimizer, update, self.run_updates)
 
     def trainable(self, encoder: Encoder, name: str) -> bool:
-        """Whether it trains a parameter. name: as the student's named_parameters have it (hf.…), or those of the projections beside it."""
+        """True if the phase trains a parameter. name: as the student's named_parameters have it (hf.…), or those of the projections beside it."""
         part, layer = part_of(encoder, name)
         return _named(self.trains, part, layer) and not _named(self.freezes, part, layer)
 
@@ -224,7 +224,7 @@ def _check(phase: Phase, optimizer: str) -> None:
 
 
 def _named(parts: Sequence[str], part: str, layer: int | None) -> bool:
-    """Whether a part, or a layer, is among those that are named."""
+    """True if a part, or a layer, is among those that are named."""
     ranges = [_range(name) for name in parts if name.startswith("layers ")]
     return "all" in parts or part in parts or any(layer is not None and low <= layer <= high for low, high in ranges)
 

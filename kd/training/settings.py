@@ -1,4 +1,4 @@
-"""What a user decides about the training itself: batch arithmetic, precision, ZeRO, and how often to save."""
+"""Settings of the training itself: batch arithmetic, precision, ZeRO, and checkpoints."""
 
 from typing import Annotated, Literal
 
@@ -39,7 +39,7 @@ class TrainSettings(BaseModel):
     spike_factor: Annotated[Annotated[float, Field(gt=1)] | None, FREE] = None
     """A loss above so many times the median of the last 64 is a spike: counted, and a reason to go back. null: none is."""
     roll_backs: Annotated[int, Field(ge=0), FREE] = 0
-    """How often the run may go back to the weights of its last good checkpoint; the updates since then are not learned from."""
+    """Number of times that the run may go back to its last good checkpoint. The weights lose the updates since then."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1e6), FREE] = 600.0
 
     @model_validator(mode="after")
@@ -53,7 +53,7 @@ class TrainSettings(BaseModel):
         return self
 
     def chunk(self, device_type: str) -> int:
-        """What chunk_tokens means on a device ("cpu", "cuda", …)."""
+        """The value of chunk_tokens on a device ("cpu", "cuda", …)."""
         return self.chunk_tokens or (48 if device_type == "cpu" else 1024)
 
     def micro_batches(self, world_size: int) -> int:
@@ -79,6 +79,6 @@ class CheckpointSettings(BaseModel):
     every_minutes: Annotated[float, Field(gt=0)] | None = 15.0
     keep_last: Positive = 2
     keep_best: Annotated[int, Field(ge=0)] = 1
-    """How many of the checkpoints with the lowest held-out loss to keep besides."""
+    """Number of checkpoints with the lowest held-out loss that are also kept."""
     asynchronous: bool = False
     """Train on while the bytes are written. Costs 12 bytes a parameter of host memory meanwhile, on rank 0."""

@@ -1,4 +1,4 @@
-"""Whether a run is still learning: updates that are not finite, and losses that leap. Judges numbers; what is done about it is the loop's.
+"""Detects updates that are not finite, and loss spikes. It judges numbers; the training loop acts on them.
 
 A function of the reports alone, and part of a checkpoint: a run that was interrupted judges as one that was not.
 """
@@ -41,11 +41,11 @@ class Stability:
 
     @property
     def may_roll_back(self) -> bool:
-        """Whether the run has a roll-back left."""
+        """True if the run has a roll-back left."""
         return self.roll_backs < self._train.roll_backs
 
     def judge(self, report: UpdateReport) -> Trouble | None:
-        """What is wrong with an update, if anything. Counts it."""
+        """The trouble with an update, if any. Counts it."""
         if not report.applied:
             self.bad_in_a_row += 1
             hopeless = self.bad_in_a_row >= self._train.max_bad_updates
@@ -68,7 +68,7 @@ class Stability:
         self.bad_in_a_row = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint stores."""
         return {
             "losses": list(self._losses),
             "bad_in_a_row": self.bad_in_a_row,

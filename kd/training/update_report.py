@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What one update did. update counts finished updates (1 after the first); losses are means per token over all ranks."""
+    """The report of one update. update: number of finished updates (1 after the first). Losses are means per token over all ranks."""
 
     update: int
     loss: float
@@ -19,7 +19,7 @@ class UpdateReport:
     phase: str = ""
     """Its phase; empty where the run has none."""
     scheduled: dict[str, float] = field(default_factory=dict)
-    """What the terms' schedules gave: {"weight/mlm": 0.5}."""
+    """Values of the terms' schedules: {"weight/mlm": 0.5}."""
     cause: str = ""
     """Why an update was not applied."""
     more: dict[str, float] = field(default_factory=dict)

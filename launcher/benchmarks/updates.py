@@ -25,7 +25,7 @@ WARM_UPDATES, UPDATES = 1, 5
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take. seconds_per_update: the mean over `measured` updates. memory_gb: peak of this rank."""
+    """The expected time and memory of a run. seconds_per_update: the mean over `measured` updates. memory_gb: peak of this rank."""
 
     measured: int
     seconds_per_update: float

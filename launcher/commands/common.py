@@ -1,4 +1,4 @@
-"""What the arguments of several verbs share. Imports nothing heavy, so that --help answers at once."""
+"""Arguments and types that several verbs share. Imports nothing heavy, so that --help answers at once."""
 
 import argparse
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def share(text: str) -> float:
 
 
 def add_runs(parser: argparse.ArgumentParser, folder: str, what: str) -> None:
-    """What the verbs that start several runs have in common."""
+    """Arguments of the verbs that start several runs."""
     parser.add_argument("--folder", default=folder, help=f"{what} ({folder})")
     parser.add_argument("--ranks", type=at_least(1), default=1, metavar="N", help="processes of each run (1)")
     parser.add_argument("--dry-run", action="store_true", help="print the runs and what they need, and stop")

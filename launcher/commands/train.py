@@ -23,7 +23,7 @@ def add_train(verbs: Verbs) -> None:
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a run is told on the command line."""
+    """Arguments of a run."""
     add_config(parser)
     parser.add_argument(
         "--scale", default=None, metavar="NAME", help="a smaller version of the run: demo, on the files of `stillhouse demo`"

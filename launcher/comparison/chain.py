@@ -35,7 +35,7 @@ DECIDED = ("run.folder", "run.name", "data.shards", "teacher.model")
 
 
 class Chain(BaseModel):
-    """What a chain is: all links have the base's settings, then `settings`, then their own."""
+    """A chain of runs. Every link has the base's settings, then `settings`, then its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -146,7 +146,7 @@ class Comparing:
         self.say(results.sentence(planned.job.name, self.rows[-1]))
 
     def found(self, scores: RunScores) -> Results:
-        """What the finished runs say, each beside the teacher on its own seed's rows."""
+        """The results of the finished runs, each beside the teacher on the rows of its seed."""
         rows = []
         for row in self.rows:
             rows.append(with_retention(row, scores.of_teacher(self.root, row["seed"])))
@@ -211,7 +211,7 @@ class Comparing:
 
 
 def seconds_per_update(runs: Iterable[PlannedRun]) -> dict[str, float]:
-    """What an update of each variant took in its finished runs, on average."""
+    """The mean seconds per update of each variant, over its finished runs."""
     taken: dict[str, list[float]] = {}
     for planned in runs:
         lines = [line for line in read(planned.job.folder / METRICS) if line["kind"] == "train"]

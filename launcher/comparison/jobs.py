@@ -47,12 +47,12 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether the run has ended with a student and a report."""
+        """True if the run has ended with a student and a report."""
         return (self.folder / "report.json").is_file() and (self.folder / "student").is_dir()
 
     @property
     def updates_done(self) -> int:
-        """How far the run's last report line says it is."""
+        """Number of updates in the run's last report line."""
         line = last_train_line(self.folder)
         return self.updates if self.done else 0 if line is None else int(line["update"])
 
@@ -97,7 +97,7 @@ def run_jobs(jobs: Sequence[Job], ranks: int, side_by_side: int, console: Consol
 
 
 def updates_in(config: RunConfig) -> int:
-    """How many updates a configuration asks for. Epochs need the corpus."""
+    """Number of updates of a configuration. Epochs need the corpus."""
     if config.train.epochs is not None:
         return updates_of(config, Stream(config.data.shards, "train", config.data.stream, config.train.global_batch))
     return updates_of(config, None)

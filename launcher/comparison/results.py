@@ -54,7 +54,7 @@ NAME_WIDTH = 24
 
 @dataclass(frozen=True)
 class Results:
-    """What a comparison found so far. rows: one a finished run, with variant and seed; failed: why each other run ended."""
+    """The results of a comparison so far. rows: one per finished run, with variant and seed; failed: why each other run ended."""
 
     name: str
     budget: str

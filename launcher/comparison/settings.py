@@ -31,7 +31,7 @@ Words = list[Text]
 
 
 class Comparison(BaseModel):
-    """What is compared. All runs have the base's settings, then `settings`, then their variant's."""
+    """A comparison of variants. All runs have the base's settings, then `settings`, then their variant's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +46,7 @@ class Comparison(BaseModel):
     seconds: Annotated[float, Field(gt=0)] | None = None
     """Seconds that each run learns with --budget time, evaluation and saving not counted."""
     windows: Annotated[int, Field(gt=0)] | None = None
-    """How many held-out windows score the students; null: all."""
+    """Number of held-out windows that score the students; null: all."""
     reference: Text | None = None
     """The variant that the others are compared with; null: the first."""
     variants: Annotated[dict[Text, Words], Field(min_length=2)]
@@ -103,7 +103,7 @@ def folder_name(variant: str) -> str:
 
 
 def base_config(comparison: Comparison, words: list[str], where: str) -> RunConfig:
-    """What all runs share: the base with everybody's settings, and the budget in tokens where there is one."""
+    """The configuration that all runs share: the base with the common settings, and the budget in tokens if there is one."""
     length = _length("tokens", comparison.tokens) if comparison.tokens is not None else []
     return resolved(f"{where}: settings", comparison.base, [*comparison.settings, *words, *length])
 

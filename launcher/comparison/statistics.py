@@ -1,4 +1,4 @@
-"""What a few seeds can say: means, spreads, and whether a difference is more than noise. Pure arithmetic.
+"""Statistics of a few seeds: means, spreads, and differences with their noise. Pure arithmetic.
 
 The rule: runs of the same seed see the same rows under the same masks and are scored under the same masks, so variants are compared seed by
 seed. A difference is its mean over seeds with Student's 95 % interval (n - 1 degrees of freedom); when that holds 0, the difference is
@@ -35,7 +35,7 @@ class Difference:
 
     @property
     def within_noise(self) -> bool | None:
-        """Whether the interval holds 0; None where there are too few pairs to say."""
+        """True if the interval contains 0; None if there are too few pairs."""
         return None if self.margin is None or self.pairs < LEAST_PAIRS else abs(self.mean) <= self.margin
 
 

@@ -1,4 +1,4 @@
-"""How long an update of each variant takes, measured side by side on one machine: what makes a budget of time the same for all.
+"""Seconds per update of each variant, measured side by side on one machine, so that a budget of time is the same for all.
 
 1. `measure` starts this file once, on as many ranks as the runs will have; nothing else of the comparison runs meanwhile.
 2. The ranks build every variant in turn, ROUNDS times over, and time UPDATES updates of each after WARM_UPDATES untimed ones.

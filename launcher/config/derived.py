@@ -1,4 +1,4 @@
-"""What a configuration leaves to the machine or the corpus: precision, attention, the number of updates."""
+"""Values that a configuration leaves to the machine or the corpus: precision, attention, the number of updates."""
 
 import math
 from typing import Any
@@ -23,7 +23,7 @@ def attention_of(config: AnyRunConfig, precision: str) -> str:
 
 
 def updates_of(config: AnyRunConfig, stream: Any) -> int:
-    """How many updates the run has, whichever way its length is given; a length in epochs needs the stream."""
+    """The number of updates of a run, from updates, tokens or epochs; a length in epochs needs the stream."""
     train = config.train
     if train.updates is not None:
         return train.updates

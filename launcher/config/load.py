@@ -196,7 +196,7 @@ def _validated(values: dict[str, Any], where: Callable[[str, str], str], model: 
 
 
 def _plain(value: Any, place: str, where: Callable[[str, str], str], budget: Iterator[int]) -> Any:
-    """What JSON can say of a YAML value: whole numbers without a point (1e9 tokens), nothing infinite, nothing endless."""
+    """A YAML value as JSON: whole numbers without a point (1e9 tokens), nothing infinite, no references to itself."""
     if next(budget, None) is None or place.count(".") > MAX_DEPTH:
         raise LaunchError(
             f"{where('', '')}: expected a configuration, got more than {MAX_VALUES:,} values or {MAX_DEPTH} levels; correct it"

@@ -1,4 +1,4 @@
-"""What decides a run: one frozen model, composed of the settings that each room keeps beside the code they set.
+"""The configuration of a run: one frozen model of the settings that each package defines beside the code that uses them.
 
 What only the whole can know (a term that asks of a teacher there is not, phases that do not fill the run) is checked here, in one line.
 """
@@ -27,7 +27,7 @@ TASK_ONLY = {"label_map": {}, "allow_untrained": False}
 
 
 class RunSettings(BaseModel):
-    """What the run is called and where everything about it is kept."""
+    """The name of the run and its folder."""
 
     model_config = STRICT
 
@@ -55,7 +55,7 @@ class EvaluateSettings(BaseModel):
 
     every_updates: Annotated[int, Field(gt=0)] | None = 500
     windows: Annotated[int, Field(gt=0)] | None = 1024
-    """How many held-out windows during the run; null: all of them."""
+    """Number of held-out windows during the run; null: all of them."""
     batch: Annotated[int, Field(gt=0)] = 32
     patience: Annotated[int, Field(gt=0)] | None = None
     """The run ends early after so many evaluations in a row without a better one. null: it does not."""
@@ -64,7 +64,7 @@ class EvaluateSettings(BaseModel):
 
 
 class ReportSettings(BaseModel):
-    """How often to report, and whether to W&B."""
+    """Interval of the reports, and the W&B settings."""
 
     model_config = STRICT
 
@@ -76,7 +76,7 @@ class ReportSettings(BaseModel):
 
 
 class AnyRunConfig(BaseModel):
-    """What decides a run, whatever it trains: RunConfig on text, launcher.config.task_config.TaskRunConfig on a task."""
+    """The settings that all runs share: RunConfig trains on text, launcher.config.task_config.TaskRunConfig on a task."""
 
     model_config = STRICT
 
@@ -87,7 +87,7 @@ class AnyRunConfig(BaseModel):
     teacher: OneOrSeveral | None = None
     """One teacher or a list. null: no teacher; the terms must then need none (a masked-language-model pretrainer)."""
     teacher_mixing: Mixing = "mean"
-    """How several teachers teach."""
+    """The way in which several teachers are combined."""
     phases: list[PhaseSettings] = []
     """[]: the whole run is one."""
     objective: Annotated[list[Term], Field(validate_default=True)] = []
@@ -140,7 +140,7 @@ class AnyRunConfig(BaseModel):
 
     @property
     def _one_document_a_row(self) -> bool:
-        """Whether no row of a batch holds two documents."""
+        """True if no row of a batch holds two documents."""
         return True
 
     @property

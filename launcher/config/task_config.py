@@ -20,7 +20,7 @@ class TaskEvaluateSettings(EvaluateSettings):
     every_updates: Annotated[int, Field(gt=0)] | None = None
     """null: once an epoch."""
     windows: Annotated[int, Field(gt=0)] | None = None
-    """How many development rows during the run; null: all of them."""
+    """Number of development rows during the run; null: all of them."""
     batch: Annotated[int, Field(gt=0)] = 64
     metric: str | None = None
     """The metric that decides which evaluation is best; null: the first of the task's official ones."""
@@ -63,7 +63,7 @@ class TaskRunConfig(AnyRunConfig):
 
 
 def is_task(values: Any) -> bool:
-    """Whether the values of a YAML file describe a task."""
+    """True if the values of a YAML file describe a task."""
     data = values.get("data") if isinstance(values, dict) else None
     return isinstance(data, dict) and bool(data.keys() & {"kind", "preset"}) and "shards" not in data
 

@@ -1,4 +1,4 @@
-"""What pydantic finds in a configuration, one line a mistake: `where: key: expected what, got what; what to do`."""
+"""The mistakes that pydantic reports in a configuration, one line each: `where: key: expected what, got what; what to do`."""
 
 import difflib
 import json
@@ -45,7 +45,7 @@ def lines(error: ValidationError, values: dict[str, Any], root: type[BaseModel],
 
 
 def _explained(place: str, mistake: dict[str, Any], found: Iterable[str]) -> bool:
-    """Whether a mistake only says of a list that it is no other member of a union, or has too few items, where an item's own is told."""
+    """True if a mistake about a list only repeats one about its items: no other member of a union fits, or items are missing."""
     shallow = isinstance(mistake["input"], list | dict) and mistake["type"] in ("literal_error", "string_type", "too_short")
     return shallow and any(inner.startswith(f"{place}.") for inner in found)
 
@@ -101,7 +101,7 @@ def _place(mistake: Any, values: Any) -> str:
 
 
 def _meant(place: str, location: tuple[int | str, ...], root: type[BaseModel]) -> str:
-    """What may have been meant by an unknown key: the same word elsewhere, else a like word here, else a like word elsewhere."""
+    """A hint for an unknown key: the same word in another section, a similar word here, or a similar word in another section."""
     key = str(location[-1])
     here = _known(location, root)
     if key in SETTINGS and (SETTINGS[key] != place):

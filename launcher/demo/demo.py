@@ -71,7 +71,7 @@ class Demo:
 
     @property
     def done(self) -> bool:
-        """Whether everything, the scores included, is in the report."""
+        """True if the report is complete, with its scores."""
         return self.report.exists() and "models" in json.loads(self.report.read_text(encoding="utf-8"))
 
     def go(self) -> int:

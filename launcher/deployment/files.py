@@ -1,4 +1,4 @@
-"""Which files of a run or a model folder are published, and that they are those that the run wrote."""
+"""The files of a run or a model folder that are published, and the check that the run wrote them."""
 
 import json
 from dataclasses import dataclass

@@ -36,12 +36,12 @@ ADVICE = {
     403: "use a token that may write there, or another name",
     404: "correct the name",
 }
-"""What to do about an answer of the hub, by its HTTP status."""
+"""The advice for an answer of the hub, by its HTTP status."""
 
 
 @dataclass(frozen=True)
 class CardSettings:
-    """What the command line adds to a card. None leaves the card as it is."""
+    """The facts that the command line adds to a card. None leaves the card as it is."""
 
     licence: str | None
     languages: list[str] | None

@@ -39,7 +39,7 @@ def run_storage(folder: Path) -> Iterator[Finding]:
 
 
 def data_storage(shards: str) -> Iterator[Finding]:
-    """Whether a shard folder can be read, and how fast."""
+    """A shard folder can be read, and its reading speed."""
     corpus = Corpus.open(shards)
     location, manifest = corpus.location, corpus.manifest
     entries = manifest.entries("train")

@@ -1,4 +1,4 @@
-"""What `stillhouse doctor` says: one finding a line, good, warning or bad, with what was found and what to do."""
+"""Findings of `stillhouse doctor`, one a line: good, warning or bad, with the value and the advice."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +44,7 @@ def bad(subject: str, found: str, advice: str) -> Finding:
 
 
 def seen(subject: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """What `look` finds; where it cannot even look, that is what is bad."""
+    """The findings of a check. A check that fails itself is a bad finding."""
     try:
         yield from look()
     except Exception as error:  # a broken machine breaks in ways nobody listed; the other checks still matter

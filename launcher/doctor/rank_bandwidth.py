@@ -1,4 +1,4 @@
-"""How fast ranks talk: a process group of its own, one sum over all ranks, timed. Rank 0 prints one JSON line.
+"""The speed of the network between ranks: one sum over all ranks, timed, in a process group of its own. Rank 0 prints one JSON line.
 
 `measure` starts two ranks on this host, or takes part in the world that srun or torchrun has made.
 """

@@ -1,4 +1,4 @@
-"""What is around this machine, looked at for `stillhouse doctor`: other ranks, names and ports, Slurm, W&B, the model hub."""
+"""Findings of `stillhouse doctor` about other machines: ranks, host names and ports, Slurm, W&B, the model hub."""
 
 import netrc
 import os
@@ -23,7 +23,7 @@ HUB = "https://huggingface.co"
 
 
 def ranks() -> Iterator[Finding]:
-    """Whether ranks reach each other, and how fast: over all hosts under srun or torchrun, else two on this host."""
+    """The speed between ranks: over all hosts under srun or torchrun, otherwise between two ranks on this host."""
     found = rank_bandwidth.measure()
     if not found:
         return  # another rank reports
@@ -39,7 +39,7 @@ def ranks() -> Iterator[Finding]:
 
 
 def names() -> Iterator[Finding]:
-    """Whether this host's name leads here, and whether a port can be had."""
+    """The name of this host resolves to this host, and a port can be opened."""
     name = socket.gethostname()
     try:
         addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(name, None)})
@@ -66,7 +66,7 @@ def names() -> Iterator[Finding]:
 
 
 def slurm() -> Iterator[Finding]:
-    """What Slurm says, where there is one."""
+    """The state of Slurm, if it is installed."""
     if shutil.which("sinfo") is None:
         yield good("Slurm", "not on this host")
         return
@@ -87,7 +87,7 @@ def slurm() -> Iterator[Finding]:
 
 
 def wandb() -> Iterator[Finding]:
-    """Whether W&B's server answers, and whether there is a key; the key itself is shown to nobody."""
+    """W&B's server answers, and an API key is set. The key itself is never shown."""
     mode = os.environ.get("WANDB_MODE", "")
     server = os.environ.get("WANDB_BASE_URL") or default_server()
     if mode in ("offline", "disabled"):
@@ -106,7 +106,7 @@ def wandb() -> Iterator[Finding]:
 
 
 def hub() -> Iterator[Finding]:
-    """Whether models and tokenizers can be had by name."""
+    """The model hub answers, so models and tokenizers can be named."""
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
         yield good("model hub", "HF_HUB_OFFLINE is set: folders and what is in the cache already")
         return
@@ -135,7 +135,7 @@ def _in_netrc(host: str) -> bool:
 
 
 def _output(command: list[str]) -> str:
-    """What a command prints; nothing where it fails."""
+    """The output of a command; empty if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
     except (OSError, subprocess.SubprocessError):

@@ -64,7 +64,7 @@ def check_caches(
 
 
 def positions_asked(objectives: Sequence[Objective], number: int) -> Positions:
-    """Where terms look at teacher `number`. KdError for a term that a cached one cannot teach."""
+    """The positions of teacher `number` that terms read. Raises KdError for a term that a cached teacher cannot teach."""
     asking = [(objective, term) for objective in objectives for term in objective.terms if objective.required_of(term, number)]
     for objective, _ in asking:
         check_provides(objective, number, CACHED_OUTPUTS, "all")

@@ -36,7 +36,7 @@ class TeacherPlan:
 
 
 def student_memory(parameters: int, trainable: int, stage: int, precision: str, world: int) -> StudentMemory:
-    """What one rank holds of a student under ZeRO: optimizer state shared from stage 1, gradients from 2, weights from 3.
+    """The bytes of a student on one rank under ZeRO: optimizer state shared from stage 1, gradients from 2, weights from 3.
 
     Stage 0 in fp32 is plain AdamW, whose weights are their own masters; everywhere else DeepSpeed keeps fp32 copies.
     """

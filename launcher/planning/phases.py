@@ -52,7 +52,7 @@ def objectives_of(config: RunConfig, updates: int, student: Encoder, teachers: l
 
 
 def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], student: Encoder, tokens_per_update: float) -> list[PhasePlan]:
-    """What the phases will be; objectives: of each phase, with layer maps resolved.
+    """The plan of each phase. objectives: of each phase, with layer maps resolved.
 
     KdError for one that names a layer too many, LaunchError for one in which nothing trains.
     """

@@ -25,7 +25,7 @@ from launcher.planning.tokenizer_check import check_tokenizers
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will be. Tokens are positions that are not padding, special tokens included; sizes are in bytes."""
+    """The size, length and memory of a run. Tokens are positions that are not padding, special tokens included; sizes are in bytes."""
 
     ranks: int
     micro_batch: int

@@ -1,4 +1,4 @@
-"""Whether models read the shards' ids as the shards mean them: proven token by token, before a weight is loaded.
+"""Check that models give the shards' ids the same meaning, token by token, before a weight is loaded.
 
 A vocabulary of the same size says nothing: with another one's ids, training runs on without a word and teaches noise.
 """

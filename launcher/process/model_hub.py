@@ -60,7 +60,7 @@ def unreachable(url: str) -> str:
 
 
 def _is_cached(name: str) -> bool:
-    """Whether the hub's cache has a folder for a name."""
+    """True if the hub's cache has a folder for a name."""
     home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub")
     return (cache.expanduser() / f"models--{name.replace('/', '--')}" / "snapshots").is_dir()

@@ -1,4 +1,4 @@
-"""Which network the ranks talk over on CPUs: the one that leads to rank 0's host.
+"""The network interface for ranks on CPUs: the one that leads to rank 0's host.
 
 gloo announces the address that a host's own name stands for. On many machines that is 127.0.1.1, or an address of another network, and
 ranks of other hosts then wait for it in vain.

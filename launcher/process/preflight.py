@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything heavy is imported: packages, folders, ports. Needs nothing but Python itself.
+"""Checks before anything heavy is imported: packages, folders, ports. Needs nothing but Python itself.
 
 Everything raises LaunchError with the one line to print.
 """
@@ -55,7 +55,7 @@ def check_packages() -> None:
 
 
 def fits(version: str | None, wanted: str) -> bool:
-    """Whether a version (None: not there) lies in a range like `>=2.13,<2.14`. Local parts (+cpu) and pre-release tags are ignored."""
+    """True if a version (None: not installed) is in a range like `>=2.13,<2.14`. Local parts (+cpu) and pre-release tags are ignored."""
     if version is None:
         return False
     for bound in wanted.split(","):
@@ -129,7 +129,7 @@ def _version(package: str) -> str | None:
 
 
 def _listener(port: int) -> str:
-    """Who listens on a port, as far as this user may know."""
+    """The process that listens on a port, as far as this user may see it."""
     try:
         import psutil  # noqa: PLC0415 (this file must load without any package)
 

@@ -22,7 +22,7 @@ CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.
 
 
 class Exit(IntEnum):
-    """How a run ends."""
+    """The exit codes of a run."""
 
     DONE = 0
     FAILED = 1
@@ -107,7 +107,7 @@ class StopFlag:
                 os._exit(128 + signal.SIGINT)
 
     def acknowledgement(self, number: signal.Signals) -> str:
-        """What happens after a first signal, and what a second Ctrl-C would lose."""
+        """The answer to a first signal: what happens next, and what a second Ctrl-C would lose."""
         if self.done is None:
             return f"{number.name}: the run ends after its first update, which is saved; a second Ctrl-C ends it now, and nothing is lost"
         if self.done == self.updates:
@@ -116,7 +116,7 @@ class StopFlag:
         return f"{number.name}: update {self.done + 1:,} is finished and saved, then the run ends; a second Ctrl-C ends it now and {lost}"
 
     def parting(self) -> str:
-        """What a second Ctrl-C has lost."""
+        """The answer to a second Ctrl-C: what is lost."""
         if self.done is None:
             return "second Ctrl-C: the run ends before its first update; nothing is lost"
         lost = _updates(self.done - self.saved)

@@ -29,7 +29,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """What is still in the stream, and all that follows, goes nowhere; without this, Python fails over it again when the process ends."""
+    """Discard the rest of the stream and all that follows. Otherwise Python fails again when the process ends."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

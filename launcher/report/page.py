@@ -38,7 +38,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Part:
-    """What the page shows of one task."""
+    """The part of the page for one task."""
 
     summary: TaskSummary
     names: list[str]

@@ -34,7 +34,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """What one run predicts, one entry per example. scores: the probability of each class, where the file has them."""
+    """The predictions of one run, one entry per example. scores: the probability of each class, where the file has them."""
 
     predicted: list[Any]
     scores: list[list[float] | None]

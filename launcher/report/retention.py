@@ -1,4 +1,4 @@
-"""What each student retains of its teacher, per task and on average, with the noise of each figure.
+"""Retention: each student's score over its teacher's, per task and on average, with the noise of each figure.
 
 The standard error of a difference combines two independent parts: the bootstrap over examples, paired where predictions are there, and
 the spread over seeds. A difference within two standard errors is noise. One seed has no spread, so its noise is understated.

@@ -59,7 +59,7 @@ def _student(summary: TaskSummary, row: Row, margin: float) -> list[tuple[Weight
 
 
 def _loss(summary: TaskSummary, row: Row, margin: float) -> list[tuple[Weight, str]]:
-    """Whether the student loses more than the margin, and whether that is noise."""
+    """A verdict: the student's loss against the margin, and whether it is noise."""
     difference = row.to_teacher
     assert difference is not None
     lost = None if row.retained is None else 1 - row.retained
@@ -87,7 +87,7 @@ def _loss(summary: TaskSummary, row: Row, margin: float) -> list[tuple[Weight, s
 
 
 def _without_teacher(row: Row) -> list[tuple[Weight, str]]:
-    """Whether fine-tuning the same student without a teacher is as good."""
+    """A verdict: the same student fine-tuned without a teacher, compared with this one."""
     difference = row.to_fine_tuned
     if difference is None:
         return []

@@ -19,7 +19,7 @@ class BackgroundQueue:
         self._thread.start()
 
     def call(self, action: Callable[..., Any], *arguments: Any) -> bool:
-        """Whether there was room for it."""
+        """Add a call. False if the queue is full."""
         try:
             self._calls.put_nowait((action, arguments))
         except queue.Full:
@@ -27,7 +27,7 @@ class BackgroundQueue:
         return True
 
     def finish(self, timeout_seconds: float) -> bool:
-        """Whether everything was done, within that time."""
+        """Wait for the calls that are queued. False if they take longer than that."""
         try:
             self._calls.put_nowait(END)
         except queue.Full:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: sentences for every line, and on a terminal one live bar instead of the train lines.
+"""The console of a run: a sentence for every line, and on a terminal one live bar instead of the train lines.
 
 `sentence` returns text; `Screen` writes to the terminal. This module knows no file and no W&B.
 """
@@ -42,7 +42,7 @@ class PipeSafeConsole(Console):
     """A console that outlives its reader (`| head -1`), where rich would end the process."""
 
     def on_broken_pipe(self) -> None:
-        """What follows goes nowhere."""
+        """Discard everything that follows."""
         self.quiet = True
         silence(sys.stdout)
 

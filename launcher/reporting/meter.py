@@ -30,7 +30,7 @@ class Meter:
         """Since `started`, which a checkpoint does not keep: for the rate alone."""
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
-        """How many updates each sum is of: a term whose weight is 0 for a while is not computed meanwhile."""
+        """Number of updates in each sum. A term is not computed while its weight is 0."""
         self.paused_seconds = 0.0
         self.started = time.perf_counter()
 
@@ -62,7 +62,7 @@ class Meter:
         return values
 
     def as_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint stores."""
         return {"sums": self.sums, "counts": self.counts}
 
     @classmethod

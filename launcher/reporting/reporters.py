@@ -129,7 +129,7 @@ class Reporters:
             self._once(_failure(what, error))
 
     def _heard(self, text: str) -> None:
-        """What W&B says."""
+        """Print a message of W&B."""
         if not self._given_up:
             self.say(text)
 

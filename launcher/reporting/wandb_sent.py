@@ -1,4 +1,4 @@
-"""What W&B has got of a run, and what it complains of. Knows nothing of W&B itself."""
+"""The report lines that W&B has received, and its warnings. Imports nothing of W&B."""
 
 import re
 from collections import deque
@@ -9,7 +9,7 @@ NOT_SAID = re.compile(r"^(\x1b\[\d+m)*wandb\S*:\s*(\S*WARNING\S*|\S*ERROR\S*)?\s
 
 
 class Warnings:
-    """What W&B has to say besides good news, from any of its threads, instead of on stderr: a logger to it, a queue to us."""
+    """Warnings and errors of W&B, from any of its threads: W&B sees a logger, the reports see a queue."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
@@ -53,7 +53,7 @@ class Sent:
         self._held |= lines
 
     def is_new(self, kind: str, update: int) -> bool:
-        """Whether W&B has not got this line yet."""
+        """True if W&B has not received this line yet."""
         return update > self._last and (kind, update) not in self._held
 
     def missing(self, held: set[tuple[str, int]]) -> list[int]:

@@ -115,13 +115,13 @@ class RunFolder:
             self.expect(before, config)
 
     def _learned(self) -> bool:
-        """Whether there is anything that another configuration would lose."""
+        """True if there is anything that another configuration would lose."""
         lines = self.metrics.read_bytes() if self.metrics.exists() else b""
         return any(self.checkpoints.iterdir()) or self.student.exists() or b'"kind": "train"' in lines
 
 
 def environment() -> dict[str, Any]:
-    """What the run runs on: versions, host, command; no environment variable, so no secret."""
+    """The environment of the run: versions, host, command. No environment variable is included, so no secret."""
     return {
         "command": redacted(shlex.join(sys.argv)),
         "python": platform.python_version(),
@@ -145,7 +145,7 @@ def tell_progress(updates: int) -> None:
 
 
 def _text(path: Path) -> str:
-    """What a file of the run says. Raises LaunchError where it is not text."""
+    """The text of a file of the run. Raises LaunchError if it is not text."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Who owns a run folder: one run at a time, whatever becomes of hosts, their names and their clocks.
+"""The lock of a run folder: one run at a time, also over several hosts, renamed hosts and wrong clocks.
 
 `FOLDER/lock` names the owner, who touches it every BEAT_SECONDS. On the owner's own machine its process is looked up: by number and by
 the tick of the kernel's clock that it began at, which a change of the time of day does not move. From anywhere else the owner is alive
@@ -31,7 +31,7 @@ class Ownership:
 
     def __init__(self, lock: Path, mine: dict[str, Any]) -> None:
         self.taken_over: str | None = None
-        """Who has the folder now, in words, if this process has lost it."""
+        """The new owner, as text, if this process has lost the folder."""
         self._lock = lock
         self._mine = mine
         self._ended = threading.Event()
@@ -82,7 +82,7 @@ def owned(folder: Path) -> Iterator[Ownership]:
 
 
 def owner_of(folder: Path) -> str | None:
-    """Who runs in a folder now, in words; None where nobody does."""
+    """The run that owns a folder now, as text; None if it is free."""
     owner = _owner(folder / "lock")
     return _words(owner) if owner is not None and _lives(owner, folder / "lock") else None
 
@@ -103,7 +103,7 @@ def _words(owner: dict[str, Any]) -> str:
 
 
 def _owner(lock: Path) -> dict[str, Any] | None:
-    """Who the lock names, if anybody."""
+    """The owner that the lock file names, if any."""
     try:
         owner = json.loads(lock.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -112,7 +112,7 @@ def _owner(lock: Path) -> dict[str, Any] | None:
 
 
 def _lives(owner: dict[str, Any], lock: Path) -> bool:
-    """Whether the owner is still running. Takes BEAT_SECONDS x SILENT_BEATS where its processes cannot be seen from here."""
+    """True if the owner is still running. Takes BEAT_SECONDS x SILENT_BEATS if its processes cannot be seen from here."""
     if owner.get("machine") == _machine():
         try:
             running = psutil.Process(int(owner["pid"])).status() != psutil.STATUS_ZOMBIE

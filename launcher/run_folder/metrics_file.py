@@ -103,7 +103,7 @@ def last_train_line(folder: Path) -> dict[str, Any] | None:
 
 
 def lost_lines(folder: Path, update: int, every: int) -> str:
-    """What to say where metrics.jsonl ends before the checkpoint of an update; else nothing. every: updates from line to line."""
+    """A message if metrics.jsonl ends before the checkpoint of an update, otherwise empty. every: updates from line to line."""
     last = last_train_line(folder)
     known, due = int(last["update"]) if last is not None else 0, update // every * every
     return f"; metrics.jsonl has lost the lines of updates {known + 1} to {due}, which cannot be written again" if known < due else ""

@@ -1,4 +1,4 @@
-"""What a run's model card says: facts of the configuration, the corpus, the scores and the machine, without a path or a host name."""
+"""The content of a run's model card: configuration, corpus, scores and machine, without a path or a host name."""
 
 import os
 import platform
@@ -125,7 +125,7 @@ def _objective(phases: Sequence[Phase]) -> dict[str, Any]:
 
 
 def _commands(config: RunConfig, manifest: Manifest, ranks: int) -> list[str]:
-    """What makes the shards and the model again."""
+    """The commands that make the shards and the model again."""
     made = manifest.built_from.settings
     tokenizer = public_name(str(made.get("tokenizer", "TOKENIZER")))
     options = [f"--tokenizer {tokenizer}", f"--heldout {made.get('heldout', 0.01)}", f"--seed {made.get('seed', 1)}"]

@@ -37,7 +37,7 @@ class CheckpointSaver:
 
     @property
     def is_due(self) -> bool:
-        """Whether the clock says to save: rank 0's alone, to be agreed on."""
+        """True if it is time to save. Only rank 0's value counts; the ranks then agree on it."""
         now, minutes = time.monotonic(), self.settings.every_minutes
         if self._under_way is not None:
             return False
@@ -67,12 +67,12 @@ class CheckpointSaver:
         return [*ended, self._end(Written(trainer.done, self._paused, sum(sizes), failed or ""))]
 
     def poll(self) -> bool:
-        """Whether the checkpoint under way has ended: rank 0's alone, to be agreed on and followed by `finished`."""
+        """True if the checkpoint under way has ended. Only rank 0's value counts; the ranks agree on it and call `finished`."""
         self._taken = self._writer.take(wait=False) if self._under_way is not None and process_group.rank() == 0 else None
         return self._taken is not None
 
     def wait(self) -> list[Written]:
-        """How the checkpoint under way ended, waited for. Collective."""
+        """Wait for the checkpoint under way; its outcome. Collective."""
         if self._under_way is None:
             return []
         return [self._shared(self._writer.take(wait=True) if process_group.rank() == 0 else None)]

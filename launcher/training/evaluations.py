@@ -55,7 +55,7 @@ class Evaluations:
         self._lowest = float("inf")
 
     def is_due(self, update: int) -> bool:
-        """Whether the run evaluates after this update."""
+        """True if the run evaluates after this update."""
         return self._every is not None and update % self._every == 0
 
     def evaluate(self, student: Encoder, everything: bool, before_batch: Callable[[], None]) -> Scores:
@@ -68,12 +68,12 @@ class Evaluations:
 
     @property
     def is_best(self) -> bool:
-        """Whether the last scores are the best, and a checkpoint of them is to be kept."""
+        """True if the last scores are the best and a checkpoint of them is to be kept."""
         return self._keep_best > 0 and self.scores is not None and self.scores.objective < self.best
 
     @property
     def is_stale(self) -> bool:
-        """Whether `evaluate.patience` evaluations in a row brought nothing better."""
+        """True if `evaluate.patience` evaluations in a row brought no better score."""
         return self._settings.patience is not None and self.stale >= self._settings.patience
 
     def saved(self, ended: bool) -> None:
@@ -83,7 +83,7 @@ class Evaluations:
         self.scores = self.scores if ended else None
 
     def as_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint stores."""
         values = {"best": self.best, "lowest": self._lowest}
         facts: dict[str, Any] = {key: None if value == float("inf") else value for key, value in values.items()}
         return facts | {"stale": self.stale, "heldout_loss": None if self.scores is None else self.scores.objective}

@@ -1,4 +1,4 @@
-"""What a finished run leaves for others: the student as a Hugging Face folder, and report.json."""
+"""The output of a finished run: the student as a Hugging Face folder, and report.json."""
 
 import json
 from pathlib import Path

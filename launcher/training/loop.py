@@ -193,7 +193,7 @@ class Run:
         self.meter.pause(time.perf_counter() - started)
 
     def _ends_early(self, update: int) -> bool:
-        """Whether the run ends before its last update, because the held-out scores no longer improve."""
+        """True if the run ends before its last update, because the held-out scores no longer improve."""
         if update == self.parts.updates or not self.evaluations.is_stale:
             return False
         self.event("ended_early", f"no better held-out score in {self.evaluations.stale} evaluations (evaluate.patience)")

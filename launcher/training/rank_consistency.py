@@ -1,4 +1,4 @@
-"""Whether all ranks run the same thing: code, packages, configuration, corpus and models, compared before anything is built.
+"""A check that all ranks have the same code, packages, configuration, corpus and models, before anything is built.
 
 Ranks that differ would train on, with wrong losses and no word; here they leave with the difference.
 """
@@ -49,7 +49,7 @@ def agree(config: AnyRunConfig, contents: Mapping[str, str]) -> None:
 
 
 def identity(config: AnyRunConfig, contents: Mapping[str, str]) -> dict[str, str]:
-    """What decides the result, by name, in words or digests short enough to show."""
+    """The facts that decide the result, by name, as words or digests short enough to show."""
     facts = {name: version(name) or "none" for name in PACKAGES}
     facts |= {"python": platform.python_version(), "code": _digest_of_code()}
     facts |= {key: json.dumps(value) for key, value in flat_values(public_values(config)).items()}

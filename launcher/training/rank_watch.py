@@ -1,12 +1,12 @@
-"""Who keeps the others waiting: each rank tells the others where it is, and all leave with one line when one of them is lost.
+"""Detects dead, hanging and slow ranks. Each rank reports its progress to the others; all exit with one message if one is lost.
 
-1. A thread posts this rank's progress on the board (the store that the ranks met at) once a second, and reads who has left.
-2. A second thread only looks at clocks: it never waits for a network. A rank that stands still for train.timeout_seconds, in a collective
-   whose partner is gone, asks why and leaves; so does one whose board no longer answers.
-3. `watching` turns what a run may die of into one line a rank: a lost rank, memory that ran out. What a rank says when it leaves is the
-   reason that the others give.
+1. A thread posts this rank's progress to the store (the one that the ranks met at) once a second, and reads which rank has left.
+2. A second thread looks at clocks alone and never waits for a network. If this rank hangs for train.timeout_seconds in a collective, or
+   the store no longer answers, the thread finds the reason and ends the process.
+3. `watching` turns the errors that may end a run into one line a rank: a lost rank, memory that ran out. The message of the first rank
+   that leaves is the reason that the others print.
 
-No clock of one host is compared with another's: a rank that is heard of has sent a new number, and tells itself how long it stands still.
+Clocks of different hosts are never compared. A rank is alive if it has sent a new number, and it reports itself how long it has waited.
 """
 
 import json
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Post:
-    """What a rank has put on the board. beat: a number that grows; pid and host: where it runs."""
+    """The last message of a rank to the others. beat: a number that grows; host and pid: of its process."""
 
     rank: int
     host: str
@@ -170,12 +170,12 @@ class Watch:
                 looked = time.monotonic()
 
     def _stands_still(self, rank: int, point: ProgressPoint) -> bool:
-        """Whether a rank has been at its point for longer than it may."""
+        """True if a rank has been in its phase for longer than is allowed."""
         slow = point.phase == BUILDING or (rank == 0 and point.phase == WRITING)
         return point.seconds > (SLOW_TIMES if slow else 1) * self.timeout_seconds
 
     def _somebody_moves(self, before: list[Post], after: list[Post]) -> bool:
-        """Whether a rank that this one may be waiting for is at work: slow, but neither silent nor standing still."""
+        """True if a rank that this one may be waiting for is slow, but neither silent nor hanging."""
         mine = self.progress.now
         beats = {post.rank: post.beat for post in before}
         for post in after:
@@ -242,7 +242,7 @@ def _post(data: bytes) -> Post:
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T | None:
-    """What a call gives that may wait for a network for ever; None if it takes longer, or fails."""
+    """The result of a call that may wait for a network without limit; None if it fails or takes longer."""
     result: list[T] = []
 
     def work() -> None:

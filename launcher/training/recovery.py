@@ -1,4 +1,4 @@
-"""What a run does about trouble: bad updates are named, counted and, on request, undone; damaged shards are passed over, a bounded number.
+"""Recovery of a run: bad updates are reported, counted and, if configured, undone. A limited number of damaged shards is skipped.
 
 Every rank has one and calls it alike, so that all decide the same; what is said goes to the reports of rank 0.
 """
@@ -28,7 +28,7 @@ class Recovery:
         self._say = say
         self._stability = Stability(config.train)
         self.rolled_back = False
-        """Whether the last update was undone: its outcome should be saved."""
+        """True if the last update was undone, so that a checkpoint is due."""
         self.skipped_shards: dict[str, str] = {}
         """Damaged shards whose windows were passed over -> why; over all ranks."""
 
@@ -88,12 +88,12 @@ class Recovery:
             )
 
     def counts(self) -> dict[str, int]:
-        """What a report line says of it, as far as there is anything to say."""
+        """The counts for a report line, if there are any."""
         spikes = {"loss_spikes": self._stability.spikes} if self._config.train.spike_factor is not None else {}
         return spikes | ({"skipped_shards": len(self.skipped_shards)} if self.skipped_shards else {})
 
     def as_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint stores."""
         return {"stability": self._stability.as_dict(), "skipped_shards": self.skipped_shards}
 
     def restore(self, values: dict[str, Any]) -> None:

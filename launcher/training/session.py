@@ -64,7 +64,7 @@ def _check_folder(config: AnyRunConfig, plan: DiskNeed) -> None:
 
 
 def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag, progress: RankProgress) -> int:
-    """What main promises, between the meeting of the ranks and their parting."""
+    """The work of `main` while the process group exists."""
     with open_folder(config) as folder:
         if folder.report.exists() and folder.student.exists():
             if process_group.rank() == 0:

@@ -1,4 +1,4 @@
-"""What ranks must agree on before a run: who owns its folder, and which checkpoint it goes on from.
+"""The decisions that all ranks share before a run: the owner of its folder, and the checkpoint from which it continues.
 
 Rank 0 alone looks and writes; what it finds wrong is raised on every rank with the same words, so that none is left waiting.
 """

@@ -28,7 +28,7 @@ class Span:
         return -np.inf if self.null_score is None else self.null_score - self.score
 
     def answers(self, null_threshold: float = 0.0) -> bool:
-        """Whether the span is the answer, rather than no answer. An example whose margin equals the threshold is answered."""
+        """True if the span is the answer, rather than no answer. An example whose margin equals the threshold is answered."""
         return self.window >= 0 and self.null_margin <= null_threshold
 
 

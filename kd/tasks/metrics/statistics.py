@@ -43,7 +43,7 @@ class PairedDifference:
 
     @property
     def within_noise(self) -> bool:
-        """Whether the interval holds 0."""
+        """True if the interval contains 0."""
         return self.low <= 0 <= self.high
 
 
@@ -114,7 +114,7 @@ def retained(student: float, teacher: float) -> float | None:
 
 
 def meaningful(teacher: float, constant: float, standard_error: float) -> bool:
-    """Whether the teacher is more than two standard errors better than a constant prediction. Higher is better."""
+    """True if the teacher is more than two standard errors better than a constant prediction. Higher is better."""
     return teacher - constant > 2 * standard_error
 
 
