@@ -32,7 +32,7 @@ class StudentSettings(BaseModel):
     inner: Positive | None = None
     """Width of the stream, attention heads, neurons of a feed-forward layer; None: the teacher's (inner in proportion to the width)."""
     shrink: Method | None = None
-    """Method that makes the teacher's layers smaller (kd/student/narrow.py). None: layers are copied unchanged. A narrower student then uses
+    """Method that makes the teacher's layers smaller (kd/student/narrow.py). None: layers are copied unchanged. Narrower students then use
     projection, or activation for a family that cannot be projected."""
     sample_tokens: Positive = 8192
     """Positions of the corpus that activation and projection look at."""

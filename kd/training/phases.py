@@ -105,7 +105,7 @@ class Phase:
         return learning_rate(self.optimizer, update, self.run_updates)
 
     def trainable(self, encoder: Encoder, name: str) -> bool:
-        """True if the phase trains a parameter. name: as the student's named_parameters have it (hf.…), or those of the projections beside it."""
+        """True if the phase trains a parameter. name: of the student's named_parameters (hf.…) or of the projections."""
         part, layer = part_of(encoder, name)
         return _named(self.trains, part, layer) and not _named(self.freezes, part, layer)
 
