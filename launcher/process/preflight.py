@@ -36,6 +36,8 @@ PACKAGES = {
     "psutil": ">=7",
     "filelock": ">=4",
     "matplotlib": ">=3.11,<4",
+    "jinja2": ">=3.1,<4",
+    "markupsafe": ">=3",
 }
 """Versions that are known to work: pyproject.toml's, repeated here for a clone that was never installed (a test compares them)."""
 
