@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from data_shards.errors import DataError
 from data_shards.tasks.examples import Examples
 from data_shards.tasks.report import DataReport
+from data_shards.tasks.settings import listed
 
 PLACEHOLDER = re.compile(r"LABEL_\d+")
 """The name that transformers gives a label whose name is not known."""
@@ -26,7 +27,7 @@ def label_names(splits: Sequence[Examples], given: list[str] | None, report: Dat
     seen = {name for examples in labelled for name in names_in(examples)}
     numbers = all(re.fullmatch(r"-?\d+", name) for name in seen)
     names = sorted(seen, key=lambda name: (name != "O", int(name) if numbers else 0, name))
-    report.note(f"labels: the order is that of the sorted names, {', '.join(names[:20])}; set labels to choose another")
+    report.note(f"labels: the order is that of the sorted names, {listed(names)}; set labels to choose another")
     return names
 
 
@@ -46,18 +47,18 @@ def resolve_labels(
     """
     numbers = {int(number): str(name) for number, name in model.items()}
     mapping = dict(given or {})
-    listed = f"the data has {', '.join(data)}; {where} has {', '.join(numbers[number] for number in sorted(numbers))}"
+    lists = f"the data has {listed(data)}; {where} has {listed([numbers[number] for number in sorted(numbers)])}"
     advice = "set label_map: {name in the data: name in the model, ...}"
     unknown = sorted(set(mapping) - set(data)) + sorted(set(mapping.values()) - set(numbers.values()))
     if unknown:
-        raise DataError(f"label_map: expected names of the data and of {where}, got {', '.join(unknown)} ({listed}); correct label_map")
+        raise DataError(f"label_map: expected names of the data and of {where}, got {', '.join(unknown)} ({lists}); correct label_map")
     if len(numbers) != len(data):
         raise DataError(
-            f"{where}: expected {len(data)} labels, got {len(numbers)} ({listed}); choose a model of this task, or correct labels"
+            f"{where}: expected {len(data)} labels, got {len(numbers)} ({lists}); choose a model of this task, or correct labels"
         )
     placeholders = [name for name in numbers.values() if PLACEHOLDER.fullmatch(name)]
     if placeholders and len(mapping) < len(data) and list(data) != [numbers[number] for number in sorted(numbers)]:
-        raise DataError(f"{where}: expected label names, got {', '.join(placeholders)}, whose order is not known ({listed}); {advice}")
+        raise DataError(f"{where}: expected label names, got {listed(placeholders)}, whose order is not known ({lists}); {advice}")
     exact = {name: number for number, name in numbers.items()}
     folded: dict[str, list[int]] = {}
     for number, name in numbers.items():
@@ -67,10 +68,10 @@ def resolve_labels(
         wanted = mapping.get(name, name)
         candidates = [exact[wanted]] if wanted in exact else folded.get(_folded(wanted), [])
         if len(candidates) != 1:
-            raise DataError(f"{where}: expected a label {wanted}, got none of that name ({listed}); {advice}")
+            raise DataError(f"{where}: expected a label {wanted}, got none of that name ({lists}); {advice}")
         resolved.append(candidates[0])
     if len(set(resolved)) != len(resolved):
-        raise DataError(f"{where}: expected a label of its own for each label of the data, got one twice ({listed}); {advice}")
+        raise DataError(f"{where}: expected a label of its own for each label of the data, got one twice ({lists}); {advice}")
     return resolved
 
 

@@ -13,7 +13,7 @@ from data_shards.tasks.formats.tables import Record
 from data_shards.tasks.records import records
 from data_shards.tasks.report import DataReport
 from data_shards.tasks.rows import answers_of, class_name, number, several, tags_of, text_of, words_of
-from data_shards.tasks.settings import TaskDataSettings
+from data_shards.tasks.settings import TaskDataSettings, listed
 
 
 @dataclass
@@ -49,7 +49,7 @@ def read_split(settings: TaskDataSettings, split: str, report: DataReport) -> Ex
             if settings.on_bad_row == "error":
                 raise
             read.bad.append(str(error))
-    report.add(split, "bad rows", "dropped, as on_bad_row says", read.bad)
+    report.add(split, "bad rows", "dropped (on_bad_row)", read.bad)
     report.add(split, "answers that start up to 3 characters beside answer_start", "moved", read.moved)
     if not read.texts:
         got = f"bad rows alone, the first: {read.bad[0]}" if read.bad else "none; check the file"
@@ -66,7 +66,7 @@ def read_split(settings: TaskDataSettings, split: str, report: DataReport) -> Ex
         read.places,
     )
     if settings.max_rows is not None and settings.max_rows < len(examples):
-        report.note(f"{split}: a sample of {settings.max_rows:,} of {len(examples):,} rows, as max_rows says")
+        report.note(f"{split}: sample of the rows (max_rows): {settings.max_rows:,} of {len(examples):,}")
         examples = examples.take(np.sort(permutation(len(examples), settings.split_seed)[: settings.max_rows]).tolist())
     return _with_bio(examples, settings, report) if settings.kind == "tagging" and examples.labels is not None else examples
 
@@ -139,6 +139,6 @@ def _with_bio(examples: Examples, settings: TaskDataSettings, report: DataReport
     for place, row in zip(examples.places, tags, strict=True) if known else ():
         for tag in row:
             if tag not in known:
-                listed = ", ".join(settings.labels or [])
-                raise DataError(f"{place}: expected a tag among {listed}, got {tag}; correct it, or map it under label_names")
+                names = listed(settings.labels or [])
+                raise DataError(f"{place}: expected a tag among {names}, got {tag:.60}; correct it, or map it under label_names")
     return replace(examples, labels=tags)

@@ -7,7 +7,7 @@ SHOWN_PLACES = 3
 
 @dataclass
 class Finding:
-    """A fact about some rows of a split. action: what was done to them, such as dropped or kept."""
+    """A fact about some rows of a split. action: dropped, kept or converted, and why."""
 
     split: str
     fact: str
@@ -18,8 +18,7 @@ class Finding:
 
     def line(self) -> str:
         """The finding as one line."""
-        shown = f" (first: {', '.join(_short(self.places))})" if self.places else ""
-        return f"{self.split}: {self.count:,} {self.fact}: {self.action}{shown}"
+        return f"{self.split}: {self.fact}: {self.count:,}, {self.action}; first: {', '.join(_short(self.places))}"
 
 
 def _short(places: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from data_shards.errors import DataError
 from data_shards.sources.formats.common import InvalidText, without_surrogates
 from data_shards.tasks.examples import Answer
-from data_shards.tasks.settings import TaskDataSettings, did_you_mean, label_text
+from data_shards.tasks.settings import TaskDataSettings, did_you_mean, label_text, listed
 
 SHIFT = 3
 """Characters by which a published answer's start may be wrong and is corrected, as in SQuAD's first release."""
@@ -41,7 +41,7 @@ def class_name(value: Any, place: str, settings: TaskDataSettings) -> str | None
     if settings.labels is not None and name not in settings.labels:
         hint = did_you_mean(name, [*settings.labels, *settings.label_names])
         raise DataError(
-            f"{place}: expected a label among {', '.join(settings.labels)}, got {text}{hint}; correct it, or map it under label_names"
+            f"{place}: expected a label among {listed(settings.labels)}, got {text:.60}{hint}; correct it, or map it under label_names"
         )
     return name
 

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ FileFormat = Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "conllu"
 SPLITS = ("train", "dev", "test", "unlabelled")
 HUB = re.compile(r"hub:(?P<name>[^:]+):(?P<split>.+)")
 """A name of the `datasets` library: hub:ORG/NAME[/CONFIG]:SPLIT, or hub:FOLDER:SPLIT."""
+SHOWN_NAMES = 30
 NEEDED = {
     "classification": ("text", "label"),
     "multi_label": ("text",),
@@ -199,6 +201,12 @@ def did_you_mean(name: object, names: Any) -> str:
     """A suggestion to append to an error, or nothing."""
     close = difflib.get_close_matches(str(name), [str(one) for one in names], 1, 0.6)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names with commas between them, the first SHOWN_NAMES of them."""
+    shown = ", ".join(f"{name:.60}" for name in names[:SHOWN_NAMES]) or "none"
+    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more"
 
 
 def is_hub(path: str) -> bool:

@@ -11,7 +11,7 @@ from data_shards.tasks.examples import Examples
 from data_shards.tasks.labels import label_names, names_in
 from data_shards.tasks.read import read_split
 from data_shards.tasks.report import DataReport
-from data_shards.tasks.settings import SPLITS, TaskDataSettings
+from data_shards.tasks.settings import SPLITS, TaskDataSettings, listed
 from stillhouse.digests import canonical_sha256
 
 MANY = 50
@@ -45,7 +45,7 @@ def read_task(settings: TaskDataSettings) -> TaskData:
         if "dev" not in splits and settings.dev_fraction:
             train, dev = hold_out(splits["train"], settings.dev_fraction, settings.split_seed)
             by = f"by {settings.split_by}" if settings.split_by is not None else "by text"
-            report.note(f"dev: {len(dev):,} rows of train became dev, split {by}, as dev_fraction says")
+            report.note(f"dev: rows of train that became dev (dev_fraction), split {by}: {len(dev):,}")
             splits["train"], splits["dev"] = train, dev
     if settings.dev is not None and settings.dev_fraction:
         report.note("dev_fraction: not used, as dev is set")
@@ -120,7 +120,7 @@ def _duplicates(examples: Examples, report: DataReport, drop: bool) -> Examples:
             later.append(number)
             if examples.labels is not None and examples.labels[earlier] != examples.labels[number]:
                 conflicting.append(number)
-    action = "dropped, as drop_duplicates says" if drop else "kept"
+    action = "dropped (drop_duplicates)" if drop else "kept"
     report.add(examples.split, "duplicate rows", action, [examples.places[number] for number in later])
     report.add(
         examples.split,
@@ -139,7 +139,7 @@ def _overlap(train: Examples, scored: Examples, report: DataReport, drop: bool) 
     own, other = train.inputs(), scored.inputs()
     in_train, in_scored = set(own), set(other)
     places = [place for place, inputs in zip(scored.places, other, strict=True) if inputs in in_train]
-    action = f"dropped from {train.split}, as drop_overlap says" if drop else "kept; set drop_overlap to drop them from train"
+    action = f"dropped from {train.split} (drop_overlap)" if drop else "kept (drop_overlap drops them from train)"
     report.add(scored.split, f"rows that are also in {train.split}", action, places)
     if scored.kind == "question_answering" and train.pairs is not None and scored.pairs is not None:
         contexts = set(train.pairs)
@@ -181,6 +181,6 @@ def _check_labels(splits: dict[str, Examples], labels: list[str] | None, given: 
         others = [name for name in missing if any(other[name] for other in seen.values())]
         nowhere = [name for name in missing if name not in others]
         if others:
-            report.note(f"{split}: no row has the label {', '.join(others)}, which other splits have")
+            report.note(f"{split}: no row has the label {listed(others)}, which other splits have")
         if nowhere and split == "train":
-            report.note(f"labels: no split has a row with {', '.join(nowhere)}")
+            report.note(f"labels: no split has a row with {listed(nowhere)}")

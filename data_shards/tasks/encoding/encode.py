@@ -14,7 +14,7 @@ from data_shards.errors import DataError
 from data_shards.tasks.encoding.encoded import IGNORED, EncodeCounts, EncodedTask, Ints
 from data_shards.tasks.encoding.windows import encode_questions
 from data_shards.tasks.examples import Examples
-from data_shards.tasks.settings import TaskDataSettings, did_you_mean
+from data_shards.tasks.settings import TaskDataSettings, did_you_mean, listed
 from stillhouse.errors import one_line
 
 CHUNK_ROWS = 2048
@@ -94,7 +94,7 @@ def label_numbers(names: Sequence[str], values: Sequence[str], places: Sequence[
     unknown = next((index for index, value in enumerate(values) if value not in number), None)
     if unknown is not None:
         raise DataError(
-            f"{places[unknown]}: expected a label among {', '.join(names) or 'none'}, got {values[unknown]}"
+            f"{places[unknown]}: expected a label among {listed(names)}, got {values[unknown]:.60}"
             f"{did_you_mean(values[unknown], names)}; correct it, or add it to labels"
         )
     return np.fromiter((number[value] for value in values), np.int32, len(values))

@@ -39,15 +39,16 @@ class EncodeCounts:
 
     def lines(self, split: str) -> list[str]:
         """One line for each count that is not 0."""
+        rows = f"of {self.examples:,}"
         texts = {
-            "truncated": f"{self.truncated:,} of {self.examples:,} rows are cut at max_length",
-            "cut_words": f"{self.cut_words:,} of {self.words:,} words are behind the cut and get no prediction",
-            "lost_words": f"{self.lost_words:,} of {self.words:,} words have no token and get no prediction",
-            "special": f"{self.special:,} rows spell a special token in their text; the tokenizer reads it as that token",
-            "windows": f"{self.windows:,} windows of {self.examples:,} questions; {self.split_contexts:,} contexts have several",
-            "cut_questions": f"{self.cut_questions:,} questions are cut at max_question",
-            "inexact_answers": f"{self.inexact_answers:,} answers begin or end inside a token and cannot be given back exactly",
-            "unseen_answers": f"{self.unseen_answers:,} answers are in no window whole; raise window_overlap",
+            "truncated": f"rows cut at max_length: {self.truncated:,} {rows}",
+            "cut_words": f"words behind the cut, without a prediction: {self.cut_words:,} of {self.words:,}",
+            "lost_words": f"words without a token, and so without a prediction: {self.lost_words:,} of {self.words:,}",
+            "special": f"rows whose text spells a special token, which the tokenizer reads as that token: {self.special:,} {rows}",
+            "windows": f"windows: {self.windows:,} for {self.examples:,} questions; contexts with several: {self.split_contexts:,}",
+            "cut_questions": f"questions cut at max_question: {self.cut_questions:,} {rows}",
+            "inexact_answers": f"answers that begin or end inside a token, so cannot be exact: {self.inexact_answers:,} {rows}",
+            "unseen_answers": f"answers that no window holds whole: {self.unseen_answers:,} {rows}; raise window_overlap",
         }
         return [f"{split}: {text}" for name, text in texts.items() if getattr(self, name)]
 

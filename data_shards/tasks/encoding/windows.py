@@ -49,10 +49,10 @@ def encode_questions(examples: Examples, tokenizer: Any, settings: TaskDataSetti
                 characters.append(spans)
                 numbers.append(number)
                 tokens = answer_tokens(spans, answer) if answer else None
-                if tokens and answer:
+                if tokens and answer and not found:
                     found = True
                     exact = spans[tokens[0], 0] == answer.start and spans[tokens[1], 1] == answer.start + len(answer.text)
-                    counts.inexact_answers += not exact and window is encoding
+                    counts.inexact_answers += not exact
                 labels.append(tokens or (_cls(window, tokenizer),) * 2)
             counts.unseen_answers += bool(answer) and not found
     return {

@@ -17,7 +17,7 @@ def test_rows_labels_lengths_and_findings(read, write, wordpiece):
     assert train.lengths[100] == 20
     assert train.lengths[50] == min(20, 15 * per_word)
     cut = sum(n * per_word > 20 for n in range(1, 31))
-    assert f"train: {cut} of 31 rows are cut at max_length" in summary.lines
+    assert f"train: rows cut at max_length: {cut} of 31" in summary.lines
 
 
 def test_targets_and_answers(read, write):

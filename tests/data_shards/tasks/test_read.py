@@ -101,7 +101,7 @@ def test_bad_rows_are_dropped_and_counted_on_request(read, write):
     data = read(kind="classification", train=path, labels=["x", "y"], on_bad_row="drop")
     assert data.splits["train"].texts == ["a", "e"]
     (line,) = [line for line in data.report.lines() if "bad rows" in line]
-    assert "3 bad rows: dropped" in line
+    assert "bad rows: 3, dropped (on_bad_row)" in line
     assert f"{path}:3: expected 2 fields" in line
     with pytest.raises(DataError, match=r"expected rows of train, got bad rows alone, the first: .*t.tsv:2: expected a label among q, r"):
         read(kind="classification", train=path, labels=["q", "r"], on_bad_row="drop")
@@ -231,7 +231,7 @@ def test_files_that_a_folder_leaves_out_are_in_the_report(read, write, tmp_path)
     write("d/a.csv", "text,label\na,x\nb,y\n")
     write("d/a.bin", "x")
     (line,) = [line for line in read(kind="classification", train=str(tmp_path / "d")).report.lines() if "left out" in line]
-    assert line == f"train: 1 files of a folder or pattern: left out (first: {tmp_path}/d/a.bin (unknown ending .bin))"
+    assert line == f"train: files of a folder or pattern: 1, left out; first: {tmp_path}/d/a.bin (unknown ending .bin)"
 
 
 def test_a_first_line_that_is_a_row_gets_a_hint(read, write):
@@ -246,4 +246,4 @@ def test_max_rows_takes_a_sample_and_says_so(read, write):
     assert len(numbers) == 20
     assert numbers == sorted(numbers)
     assert set(data.splits["train"].labels) == {"x", "y"}
-    assert "train: a sample of 20 of 100 rows, as max_rows says" in data.report.lines()
+    assert "train: sample of the rows (max_rows): 20 of 100" in data.report.lines()

@@ -1,9 +1,12 @@
 """Settings of a task's data: mistakes are told before a file is opened."""
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from data_shards.tasks.settings import TaskDataSettings, hub_parts, label_text
+from data_shards.tasks.settings import Columns, TaskDataSettings, hub_parts, label_text
 
 
 @pytest.mark.parametrize(
@@ -47,3 +50,28 @@ def test_a_label_is_the_same_text_from_every_format(value, text):
 )
 def test_a_hub_path_has_a_name_a_configuration_and_a_split(path, parts):
     assert hub_parts(path) == parts
+
+
+def test_every_setting_is_in_the_documentation():
+    text = (Path(__file__).parents[3] / "docs/tasks-data.md").read_text()
+    table = text[text.index("## Settings") : text.index("## What is checked")]
+    names = set(
+        re.findall(r"`(?:columns)?\.?([a-z_]+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|")))
+    )
+    fields = set(TaskDataSettings.model_fields) - {"columns"} | set(Columns.model_fields)
+    assert names == fields
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"preset": "glue/qnli", "dev": "mine.tsv", "folder": "official"},
+        {"preset": "imdb", "train": "mine.jsonl"},
+        {"preset": "imdb", "unlabelled": "more.txt"},
+        {"preset": "squad_v2", "folder": "squad", "max_rows": 5},
+        {"kind": "question_answering", "train": "a.json"},
+    ],
+)
+def test_settings_that_were_written_are_read_the_same(settings):
+    first = TaskDataSettings(**settings)
+    assert TaskDataSettings(**first.model_dump(mode="json")) == first

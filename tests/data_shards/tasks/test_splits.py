@@ -39,7 +39,7 @@ def test_overlap_and_duplicates_are_dropped_from_train_alone(read, pair):
     data = read(**pair(TRAIN, DEV, drop_overlap=True, drop_duplicates=True))
     assert data.splits["train"].texts == ["a", "b", "d"]
     assert data.splits["dev"].texts == ["c", "e", "e"]
-    assert "dev: 1 rows that are also in train: dropped from train" in "\n".join(data.report.lines())
+    assert "dev: rows that are also in train: 1, dropped from train (drop_overlap); first: " in "\n".join(data.report.lines())
 
 
 def test_train_that_is_all_in_dev_cannot_be_dropped(read, pair):
@@ -85,7 +85,7 @@ def test_a_part_of_train_becomes_dev(read, pair):
     other = read(**pair(list(reversed(rows)), None, dev_fraction=0.1))
     assert set(other.splits["dev"].texts) == set(data.splits["dev"].texts)
     assert set(read(**pair(rows, None, dev_fraction=0.1, split_seed=1)).splits["dev"].texts) != set(data.splits["dev"].texts)
-    assert any("20 rows of train became dev" in line for line in data.report.lines())
+    assert any("rows of train that became dev (dev_fraction), split by text: 20" in line for line in data.report.lines())
 
 
 def test_each_label_gives_its_share(read, pair):

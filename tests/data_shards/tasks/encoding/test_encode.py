@@ -116,7 +116,7 @@ def test_rows_that_spell_a_special_token_are_counted(wordpiece):
     tokenizer = AutoTokenizer.from_pretrained(wordpiece)
     task = encode(examples(["amber [SEP] birch", "amber", "[MASK]"]), tokenizer, settings())
     assert task.counts.special == 2
-    assert task.counts.lines("train")[0].startswith("train: 2 rows spell a special token")
+    assert task.counts.lines("train")[0].startswith("train: rows whose text spells a special token")
 
 
 def test_the_digest_follows_ids_and_labels(wordpiece):

@@ -82,6 +82,17 @@ def test_an_answer_longer_than_a_window_is_counted(tokenizer):
     assert not task.labels.any()
 
 
+def test_an_answer_inside_a_token_is_counted_once(byte_bpe):
+    tokenizer = AutoTokenizer.from_pretrained(byte_bpe)
+    context = "amber birch cedar " * 12 + "juniper"
+    spans = tokenizer(context, return_offsets_mapping=True)["offset_mapping"]
+    begin, end = [(begin, end) for begin, end in spans if end - begin > 1][-1]
+    answers = [(Answer(context[begin + 1 : end], begin + 1),), (Answer(context[begin:end], begin),)]
+    task = encode(made(["oak", "oak"], [context, context], answers), tokenizer, TaskDataSettings(**SETTINGS))
+    assert task.counts.split_contexts == 2
+    assert task.counts.inexact_answers == 1
+
+
 @pytest.mark.parametrize(
     ("start", "text", "tokens"),
     [(0, "ab", (2, 2)), (3, "cd", (3, 3)), (0, "ab cd", (2, 3)), (4, "d e", (3, 4)), (5, " e", (3, 4)), (6, "ef", None)],
