@@ -1,6 +1,6 @@
 """One run of launcher/run.py that counts how often it opens each file of its shards.
 
-Usage: opened_files.py RESULT.json SHARDS WORDS …; writes {path inside SHARDS: times}.
+Usage: opened_files.py FOLDER SHARDS WORDS …; writes {path inside SHARDS: times} to FOLDER/opened-RANK.json.
 """
 
 import json
@@ -13,7 +13,7 @@ from launcher import run
 
 
 def main() -> None:
-    result, shards, *words = sys.argv[1:]
+    folder, shards, *words = sys.argv[1:]
     opened: Counter[str] = Counter()
 
     def count(event: str, arguments: tuple[object, ...]) -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     try:
         run.main()
     finally:
-        Path(result).write_text(json.dumps(opened))
+        (Path(folder) / f"opened-{os.environ['RANK']}.json").write_text(json.dumps(opened))
 
 
 if __name__ == "__main__":

@@ -12,23 +12,32 @@ SAMPLED = ("student.width=16", "student.architecture=same", "objective=[{kind: s
 COMPARED = ("objective.2.layer_map=cka",)
 
 
+def opened_files(run_ranks: Callable[..., str], school: School, folder: Path, ranks: int, *words: str) -> list[dict[str, int]]:
+    """For each rank of a run of two updates, how often it opened each file of its shards. The shards themselves are left out."""
+    settings = (f"run.folder={folder / 'run'}", f"data.shards={school.shards}", f"teacher.model={school.teacher}", "train.updates=2")
+    run_ranks(ranks, "opened_files", folder, school.shards, "--config", "tiny", *settings, *words)
+    assert (folder / "run" / "report.json").exists()
+    counts = [json.loads((folder / f"opened-{rank}.json").read_text()) for rank in range(ranks)]
+    assert all(any(name.endswith(".tar") for name in files) for files in counts)
+    return [{name: count for name, count in files.items() if not name.endswith(".tar")} for files in counts]
+
+
+def tokenizer_files(school: School, count: int) -> dict[str, int]:
+    return {f"tokenizer/{path.name}": count for path in (school.shards / "tokenizer").iterdir()}
+
+
 @pytest.mark.parametrize("packing", ["windows", "documents"])
 @pytest.mark.parametrize("words", [SAMPLED, COMPARED], ids=["sampled", "compared"])
 def test_a_start_reads_manifest_token_statistics_lengths_and_tokenizer_once(
     school: School, run_ranks: Callable[..., str], tmp_path: Path, packing: str, words: tuple[str, ...]
 ):
-    settings = (f"run.folder={tmp_path / 'run'}", f"data.shards={school.shards}", f"teacher.model={school.teacher}", "train.updates=2")
-    result = tmp_path / "opened.json"
-    run_ranks(1, "opened_files", result, school.shards, "--config", "tiny", *settings, f"data.packing={packing}", *words)
-    assert (tmp_path / "run" / "report.json").exists()
-    opened = json.loads(result.read_text())
+    (files,) = opened_files(run_ranks, school, tmp_path, 1, f"data.packing={packing}", *words)
     lengths = {"lengths-train.npy": 1, "lengths-heldout.npy": 1} if packing == "documents" else {}
-    tokenizer = {name: count for name, count in opened.items() if name.startswith("tokenizer/")}
-    shards = {name: count for name, count in opened.items() if name.endswith(".tar")}
-    assert tokenizer == {f"tokenizer/{path.name}": 2 for path in (school.shards / "tokenizer").iterdir()}, "checked once, exported once"
-    assert len(shards) > 1
-    assert {name: count for name, count in opened.items() if name not in {*tokenizer, *shards}} == {
-        "manifest.json": 1,
-        "vocabulary.npz": 1,
-        **lengths,
-    }
+    exported_too = tokenizer_files(school, 2)
+    assert files == {"manifest.json": 1, "vocabulary.npz": 1, **lengths, **exported_too}
+
+
+def test_each_rank_reads_them_once(school: School, run_ranks: Callable[..., str], tmp_path: Path):
+    exporting, other = opened_files(run_ranks, school, tmp_path, 2, *SAMPLED)
+    assert exporting == {"manifest.json": 1, "vocabulary.npz": 1, **tokenizer_files(school, 2)}
+    assert other == {"manifest.json": 1, "vocabulary.npz": 1, **tokenizer_files(school, 1)}
