@@ -7,7 +7,11 @@ reached (no server, a disk that is not mounted) always stops the reader, because
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from data_shards.errors import DamagedFile, DataError
 from data_shards.storage.location import Location
@@ -72,6 +76,24 @@ class OpenShards:
                 raise
             self._faults[index] = str(fault)
             return str(fault)
+
+    def fill_rows(
+        self, numbers: NDArray[np.int64], fill: Callable[[int, NDArray[np.int64], Shard], None]
+    ) -> tuple[NDArray[np.bool_], dict[str, str]]:
+        """Call fill(number, rows, shard) for each shard among `numbers` [B], with the rows that it holds.
+
+        Returns the rows of skipped shards, bool [B], and the name of each skipped shard -> the reason.
+        """
+        skipped, reasons = np.zeros(len(numbers), np.bool_), {}
+        for number in np.unique(numbers):
+            rows = np.flatnonzero(numbers == number)
+            shard = self.shard_or_fault(int(number))
+            if isinstance(shard, str):
+                skipped[rows] = True
+                reasons[self.entries[number].name] = shard
+            else:
+                fill(int(number), rows, shard)
+        return skipped, reasons
 
     def _file_state(self, index: int) -> tuple[int, ...]:
         """Numbers that change when the file is replaced or written to; () for a remote shard, whose copy is checked after the download."""

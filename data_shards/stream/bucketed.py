@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_shards.corpus import Corpus
 from data_shards.errors import DataError
 from data_shards.storage.open_shards import OpenShards
+from data_shards.storage.shard import Shard
 from data_shards.stream.order import offsets
 from data_shards.stream.packed import MIN_WINDOW_TOKENS
 from data_shards.stream.rows import Rows, emptied, framed
@@ -61,16 +62,11 @@ class BucketedDocuments:
         content = np.zeros((len(ids), int(self.widths[ids].max()) - 2), np.int32)
         columns = np.arange(content.shape[1])
         shards = np.searchsorted(self._first_document, documents, side="right") - 1
-        skipped_rows = np.zeros(len(ids), np.bool_)
-        skipped_shards: dict[str, str] = {}
-        for number in np.unique(shards):
-            rows = np.flatnonzero(shards == number)
-            shard = self._shards.shard_or_fault(int(number))
-            if isinstance(shard, str):
-                skipped_rows[rows] = True
-                skipped_shards[self._shards.entries[number].name] = shard
-                continue
+
+        def fill(number: int, rows: NDArray[np.int64], shard: Shard) -> None:
             starts = shard.starts[documents[rows] - self._first_document[number]] + begins[rows]
             content[rows] = shard.tokens(np.minimum(starts[:, None] + columns, shard.entry.tokens - 1))
+
+        skipped, reasons = self._shards.fill_rows(shards, fill)
         cls_id, sep_id, pad_id = self.manifest.cls_id, self.manifest.sep_id, self.manifest.pad_id
-        return emptied(framed(content, sizes, None, cls_id, sep_id, pad_id), skipped_rows, skipped_shards, pad_id)
+        return emptied(framed(content, sizes, None, cls_id, sep_id, pad_id), skipped, reasons, pad_id)

@@ -54,31 +54,18 @@ class PackedWindows:
         sizes = np.zeros(len(ids), np.int64)
         opens = np.zeros(content.shape, np.bool_)
         shards = np.searchsorted(self._first, ids, side="right") - 1
-        skipped_rows = np.zeros(len(ids), np.bool_)
-        skipped_shards: dict[str, str] = {}
-        for number in np.unique(shards):
-            rows = np.flatnonzero(shards == number)
-            shard = self._shards.shard_or_fault(int(number))
-            if isinstance(shard, str):
-                skipped_rows[rows] = True
-                skipped_shards[self._shards.entries[number].name] = shard
-            else:
-                self._fill(shard, ids[rows] - self._first[number], rows, content, sizes, opens)
+
+        def fill(number: int, rows: NDArray[np.int64], shard: Shard) -> None:
+            content[rows], sizes[rows], opens[rows] = self._content(shard, ids[rows] - self._first[number])
+
+        skipped, reasons = self._shards.fill_rows(shards, fill)
         cls_id, sep_id, pad_id = self.manifest.cls_id, self.manifest.sep_id, self.manifest.pad_id
         windows = framed(content, sizes, None if self._across_documents else opens, cls_id, sep_id, pad_id)
-        return emptied(windows, skipped_rows, skipped_shards, pad_id)
+        return emptied(windows, skipped, reasons, pad_id)
 
-    def _fill(
-        self,
-        shard: Shard,
-        numbers: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        content: NDArray[np.int32],
-        sizes: NDArray[np.int64],
-        opens: NDArray[np.bool_],
-    ) -> None:
-        """Write content of the shard's windows `numbers` into the rows `rows`."""
-        width = content.shape[1]
+    def _content(self, shard: Shard, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+        """Windows `numbers` [B] of a shard: content [B, L - 2], its size [B] without padding, and marks of [CLS] ids in it [B, L - 2]."""
+        width = self.window_tokens - 2
         indices = numbers[:, None] * width + np.arange(width)
         begins = shard.starts[:-1] + 2 * np.arange(len(shard.lengths))  # of each document in the content
         document = np.searchsorted(begins, indices, side="right") - 1
@@ -87,7 +74,6 @@ class PackedWindows:
         real = indices < shard.entry.tokens + 2 * (shard.entry.documents - 1)
         is_token = real & (within < length)
         ids = shard.tokens(np.where(is_token, shard.starts[document] + within, 0))
-        opening = real & (within == length + 1)
-        content[rows] = np.where(is_token, ids, np.where(opening, self.manifest.cls_id, self.manifest.sep_id))
-        sizes[rows] = real.sum(axis=1)
-        opens[rows] = opening
+        opens = real & (within == length + 1)
+        content = np.where(is_token, ids, np.where(opens, self.manifest.cls_id, self.manifest.sep_id)).astype(np.int32)
+        return content, real.sum(axis=1), opens
