@@ -1,6 +1,6 @@
 """Credentials in URLs become ***. Every text that is printed or stored passes through `redacted`.
 
-The structure of a URL decides, not a list of secret names: the user part, the values of query and fragment, and `;name=value` in the path
+The structure of a URL decides, not a list of secret names. The user part, the values of query and fragment, and `;name=value` in the path
 are hidden. Only the names in HARMLESS keep their values. `hide` in slurm/common.sh does the same; one table tests both.
 """
 

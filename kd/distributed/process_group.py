@@ -1,7 +1,7 @@
 """Ranks and what they say to each other: one process group, made once, on whatever the machine offers (NCCL or gloo).
 
-Works the same for one process without a launcher and for ranks started by deepspeed, torchrun or srun: RANK, WORLD_SIZE, LOCAL_RANK,
-MASTER_ADDR and MASTER_PORT are read by torch; a process without them is a world of one.
+Works the same for one process without a launcher and for ranks started by deepspeed, torchrun or srun. torch reads RANK, WORLD_SIZE,
+LOCAL_RANK, MASTER_ADDR and MASTER_PORT; a process without them is a world of one.
 """
 
 import io
@@ -82,8 +82,8 @@ def stop() -> None:
 def leave() -> NoReturn:
     """End this process well, with all others, and at once.
 
-    Not by way of the interpreter's own end: there gloo's threads abort at times (exit code -6, "terminate called without an active
-    exception", twice in some hundred ends of two ranks, torch 2.13), and a finished run would count as a failed one.
+    The interpreter's own end is skipped, because gloo's threads sometimes abort there and a finished run would count as failed. (Exit code
+    -6, "terminate called without an active exception", twice in some hundred ends of two ranks, torch 2.13.)
     """
     barrier()
     sys.stdout.flush()

@@ -1,8 +1,8 @@
 """A forward pass of an encoder that also keeps the states which some term asked for, and no others.
 
 Hooks stand on the modules only during the pass, so a pass that keeps nothing costs nothing. What they keep is the tensor itself: gradients
-flow through it. They see the same under DeepSpeed's ZeRO (which gathers a weight around each module's own forward) and under tensor
-parallelism (where a rank keeps its heads of queries, keys and values: see kd.teacher.teacher).
+flow through it. They see the same under DeepSpeed's ZeRO, which gathers a weight around each module's own forward. Under tensor parallelism
+a rank keeps its heads of queries, keys and values (kd.teacher.teacher).
 
 Under activation checkpointing a layer's inside exists twice, and its first life has no gradients. There, the states of its inside become
 outputs of the checkpointed function, so that they are computed again, with the layer, in the backward pass.

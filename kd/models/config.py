@@ -24,8 +24,8 @@ ACTIVATIONS = ("hidden_act", "activation", "hidden_activation")  # what families
 def read_config(path: str) -> PreTrainedConfig:
     """The configuration of a model folder or hub name, proven usable as an encoder here.
 
-    Raises KdError for a missing folder, one that holds no model, a family that is not in the table, a variant that
-    would be computed wrongly, and heads that do not divide the width.
+    Raises KdError for a missing folder, a folder without a model, and heads that do not divide the width. So it does for a family that is
+    not in the table, and for a variant that would be computed wrongly.
     """
     check_model_folder(path)
     folder = is_folder(path)

@@ -9,7 +9,7 @@ from kd.objective.objective import Objective
 def make_projections(objective: Objective, seed: int) -> nn.ModuleDict:
     """One linear map W s + b for each of the objective's `projections`, fp32; deterministic in seed and in its name.
 
-    Widths that are equal start as the identity, so that a student equal to its teacher has nothing to learn; others orthogonal, which
+    For equal widths they start as the identity, so a student equal to its teacher has nothing to learn. Others start orthogonal, which
     keeps a state's length and angles as far as widths allow.
     """
     modules = nn.ModuleDict()

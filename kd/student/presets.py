@@ -41,8 +41,8 @@ def dimensions_of(encoder: Encoder) -> Dimensions:
 def narrowed(teacher: Encoder, width: int | None, heads: int | None, inner: int | None) -> Dimensions:
     """The shape that is asked of a teacher's student; what is None is the teacher's own, inner in proportion to the width.
 
-    Raises KdError for what is larger than the teacher's, for heads that do not divide, and for a head size above the teacher's, or below it
-    where positions turn the heads (rotations of pairs, whose angles depend on the head size).
+    Raises KdError for sizes larger than the teacher's, for heads that do not divide, and for a head size above the teacher's. With rotary
+    positions a smaller head size is refused too, because their angles depend on it.
     """
     own = dimensions_of(teacher)
     shape = Dimensions(width or own.width, heads or own.heads, inner or round(own.inner * (width or own.width) / own.width))

@@ -1,4 +1,4 @@
-"""Last hidden states of a frozen teacher on a disk, found by what it was given: a pass that was made once is never made again.
+"""Last hidden states of a frozen teacher on disk, looked up by a hash of the input row. Each row is computed once.
 
 `FOLDER/cache.json` says whose states they are and lists the files; it is written last, so what it does not list was never finished.
 `states-SEGMENT-RANK.safetensors` holds the kept positions of some rows one after the other (states [n, D], in the teacher's own dtype, so

@@ -1,7 +1,7 @@
 """A frozen teacher behind one small interface: whole on every rank, split over them, or its hidden states read from a disk.
 
-kd.teacher.modes lists the ways. All give the same outputs, to rounding. All ranks must call at the same time. A teacher never trains: it
-is in eval mode and without gradients at every call, has no parameters() to hand to an optimizer, and is never saved.
+kd.teacher.modes lists the ways. All give the same outputs, to rounding. All ranks must call at the same time. A teacher never trains and is
+never saved. Every call is in eval mode and without gradients, and it has no parameters() for an optimizer.
 
 In every mode a rank reads the whole model into the host's memory once. In zero3, one weight at a time goes to the device, where only a
 share of it stays.

@@ -96,7 +96,8 @@ def make_teacher(settings: TeacherSettings, precision: str, device: torch.device
 
     encoder: its model in the teacher's own dtype, if it was read before; the teacher then owns it.
 
-    Raises KdError for a model that cannot be read, has no MLM head, does not divide over the ranks, or is not that of its cache.
+    Raises KdError for a model that cannot be read or has no MLM head. It also raises KdError if the model does not divide over the ranks,
+    or is not that of its cache.
     """
     mode = MODES[settings.mode]
     mode.check(settings.model, read_config(settings.model), process_group.world_size())

@@ -1,8 +1,8 @@
 """The student's optimisation step on DeepSpeed: any ZeRO stage, fp32 or bf16, one update at a time.
 
-An update is: counts over all ranks -> micro-batches (forward, backward) -> one clipped AdamW step. The loss arrives already divided by
-the update's global token counts, so DeepSpeed's own averaging over ranks is undone by multiplying with the world size, and its division by
-the number of micro-batches is switched off.
+An update is: counts over all ranks -> micro-batches (forward, backward) -> one clipped AdamW step. The loss arrives already divided by the
+update's global token counts. So DeepSpeed's averaging over ranks is undone by multiplying with the world size, and its division by the
+number of micro-batches is switched off.
 
 Full fp32 weights and moments go in and out by parameter name, the same at every stage and number of ranks: see `full_state`.
 """

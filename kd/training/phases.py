@@ -127,8 +127,8 @@ def part_of(encoder: Encoder, name: str) -> tuple[str, int | None]:
 def phases_of(settings: Sequence[PhaseSettings], terms: Sequence[Term], optimizer: OptimizerSettings, updates: int) -> tuple[Phase, ...]:
     """The phases of a run of so many updates. terms, optimizer: the run's own, for phases that have none.
 
-    Raises KdError for lengths that do not add up to the run, names that stand twice, an objective without a weight above 0 in some
-    update, and schedules that do not fit into their phase.
+    Raises KdError for lengths that do not add up to the run, duplicate names, and schedules that do not fit into their phase. In every
+    update some weight must be above 0.
     """
     if not settings:
         whole = Phase("", 0, updates, updates, tuple(terms), optimizer)

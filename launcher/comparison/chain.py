@@ -108,8 +108,8 @@ def teacher_of(config: RunConfig, where: str) -> TeacherSettings:
 
 
 def check(links: list[Link], where: str) -> None:
-    """LaunchError for a link whose student cannot be made from the one before, or not learn from it as its terms and phases say: shapes
-    alone, no weight is loaded.
+    """Raise LaunchError for a link whose student cannot be made from the one before, or cannot learn from it with its terms and phases.
+    Shapes are checked; no weight is loaded.
     """
     first = links[0].config
     corpus = Corpus.open(first.data.shards, first.data.cache_folder)

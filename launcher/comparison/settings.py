@@ -113,9 +113,9 @@ def plan(
 ) -> list[PlannedRun]:
     """Every run of a comparison, seed by seed, so that an early end leaves whole seeds.
 
-    words: key=value from the command line, for all runs. updates: how many each variant gets, with budget time.
-    Raises LaunchError for words that make no valid run, two variants that are the same run, and variants that set what the
-    comparison decides: folder, seeds, corpus, length.
+    words: key=value from the command line, for all runs. updates: how many each variant gets, with budget time. Raises LaunchError for
+    words that make no valid run and for two variants that are the same run. A variant may not set what the comparison decides: folder,
+    seeds, corpus, length.
     """
     runs: list[PlannedRun] = []
     seen: dict[str, str] = {}

@@ -1,9 +1,9 @@
 """Statistics of a few seeds: means, spreads, and differences with their noise. Pure arithmetic.
 
-The rule: runs of the same seed see the same rows under the same masks and are scored under the same masks, so variants are compared seed by
-seed. A difference is its mean over seeds with Student's 95 % interval (n - 1 degrees of freedom); when that holds 0, the difference is
-within the noise. Fewer than three seeds decide nothing: one has no interval, and the two differences of two seeds may lie close together by
-chance alone.
+Variants are compared seed by seed. Runs of the same seed see the same rows under the same masks, in training and in scoring. A difference
+is its mean over seeds with Student's 95 % interval (n - 1 degrees of freedom). If the interval contains 0, the difference is within the
+noise. Fewer than three seeds decide nothing: one has no interval, and the two differences of two seeds may lie close together by chance
+alone.
 """
 
 import math

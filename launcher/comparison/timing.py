@@ -5,9 +5,9 @@
 3. A variant's pace is the lower quartile of its times: other work on the machine can only make an update longer, never shorter, and
    turns spread what lasts longer than a turn over all variants.
 
-A run with --budget time then has a fixed number of updates, seconds / pace, so that it is an ordinary run: resumable and repeatable, and
-not shortened by whatever the machine was busy with. Variants added later are measured together with the reference, and their pace is
-scaled by how the reference's has changed.
+A run with --budget time then has a fixed number of updates, seconds / pace. So it is an ordinary run, resumable and repeatable, and other
+work on the machine does not shorten it. Variants added later are measured together with the reference, and their pace is scaled by how the
+reference's has changed.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The configuration of a run: one frozen model of the settings that each package defines beside the code that uses them.
 
-What only the whole can know (a term that asks of a teacher there is not, phases that do not fill the run) is checked here, in one line.
+Conditions on several sections are checked here: a term that needs a teacher has one, and phases fill the run.
 """
 
 from pathlib import Path

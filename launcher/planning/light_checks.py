@@ -9,8 +9,8 @@ from launcher.errors import LaunchError
 def check_inputs(config: RunConfig, world: int) -> Corpus:
     """The open corpus of a configuration.
 
-    Raises LaunchError for batch arithmetic that does not divide over `world` ranks, DataError for a folder or URL without shards, and
-    KdError for a local folder without a model.
+    Raises LaunchError for batch arithmetic that does not divide over `world` ranks. Raises DataError for a folder or URL without shards,
+    and KdError for a local folder without a model.
     """
     try:
         config.train.micro_batches(world)

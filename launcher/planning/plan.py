@@ -65,7 +65,7 @@ class Plan:
 def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Plan:
     """The plan of a configuration on `world` ranks. corpus: the configuration's, where it is open.
 
-    Raises LaunchError for batch arithmetic that does not divide and for models that do not fit the corpus; KdError and DataError for
+    Raises LaunchError for batch arithmetic that does not divide and for models that do not fit the corpus. Raises KdError and DataError for
     models and shards that cannot be used. A full disk is `check_disk`'s affair: only rank 0 writes.
     """
     train = config.train

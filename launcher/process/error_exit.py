@@ -23,7 +23,7 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EFBIG)  # limits on
 def guarded(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """The exit code of the action, or of the error that ended it.
 
-    A user's mistake is printed by rank 0 and by the first rank of every other host, because a folder may be missing on one host alone.
+    Rank 0 prints a user's mistake. So does the first rank of every other host, because a folder may be missing on one host alone.
     """
     prepare_streams()
     os.umask(os.umask(0) | 0o002)  # what a run will read again is never writable for everyone

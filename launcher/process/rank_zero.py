@@ -1,4 +1,4 @@
-"""Work that rank 0 alone does, with the same outcome on every rank: all go on, or all raise the same message at the same time."""
+"""Work of rank 0 with the same outcome on every rank: all continue, or all raise the same error."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Signals become a wish to stop, never a stop in the middle: the loop asks between updates, saves, and leaves with a code of its own.
+"""Signals as requests to stop. The loop checks for a request between updates, saves a checkpoint, and exits with a code of its own.
 
 So does the end of the `deepspeed` command that started a rank. It hands no signal on, and its ranks would go on unseen.
 """

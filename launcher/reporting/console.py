@@ -48,7 +48,7 @@ class PipeSafeConsole(Console):
 
 
 class Screen:
-    """A console that shows a run: a live bar on a terminal, plain lines elsewhere (and in a notebook, a pipe or a batch job's log)."""
+    """The display of a run: a live bar on a terminal, plain lines in a notebook, a pipe or a batch job's log."""
 
     def __init__(self, name: str, console: Console | None = None) -> None:
         self.console = console or PipeSafeConsole()
