@@ -21,6 +21,7 @@ MODULES = {
     "shards": "launcher.corpus.shards",
     "vocabulary": "launcher.corpus.prune_vocabulary",
     "plot": "launcher.reporting.curves",
+    "completion": "launcher.config.completion",
     "push": "launcher.deployment.push",
     "wandb-replay": "launcher.reporting.wandb_replay",
 }

@@ -3,7 +3,7 @@
 import argparse
 from importlib import metadata
 
-from launcher.commands import compare, corpus, demo, doctor, evaluate, plot, push, train
+from launcher.commands import compare, completion, corpus, demo, doctor, evaluate, plot, push, train
 from launcher.commands.common import RAW, Parser
 
 EXAMPLES = """examples:
@@ -19,6 +19,7 @@ GROUPS = {
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
     "check and report": (doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
     "publish": (push.add_push,),
+    "set up": (completion.add_completion,),
 }
 
 

@@ -36,6 +36,7 @@ VERBS = [
     "shards info",
     "vocabulary",
     "vocabulary prune",
+    "completion",
     "plot",
     "push",
     "wandb-replay",
