@@ -4,6 +4,7 @@ A preset is a dictionary of task settings. With a folder it reads the official f
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 CONLL_TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
@@ -15,13 +16,14 @@ SENTENCES = {"text": "sentence1", "text_pair": "sentence2", "label": "label"}
 class Preset:
     """A published task.
 
-    metrics: names of the official metrics, the headline first. files: split -> names of files or folders in the official folder.
+    metrics: names of the official metrics, the headline first. files: split -> names of files or folders in the official folder, once for
+    each release that has other names.
     official: settings of the official files. hub: settings of the hub's version. both: settings of either.
     """
 
     kind: str
     metrics: tuple[str, ...]
-    files: dict[str, str | tuple[str, ...]]
+    files: tuple[dict[str, tuple[str, ...]], ...]
     hub_name: str
     hub_splits: dict[str, str]
     official: dict[str, Any]
@@ -33,12 +35,18 @@ class Preset:
         if folder is None:
             hub = {split: f"hub:{self.hub_name}:{name}" for split, name in self.hub_splits.items()}
             return {"kind": self.kind, **self.both, **self.hub, **hub}
-        root = folder.rstrip("/")
-        files = {
-            split: f"{root}/{names}" if isinstance(names, str) else [f"{root}/{name}" for name in names]
-            for split, names in self.files.items()
-        }
+        files = {split: [f"{folder.rstrip('/')}/{name}" for name in names] for split, names in self.names(folder).items()}
         return {"kind": self.kind, **self.both, **self.official, **files}
+
+    def names(self, folder: str) -> dict[str, tuple[str, ...]]:
+        """Split -> names of the files of the release that is in the folder. Of test and unlabelled, those that are there."""
+        root = Path(folder).expanduser()
+
+        def there(names: tuple[str, ...]) -> bool:
+            return all((root / name).exists() for name in names)
+
+        release = next((one for one in self.files if there(one["train"]) and there(one.get("dev", ()))), self.files[0])
+        return {split: names for split, names in release.items() if split in ("train", "dev") or there(names) or not root.is_dir()}
 
 
 def _glue(
@@ -52,7 +60,7 @@ def _glue(
     return Preset(
         kind,
         metrics,
-        {"train": "train.tsv", "dev": dev},
+        ({"train": ("train.tsv",), "dev": (dev,)},),
         f"nyu-mll/glue/{name}",
         {"train": "train", "dev": more.pop("hub_dev", "validation")},
         official,
@@ -74,7 +82,7 @@ def _squad(version: str, name: str) -> Preset:
     return Preset(
         "question_answering",
         ("f1", "exact_match"),
-        {"train": f"train-{version}.json", "dev": f"dev-{version}.json"},
+        ({"train": (f"train-{version}.json",), "dev": (f"dev-{version}.json",)},),
         f"rajpurkar/{name}",
         {"train": "train", "dev": "validation"},
         {"format": "squad"},
@@ -121,8 +129,12 @@ PRESETS: dict[str, Preset] = {
     "conll2003": Preset(
         "tagging",
         ("entity_f1",),
-        {"train": "train.txt", "dev": "val.txt", "test": "test.txt"},
-        "eriktks/conll2003",
+        (
+            {"train": ("eng.train",), "dev": ("eng.testa",), "test": ("eng.testb",)},
+            {"train": ("train.txt",), "dev": ("valid.txt",), "test": ("test.txt",)},
+            {"train": ("train.txt",), "dev": ("val.txt",), "test": ("test.txt",)},
+        ),
+        "lhoestq/conll2003",  # datasets runs no scripts, which the first upload is
         {"train": "train", "dev": "validation", "test": "test"},
         {"format": "conll"},
         {"columns": {"words": "tokens", "tags": "ner_tags"}},
@@ -131,7 +143,7 @@ PRESETS: dict[str, Preset] = {
     "imdb": Preset(
         "classification",
         ("accuracy",),
-        {"train": ("train/neg", "train/pos"), "test": ("test/neg", "test/pos"), "unlabelled": ("train/unsup",)},
+        ({"train": ("train/neg", "train/pos"), "test": ("test/neg", "test/pos"), "unlabelled": ("train/unsup",)},),
         "stanfordnlp/imdb",
         {"train": "train", "test": "test", "unlabelled": "unsupervised"},
         {},

@@ -9,6 +9,7 @@ from typing import Any
 from data_shards.errors import DataError
 from data_shards.tasks.examples import Examples
 from data_shards.tasks.labels import label_names, names_in
+from data_shards.tasks.presets import PRESETS
 from data_shards.tasks.read import read_split
 from data_shards.tasks.report import DataReport
 from data_shards.tasks.settings import SPLITS, TaskDataSettings, listed
@@ -38,6 +39,7 @@ def read_task(settings: TaskDataSettings) -> TaskData:
     Raises DataError for what cannot be used; everything else is in the report.
     """
     report = DataReport()
+    _note_missing_files(settings, report)
     splits = {split: read_split(settings, split, report) for split in SPLITS if settings.paths(split)}
     splits = {split: _without_empty(examples, report) for split, examples in splits.items()}
     if "train" in splits:
@@ -59,6 +61,17 @@ def read_task(settings: TaskDataSettings) -> TaskData:
     labels = label_names(list(ordered.values()), settings.labels, report)
     _check_labels(ordered, labels, settings.labels, report)
     return TaskData(settings, ordered, labels, report)
+
+
+def _note_missing_files(settings: TaskDataSettings, report: DataReport) -> None:
+    """Reports splits that the preset has and its folder has not."""
+    if settings.preset is None or settings.folder is None:
+        return
+    preset = PRESETS[settings.preset]
+    if settings.train == preset.settings(settings.folder)["train"]:
+        for split in preset.files[0]:
+            if not settings.paths(split):
+                report.note(f"{split}: left out, as {settings.folder} has no such files")
 
 
 def hold_out(examples: Examples, fraction: float, seed: int, split: str = "dev") -> tuple[Examples, Examples]:

@@ -29,7 +29,7 @@ def test_every_preset_is_valid_for_files_and_for_the_hub(name):
     assert all(path.startswith("hub:") for path in hub.paths("train"))
     assert hub.metrics
     files = TaskDataSettings(preset=name, folder="folder")
-    assert files.paths("train")[0].startswith("folder/train")
+    assert files.paths("train")[0].startswith("folder/")
     assert files.kind == hub.kind
     assert files.labels == hub.labels
 
@@ -48,6 +48,19 @@ def test_a_preset_is_written_out_and_read_again_without_change():
     settings = TaskDataSettings(preset="glue/cola", folder="somewhere", max_length=64)
     assert TaskDataSettings(**settings.model_dump()) == settings
     assert (settings.max_length, settings.header, settings.columns.text) == (64, False, 3)
+
+
+@pytest.mark.parametrize(
+    "names", [("eng.train", "eng.testa", "eng.testb"), ("train.txt", "valid.txt", None), ("train.txt", "val.txt", "test.txt")]
+)
+def test_conll_is_found_under_the_names_of_its_copies(read, write, tmp_path, names):
+    for name in names:
+        if name:
+            write(f"conll/{name}", f"EU NNP I-NP I-ORG\n{name} X O O\n")
+    data = read(preset="conll2003", folder=str(tmp_path / "conll"))
+    assert [row[0][1] for row in (data.splits[split].words for split in data.splits)] == [name for name in names if name]
+    notes = [line for line in data.report.notes if line.startswith("test: left out")]
+    assert len(notes) == (names[2] is None)
 
 
 def test_files_of_the_user_are_not_mixed_with_those_of_the_preset():
