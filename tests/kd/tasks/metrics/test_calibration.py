@@ -45,6 +45,7 @@ def test_calibration_error_bin_by_bin():
     assert expected_calibration_error(shares, labels, bins=2) == pytest.approx(0.0)
     assert expected_calibration_error(shares, labels, bins=10) == pytest.approx((0.4 + 0.3 + 0.2 + 0.9) / 4)
     assert expected_calibration_error([[1.0, 0.0]], [0]) == 0
+    assert expected_calibration_error([[0.5, 0.5], [0.6, 0.4]], [0, 1], bins=2) == pytest.approx((0.5 + 0.6) / 2), "0.5 is in the first bin"
 
 
 def test_logits_in_place_of_probabilities_are_refused():

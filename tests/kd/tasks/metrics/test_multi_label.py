@@ -18,8 +18,9 @@ def test_values_follow_from_the_counts():
 
 
 def test_one_label_is_not_read_as_two_classes():
-    assert multi_label.f1_micro([[1], [0], [0]], [[1], [1], [0]]) == pytest.approx(2 / 3)
-    assert multi_label.f1_macro([[1], [0], [0]], [[1], [1], [0]]) == pytest.approx(2 / 3)
+    predicted, gold = [[1], [0], [0], [0]], [[1], [1], [0], [0]]
+    assert multi_label.f1_micro(predicted, gold) == pytest.approx(2 / 3)
+    assert multi_label.f1_macro(predicted, gold) == pytest.approx(2 / 3)
 
 
 def test_weighted_forms_equal_scikit_learn_on_the_repeated_examples():

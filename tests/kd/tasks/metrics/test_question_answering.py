@@ -26,6 +26,7 @@ def test_texts_are_normalised_as_the_official_script_does():
         ("Denver", [], 0, 0),
         ("", ["Denver"], 0, 0),
         ("a", [], 1, 1),  # normalises to nothing
+        ("", ["a", "Denver"], 0, 0),  # an answer that normalises to nothing is no answer
     ],
 )
 def test_scores_of_one_example(prediction: str, answers: list[str], match: float, f1: float):

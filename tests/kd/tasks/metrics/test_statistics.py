@@ -95,6 +95,11 @@ def test_runs_are_averaged_on_each_resample():
     np.testing.assert_allclose(runs(np.array([[1.0, 1.0], [2.0, 0.0]])), [0.25, 0.5])
 
 
+def test_the_smallest_p_value_counts_the_observed_data_as_a_resample():
+    difference = statistics.paired_bootstrap(mean_of(np.ones(30)), mean_of(np.zeros(30)), 30)
+    assert difference.p_value == 2 / 1001
+
+
 def test_mcnemar_is_the_binomial_test_of_the_examples_that_one_model_alone_gets_right():
     ours = np.array([1] * 10 + [0] * 2 + [1] * 30, dtype=bool)
     theirs = np.array([0] * 10 + [1] * 2 + [1] * 30, dtype=bool)
