@@ -46,7 +46,7 @@ def _check_complete(folder: Path, source: Path, shares: list[list[Item]]) -> Non
     if missing:
         raise DataError(
             f"{folder}: expected {len(shares)} finished parts of these settings, got none of part {', '.join(missing[:8])} "
-            f"({len(missing)} in all); build them, then seal again"
+            f"({len(missing)} in all); build them, then merge with --seal {len(shares)}"
         )
 
 

@@ -51,7 +51,9 @@ def build_with_progress(
         else:
             manifest = build(settings, folder, processes, show)
     if part is not None:
-        console.print(f"part {part[0] + 1} of {part[1]} is ready in {folder}; seal when all are", soft_wrap=True)
+        console.print(
+            f"part {part[0] + 1} of {part[1]} is ready in {folder}; when all are ready, merge them with --seal {part[1]}", soft_wrap=True
+        )
     else:
         _print_built(manifest, folder, console)
 

@@ -319,7 +319,7 @@ def test_parts_are_built_and_sealed_by_the_same_verb(stillhouse, refused, buildi
     words = building(tmp_path / "texts.txt", "--heldout", 0)
     assert stillhouse(*words, "--part", "2/2") == 0
     assert "part 2 of 2 is ready" in capsys.readouterr().out
-    assert "got none of part 1 (1 in all); build them, then seal again" in refused(*words, "--seal", 2)
+    assert "got none of part 1 (1 in all); build them, then merge with --seal 2" in refused(*words, "--seal", 2)
     assert stillhouse(*words, "--part", "1/2") == 0
     assert stillhouse(*words, "--seal", 2) == 0
     assert "train: 6 documents" in capsys.readouterr().out
