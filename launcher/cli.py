@@ -55,6 +55,11 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from launcher.process.rank_environment import rank_and_world  # noqa: PLC0415
 
         check_inputs(load_config(arguments.config, arguments.settings), rank_and_world()[1])
+    if arguments.verb in ("compare", "chain"):
+        from launcher.comparison import light_checks  # noqa: PLC0415
+
+        check = light_checks.check_comparisons if arguments.verb == "compare" else light_checks.check_chain
+        check(arguments)
     if getattr(arguments, "shards_verb", None) == "build":
         from launcher.process.model_hub import require_model  # noqa: PLC0415
 

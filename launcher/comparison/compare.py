@@ -44,16 +44,8 @@ from stillhouse.files import write_atomically
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare what each file says, one after the other; the worst exit code, or at once that of a stop."""
-    files = [word for word in arguments.words if "=" not in word or Path(word).exists()]
-    words = [word for word in arguments.words if word not in files]
-    if not files:
-        raise LaunchError("stillhouse compare: expected a comparison file, got none; name one, as configs/compare/layers.yaml")
+    files, words = settings.files_and_settings(arguments.words)
     made = [Comparing(file, words, arguments, PipeSafeConsole()) for file in files]
-    names = [comparing.root for comparing in made]
-    if len(set(names)) < len(names):
-        raise LaunchError(
-            "stillhouse compare: expected files of different names, got two of the same; start them one by one with a --folder each"
-        )
     for comparing in made:
         comparing.check()
     code = 0

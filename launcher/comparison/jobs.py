@@ -12,13 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from data_shards.stream.stream import Stream
-from kd.distributed import process_group
 from launcher.config.derived import updates_of
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
@@ -28,6 +27,15 @@ from launcher.run_folder.lock import owner_of
 from launcher.run_folder.metrics_file import last_train_line
 from launcher.text import duration
 from stillhouse.files import ROOT
+from stillhouse.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+
+    from kd.distributed import process_group
+else:
+    torch = lazy_module("torch")
+    process_group = lazy_module("kd.distributed.process_group")
 
 SCRIPT = ROOT / "launcher" / "run.py"
 OUTPUT = "output.txt"

@@ -8,7 +8,7 @@ Nothing here starts anything.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -79,6 +79,18 @@ class PlannedRun:
     seed: int
     config: RunConfig
     job: Job
+
+
+def files_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(comparison files, key=value words) of a command line. Raises LaunchError without a file, and for two of the same name."""
+    files = [word for word in words if "=" not in word or Path(word).exists()]
+    if not files:
+        raise LaunchError("stillhouse compare: expected a comparison file, got none; name one, as configs/compare/layers.yaml")
+    if len({Path(file).stem for file in files}) < len(files):
+        raise LaunchError(
+            "stillhouse compare: expected files of different names, got two of the same; start them one by one with a --folder each"
+        )
+    return files, [word for word in words if word not in files]
 
 
 def load(path: str, budget: Budget, amount: float | None) -> Comparison:

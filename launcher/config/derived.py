@@ -1,10 +1,15 @@
 """Values that a configuration leaves to the machine or the corpus: precision, attention, the number of updates."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kd.distributed import process_group
 from launcher.config.run_config import AnyRunConfig
+from stillhouse.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from kd.distributed import process_group
+else:
+    process_group = lazy_module("kd.distributed.process_group")
 
 
 def precision_of(config: AnyRunConfig) -> str:

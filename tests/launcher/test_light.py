@@ -47,6 +47,12 @@ def called(*words: str) -> tuple[int, list[str], str, float]:
         ("train --config tiny train.global_batch=7", "train: expected global_batch to be a multiple of micro_batch, got 7 and 2"),
         ("cache --config tiny train.updatse=3", "command line: train.updatse: unknown key; did you mean updates?"),
         ("layers --config tiny data.shards=/nowhere/x", "/nowhere/x: expected a folder of shards"),
+        ("compare no-such-comparison", "no-such-comparison: expected a configuration file, got none there"),
+        ("compare layers train.updatse=3", "layers: settings: train.updatse: unknown key; did you mean updates?"),
+        ("compare layers data.shards=/nowhere/x", "layers: variants.every other: /nowhere/x: expected a folder of shards"),
+        ("compare layers layers", "stillhouse compare: expected files of different names, got two of the same"),
+        ("chain no-such-chain", "no-such-chain: expected a configuration file, got none there"),
+        ("chain assistants data.shards=/nowhere/x", "/nowhere/x: expected a folder of shards"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_found_within_a_second(words: str, line: str):
