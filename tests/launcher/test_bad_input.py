@@ -11,6 +11,7 @@ from kd.models import loading
 from launcher import run as door
 from launcher.commands.common import Parser
 from launcher.commands.train import add_train_arguments
+from launcher.process.error_exit import guarded
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 60}
 STATES = "objective=[{kind: hidden_mse, layer_map: %s}]"
@@ -45,7 +46,7 @@ def refused(corpus, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         add_train_arguments(parser)
         folders = [f"run.folder={tmp_path / 'run'}", f"data.shards={corpus.shards}", f"teacher.model={configs / 'bert'}"]
         words = ["--config", "tiny", "--dry-run", *folders, *(word.replace("MODELS", str(configs)) for word in settings)]
-        assert door.guarded(door.run, parser.parse_args(words)) == 2
+        assert guarded(door.run, parser.parse_args(words)) == 2
         said = capsys.readouterr()
         (line,) = said.err.splitlines()
         assert said.out == ""
