@@ -1,18 +1,29 @@
 """Arguments and types that several verbs share. Imports nothing heavy, so that --help answers at once."""
 
 import argparse
+import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
+WIDTH = 80
 RAW = argparse.RawDescriptionHelpFormatter
 Verbs: TypeAlias = "argparse._SubParsersAction[Any]"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one line here, like all others."""
+    """argparse, whose errors are one line here, like all others. The description is wrapped for 80 columns."""
+
+    def __init__(self, description: str | None = None, **more: Any) -> None:
+        wrapped = None if description is None else textwrap.fill(" ".join(description.split()), WIDTH)
+        super().__init__(description=wrapped, **more)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def sentence(text: str) -> str:
+    """The one line that lists a verb, as its description."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def at_least(lowest: int) -> Callable[[str], int]:

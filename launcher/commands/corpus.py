@@ -4,8 +4,17 @@ import argparse
 
 from data_shards.sources.formats import BY_KIND
 from kd.teacher.modes import MODES
-from launcher.commands.common import RAW, Verbs, add_cache_folder, add_config, at_least, part
+from launcher.commands.common import RAW, Verbs, add_cache_folder, add_config, at_least, part, sentence
 
+SHARDS = "Build tokenised shards of text, and look at them. Formats: docs/data.md."
+BUILD = """Tokenise text into a folder of shards. The result does not depend on the number of processes. A build that was killed
+goes on with the same command; a complete folder is left as it is. Formats: docs/data.md.
+"""
+VOCABULARY = "Make a smaller vocabulary for a model and its shards."
+PRUNE = """Keep the tokens that a corpus uses most, and write a model and shards with those alone, as OUT/model and OUT/shards."""
+CACHE = """Store a teacher's hidden states for the rows of a run, so that any number of later runs can skip its forward pass with
+teacher.mode=cached. More: docs/cache.md.
+"""
 SHARDS_EXAMPLE = """examples:
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
   stillhouse shards verify shards/mine
@@ -30,21 +39,33 @@ CACHE_EXAMPLE = """example:
 
 def add_shards(verbs: Verbs) -> None:
     """`stillhouse shards`."""
-    shards = verbs.add_parser("shards", help="build, verify and describe tokenised shards", epilog=SHARDS_EXAMPLE, formatter_class=RAW)
+    shards = verbs.add_parser(
+        "shards", help="build, verify and describe tokenised shards", description=SHARDS, epilog=SHARDS_EXAMPLE, formatter_class=RAW
+    )
     _add_shard_verbs(shards)
 
 
 def add_vocabulary(verbs: Verbs) -> None:
     """`stillhouse vocabulary`."""
     _add_vocabulary_verbs(
-        verbs.add_parser("vocabulary", help="remove rare tokens from model and shards", epilog=VOCABULARY_EXAMPLE, formatter_class=RAW)
+        verbs.add_parser(
+            "vocabulary",
+            help="remove rare tokens from model and shards",
+            description=VOCABULARY,
+            epilog=VOCABULARY_EXAMPLE,
+            formatter_class=RAW,
+        )
     )
 
 
 def add_cache(verbs: Verbs) -> None:
     """`stillhouse cache`."""
     cache = verbs.add_parser(
-        "cache", help="store a teacher's hidden states for teacher.mode: cached", epilog=CACHE_EXAMPLE, formatter_class=RAW
+        "cache",
+        help="store a teacher's hidden states for teacher.mode: cached",
+        description=CACHE,
+        epilog=CACHE_EXAMPLE,
+        formatter_class=RAW,
     )
     add_config(cache)
     cache.add_argument(
@@ -61,7 +82,7 @@ def add_cache(verbs: Verbs) -> None:
 def _add_shard_verbs(parser: argparse.ArgumentParser) -> None:
     """The verbs of `stillhouse shards`."""
     verbs = parser.add_subparsers(dest="shards_verb", metavar="VERB", required=True)
-    making = verbs.add_parser("build", help="text to tokenised shards", epilog=BUILD_EXAMPLE, formatter_class=RAW)
+    making = verbs.add_parser("build", help="text to tokenised shards", description=BUILD, epilog=BUILD_EXAMPLE, formatter_class=RAW)
     making.add_argument("sources", nargs="+", metavar="SOURCE", help="file, folder, glob or URL (or dataset name with --kind dataset)")
     making.add_argument("--out", required=True, metavar="FOLDER", help="where the shards go")
     making.add_argument("--tokenizer", required=True, metavar="MODEL", help="a model folder or hub name with a fast tokenizer")
@@ -70,17 +91,17 @@ def _add_shard_verbs(parser: argparse.ArgumentParser) -> None:
     making.add_argument("--quoting", default="auto", help="of quotes in csv: double, backslash, or none (none for .tsv, else double)")
     making.add_argument("--text", default="txt", metavar="MEMBER", help="text of a webdataset sample: txt, or json:FIELD (txt)")
     making.add_argument("--column", default="text", help="which column or key holds the text (default: text)")
-    making.add_argument("--per", default="line", choices=("file", "line", "paragraph"), help="what is a document in plain text")
+    making.add_argument("--per", default="line", choices=("file", "line", "paragraph"), help="what is a document in plain text (line)")
     making.add_argument("--name", default=None, help="a dataset's configuration name")
     making.add_argument("--split", default="train", help="a dataset's split (default: train)")
     making.add_argument(
-        "--invalid-utf8", default="error", choices=("error", "replace", "skip"), help="what to do with bytes that are not UTF-8"
+        "--invalid-utf8", default="error", choices=("error", "replace", "skip"), help="what to do with bytes that are not UTF-8 (error)"
     )
     making.add_argument("--heldout", type=float, default=0.01, metavar="SHARE", help="share of documents kept for evaluation (0.01)")
     making.add_argument("--drop-duplicates", action="store_true", help="keep the first of identical documents")
-    making.add_argument("--shard-tokens", type=int, default=None, metavar="N", help="tokens per shard")
-    making.add_argument("--max-documents", type=int, default=None, metavar="N", help="stop after so many documents")
-    making.add_argument("--seed", type=int, default=1, help="decides which documents are held out")
+    making.add_argument("--shard-tokens", type=int, default=None, metavar="N", help="tokens per shard (16,777,216)")
+    making.add_argument("--max-documents", type=int, default=None, metavar="N", help="stop after so many documents (all)")
+    making.add_argument("--seed", type=int, default=1, help="decides which documents are held out (1)")
     making.add_argument(
         "--part", type=part, default=None, metavar="K/N", help="only tokenise part K (from 1) of N, on many machines at once"
     )
@@ -91,7 +112,8 @@ def _add_shard_verbs(parser: argparse.ArgumentParser) -> None:
         "--processes", type=at_least(1), default=None, metavar="N", help="tokenising processes (all cores); never changes the result"
     )
     for verb, text in (("verify", "prove that shards keep every promise of their manifest"), ("info", "what is in a folder of shards")):
-        reading = verbs.add_parser(verb, help=text, epilog=f"example:\n  stillhouse shards {verb} shards/mine\n", formatter_class=RAW)
+        example = f"example:\n  stillhouse shards {verb} shards/mine\n"
+        reading = verbs.add_parser(verb, help=text, description=sentence(text), epilog=example, formatter_class=RAW)
         reading.add_argument("folder", metavar="FOLDER", help="a shard folder or URL")
         add_cache_folder(reading)
         reading.add_argument("--json", action="store_true", help="answer as JSON")
@@ -105,6 +127,7 @@ def _add_vocabulary_verbs(parser: argparse.ArgumentParser) -> None:
     pruning = verbs.add_parser(
         "prune",
         help="keep the tokens that a corpus uses most",
+        description=PRUNE,
         epilog=VOCABULARY_EXAMPLE,
         formatter_class=RAW,
     )

@@ -4,6 +4,10 @@ import argparse
 
 from launcher.commands.common import RAW, Verbs
 
+DOCTOR = """Check what a run needs of this machine, or the state of a run. Each line says what was found and what to do. The exit
+code is 1 if a run would fail. More: docs/doctor.md.
+"""
+REPLAY = "Send the lines of a run's metrics.jsonl to W&B, as one run under the run's own id. More: docs/metrics.md."
 DOCTOR_EXAMPLE = """examples:
   stillhouse doctor --folder runs --shards shards/mine   this machine: software, ranks, disks, network
   srun --ntasks=2 stillhouse doctor                      the same on compute nodes
@@ -16,7 +20,9 @@ REPLAY_EXAMPLE = """example:
 
 def add_doctor(verbs: Verbs) -> None:
     """`stillhouse doctor`."""
-    doctor = verbs.add_parser("doctor", help="check this machine, or the state of a run", epilog=DOCTOR_EXAMPLE, formatter_class=RAW)
+    doctor = verbs.add_parser(
+        "doctor", help="check this machine, or the state of a run", description=DOCTOR, epilog=DOCTOR_EXAMPLE, formatter_class=RAW
+    )
     doctor.add_argument("run", nargs="?", default=None, metavar="RUN", help="a run folder; without it: this machine")
     doctor.add_argument("--folder", default="runs", metavar="FOLDER", help="where runs will be kept: its disk is tried (runs)")
     doctor.add_argument("--shards", default=None, metavar="FOLDER", help="shards that will be read")
@@ -29,6 +35,7 @@ def add_wandb_replay(verbs: Verbs) -> None:
     replay = verbs.add_parser(
         "wandb-replay",
         help="send a run's metrics.jsonl to W&B as one run",
+        description=REPLAY,
         epilog=REPLAY_EXAMPLE,
         formatter_class=RAW,
     )

@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
   stillhouse train --config laptop data.shards=shards/mine
   stillhouse evaluate runs/laptop/student --shards shards/mine --teacher bert-base-uncased
+  stillhouse push runs/laptop my-name/my-student --licence apache-2.0 --dry-run
 """
 GROUPS = {
     "try": (demo.add_demo,),

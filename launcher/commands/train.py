@@ -2,13 +2,17 @@
 
 import argparse
 
-from launcher.commands.common import RAW, Verbs, add_config
+from launcher.commands.common import RAW, Verbs, add_config, sentence
 
 TRAIN_EXAMPLE = """examples:
   deepspeed launcher/run.py --config configs/distilbert.yaml data.shards=/data/wiki train.micro_batch=16
   stillhouse train --config demo --dry-run
   stillhouse train --config demo --dry-run --estimate
 """
+TRAIN = """Train a student, or continue a run that was stopped: the same command does both. Everything about the run is in
+run.folder. Ctrl-C saves a checkpoint. Settings: docs/configuration.md.
+"""
+CONFIG = "Show the packaged configurations, or the JSON schema of the YAML."
 CONFIG_EXAMPLE = """examples:
   stillhouse config list
   stillhouse config show laptop
@@ -18,7 +22,7 @@ CONFIG_EXAMPLE = """examples:
 
 def add_train(verbs: Verbs) -> None:
     """`stillhouse train`."""
-    train = verbs.add_parser("train", help="start or continue a run", epilog=TRAIN_EXAMPLE, formatter_class=RAW)
+    train = verbs.add_parser("train", help="start or continue a run", description=TRAIN, epilog=TRAIN_EXAMPLE, formatter_class=RAW)
     add_train_arguments(train)
 
 
@@ -36,13 +40,16 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_show_config(verbs: Verbs) -> None:
     """`stillhouse config`."""
-    config = verbs.add_parser("config", help="packaged configurations, schema of the YAML", epilog=CONFIG_EXAMPLE, formatter_class=RAW)
+    config = verbs.add_parser(
+        "config", help="packaged configurations, schema of the YAML", description=CONFIG, epilog=CONFIG_EXAMPLE, formatter_class=RAW
+    )
     actions = config.add_subparsers(dest="config_verb", metavar="VERB", required=True)
     for verb, example, text in (
         ("list", "list", "each packaged configuration, with its purpose"),
         ("show", "show laptop", "print one, comments included"),
         ("schema", "schema", "the JSON schema of a run's YAML"),
     ):
-        action = actions.add_parser(verb, help=text, epilog=f"example:\n  stillhouse config {example}\n", formatter_class=RAW)
+        shown = f"example:\n  stillhouse config {example}\n"
+        action = actions.add_parser(verb, help=text, description=sentence(text), epilog=shown, formatter_class=RAW)
         if verb == "show":
             action.add_argument("name", metavar="NAME", help="a name that `stillhouse config list` prints")

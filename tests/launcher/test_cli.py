@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -81,7 +82,9 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], n
 @pytest.fixture(scope="module")
 def helped() -> tuple[dict[str, str], list[str]]:
     """Every verb's help, and which heavy packages a process that gave them all has imported."""
-    done = subprocess.run([sys.executable, "-c", ALL_HELP], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_HELP], capture_output=True, text=True, cwd=ROOT, check=True, env=os.environ | {"COLUMNS": "80"}
+    )
     texts, imported = json.loads(done.stdout)
     return texts, imported
 
@@ -92,6 +95,25 @@ def test_every_verbs_help_shows_an_example_of_itself(helped: tuple[dict[str, str
     assert text.startswith(f"usage: {f'stillhouse {verb}'.strip()} ")
     examples = text.partition("\nexample")[2]
     assert f"  stillhouse {verb}" in examples
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verbs_help_says_what_it_does_within_80_columns(helped: tuple[dict[str, str], list[str]], verb: str):
+    text = helped[0][verb].partition("\nexample")[0]
+    description = text.partition("\n\n")[2].partition("\n\n")[0]
+    assert re.match(r"[A-Z].*\.$", " ".join(description.split())), text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_every_argument_of_every_verb_is_explained():
+    parsers = [parser()]
+    while parsers:
+        at = parsers.pop()
+        for action in at._actions:
+            if isinstance(action.choices, dict):
+                parsers += action.choices.values()
+            else:
+                assert action.help, f"{at.prog}: {action.option_strings or action.dest}"
 
 
 def test_help_imports_nothing_heavy(helped: tuple[dict[str, str], list[str]]):
