@@ -1,5 +1,6 @@
 """Rows of csv, tsv, jsonl, parquet and `datasets`: the wanted columns of each row, and where the row is."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -107,8 +108,9 @@ def columns_of(path: str, names: Iterable[Any], wanted: Wanted, separator: str |
 
 
 def json_rows(file: BinaryIO, path: str, wanted: Wanted) -> Rows:
-    """Rows of JSON lines. A column that a row lacks is an error of that row, and of the file where the first row lacks it."""
-    for count, (number, offset, line) in enumerate(lines(file, path)):
+    """Rows of JSON lines, or of one JSON list. A column that the first row lacks is an error of the file, later of the row."""
+    first = True
+    for number, offset, line in (all_lines := lines(file, path)):
         text = decoded(line, path, offset)
         place = f"{path}:{number}"
         if isinstance(text, InvalidText):
@@ -116,18 +118,54 @@ def json_rows(file: BinaryIO, path: str, wanted: Wanted) -> Rows:
             continue
         if not text.strip():
             continue
+        if first and text.lstrip().startswith("["):
+            yield from _listed_rows(text + "".join(_texts(all_lines, path)), path, wanted)
+            return
         try:
             row = json_object(text, place)
-            names = list(row)
-            at = columns_of(place if count else path, names, wanted)
-            for index in at.values():
-                check_key_once(text, names[index], place)
         except DataError as error:
-            if count == 0:
-                raise
             yield error
             continue
+        yield from _json_row(row, text, path if first else place, place, wanted, first)
+        first = False
+
+
+def _json_row(row: dict[str, Any], text: str, where: str, place: str, wanted: Wanted, first: bool) -> Rows:
+    """The record of an object, or its error. text: the object's JSON. Raises DataError if the first row lacks a column."""
+    names = list(row)
+    try:
+        at = columns_of(where, names, wanted)
+        for index in at.values():
+            check_key_once(text, names[index], place)
+    except DataError as error:
+        if first:
+            raise
+        yield error
+    else:
         yield Record({role: row[names[index]] for role, index in at.items()}, place)
+
+
+def _listed_rows(content: str, path: str, wanted: Wanted) -> Rows:
+    """Rows of a file that is one JSON list of objects. The place of a row is its number from 0."""
+    try:
+        listed = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: expected JSON lines or a JSON list, got {one_line(error)[:200]}; repair the file") from None
+    for number, row in enumerate(listed):
+        place = f"{path}:{number}"
+        if isinstance(row, dict):
+            yield from _json_row(row, "", path if number == 0 else place, place, wanted, number == 0)
+        else:
+            yield DataError(f"{place}: expected an object in the JSON list, got {type(row).__name__}; repair the file")
+
+
+def _texts(all_lines: Iterator[tuple[int, int, bytes]], path: str) -> Iterator[str]:
+    """The lines as text. Raises DataError for a line that is not valid UTF-8."""
+    for _, offset, line in all_lines:
+        text = decoded(line, path, offset)
+        if isinstance(text, InvalidText):
+            raise _not_utf8(text)
+        yield text
 
 
 def parquet_rows(file: BinaryIO, path: str, wanted: Wanted) -> Rows:

@@ -73,13 +73,28 @@ def test_a_csv_that_cannot_be_used_is_one_line(read, write, content, message):
         ('{"text": 5, "label": 1}\n', "t.jsonl:1: expected text in column text, got int 5"),
         ('{"text": "a", "text": "b", "label": 1}\n', "t.jsonl:1: expected one field text, got 2"),
         ('{"text": "\\ud800", "label": 1}\n', "t.jsonl:1: expected UTF-8, got an unpaired surrogate"),
-        ("[1, 2]\n", "t.jsonl:1: expected one JSON object a line, got list"),
-        ("[" * 100_000 + "\n", "nested too deeply"),
+        ('"a"\n', "t.jsonl:1: expected one JSON object a line, got str"),
+        ('{"a": ' * 100_000 + "\n", "nested too deeply"),
+        ("[1, 2]\n", "t.jsonl:0: expected an object in the JSON list, got int"),
+        ('[\n{"text": "a", "label": 1},\n{"text": "b"}\n]\n', "t.jsonl:1: expected a column label"),
+        ("[\n1,\n", "expected JSON lines or a JSON list"),
+        ("[" * 100_000 + "\n", "expected JSON lines or a JSON list"),
     ],
 )
 def test_json_that_cannot_be_used_is_one_line(read, write, content, message):
     with pytest.raises(DataError, match=message):
         read(kind="classification", train=write("t.jsonl", content))
+
+
+def test_a_json_list_is_rows(read, write):
+    path = write("t.json", json.dumps([{"text": "a", "label": 1}, {"text": "b", "label": 0}], indent=2))
+    train = read(kind="classification", train=path).splits["train"]
+    assert (train.texts, train.labels, train.places) == (["a", "b"], ["1", "0"], [f"{path}:0", f"{path}:1"])
+
+
+def test_a_first_row_that_is_broken_is_dropped_like_any_other(read, write):
+    path = write("t.jsonl", '{"text": \n{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n')
+    assert read(kind="classification", train=path, on_bad_row="drop").splits["train"].texts == ["a", "b"]
 
 
 def test_a_null_character_and_a_huge_field_are_text(read, write):
