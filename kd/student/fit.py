@@ -1,15 +1,15 @@
-"""A narrower encoder made to do what the wide one does on a sample of text: least squares, from the embeddings to the head.
+"""Fits a narrower encoder to the outputs of the wide one on a sample of text: least squares, from the embeddings to the head.
 
-The narrow stream is C s, where s is the wide one's: C picks dimensions, or projects on principal directions. With S the wide states and
-S' the narrow one's own at the same place, each place is mended in its turn, everything before it being done:
+The narrow stream is C s, where s is the stream of the wide encoder. C selects dimensions, or projects on principal directions. S are the
+wide states, and S' the narrow states at the same place. The weights are fitted in the order of the forward pass:
 
-- what writes the stream (output and down matrices, tables of embeddings) is multiplied by C;
-- what reads it gets W M, where M (with an offset m) is the ridge regression of S on S': what went is guessed from what stayed;
-- so do the matrices that read head dimensions and inner neurons, of which some went;
-- a LayerNorm keeps its form, a scale and a shift per channel, which are regressed on C S. Its mean is the wide one's, as C takes (1, …, 1)
-  to (1, …, 1); its scale is where a projection loses even at full width: diag(g) and a rotation do not commute, unless g is constant.
-- the head's decoder is C applied to the embeddings, being tied to them. Its transform is either cut or replaced by the best linear map,
-  whichever is nearer to C times the wide one's output on the sample; the decoder's bias takes the mean of what is left.
+- A weight that writes the stream (output and down matrices, tables of embeddings) is multiplied by C.
+- A weight W that reads the stream becomes W M. M, with an offset m, is the ridge regression of S on S': removed dimensions are estimated
+  from kept ones. Matrices that read head dimensions and inner neurons are fitted in the same way.
+- A LayerNorm keeps its form, a scale and a shift per channel, which are regressed on C S. Its mean is exact, because C maps (1, …, 1) to
+  (1, …, 1). Its scale is not: diag(g) and a rotation do not commute unless g is constant. A projection loses there even at full width.
+- The head's decoder is C applied to the embeddings, because the two are tied. Its transform is cut, or replaced by the best linear map:
+  the one nearer to C times the wide output on the sample. The decoder's bias takes the mean of the rest.
 
 Layer-wise reconstruction of this kind: He, Zhang, Sun 2017, arXiv:1707.06168, eq. 1; principal directions of a stream: SliceGPT (Ashkboos
 et al. 2024, arXiv:2401.15024), which has RMSNorms and so loses nothing at full width.
@@ -41,7 +41,7 @@ def can_fit(encoder: Encoder) -> bool:
 
 @dataclass(frozen=True)
 class Kept:
-    """Places of the wide encoder that the narrow one has: of the stream (None: principal directions instead), and layer by layer."""
+    """Dimensions of the wide encoder that the narrow one keeps: of the stream (None: principal directions instead), and of each layer."""
 
     stream: Tensor | None
     query_key: tuple[Tensor, ...]
@@ -52,16 +52,16 @@ class Kept:
 def fit(
     teacher: Encoder, chosen: Sequence[int], wide: Encoder, student: Encoder, kept: Kept, sample: Sequence[Batch], with_head: bool = True
 ) -> None:
-    """Mend the weights of `student`, which are the wide one's at the kept places; the wide one's layers are the teacher's chosen ones.
+    """Fit the weights of `student`, which begin as those of `wide` at the kept dimensions. `wide` has the teacher's chosen layers.
 
-    with_head: the MLM head's transform and LayerNorm too.
+    with_head: also fit the MLM head's transform and LayerNorm.
     """
     with teacher.evaluating(), student.evaluating():
         _Fit(teacher, chosen, wide, student, sample).run(kept, with_head)
 
 
 class _Fit:
-    """The sample, what the wide encoder makes of it, and the map into the narrow stream."""
+    """The sample, the wide encoder's inputs on it, and the map into the narrow stream."""
 
     def __init__(self, teacher: Encoder, chosen: Sequence[int], wide: Encoder, student: Encoder, sample: Sequence[Batch]) -> None:
         self.wide, self.student, self.sample = wide, student, sample
@@ -73,7 +73,7 @@ class _Fit:
         self.seen = self._inputs_of(teacher, watched)
 
     def run(self, kept: Kept, with_head: bool) -> None:
-        """Every place in its turn."""
+        """Fit every weight in the order of the forward pass."""
         self.onto = self._principal(self.student.width) if kept.stream is None else torch.eye(self.wide.width)[kept.stream]
         states = self._embeddings()
         self.calls = [self._first_call(batch) for batch in self.sample]
@@ -114,7 +114,7 @@ class _Fit:
         return (basis - 2 * (basis @ mirror)[:, None] * mirror / length).T.float()
 
     def _embeddings(self) -> Tensor:
-        """[N, W]: what the first layer then reads."""
+        """Fit the embeddings; [N, W], the inputs of the first layer."""
         family, wide, student = self.wide.family, self.wide, self.student
         if family.embedding_projection is not None:
             source, target = wide.part(family.embedding_projection), student.part(family.embedding_projection)
@@ -129,26 +129,26 @@ class _Fit:
         return norm(inputs)
 
     def _read(self, part: str, layer: int, rows: Tensor, back: tuple[Tensor, Tensor], scale: float = 1.0) -> None:
-        """A matrix that reads the stream; back: the regression of the wide stream on the narrow one there."""
+        """Fit a matrix that reads the stream. back: the regression of the wide stream on the narrow one there."""
         target, source = self.student.layer_part(layer, part), self.wide.layer_part(layer, part)
         matrix, offset = back
         _set(target, _weight(source)[rows] @ matrix * scale, (_bias(source)[rows] + _weight(source)[rows] @ offset) * scale)
 
     def _write(self, part: str, layer: int) -> None:
-        """A matrix that reads what stayed of a layer's own dimensions, and writes the stream."""
+        """Fit a matrix that reads the kept dimensions of a layer and writes the stream."""
         target, source = self.student.layer_part(layer, part), self.wide.layer_part(layer, part)
         matrix, offset = regression(self._inputs(target, layer), self.seen[part, layer])
         _set(target, self.onto @ (_weight(source) @ matrix), self.onto @ (_bias(source) + _weight(source) @ offset))
 
     def _norm(self, part: str, layer: int, wide_states: Tensor) -> Tensor:
-        """Scale and shift of a LayerNorm, channel by channel; [N, W], what it then gives."""
+        """Fit scale and shift of a LayerNorm, channel by channel; [N, W], its outputs then."""
         norm = self.student.layer_part(layer, part)
         inputs = self._inputs(norm, layer)
         _fit_norm(norm, inputs, wide_states @ self.onto.T)
         return norm(inputs)
 
     def _head(self, stream: Tensor | None, states: Tensor) -> None:
-        """The head's transform. states [N, W]: what it reads."""
+        """Fit the head's transform. states [N, W]: its inputs."""
         family, wide, student = self.wide.family, self.wide, self.student
         dense, source = student.part(family.head_dense), wide.part(family.head_dense)
         matrix, offset = regression(states, self.seen["head", 0])
@@ -179,7 +179,7 @@ class _Fit:
         return float((self.student.transform(states) - wanted).square().mean())
 
     def _inputs(self, module: nn.Module, layer: int) -> Tensor:
-        """[N, C]: what goes into a module of one of the student's layers, which alone is run."""
+        """[N, C]: the inputs of a module in one of the student's layers. Only that layer is run."""
         whole = self.student.layer_modules[layer]
         calls = zip(self.sample, self.calls, strict=True)
         return torch.cat([_input(module, batch, partial(whole, *call[0], **call[1])) for batch, call in calls])
@@ -259,7 +259,7 @@ def _copies(*modules: nn.Module) -> list[dict[str, Tensor]]:
 
 
 def _input(module: nn.Module, batch: Batch, run: Callable[[], Any]) -> Tensor:
-    """[n, C]: what goes into a module at the real positions of a batch when `run` runs, which is stopped there."""
+    """[n, C]: the inputs of a module at the real positions of a batch, from `run`, which is stopped there."""
     found: list[Tensor] = []
 
     def take(states: Tensor) -> None:
@@ -272,7 +272,7 @@ def _input(module: nn.Module, batch: Batch, run: Callable[[], Any]) -> Tensor:
 
 
 class _ReachedError(Exception):
-    """The module that was waited for has its input."""
+    """Stops a forward pass: the module has its input."""
 
 
 @contextmanager

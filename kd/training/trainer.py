@@ -1,4 +1,4 @@
-"""One update after the other: teacher, student, objective, engine. Knows no file, no reporter and no signal; `launcher` drives it.
+"""Runs updates: teacher, student, objective, engine. Knows no file, no reporter and no signal; `launcher` drives it.
 
 An update, on every rank:
 0. if it is the first of a phase: another objective, another choice of what trains, an engine of its own;
@@ -40,7 +40,7 @@ STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
 
 
 class Trainer:
-    """A student, what teaches it, and how far it has come."""
+    """A student, its teachers, and the number of updates done."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Trainer:
         sources: LayerSources | None = None,
         select: type[Selection] = Selection,
     ) -> None:
-        """sources: the layers that the layer maps `copied` and `cka` stand for. select: finds where the terms look in a batch."""
+        """sources: the layers of the layer maps `copied` and `cka`. select: finds the positions of a batch that the terms read."""
         self.select = select
         self.device = process_group.device()
         self.teachers = teachers
@@ -71,7 +71,7 @@ class Trainer:
         self.skipped = 0
         self.tokens = 0
         self.steps = 0
-        """AdamW's own count: updates that moved the weights since its state was last fresh."""
+        """AdamW's step count: updates that changed the weights since its state was last fresh."""
         self.may_train = frozenset(name for name, weight in student.named_parameters() if weight.requires_grad)
         self._begin(phases[0], student, {})
 
@@ -111,7 +111,7 @@ class Trainer:
         return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause)
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
-        """The student as it is now, whole and by itself, for evaluation and export. Collective; every rank gets one."""
+        """A whole copy of the current student, for evaluation and export. Collective; every rank gets one."""
         copy = self.student.blank(dtype)
         own = dict(copy.named_parameters())
         with torch.no_grad():
@@ -121,7 +121,7 @@ class Trainer:
         return copy.to(self.device).eval()
 
     def save(self, folder: Path, facts: dict[str, Any], write: Callable[[Path, Progress, State], Any] = checkpoint.write) -> str | None:
-        """Write a checkpoint; None, or why it could not be written. Collective: all ranks get the same answer.
+        """Write a checkpoint; None, or the reason why it could not be written. Collective: all ranks get the same answer.
 
         write: what rank 0 does with the state; it may return before the bytes are written.
         """
@@ -139,7 +139,7 @@ class Trainer:
         return process_group.from_rank_zero(failed) or None
 
     def _gathered(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        """The full state; who has it all is no longer waited for by a collective, but by its disk."""
+        """The full state. After the last parameter, no collective waits for rank 0; it writes to disk."""
         yield from self.engine.full_state()
         self.progress.enter(WRITING)
 
@@ -187,7 +187,7 @@ class Trainer:
         self.engine = StudentEngine(self.module, self.settings, phase.optimizer, self.precision, self.progress)
 
     def _cross(self, phase: Phase) -> None:
-        """Begin the next phase, exactly as from a checkpoint: by way of the full state in fp32, in the host's memory. Collective."""
+        """Begin the next phase as from a checkpoint: the full state in fp32 passes through host memory. Collective."""
         weights: dict[str, Tensor] = {}
         moments: dict[str, dict[str, Tensor]] = {}
         for name, weight, kept in self.engine.full_state():
@@ -214,7 +214,7 @@ class Trainer:
         self.engine.load_full_state(weights, moments, self.steps)
 
     def roll_back(self, saved: Checkpoint) -> None:
-        """Take a checkpoint's weights, moments and count of steps again; the updates since then count as skipped ones. Collective."""
+        """Load a checkpoint's weights, moments and step count again. The updates since then count as skipped. Collective."""
         done, tokens = self.done, self.tokens
         state = load_state(saved)
         self.engine.set_weights(state.weights)
@@ -223,7 +223,7 @@ class Trainer:
         self.skipped = saved.progress.skipped + done - saved.progress.done
 
     def _cause(self, selections: Sequence[Selection], objective: Objective, terms: dict[str, float]) -> str:
-        """Why the update before `done` was not finite: a teacher, a term, or the gradient alone. Collective; asks the teachers again."""
+        """The cause of a last update that is not finite: a teacher, a term, or the gradient alone. Collective; runs the teachers again."""
         broken = torch.zeros(2 * max(1, len(self.teachers.members)), dtype=torch.float64, device=self.device)
         for selection in selections:
             with self.teachers.teach(self.done - 1, selection, objective, self.vocabulary) as teacher_outputs:

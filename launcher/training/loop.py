@@ -62,7 +62,7 @@ class Run:
         self.first_update = 1  # of this start
 
     def begin(self, saved: Checkpoint | None, dropped: int) -> None:
-        """Stand where the checkpoint stands and say so. dropped: how many lines of metrics.jsonl lay behind it."""
+        """Continue from the checkpoint, if any, and report it. dropped: number of lines of metrics.jsonl that were after it."""
         windows, facts = 0, saved.progress.facts if saved is not None else {}
         if saved is not None:
             self.parts.stream.check(cursor := Cursor.from_dict(facts["cursor"]))
@@ -93,7 +93,7 @@ class Run:
                 self.event("resumed", f"going on after update {self.trainer.done} of {self.parts.updates}, {where}{again}")
 
     def go(self) -> Exit:
-        """Update until done, stopped or hopeless."""
+        """Run updates until the last one, a request to stop, or unrecoverable trouble."""
         if self.reporters is not None:
             self.reporters.moved(self.trainer.done, self.parts.updates, None, first=False)  # a bar before the first update
         while self.trainer.done < self.parts.updates:
@@ -143,14 +143,14 @@ class Run:
         return Exit.DONE
 
     def announce(self) -> None:
-        """Say that a phase began with this update."""
+        """Report that a phase began with this update."""
         phases, phase = self.trainer.phases, self.trainer.phase
         if phase.name and self.trainer.done == phase.first + 1:
             number = f"{phases.index(phase) + 1} of {len(phases)}"
             self.event("phase", f"phase {number}, {phase.name}: updates {phase.first + 1:,} to {phase.end:,}")
 
     def report_line(self, report: UpdateReport) -> None:
-        """The train line: means since the last one."""
+        """Write the train line: means since the last one."""
         waited, self.loader.waited_seconds = self.loader.waited_seconds, 0.0
         values = self.meter.take(waited)
         updates = self.parts.updates
@@ -173,7 +173,7 @@ class Run:
         self._report_straggler()
 
     def _report_straggler(self) -> None:
-        """Name the rank that the others wait for, once for as long as it is the same one. Collective."""
+        """Report the rank that the others wait for, once as long as it is the same one. Collective."""
         found = straggler(gather(self.progress.take_busy()))
         rank = found.rank if found is not None else None
         if found is not None and rank != self.straggler:
@@ -200,7 +200,7 @@ class Run:
         return True
 
     def save(self, wait: bool) -> bool:
-        """Write a checkpoint, or begin to; False if it could not be written (said, and the last good one kept)."""
+        """Write a checkpoint, or begin to. False if it could not be written; that is reported, and the last good one is kept."""
         started = time.perf_counter()
         self.wait_for_checkpoint()
         self.progress.enter("saving")
@@ -213,12 +213,12 @@ class Run:
         return self.saving.saved == self.trainer.done
 
     def wait_for_checkpoint(self) -> None:
-        """Wait for the checkpoint that is being written, and say how it ended. Collective."""
+        """Wait for the checkpoint that is being written, and report its outcome. Collective."""
         self.progress.enter(WRITING)
         self.report_checkpoints(self.saving.wait())
 
     def report_checkpoints(self, ended: list[Written]) -> None:
-        """Say how checkpoints ended."""
+        """Report the outcome of checkpoints."""
         for written in ended:
             if not written.error and process_group.rank() == 0:
                 tell_progress(written.update)
@@ -227,7 +227,7 @@ class Run:
             self.event(event, message, **numbers)
 
     def finish(self) -> None:
-        """The student as a Hugging Face folder, and report.json."""
+        """Write the student as a Hugging Face folder, and report.json."""
         self.progress.enter("exporting")
         student = self.trainer.snapshot()
         taken = self.evaluations.take_best(student, self.folder.checkpoints, self.trainer.done)
@@ -245,16 +245,16 @@ class Run:
         self.event("finished", f"{'student' if config.members else 'model'} in {self.folder.student}{which}")
 
     def line(self, kind: str, values: dict[str, Any]) -> None:
-        """One line, from rank 0."""
+        """Report one line, from rank 0."""
         if self.reporters is not None:
             self.reporters.line({"kind": kind, "update": self.trainer.done, **values, "time": round(time.time(), 3)})
 
     def event(self, event: str, message: str, **more: Any) -> None:
-        """Something that happened, from rank 0."""
+        """Report an event, from rank 0."""
         self.line("event", {"event": event, "message": message, **more})
 
     def _windows(self) -> list[int]:
-        """Of the update that was taken last, over all ranks."""
+        """The windows of the last update, over all ranks."""
         windows: list[int] = self.parts.stream.slots(self.loader.windows - self.config.train.global_batch)[0].tolist()
         return windows
 

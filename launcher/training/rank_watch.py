@@ -52,10 +52,10 @@ class Post:
 
 
 class Watch:
-    """One rank's two threads, from the first meeting of the ranks to the end of the run."""
+    """The two threads of one rank, from the meeting of the ranks to the end of the run."""
 
     def __init__(self, progress: RankProgress, timeout_seconds: float, say: Callable[[str], None]) -> None:
-        """say: how a line reaches the user from a thread that is not the training one."""
+        """say: prints a line to the user from another thread than the training one."""
         self.rank, self.world = process_group.rank(), process_group.world_size()
         self.progress = progress
         self.timeout_seconds = timeout_seconds
@@ -71,20 +71,20 @@ class Watch:
             threading.Thread(target=work, name=f"watch{work.__name__}", daemon=True).start()
 
     def close(self) -> None:
-        """The run is over, or its end is being told by the thread that trains. Does not return where _judge tells it already."""
+        """End the watch: the run is over, or the training thread reports its end. Does not return if _judge is reporting it already."""
         with self._last_word:
             self._ended.set()
 
     def leave(self, reason: str) -> None:
-        """Tell the others why this rank leaves. The first to leave is the one they name."""
-        me = f"rank {self.rank} on {socket.gethostname()} left: {reason.splitlines()[0] if reason else 'no reason'}"
+        """Tell the other ranks why this rank leaves. They name the first rank that left."""
+        message = f"rank {self.rank} on {socket.gethostname()} left: {reason.splitlines()[0] if reason else 'no reason'}"
         board = self._boards[1]
-        _within(2 * BEAT_SECONDS, lambda: board.compare_set(LEFT, "", me))  # type: ignore[union-attr]
+        _within(2 * BEAT_SECONDS, lambda: board.compare_set(LEFT, "", message))  # type: ignore[union-attr]
         if self.rank == 0:  # the board ends with this process: let them read it
             time.sleep(2 * BEAT_SECONDS)
 
     def why(self) -> str:
-        """Whom the run has lost, and where that rank was. Takes some seconds, to hear who is still there."""
+        """The lost rank and its last phase, as a message. Takes some seconds, to learn which ranks still post."""
         for _ in range(3):
             if self._left is not None:
                 return self._left
@@ -93,18 +93,18 @@ class Watch:
         return self._left or self._loss(*posts)
 
     def _look(self) -> tuple[list[Post], list[Post]]:
-        """Every rank's post, now and after the time in which one that is alive must have posted again."""
+        """Every rank's post, now and after the time in which each live rank posts again."""
         before = self._posts()
         time.sleep(SILENT_BEATS * BEAT_SECONDS)
         return before, self._posts()
 
     def _loss(self, before: list[Post], after: list[Post]) -> str:
-        """Whom two looks at the board show to be lost."""
+        """The message about the lost rank that two readings of the store show."""
         if not after:
             return f"lost rank 0, where the ranks meet: no answer; its process or host has died, or the network is cut; {AGAIN}"
         silent = [post for post in after if post.beat == {was.rank: was.beat for was in before}.get(post.rank)]
-        told = {post.rank for post in after}
-        for absent in sorted(set(range(self.world)) - told):
+        known = {post.rank for post in after}
+        for absent in sorted(set(range(self.world)) - known):
             return f"lost rank {absent}: it has never been heard of; see whether it started, and whether it can reach rank 0; {AGAIN}"
         if silent:
             names = ", ".join(f"{post}, last heard of in {post.point}" for post in silent[:4])
@@ -118,7 +118,7 @@ class Watch:
         return f"all {self.world} ranks wait for each other in {last.point}; see whether the network between their hosts is cut; {AGAIN}"
 
     def _posts(self) -> list[Post]:
-        """Every rank's last post; nothing where the board does not answer."""
+        """Every rank's last post; empty if the store does not answer."""
         board = self._boards[1]
         assert board is not None
 
@@ -129,7 +129,7 @@ class Watch:
         return _within(SILENT_BEATS * BEAT_SECONDS, read) or []
 
     def _exchange(self) -> None:
-        """Post and read, as long as the board answers."""
+        """Post and read, as long as the store answers."""
         board = self._boards[0]
         assert board is not None
         host, pid, beat = socket.gethostname(), os.getpid(), 0
@@ -146,7 +146,7 @@ class Watch:
             pass
 
     def _judge(self) -> None:
-        """Leave when nothing can come any more."""
+        """End the process when a rank is lost."""
         left_since: float | None = None
         looked = time.monotonic()
         while not self._ended.wait(BEAT_SECONDS):
@@ -176,17 +176,17 @@ class Watch:
 
     def _somebody_moves(self, before: list[Post], after: list[Post]) -> bool:
         """True if a rank that this one may be waiting for is slow, but neither silent nor hanging."""
-        mine = self.progress.now
+        own_point = self.progress.now
         beats = {post.rank: post.beat for post in before}
         for post in after:
-            behind = (post.point.update, post.point.step) <= (mine.update, mine.step)
+            behind = (post.point.update, post.point.step) <= (own_point.update, own_point.step)
             heard = post.beat > beats.get(post.rank, 0)
             if post.rank != self.rank and behind and heard and not self._stands_still(post.rank, post.point):
                 return True
         return False
 
     def _end(self, reason: str) -> None:
-        """Leave at once: the thread that trains is inside a call that does not come back."""
+        """End the process at once: the training thread is inside a call that does not return."""
         with self._last_word:
             if not self._ended.is_set():
                 self._say(reason)
@@ -197,34 +197,34 @@ class Watch:
 
 @contextmanager
 def watching(progress: RankProgress, timeout_seconds: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Inside, every rank knows of the others; what ends a run there is raised as the one line to print (LaunchError)."""
+    """Inside, the ranks watch each other. An error that ends the run there is raised as the line to print (LaunchError)."""
     watch = Watch(progress, timeout_seconds, say) if process_group.world_size() > 1 else None
     process_group.wait_for_ever()  # in a collective: who is lost is decided here
     try:
         yield
     except BaseException as error:
-        told = _translated(error, progress.now, watch)
+        reported = _translated(error, progress.now, watch)
         if watch is not None:
             watch.close()
-            if not isinstance(told, RankLost | SharedError):
-                watch.leave(str(told) or type(told).__name__)
-        if told is error:
+            if not isinstance(reported, RankLost | SharedError):
+                watch.leave(str(reported) or type(reported).__name__)
+        if reported is error:
             raise
-        raise told from (None if isinstance(told, RankLost) else error)
+        raise reported from (None if isinstance(reported, RankLost) else error)
     finally:
         if watch is not None:
             watch.close()
 
 
 def _translated(error: BaseException, point: ProgressPoint, watch: Watch | None) -> BaseException:
-    """The line to print for what is no bug of ours; else the error itself."""
+    """The error whose message is the line to print. A bug is returned unchanged."""
     if isinstance(error, StillhouseError):
         return error
-    asked = memory_asked_for(error)
-    if asked is not None:
+    allocation = memory_asked_for(error)
+    if allocation is not None:
         return OutOfMemory(
-            f"expected memory for {point}, got none: {asked} asked for; lower train.micro_batch (the result stays), train.chunk_tokens or "
-            "data.window_tokens, raise train.zero_stage, or set train.activation_checkpointing=true"
+            f"expected memory for {point}, got none: {allocation} asked for; lower train.micro_batch (the result stays), train.chunk_tokens "
+            "or data.window_tokens, raise train.zero_stage, or set train.activation_checkpointing=true"
         )
     if watch is not None and is_lost_connection(error):
         return RankLost(watch.why())
@@ -232,7 +232,7 @@ def _translated(error: BaseException, point: ProgressPoint, watch: Watch | None)
 
 
 def say_aloud(text: str) -> None:
-    """A line to stderr, with who says it."""
+    """Print a line to stderr, with the rank and its host."""
     say(f"stillhouse: rank {process_group.rank()} on {socket.gethostname()}: {redacted(text)}", sys.stderr)
 
 
