@@ -223,8 +223,8 @@ def _translated(error: BaseException, point: ProgressPoint, watch: Watch | None)
     allocation = memory_asked_for(error)
     if allocation is not None:
         return OutOfMemory(
-            f"expected memory for {point}, got none: {allocation} asked for; lower train.micro_batch (the result stays), train.chunk_tokens "
-            "or data.window_tokens, raise train.zero_stage, or set train.activation_checkpointing=true"
+            f"expected memory for {point}, got none: {allocation} asked for; lower train.micro_batch (the result stays), "
+            "train.chunk_tokens or data.window_tokens, raise train.zero_stage, or set train.activation_checkpointing=true"
         )
     if watch is not None and is_lost_connection(error):
         return RankLost(watch.why())
