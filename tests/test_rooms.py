@@ -49,6 +49,7 @@ HOMES = {
 }
 DOORS = ("launcher/run.py", "launcher/cli.py")  # --help and a misspelt key should not cost the seconds that torch takes
 MAX_LINES = 300
+QUESTIONS = ("What", "How", "Where", "Who", "Which", "Whether", "Why", "Whatever", "Whoever")
 MAX_FILES = 15
 MODULES = {path.relative_to(ROOT).as_posix(): path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))}
 
@@ -76,6 +77,14 @@ def test_a_module_keeps_to_its_room(name: str):
             assert package not in ROOMS or package in ROOMS[name.split("/")[0]], f"{name}:{node.lineno}: may not import {package}"
             homes = HOMES.get(package, ("*",))
             assert any(fnmatch(name, home) for home in homes), f"{name}:{node.lineno}: {package} belongs in {', '.join(homes)}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_docstring_opens_with_the_thing_that_it_describes(name: str):
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            opening = node.value.value.split(maxsplit=1)[0]
+            assert opening not in QUESTIONS, f"{name}:{node.lineno}: {opening} …: expected a docstring that names the thing first"
 
 
 @pytest.mark.parametrize("name", MODULES)

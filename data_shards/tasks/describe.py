@@ -38,7 +38,7 @@ class TaskSummary:
 
 
 def describe(data: TaskData, encoded: Mapping[str, EncodedTask] | None = None) -> TaskSummary:
-    """What `stillhouse task data` prints. encoded: split -> its rows; without them the summary has no lengths."""
+    """The output of `stillhouse task data`. encoded: split -> its rows; without them the summary has no lengths."""
     encoded = encoded or {}
     summaries, lines = [], data.report.lines()
     for split, examples in data.splits.items():

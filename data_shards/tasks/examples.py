@@ -58,7 +58,7 @@ class Examples:
         )
 
     def inputs(self) -> list[tuple[str, ...]]:
-        """What a model reads of each row, as a key: equal for equal inputs."""
+        """The inputs of each row, as a key: equal for equal inputs."""
         if self.words is not None:
             return [tuple(words) for words in self.words]
         if self.pairs is None:

@@ -32,7 +32,7 @@ def _short(places: list[str]) -> list[str]:
 
 @dataclass
 class DataReport:
-    """What was found in the data of a task, in the order it was found."""
+    """The findings in the data of a task, in the order in which they were made."""
 
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -210,7 +210,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def is_hub(path: str) -> bool:
-    """Whether a path names a data set of the `datasets` library."""
+    """True if a path names a data set of the `datasets` library."""
     return path.startswith("hub:")
 
 

@@ -1,8 +1,9 @@
 """One teacher or several: who teaches an update, and what the terms get of them.
 
-mean: all teach every update; terms on distributions get the weighted mean (kd.objective.teacher_outputs),
-others one teacher that they name.
-random: one teaches an update, drawn with the weights as probabilities: a pure function of seed and update, whatever ranks and restarts.
+mean: all teach every update; terms on distributions get the weighted mean (kd.objective.teacher_outputs), others one teacher that they
+name.
+random: one teaches an update, drawn with the weights as probabilities. The draw depends on seed and update alone, not on ranks or
+restarts.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,9 +1,8 @@
 """Terms on attention maps and on relations of queries, keys and values; a sum over pairs of layers, a mean over heads.
 
-Made from what the query, key and value projections gave, block by block (kd.terms.attention_blocks): dropout on attention is not in
-them, and the
-models keep their fused kernels. Memory: B x S x D for each of queries, keys and values of each layer in use, once more by heads,
-and a few blocks of at least one [S, S] in fp32.
+They are computed from the outputs of the query, key and value projections, block by block (kd.terms.attention_blocks). They hold no dropout
+on attention, and the models keep their fused kernels. Memory: B x S x D for each of queries, keys and values of each layer in use, and the
+same again split by heads. A few blocks of at least one [S, S] in fp32 come on top.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Attention scores and relations between positions, recomputed block by block: never all [B, heads, S, S] at once.
 
 Scores of a head are left right^T / sqrt(d), with left and right two of queries, keys and values. They come from what the projections gave,
-so the model itself keeps its fused kernels. One autograd function walks the B x heads maps in blocks: the forward pass keeps one number a
-position, the backward pass makes each block again, with its gradient, and drops it.
+so the model itself keeps its fused kernels. One autograd function computes the B x heads maps in blocks. The forward pass keeps one number
+a position. The backward pass computes each block again, with its gradient, and drops it.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,8 +1,8 @@
 """Terms on relations between examples: documents (kd.terms.pooling), pooled, compared within groups of rows of one micro-batch.
 
-Each returns one number a document, its share as the anchor; what divides is the number of documents that have enough partners, over the
-whole update. Comparing needs both documents at one place, so these are the terms that depend on the cut into micro-batches and ranks: what
-holds is that group_rows (a divisor of micro_batch) makes the cut into micro-batches irrelevant, and group_rows: 1 also the number of ranks.
+Each returns one number a document, its share as the anchor. The divisor is the number of documents with enough partners, over the whole
+update. A comparison needs both documents in one micro-batch of one rank, so these terms depend on both. With group_rows (a divisor of
+micro_batch) the micro-batch does not matter. With group_rows: 1 the number of ranks does not matter either.
 
 Memory: hidden states B x S x D of the layers in use, and M x M (distances, similarities) or blocks of M x D (angles) for M documents a
 micro-batch.

@@ -21,7 +21,7 @@ class UpdateReport:
     scheduled: dict[str, float] = field(default_factory=dict)
     """Values of the terms' schedules: {"weight/mlm": 0.5}."""
     cause: str = ""
-    """Why an update was not applied."""
+    """The reason why an update was not applied."""
     more: dict[str, float] = field(default_factory=dict)
     """Further numbers of this update, by their keys in launcher/reporting/catalogue.py."""
 

@@ -112,7 +112,7 @@ def updates_in(config: RunConfig) -> int:
 
 
 def last_words(job: Job) -> str:
-    """Why a run ended, in its own words."""
+    """The last message of a run that ended, from its output."""
     path = job.folder / OUTPUT
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     said = [line for line in lines if line.startswith("stillhouse: ")] or [line for line in lines if line.strip()]

@@ -2,8 +2,8 @@
 
 1. `measure` starts this file once, on as many ranks as the runs will have; nothing else of the comparison runs meanwhile.
 2. The ranks build every variant in turn, ROUNDS times over, and time UPDATES updates of each after WARM_UPDATES untimed ones.
-3. A variant's pace is the lower quartile of its times: other work on the machine can only make an update longer, never shorter, and
-   turns spread what lasts longer than a turn over all variants.
+3. A variant's pace is the lower quartile of its times, because other work on the machine can only make an update longer. As the
+   variants take turns, disturbances that last longer than a turn slow all of them.
 
 A run with --budget time then has a fixed number of updates, seconds / pace. So it is an ordinary run, resumable and repeatable, and other
 work on the machine does not shorten it. Variants added later are measured together with the reference, and their pace is scaled by how the

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def candidates(words: list[str]) -> list[str]:
-    """What the last word can become. words: those after `stillhouse`. Empty where a file name, or anything, may stand."""
+    """The completions of the last word. words: those after `stillhouse`. Empty where a file name, or anything, may stand."""
     *before, last = words or [""]
     at = parser()
     option: argparse.Action | None = None

@@ -38,7 +38,7 @@ def require_model(setting: str, name: str) -> None:
 
 
 def unreachable(url: str) -> str:
-    """Why the host of a URL, or the proxy in front of it, cannot be connected to; an empty text where it can."""
+    """The reason why the host of a URL, or the proxy in front of it, cannot be reached; empty if it can."""
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and parts.hostname and not urllib.request.proxy_bypass(parts.hostname):

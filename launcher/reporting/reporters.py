@@ -122,7 +122,7 @@ class Reporters:
 
     @contextmanager
     def _never_fatal(self, what: str) -> Iterator[None]:
-        """Whatever fails inside is said once and forgotten: W&B and terminals raise too many kinds of errors to name."""
+        """Report any error inside once and continue. W&B and terminals raise too many kinds of errors to name."""
         try:
             yield
         except Exception as error:

@@ -64,7 +64,7 @@ class Watch:
         self._heard = time.monotonic()
         """When the board last answered."""
         self._left: str | None = None
-        """Why another rank has left, once it has said so."""
+        """The reason of the first rank that left, once it is known."""
         self._ended = threading.Event()
         self._last_word = threading.Lock()
         for work in (self._exchange, self._judge):

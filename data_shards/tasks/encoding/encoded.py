@@ -15,7 +15,7 @@ Ints = NDArray[np.int32]
 
 @dataclass
 class EncodeCounts:
-    """What encoding changed: rows and words, counted."""
+    """Counts of rows and words that encoding changed."""
 
     examples: int = 0
     truncated: int = 0

@@ -62,7 +62,7 @@ def sentences(
 
 
 def is_iob1(sentences_of_tags: list[list[str]]) -> bool:
-    """Whether entities begin with I-, and B- only separates neighbours of one type. True for the first release of CoNLL-2003."""
+    """True if entities begin with I-, and B- only separates neighbours of one type, as in the first release of CoNLL-2003."""
     begins_with_inside = False
     for tags in sentences_of_tags:
         before = "O"
