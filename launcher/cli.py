@@ -54,7 +54,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
         from launcher.process.rank_environment import rank_and_world  # noqa: PLC0415
 
-        check_inputs(load_config(arguments.config, arguments.settings), rank_and_world()[1])
+        arguments.corpus = check_inputs(load_config(arguments.config, arguments.settings), rank_and_world()[1])
     if arguments.verb in ("compare", "chain"):
         from launcher.comparison import light_checks  # noqa: PLC0415
 

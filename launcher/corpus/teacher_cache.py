@@ -52,13 +52,13 @@ SEGMENT_BYTES = 128e6  # that a rank collects in memory before it writes a file
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fill the cache of each cached teacher of a configuration."""
+    """Fill the cache of each cached teacher of a configuration. arguments.corpus: the open corpus."""
     preflight.check_packages()
     config = load_config(arguments.config, arguments.settings)
     if not any(member.cache for member in config.members.values()):
         raise LaunchError("teacher.mode: expected cached, and a folder, got neither; add teacher.mode=cached teacher.cache=FOLDER")
     rank, world = rank_and_world()
-    corpus = Corpus.open(config.data.shards, config.data.cache_folder)
+    corpus: Corpus = arguments.corpus
     made = make_plan(uncached(config, arguments.mode), world, corpus)
     teachers = [meta_model(member.model) for member in config.members.values()]
     objectives = objectives_of(config, made.updates, meta_student(config.student, teachers[0]), teachers)

@@ -19,12 +19,13 @@ from launcher.training.build import CKA_ROWS, sample_of
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table of a configuration's student and (first) teacher, and the map."""
+    """Print the table of a configuration's student and (first) teacher, and the map. arguments.corpus: the open corpus."""
     config = load_config(arguments.config, arguments.settings)
     first = next(iter(config.members.values()), None)
     if first is None:
         raise LaunchError("teacher: expected a teacher to compare the student's layers with, got null; name one")
-    corpus, shape = Corpus.open(config.data.shards, config.data.cache_folder), meta_model(first.model)
+    corpus: Corpus = arguments.corpus
+    shape = meta_model(first.model)
     for name, encoder in (("teacher", shape), ("student", meta_student(config.student, shape))):
         check_fits(name, encoder, corpus.manifest, config.data.stream)
         check_learned(encoder.layers, shape.layers)

@@ -1,6 +1,6 @@
-"""One run of launcher/run.py that counts how often it opens each file of its shards.
+"""One run of launcher/run.py, or one verb of `stillhouse`, that counts how often it opens each file of its shards.
 
-Usage: opened_files.py FOLDER SHARDS WORDS …; writes {path inside SHARDS: times} to FOLDER/opened-RANK.json.
+Usage: opened_files.py FOLDER SHARDS [VERB] WORDS …; writes {path inside SHARDS: times} to FOLDER/opened-RANK.json.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from launcher import run
+from launcher import cli, run
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     sys.addaudithook(count)
     sys.argv = ["launcher/run.py", *words]
     try:
-        run.main()
+        (run if words[0].startswith("-") else cli).main()
     finally:
         (Path(folder) / f"opened-{os.environ['RANK']}.json").write_text(json.dumps(opened))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from data_shards.corpus import Corpus
 from kd.teacher.hidden_state_cache import CacheHeader, StateCache, read_header
 from kd.teacher.teacher import FrozenEncoder
 from launcher.corpus import teacher_cache
@@ -38,7 +39,8 @@ def fill(corpus, tmp_path, monkeypatch):
             for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):  # which a group of one leaves behind
                 own.setenv(name, "0")
                 own.delenv(name)
-            assert teacher_cache.run(argparse.Namespace(config="tiny", settings=settings, mode=mode, positions=positions)) == 0
+            arguments = {"config": "tiny", "settings": settings, "mode": mode, "positions": positions, "corpus": Corpus.open(corpus.shards)}
+            assert teacher_cache.run(argparse.Namespace(**arguments)) == 0
         return read_header(tmp_path / "cache")
 
     return run

@@ -80,12 +80,12 @@ def test_the_verb_refuses_what_does_not_fit_before_it_reads_a_weight(corpus, sav
     monkeypatch.setattr(layers, "load_mlm", lambda path: pytest.fail("weights were read"))
     settings = [f"run.folder={tmp_path}", f"data.shards={corpus.shards}", f"teacher.model={tmp_path / 'other'}"]
     with pytest.raises(LaunchError, match=r"teacher: expected a vocabulary of \d+, the shards', got 700"):
-        layers.run(argparse.Namespace(config="tiny", settings=settings, tokens=200, scale=None))
+        layers.run(argparse.Namespace(config="tiny", settings=settings, tokens=200, scale=None, corpus=Corpus.open(corpus.shards)))
 
 
 def test_the_verb_prints_the_table_and_the_map_as_a_setting(corpus, tmp_path, capsys):
     settings = [f"run.folder={tmp_path}", f"data.shards={corpus.shards}", f"teacher.model={corpus.model}", "student.layers=first"]
-    assert layers.run(argparse.Namespace(config="tiny", settings=settings, tokens=200, scale=None)) == 0
+    assert layers.run(argparse.Namespace(config="tiny", settings=settings, tokens=200, scale=None, corpus=Corpus.open(corpus.shards))) == 0
     shown = capsys.readouterr().out
     assert "1.00*" in shown
     assert "layer_map: [{student: 0, teacher: 0}, {student: 1, teacher: 1}]" in shown
