@@ -19,7 +19,7 @@ def test_case_spaces_and_hyphens_do_not_matter():
 def test_placeholders_are_refused_with_both_lists_and_the_setting():
     with pytest.raises(DataError) as error:
         resolve_labels(NLI, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, where="teacher")
-    for part in ("teacher", "LABEL_0, LABEL_1, LABEL_2", "entailment, neutral, contradiction", "set label_map"):
+    for part in ("teacher", "whose order is not known", "LABEL_0, LABEL_1, LABEL_2", "entailment, neutral, contradiction", "set label_map"):
         assert part in str(error.value)
 
 

@@ -112,6 +112,13 @@ def test_a_row_without_any_token_moves_no_tag(wordpiece):
     assert task.counts.lost_words == 2
 
 
+def test_the_same_word_at_the_end_of_one_row_and_the_begin_of_the_next_is_two_words(wordpiece):
+    tokenizer = AutoTokenizer.from_pretrained(wordpiece)
+    assert tokenizer("oak")["input_ids"] == tokenizer("oak", add_special_tokens=False)["input_ids"]
+    task = encode(tagged([["oak"], ["oak"]], [["A"], ["B"]]), tokenizer, settings("tagging"), ["A", "B"])
+    assert [[label for label in row if label != IGNORED] for row in rows(task, task.labels)] == [[0], [1]]
+
+
 def test_rows_that_spell_a_special_token_are_counted(wordpiece):
     tokenizer = AutoTokenizer.from_pretrained(wordpiece)
     task = encode(examples(["amber [SEP] birch", "amber", "[MASK]"]), tokenizer, settings())

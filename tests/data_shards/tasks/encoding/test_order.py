@@ -51,17 +51,29 @@ def test_epochs_and_seeds_differ():
     assert not np.array_equal(TaskOrder(LENGTHS, 5, 16).batch(0), TaskOrder(LENGTHS, 6, 16).batch(0))
 
 
-def test_buckets_make_padding_small_without_sorting_the_epoch():
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_buckets_make_padding_small_in_every_epoch(epoch):
+    updates = range(epoch * 1003 // 16 + 1, (epoch + 1) * 1003 // 16)
+
     def padding(bucket: int) -> float:
         order = TaskOrder(LENGTHS, 0, 16, bucket)
-        widths = [LENGTHS[order.batch(update)].max() * 16 for update in range(62)]
-        real = sum(LENGTHS[order.batch(update)].sum() for update in range(62))
-        return 1 - real / sum(widths)
+        widths = [LENGTHS[order.batch(update)].max() * 16 for update in updates]
+        return 1 - sum(LENGTHS[order.batch(update)].sum() for update in updates) / sum(widths)
 
     assert padding(20) < 0.06 < 0.3 < padding(1)
-    order = TaskOrder(LENGTHS, 0, 16, 20)
+
+
+def test_an_epoch_is_not_sorted_by_length():
+    order = TaskOrder(LENGTHS, 0, 16, bucket=100)
     means = [LENGTHS[order.batch(update)].mean() for update in range(62)]
     assert abs(np.corrcoef(np.arange(62), means)[0, 1]) < 0.5
+
+
+def test_rows_of_a_batch_are_sorted_so_that_micro_batches_have_like_lengths():
+    order = TaskOrder(LENGTHS, 0, 32, bucket=1)
+    for update in range(100):
+        lengths = LENGTHS[order.batch(update)]
+        assert (np.diff(lengths) >= 0).all()
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused():
