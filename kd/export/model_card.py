@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from kd.export.files import CARD
 from kd.models.sizes import model_sizes
 from kd.terms.base import TermSettings, shown
 
@@ -22,10 +23,13 @@ if TYPE_CHECKING:  # a push reads a card, and needs no torch
 
 THIS_FOLDER = 'MODEL = "path/to/this/folder"'
 """The line of the card's code that names the model. A push replaces the path by the repository."""
+MAX_CARD = 1 << 16
+"""Letters of another model's card that are searched for its title."""
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 LETTERS = {
     "z": "logits",
-    "y": "the masked token",
+    "y": "the label, for text the masked token",
+    r"\ell": "the task's loss: cross-entropy, its index the label smoothing, or squared error",
     r"\sigma": "softmax",
     "(i,j)": "matched layers, student layer i and teacher layer j",
     "h": "hidden state",
@@ -97,6 +101,16 @@ def model_card(encoder: Encoder, facts: CardFacts) -> str:
 def public_name(model: str) -> str:
     """A model as the card names it: a hub name, or the last folder of a path, whose other folders are private."""
     return Path(model).resolve().name if Path(model).exists() or model.startswith(("/", "~", ".")) else model
+
+
+def model_title(model: str) -> str:
+    """A model's name for readers: a hub name, the title of a folder's own card, or the folder's public name."""
+    card = Path(model) / CARD
+    if not card.is_file():
+        return public_name(model)
+    with card.open(encoding="utf-8", errors="replace") as file:
+        titles = [re.sub(r"[`*|]", "", line[2:]).strip() for line in file.read(MAX_CARD).splitlines() if line.startswith("# ")]
+    return titles[0][:80] if titles and titles[0] else public_name(model)
 
 
 def is_hub_name(model: str) -> bool:

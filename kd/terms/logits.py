@@ -149,6 +149,10 @@ class TaskLoss(LogitTerm):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
+    def formula(self) -> str:
+        return rf"\ell_{{{self.label_smoothing:g}}}(z^s, y)" if self.label_smoothing else r"\ell(z^s, y)"
+
+    @property
     def required_outputs(self) -> frozenset[str]:
         """Nothing: no teacher is needed."""
         return frozenset()

@@ -121,6 +121,8 @@ def _show(files: PublishedFiles, card: ModelCard, console: Console) -> None:
         console.print("not compared with the run: its report.json has no digests of the files", markup=False)
     if not card.data.get("license"):
         console.print("licence: the card names none; add one with --licence, as --licence apache-2.0")
+    if not card.data.get("base_model") and "distillation" in (card.data.get("tags") or []):
+        console.print("base model: the card names none; add the teacher's hub name with --base-model")
     if not card.data.get("language"):
         console.print("language: the card names none; add it with --language, as --language en")
 

@@ -11,7 +11,7 @@ import torch
 from data_shards.storage.manifest import Manifest
 from kd.distributed import process_group
 from kd.evaluation.mlm import MlmScores
-from kd.export.model_card import CardFacts, is_hub_name, public_name
+from kd.export.model_card import CardFacts, is_hub_name, model_title, public_name
 from kd.training.phases import Phase
 from launcher.config.load import public_values
 from launcher.config.run_config import RunConfig
@@ -30,7 +30,7 @@ def card_facts(
     began = [config.student.init] if config.student.init != "teacher" else []
     return CardFacts(
         title=config.name,
-        teachers=[public_name(model) for model in teachers],
+        teachers=[model_title(model) for model in teachers],
         base_models=list(dict.fromkeys(model for model in [*teachers, *began] if is_hub_name(model))),
         datasets=_datasets(manifest),
         training=_training(config, report),
@@ -82,9 +82,9 @@ def _processor() -> str:
 
 def _training(config: RunConfig, report: dict[str, Any]) -> dict[str, Any]:
     facts, student = environment(), config.student
-    origin = f"layers {student.layers} of the teacher" if student.init == "teacher" else public_name(student.init)
+    origin = f"layers {student.layers} of the teacher" if student.init == "teacher" else model_title(student.init)
     return {
-        "teacher": ", ".join(public_name(member.model) for member in config.members.values()) or "none",
+        "teacher": ", ".join(model_title(member.model) for member in config.members.values()) or "none",
         "begun from": origin,
         "updates": report["updates"],
         "windows per update": config.train.global_batch,

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from transformers import BertTokenizerFast
 
 from kd.export.hugging_face import save_student
-from kd.export.model_card import THIS_FOLDER, CardFacts, is_hub_name, model_card, public_name
+from kd.export.model_card import THIS_FOLDER, CardFacts, is_hub_name, model_card, model_title, public_name
 from kd.models.config import quiet_transformers
 from kd.models.encoder import Encoder
 from kd.student.settings import StudentSettings
@@ -106,7 +106,7 @@ def test_the_formula_has_the_weights_and_settings_of_the_terms(student):
         r"\\( s \\): student",
         r"\\( t \\): teacher",
         r"\\( z \\): logits",
-        r"\\( y \\): the masked token",
+        r"\\( y \\): the label, for text the masked token",
         r"\\( \sigma \\): softmax",
         r"\\( (i,j) \\): matched layers, student layer i and teacher layer j",
         r"\\( h \\): hidden state",
@@ -129,7 +129,22 @@ def test_every_term_has_a_formula_whose_brackets_close(term):
     for opening, closing in ("{}", "()"):
         assert formula.count(opening) == formula.count(closing)
     assert set(re.findall(r"\\[a-zA-Z]+", formula)) <= {
-        *(r"\sum", r"\log", r"\sigma", r"\mathrm", r"\cos", r"\tfrac", r"\lVert", r"\rVert", r"\sqrt", r"\top", r"\psi", r"\angle", r"\in"),
+        *(
+            r"\sum",
+            r"\log",
+            r"\sigma",
+            r"\mathrm",
+            r"\cos",
+            r"\tfrac",
+            r"\lVert",
+            r"\rVert",
+            r"\sqrt",
+            r"\top",
+            r"\psi",
+            r"\angle",
+            r"\in",
+            r"\ell",
+        ),
     }
 
 
@@ -148,6 +163,17 @@ def test_the_code_of_the_card_runs(make_model, tmp_path, architecture):
         exec(code.replace(THIS_FOLDER, f"MODEL = {str(tmp_path / 'student')!r}"), names)
     assert len(printed.getvalue().splitlines()) == 5
     assert len(names["outputs"].hidden_states) == 3
+
+
+def test_a_model_is_called_by_the_title_of_its_own_card(tmp_path):
+    folder = tmp_path / "snapshots"
+    folder.mkdir()
+    assert model_title(str(folder)) == "snapshots"
+    (folder / "README.md").write_text("---\nlicense: mit\n---\ntext\n\n# `demo`-teacher\n\n# Other\n")
+    assert model_title(str(folder)) == "demo-teacher"
+    (folder / "README.md").write_text("no title")
+    assert model_title(str(folder)) == "snapshots"
+    assert model_title("owner/name") == "owner/name"
 
 
 def test_a_card_names_the_last_folder_of_a_private_path(tmp_path, monkeypatch):

@@ -20,18 +20,12 @@ from kd.student.student import make_student
 from launcher.config.load import load_config
 from launcher.run_folder.folder import RunFolder
 from launcher.training.finish import write_student
+from launcher.training.parts import Finished
 from stillhouse.files import sha256_of_file
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
 FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-
-
-class Parts:
-    """What an export reads of a run's parts."""
-
-    def __init__(self, config) -> None:
-        self.corpus, self.precision, self.trainer, self.phases = Corpus.open(config.data.shards), "fp32", self, config.phases_of(12)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +40,8 @@ def finished(corpus, tmp_path_factory) -> Path:
     scores = MlmScores(100, {"loss": 2.0, "top1": 0.5, "top5": 0.75, "agreement": None, "kl": None})
     student = make_student(config.student, load_mlm(config.members["teacher"].model), 1)
     counts = {"updates": 12, "skipped_updates": 0, "tokens": 3000}
-    write_student(config, RunFolder(folder), Parts(config), student, scores, counts, 10.0)
+    ended = Finished(config, RunFolder(folder), student, scores, counts, 10.0, "fp32", config.phases_of(12))
+    write_student(Corpus.open(config.data.shards), ended)
     return folder
 
 
@@ -137,6 +132,7 @@ def test_a_dry_run_lists_files_and_what_stays_and_asks_nobody(push, hub, run):
     flat = " ".join(text.split())
     assert "not sent: checkpoints (1 kB), environment.json (24 B), notes.txt (7 B), report.json" in flat
     assert "licence: the card names none; add one with --licence" in flat
+    assert "base model: the card names none; add the teacher's hub name with --base-model" in flat
     assert "language: the card names none; add it with --language" in flat
     assert f"dry run: nothing was sent to the private repository me/small on {hub.url}" in flat
     assert hub.requests == {}
