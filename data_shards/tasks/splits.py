@@ -46,7 +46,13 @@ def read_task(settings: TaskDataSettings) -> TaskData:
         splits["train"] = _duplicates(splits["train"], report, settings.drop_duplicates)
         if "dev" not in splits and settings.dev_fraction:
             train, dev = hold_out(splits["train"], settings.dev_fraction, settings.split_seed)
-            by = f"by {settings.split_by}" if settings.split_by is not None else "by text"
+            by = (
+                f"by {settings.split_by}"
+                if settings.split_by is not None
+                else "by context"
+                if settings.kind == "question_answering"
+                else "by text"
+            )
             report.note(f"dev: rows of train that became dev (dev_fraction), split {by}: {len(dev):,}")
             splits["train"], splits["dev"] = train, dev
     if settings.dev is not None and settings.dev_fraction:
@@ -75,13 +81,14 @@ def _note_missing_files(settings: TaskDataSettings, report: DataReport) -> None:
 
 
 def hold_out(examples: Examples, fraction: float, seed: int, split: str = "dev") -> tuple[Examples, Examples]:
-    """(the rest, about this fraction of the rows). Rows of one group, or with the same text, stay together.
+    """(the rest, about this fraction of the rows). Rows of one group, with the same text, or with the same context, stay together.
 
     Without groups, each label of a classification, and each range of targets of a regression, gives this fraction of its rows.
     A pure function of the rows' content and the seed: the order of the rows does not matter. Raises DataError if a part is empty.
     """
     grouped = examples.groups is not None
-    keys = examples.groups if examples.groups is not None else [json.dumps(inputs) for inputs in examples.inputs()]
+    by_context = examples.kind == "question_answering"
+    keys = examples.groups or [json.dumps(inputs[-1:] if by_context else inputs) for inputs in examples.inputs()]
     sizes = Counter(keys)
     order = sorted(sizes, key=lambda key: (hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=16).digest(), key))
     if examples.labels is not None and not grouped and examples.kind in ("classification", "regression"):

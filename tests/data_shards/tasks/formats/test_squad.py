@@ -68,6 +68,15 @@ def test_another_json_is_one_line(read, write, content, message):
         read(kind="question_answering", train=write("t.json", content))
 
 
+def test_questions_on_one_context_stay_in_one_split(read, write):
+    row = '{"question": "q%d", "context": "Ada %d", "answers": [{"text": "Ada", "answer_start": 0}]}\n'
+    path = write("t.jsonl", "".join(row % (number, number // 4) for number in range(80)))
+    data = read(kind="question_answering", train=path, dev_fraction=0.2)
+    assert not set(data.splits["train"].pairs) & set(data.splits["dev"].pairs)
+    assert len(data.splits["dev"]) == 16
+    assert any("split by context: 16" in note for note in data.report.notes)
+
+
 def test_contexts_of_train_in_dev_are_counted(read, write):
     train, dev = write("t.json", squad(question("q1", ("Ada", 0)))), write("d.json", squad(question("q2", ("1843", 40))))
     data = read(kind="question_answering", train=train, dev=dev)
