@@ -52,18 +52,18 @@ def plan(chain: Chain, where: str, root: Path, words: list[str]) -> list[Link]:
     links: list[Link] = []
     names: dict[str, str] = {}
     for name, own in chain.links.items():
-        said = f"{where}: links.{name}"
+        link_key = f"{where}: links.{name}"
         other = names.setdefault(folder_name(name), name)
         if other != name:
             raise LaunchError(f"{where}: links: expected names that differ in letters or digits, got {other} and {name}; rename one")
-        refuse_decided(said, own, DECIDED)
+        refuse_decided(link_key, own, DECIDED)
         folder = root / folder_name(name)
         teaching = [f"teacher.model={json.dumps(str(links[-1].job.folder / 'student'))}"] if links else []
         fixed = [f"run.folder={json.dumps(str(folder))}", f"run.name={json.dumps(f'{root.name}: {name}')}", *teaching]
-        given = [*chain.settings, *words, *own, *fixed]
-        config = resolved(said, chain.base, given)
-        teacher_of(config, said)
-        links.append(Link(name, config, Job(name, folder, chain.base, tuple(given), updates_in(config))))
+        all_words = [*chain.settings, *words, *own, *fixed]
+        config = resolved(link_key, chain.base, all_words)
+        teacher_of(config, link_key)
+        links.append(Link(name, config, Job(name, folder, chain.base, tuple(all_words), updates_in(config))))
     return links
 
 

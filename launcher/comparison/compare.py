@@ -113,7 +113,7 @@ class Comparing:
             if code == Exit.SAVED_AFTER_SIGNAL:
                 self.say(f"stopped: {len(self.rows)} of {counted(len(runs), 'run')} are done; start again to continue")
             if self.rows:
-                self.report(self.found(scores))
+                self.report(self.collect_results(scores))
         return code
 
     def report_done(self) -> int:
@@ -124,7 +124,7 @@ class Comparing:
                 self.finished(planned, Exit.DONE, scores)
         if not self.rows:
             raise LaunchError(f"{self.root}: expected at least one finished run to report, got none; start the comparison first")
-        self.report(self.found(scores))
+        self.report(self.collect_results(scores))
         return Exit.DONE
 
     def finished(self, planned: PlannedRun, code: int, scores: RunScores) -> None:
@@ -137,7 +137,7 @@ class Comparing:
         shutil.rmtree(planned.job.folder / "checkpoints", ignore_errors=True)
         self.say(results.sentence(planned.job.name, self.rows[-1]))
 
-    def found(self, scores: RunScores) -> Results:
+    def collect_results(self, scores: RunScores) -> Results:
         """The results of the finished runs, each beside the teacher on the rows of its seed."""
         rows = []
         for row in self.rows:
@@ -146,17 +146,17 @@ class Comparing:
         rows.sort(key=lambda row: (order.index(row["variant"]), row["seed"]))
         return Results(self.root.name, self.arguments.budget, self.settings.compared_with, order, rows, self.failed)
 
-    def report(self, found: Results) -> None:
+    def report(self, outcome: Results) -> None:
         """Tables and verdicts on the console; JSON, CSV and PNG beside the runs."""
-        for table in (*results.scores_tables(found), *results.costs_tables(found), *results.differences_tables(found)):
+        for table in (*results.scores_tables(outcome), *results.costs_tables(outcome), *results.differences_tables(outcome)):
             self.console.print(table)
-        print_legend(self.console, results.legend(found))
-        for line in results.verdicts(found):
+        print_legend(self.console, results.legend(outcome))
+        for line in results.verdicts(outcome):
             self.say(line)
         stem = self.root / self.arguments.budget
-        write_atomically(stem.with_suffix(".json"), json.dumps(found.as_dict(), indent=1) + "\n")
-        write_atomically(stem.with_suffix(".csv"), results.rows_csv(found))
-        plots.draw(found, stem.with_suffix(".png"))
+        write_atomically(stem.with_suffix(".json"), json.dumps(outcome.as_dict(), indent=1) + "\n")
+        write_atomically(stem.with_suffix(".csv"), results.rows_csv(outcome))
+        plots.draw(outcome, stem.with_suffix(".png"))
         self.say(f"numbers and picture: {stem}.json, .csv, .png")
 
     def dry_run(self) -> int:

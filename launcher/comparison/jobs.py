@@ -115,8 +115,8 @@ def last_words(job: Job) -> str:
     """The last message of a run that ended, from its output."""
     path = job.folder / OUTPUT
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    said = [line for line in lines if line.startswith("stillhouse: ")] or [line for line in lines if line.strip()]
-    return said[-1].removeprefix("stillhouse: ").strip() if said else "it said nothing"
+    messages = [line for line in lines if line.startswith("stillhouse: ")] or [line for line in lines if line.strip()]
+    return messages[-1].removeprefix("stillhouse: ").strip() if messages else "it said nothing"
 
 
 def check_devices(ranks: int, side_by_side: int) -> None:

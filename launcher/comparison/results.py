@@ -84,7 +84,8 @@ class Results:
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain values."""
         means = {
-            v: {m.key: asdict(found) for m in (*SCORES, *COSTS) if (found := self.spread(v, m.key)) is not None} for v in self.variants
+            v: {m.key: asdict(estimate) for m in (*SCORES, *COSTS) if (estimate := self.spread(v, m.key)) is not None}
+            for v in self.variants
         }
         against = {
             v: {m.key: asdict(paired) | {"within_noise": paired.within_noise} for m in COMPARED if (paired := self.difference(v, m.key))}
@@ -128,19 +129,19 @@ def verdicts(results: Results) -> list[str]:
     lines = []
     metric = COMPARED[0]
     for variant in results.others:
-        found = results.difference(variant, metric.key)
-        if found is None:
+        estimate = results.difference(variant, metric.key)
+        if estimate is None:
             lines.append(f"{variant}: no seed that {results.reference} has too")
             continue
-        mean, margin = metric.text(found.mean, "+"), "" if found.margin is None else f" ± {metric.text(found.margin)}"
-        if found.within_noise is None:
-            seeds = "one pair" if found.pairs == 1 else f"{found.pairs} pairs"
+        mean, margin = metric.text(estimate.mean, "+"), "" if estimate.margin is None else f" ± {metric.text(estimate.margin)}"
+        if estimate.within_noise is None:
+            seeds = "one pair" if estimate.pairs == 1 else f"{estimate.pairs} pairs"
             lines.append(f"{variant}: {mean} nats over {seeds} of runs: too few to tell from noise")
-        elif found.within_noise:
+        elif estimate.within_noise:
             lines.append(f"{variant}: within the noise ({mean}{margin} nats)")
         else:
-            lines.append(f"{variant}: {'worse' if found.mean > 0 else 'better'} by {metric.text(abs(found.mean))}{margin} nats")
-    pairs = [found.pairs for variant in results.others if (found := results.difference(variant, metric.key)) is not None]
+            lines.append(f"{variant}: {'worse' if estimate.mean > 0 else 'better'} by {metric.text(abs(estimate.mean))}{margin} nats")
+    pairs = [estimate.pairs for variant in results.others if (estimate := results.difference(variant, metric.key)) is not None]
     fewest = min(pairs, default=0)
     lines.append(
         f"Held-out loss against {results.reference}: mean of the differences seed by seed ± half of Student's 95 % interval; "
@@ -183,22 +184,22 @@ def _tables(heading: str, variants: list[str], metrics: list[Metric], cell: Call
     return tables
 
 
-def _spread(metric: Metric, found: Spread | None) -> str:
-    if found is None:
+def _spread(metric: Metric, estimate: Spread | None) -> str:
+    if estimate is None:
         return "-"
-    if found.deviation is None or metric in COSTS:
-        return metric.text(found.mean)
-    deviation = f"{100 * found.deviation:.1f}" if metric.form.endswith("%") else metric.text(found.deviation)
-    return f"{metric.text(found.mean)} ± {deviation}"
+    if estimate.deviation is None or metric in COSTS:
+        return metric.text(estimate.mean)
+    deviation = f"{100 * estimate.deviation:.1f}" if metric.form.endswith("%") else metric.text(estimate.deviation)
+    return f"{metric.text(estimate.mean)} ± {deviation}"
 
 
-def _difference(metric: Metric, found: Difference | None) -> str:
-    if found is None:
+def _difference(metric: Metric, estimate: Difference | None) -> str:
+    if estimate is None:
         return "-"
     share = metric.form.endswith("%")
-    mean = f"{100 * found.mean:+.1f}" if share else metric.text(found.mean, "+")
-    if found.margin is None:
+    mean = f"{100 * estimate.mean:+.1f}" if share else metric.text(estimate.mean, "+")
+    if estimate.margin is None:
         return f"{mean} ?"
-    mark = {True: " ≈", False: "", None: " ?"}[found.within_noise]
-    margin = f"{100 * found.margin:.1f}" if share else metric.text(found.margin)
+    mark = {True: " ≈", False: "", None: " ?"}[estimate.within_noise]
+    margin = f"{100 * estimate.margin:.1f}" if share else metric.text(estimate.margin)
     return f"{mean} ± {margin}{mark}"

@@ -137,9 +137,9 @@ def plan(
             folder = root / budget / folder_name(name) / f"seed-{seed}"
             fixed = [f"run.folder={json.dumps(str(folder))}", f"run.name={json.dumps(f'{root.name}: {name}, seed {seed}')}"]
             fixed += [f"train.seed={seed}", f"data.seed={seed}", *length]
-            said = f"{where}: variants.{name}"
-            refuse_decided(said, own, DECIDED)
-            config = resolved(said, comparison.base, [*comparison.settings, *words, *own, *fixed])
+            variant_key = f"{where}: variants.{name}"
+            refuse_decided(variant_key, own, DECIDED)
+            config = resolved(variant_key, comparison.base, [*comparison.settings, *words, *own, *fixed])
             key = json.dumps(public_values(config) | {"run": None, "report": None}, sort_keys=True)
             if seen.setdefault(key, name) != name:
                 raise LaunchError(f"{where}: variants: expected different runs, got the same one for {seen[key]} and {name}; drop one")

@@ -52,11 +52,11 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
     pairs = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if not pairs:
         return None
-    found = spread(pairs)
-    if found.deviation is None:
-        return Difference(found.mean, None, 1)
-    margin = t_quantile(len(pairs) - 1, 0.5 + CONFIDENCE / 2) * found.deviation / math.sqrt(len(pairs))
-    return Difference(found.mean, margin, len(pairs))
+    pair_spread = spread(pairs)
+    if pair_spread.deviation is None:
+        return Difference(pair_spread.mean, None, 1)
+    margin = t_quantile(len(pairs) - 1, 0.5 + CONFIDENCE / 2) * pair_spread.deviation / math.sqrt(len(pairs))
+    return Difference(pair_spread.mean, margin, len(pairs))
 
 
 @cache

@@ -72,12 +72,12 @@ def measure(root: Path, runs: list[PlannedRun], reference: str, ranks: int, seco
             time.sleep(0.2)
     finally:
         processes.stop()
-        found = json.loads(asked.read_text(encoding="utf-8"))
+        measured = json.loads(asked.read_text(encoding="utf-8"))
         asked.unlink()
     if code != Exit.DONE:
         raise LaunchError(f"{root}: expected to measure the variants' pace, got exit code {code}; {output} says why")
-    scale = before[reference] / found[reference] if reference in before else 1.0
-    pace = {name: value * scale for name, value in found.items()} | before
+    scale = before[reference] / measured[reference] if reference in before else 1.0
+    pace = {name: value * scale for name, value in measured.items()} | before
     write_atomically(path, json.dumps({"seconds": seconds, "ranks": ranks, "seconds_per_update": pace}, indent=1) + "\n")
     return pace
 

@@ -104,7 +104,7 @@ def _read(path: Path, most: int) -> tuple[int, float]:
     """(bytes, seconds) of reading a file's beginning, from the disk where the system lets its cache be dropped."""
     with open(path, "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        began, found = time.perf_counter(), 0
-        while found < most and (part := file.read(1 << 20)):
-            found += len(part)
-        return found, time.perf_counter() - began
+        began, count = time.perf_counter(), 0
+        while count < most and (part := file.read(1 << 20)):
+            count += len(part)
+        return count, time.perf_counter() - began

@@ -24,14 +24,12 @@ HUB = "https://huggingface.co"
 
 def ranks() -> Iterator[Finding]:
     """The speed between ranks: over all hosts under srun or torchrun, otherwise between two ranks on this host."""
-    found = rank_bandwidth.measure()
-    if not found:
+    measured = rank_bandwidth.measure()
+    if not measured:
         return  # another rank reports
     where = "the job's hosts" if rank_environment.rank_variables() else "this host"
-    rate = found["bytes_per_second"]
-    text = (
-        f"{found['ranks']} on {where} by {found['backend']}: {rate / 1e6:,.0f} MB/s, {1e3 * found['seconds_small']:.2f} ms for a small sum"
-    )
+    rate, milliseconds = measured["bytes_per_second"], 1e3 * measured["seconds_small"]
+    text = f"{measured['ranks']} on {where} by {measured['backend']}: {rate / 1e6:,.0f} MB/s, {milliseconds:.2f} ms for a small sum"
     if rate < SLOW_BYTES_PER_SECOND:
         yield warning("ranks", text, "see which network they use: GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME")
     else:
@@ -42,7 +40,7 @@ def names() -> Iterator[Finding]:
     """The name of this host resolves to this host, and a port can be opened."""
     name = socket.gethostname()
     try:
-        addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(name, None)})
+        addresses = sorted({str(measured[4][0]) for measured in socket.getaddrinfo(name, None)})
     except OSError as error:
         yield warning(
             "host name", f"{name} is not found ({error.strerror or error})", "matters for several hosts: set MASTER_ADDR to an address"
@@ -96,9 +94,9 @@ def wandb() -> Iterator[Finding]:
     if server is None:
         yield warning("W&B", "not installed", "pip install wandb, or report.wandb=off")
         return
-    told, reached = _answer(server)
+    message, reached = _answer(server)
     advice = "report.wandb=offline on such nodes, and `stillhouse wandb-replay` from one that reaches it"
-    yield good("W&B", told) if reached else warning("W&B", told, advice)
+    yield good("W&B", message) if reached else warning("W&B", message, advice)
     if os.environ.get("WANDB_API_KEY") or _in_netrc(urlsplit(server).hostname or ""):
         yield good("W&B key", "there is one")
     else:
@@ -110,8 +108,12 @@ def hub() -> Iterator[Finding]:
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
         yield good("model hub", "HF_HUB_OFFLINE is set: folders and what is in the cache already")
         return
-    told, reached = _answer(os.environ.get("HF_ENDPOINT") or HUB)
-    yield good("model hub", told) if reached else warning("model hub", told, "use model folders, and set HF_HUB_OFFLINE=1 to lose no time")
+    message, reached = _answer(os.environ.get("HF_ENDPOINT") or HUB)
+    yield (
+        good("model hub", message)
+        if reached
+        else warning("model hub", message, "use model folders, and set HF_HUB_OFFLINE=1 to lose no time")
+    )
 
 
 def _answer(server: str) -> tuple[str, bool]:

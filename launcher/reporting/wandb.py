@@ -38,7 +38,7 @@ class WandB:
             from wandb.util import get_core_path  # noqa: PLC0415
         except ImportError as error:
             raise LaunchError(f"expected the package wandb, got {error}; pip install wandb") from error
-        given = {
+        options = {
             "project": settings.project,
             "entity": settings.entity,
             "tags": settings.tags,
@@ -55,8 +55,8 @@ class WandB:
         self.warnings = Warnings()
         surroundings = wandb.setup(wandb.Settings(silent=True)).settings
         wandb.termsetup(surroundings, self.warnings)
-        online = self._start_online(wandb, given, surroundings) if settings.wandb == "online" else None
-        self._run: Any = online or self._start(wandb, "offline", given)
+        online = self._start_online(wandb, options, surroundings) if settings.wandb == "online" else None
+        self._run: Any = online or self._start(wandb, "offline", options)
         self.sent = Sent()
         self._offline_files = None if online else (str(get_core_path()), folder, run_id)
         self._as_asked = online is not None or settings.wandb == "offline"
@@ -64,7 +64,7 @@ class WandB:
             self.sent.know(online.starting_step - 1)  # a kill takes with it what was not uploaded: the server knows best
         self.warnings.clear()  # the start has said what matters
 
-    def _start_online(self, wandb: Any, given: dict[str, Any], surroundings: Any) -> Any:
+    def _start_online(self, wandb: Any, options: dict[str, Any], surroundings: Any) -> Any:
         """The run on the server, or None, said, where the server cannot have it: then it is recorded offline."""
         try:
             server = urlsplit(surroundings.base_url)
@@ -73,7 +73,7 @@ class WandB:
             elif "@" in server.netloc or server.query:
                 why = "expected WANDB_BASE_URL without user, password and query, which W&B would write into its logs, got one with them"
             elif wandb.login(prompt=False):  # never ask: nobody may be there to answer
-                run = self._start(wandb, "online", given)
+                run = self._start(wandb, "online", options)
                 self._say(f"W&B: {run.url}")
                 return run
             else:
@@ -84,10 +84,10 @@ class WandB:
         return None
 
     @staticmethod
-    def _start(wandb: Any, mode: str, given: dict[str, Any]) -> Any:
+    def _start(wandb: Any, mode: str, options: dict[str, Any]) -> Any:
         # Offline there is no server to ask about an earlier part; W&B would only say so.
         with _arguments_without_secrets():
-            run = wandb.init(mode=mode, resume="allow" if mode == "online" else None, **given)
+            run = wandb.init(mode=mode, resume="allow" if mode == "online" else None, **options)
         for axis in AXES:
             run.define_metric(axis, hidden=True)
         for kind in KINDS:

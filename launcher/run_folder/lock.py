@@ -29,11 +29,11 @@ OPENING_SECONDS = 60.0
 class Ownership:
     """A folder's lock, held by this process."""
 
-    def __init__(self, lock: Path, mine: dict[str, Any]) -> None:
+    def __init__(self, lock: Path, identity: dict[str, Any]) -> None:
         self.taken_over: str | None = None
         """The new owner, as text, if this process has lost the folder."""
         self._lock = lock
-        self._mine = mine
+        self._identity = identity
         self._ended = threading.Event()
         threading.Thread(target=self._keep, name="lock", daemon=True).start()
 
@@ -41,14 +41,14 @@ class Ownership:
         """Give the folder free, if it is still ours."""
         self._ended.set()
         with suppress(OSError):
-            if _owner(self._lock) == self._mine:
+            if _owner(self._lock) == self._identity:
                 self._lock.unlink(missing_ok=True)
 
     def _keep(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # a file system that is away for a while: the next beat tries again
                 owner = _owner(self._lock)
-                if owner is not None and owner != self._mine:
+                if owner is not None and owner != self._identity:
                     self.taken_over = _words(owner)
                     return
                 os.utime(self._lock)
@@ -58,7 +58,7 @@ class Ownership:
 def owned(folder: Path) -> Iterator[Ownership]:
     """Hold the folder. Raises LaunchError, which names the owner, while another run does."""
     lock = folder / "lock"
-    mine = _myself()
+    identity = _myself()
     try:
         with FileLock(folder / ".opening", timeout=OPENING_SECONDS):  # of two that find a dead owner, one at a time looks and takes over
             owner = _owner(lock)
@@ -68,13 +68,13 @@ def owned(folder: Path) -> Iterator[Ownership]:
                     "wait for it, or use another folder"
                 )
             temporary = lock.with_name(".lock.writing")
-            temporary.write_text(json.dumps(mine) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(identity) + "\n", encoding="utf-8")
             temporary.replace(lock)
     except Timeout:
         raise LaunchError(f"run.folder: expected to open {folder}, got another process that is opening it; try again") from None
     except OSError as error:
         raise LaunchError(f"run.folder: expected to write {lock}, got {error.strerror or error}; choose another") from None
-    ownership = Ownership(lock, mine)
+    ownership = Ownership(lock, identity)
     try:
         yield ownership
     finally:

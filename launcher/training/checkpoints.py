@@ -89,12 +89,12 @@ class CheckpointSaver:
         """(event, message, numbers) of a checkpoint's end."""
         if written.error:
             again = "" if self._retry_at is None else f", the next try is within {RETRY_SECONDS:.0f} s"
-            told = f"checkpoint after update {written.update} not written ({written.error}); the last good one is kept{again}"
-            return "checkpoint_failed", told, {}
+            text = f"checkpoint after update {written.update} not written ({written.error}); the last good one is kept{again}"
+            return "checkpoint_failed", text, {}
         paused = f"; training paused {self._paused:.2f} s" if self.settings.asynchronous else ""
-        told = f"checkpoint after update {written.update} written and read back in {written.seconds:.1f} s, {size(written.bytes)}{paused}"
+        text = f"checkpoint after update {written.update} written and read back in {written.seconds:.1f} s, {size(written.bytes)}{paused}"
         numbers = {"seconds": round(written.seconds, 3), "bytes": written.bytes, "paused_seconds": round(self._paused, 3)}
-        return "checkpoint", told, numbers
+        return "checkpoint", text, numbers
 
     def _write_beside(self, folder: Path, progress: Progress, state: State) -> None:
         self._see_folder()

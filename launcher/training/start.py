@@ -58,14 +58,14 @@ def newest_checkpoint(folder: RunFolder, before: int | None = None) -> Checkpoin
     """The newest checkpoint that verifies, the same on every rank; rank 0 says what it passed over. before: of an update below it."""
 
     def find() -> str:
-        found, passed_over = on_disk.newest_good(folder.checkpoints, before)
+        newest, passed_over = on_disk.newest_good(folder.checkpoints, before)
         for line in passed_over:
             say(f"passed over: {line}")
-        if found is None and passed_over and before is None:
+        if newest is None and passed_over and before is None:
             raise LaunchError(
                 f"{folder.checkpoints}: expected a usable checkpoint, got {len(passed_over)} damaged; restore one, or use another folder"
             )
-        return found.folder.name if found is not None else ""
+        return newest.folder.name if newest is not None else ""
 
     name = process_group.from_rank_zero(on_rank_zero(find) or "")
     return on_disk.read(folder.checkpoints / name) if name else None

@@ -48,8 +48,8 @@ def straggler(seconds: list[dict[str, float]]) -> Straggler | None:
     return Straggler(slowest, totals[slowest] / max(median, 1e-9), phase, seconds[slowest][phase], usual(phase))
 
 
-def gather(mine: dict[str, float]) -> list[dict[str, float]]:
+def gather(own_seconds: dict[str, float]) -> list[dict[str, float]]:
     """Every rank's seconds by phase, on every rank. Collective."""
     table = torch.zeros(process_group.world_size(), len(BUSY), dtype=torch.float32, device=process_group.device())
-    table[process_group.rank()] = torch.tensor([mine[phase] for phase in BUSY])
+    table[process_group.rank()] = torch.tensor([own_seconds[phase] for phase in BUSY])
     return [dict(zip(BUSY, row, strict=True)) for row in process_group.sum_over_ranks(table).tolist()]
