@@ -40,7 +40,7 @@ def names() -> Iterator[Finding]:
     """The name of this host resolves to this host, and a port can be opened."""
     name = socket.gethostname()
     try:
-        addresses = sorted({str(measured[4][0]) for measured in socket.getaddrinfo(name, None)})
+        addresses = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None)})
     except OSError as error:
         yield warning(
             "host name", f"{name} is not found ({error.strerror or error})", "matters for several hosts: set MASTER_ADDR to an address"
