@@ -232,9 +232,12 @@ def _stands_in(latex: str, letter: str) -> bool:
 
 
 def _limits(encoder: Encoder, facts: CardFacts) -> str:
+    measured = "Nothing was measured. Its quality is unknown."
+    if facts.scores:
+        measured = "Only the scores above were measured. Its quality on other tasks and texts is unknown."
     limits = [
         "It fills masks and gives hidden states. It was not trained to follow instructions, to classify, or to embed sentences.",
-        "Only the scores above were measured. Its quality on other tasks and texts is unknown.",
+        measured,
         "It repeats the errors and biases of its training text" + (" and of its teacher." if facts.teachers else "."),
     ]
     if facts.window_tokens and facts.window_tokens < encoder.max_positions:

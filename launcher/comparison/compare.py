@@ -41,6 +41,13 @@ from launcher.text import counted, duration
 from stillhouse.errors import StillhouseError
 from stillhouse.files import write_atomically
 
+LEGEND = {
+    "updates, tokens": "of the whole run",
+    "state": "done, to do, or the updates of the last checkpoint",
+    "time left": "of updates alone, by what was measured in this folder; ?: nothing was yet",
+}
+"""Of the table of a dry run."""
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare what each file says, one after the other; the worst exit code, or at once that of a stop."""
@@ -181,6 +188,7 @@ class Comparing:
             table.add_row(planned.variant, str(planned.seed), *counts, state, "?" if seconds is None else duration(seconds))
         self.say(f"[bold]{self.settings_line()}[/bold]")
         self.console.print(table)
+        print_legend(self.console, LEGEND)
         unknown = (
             "not known before a first run is done" if rates == {} and not timed else f"{duration(left / self.arguments.jobs)} of learning"
         )

@@ -15,7 +15,7 @@ from data_shards.storage.manifest import Manifest
 from data_shards.tokenizer.pruning import pieces_to_keep, pruned_tokenizer
 from data_shards.tokenizer.tokenizer import load_tokenizer
 from kd.export.hugging_face import save_student
-from kd.export.model_card import CardFacts, is_hub_name, public_name
+from kd.export.model_card import CardFacts, is_hub_name, model_title
 from kd.models.config import read_config
 from kd.models.loading import load_mlm
 from kd.models.prune_vocabulary import with_rows
@@ -67,7 +67,7 @@ def prune(model: str, shards: str, out: Path, size: int, with_shards: bool = Tru
     with tempfile.TemporaryDirectory() as folder:
         smaller.save_pretrained(folder)
         made = {
-            "made from": public_name(model),
+            "made from": model_title(model),
             "vocabulary before": manifest.vocabulary_size,
             "ids of the corpus that stayed": f"{covered:.2%}",
         }

@@ -80,8 +80,10 @@ def test_every_section_that_has_facts_is_there_and_others_are_not(student):
     assert headings(FACTS) == [
         *("How to use", "Model", "Scores", "How it was made", "Objective", "Data", "Limits", "How to reproduce"),
     ]
+    assert "\n- Nothing was measured. Its quality is unknown.\n" in model_card(student, CardFacts())
     card = model_card(student, FACTS)
     for line in (
+        "- Only the scores above were measured. Its quality on other tasks and texts is unknown.",
         "| updates | 12,345 |",
         "| teacher | a\\|b |",
         "| first choice is right | 25.0% |",
