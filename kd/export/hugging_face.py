@@ -20,10 +20,10 @@ from stillhouse.files import sync_path
 NO_FACTS = CardFacts()
 
 
-def save_student(encoder: Encoder, folder: Path, *, tokenizer_folder: Path | None, card: CardFacts = NO_FACTS) -> None:
+def save_student(encoder: Encoder, folder: Path, *, tokenizer_folder: Path | None, card: CardFacts | str = NO_FACTS) -> None:
     """Write the student to `folder`, replacing an earlier student there.
 
-    card: what the model card says.
+    card: what the model card says, or its whole text.
     Raises KdError when the folder holds something else, when the tokenizer folder holds none, or when writing fails (the earlier student is
     still there then).
     """
@@ -38,7 +38,7 @@ def save_student(encoder: Encoder, folder: Path, *, tokenizer_folder: Path | Non
             encoder.hf.save_pretrained(partial)
         for file in tokenizer:
             shutil.copyfile(file, partial / file.name)
-        (partial / CARD).write_text(model_card(encoder, card), encoding="utf-8")
+        (partial / CARD).write_text(card if isinstance(card, str) else model_card(encoder, card), encoding="utf-8")
         for file in partial.iterdir():
             file.chmod(partial.stat().st_mode & 0o666)  # safetensors gives 0600; the folder has the user's umask
             sync_path(file)

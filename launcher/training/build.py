@@ -23,7 +23,7 @@ from kd.student.student import make_student, student_of_config
 from kd.teacher.teachers import TeacherModels, make_teachers
 from kd.terms import layer_map
 from kd.terms.base import has_layer_map
-from kd.terms.layer_map import LayerSources, by_similarity
+from kd.terms.layer_map import LayerMaps, LayerSources, by_similarity
 from kd.training.phases import Phase
 from kd.training.trainer import Trainer
 from launcher.config.derived import attention_of, precision_of, updates_of
@@ -62,11 +62,8 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
     if checkpoint is not None:
         maps = layer_map.from_json(facts.get("layer_maps", {}))
     else:
-        # rank 0's, for all: other processors may round two near similarities to another order
-        phases = config.phases_of(updates)
-        similarities = on_rank_zero(partial(measure_similarities, phases, student, models.whole, config, corpus)) or {}
-        learned = {number: by_similarity(table) for number, table in similarities.items()}
-        maps = layer_map.from_json(json.loads(process_group.from_rank_zero(json.dumps(layer_map.to_json(learned)))))
+        sample = partial(sample_of_corpus, config, corpus, CKA_ROWS, CKA_TOKENS)
+        similarities, maps = similarities_and_maps(config.phases_of(updates), student, models.whole, sample)
     state = load_state(checkpoint) if checkpoint is not None else None
     if state is not None:
         student.load_weights(state.student)
@@ -117,15 +114,27 @@ def _student(config: RunConfig, corpus: Corpus, models: TeacherModels, saved: di
     return student, {"model": values, "copied_layers": None if copied is None else list(copied)}
 
 
-def measure_similarities(phases: Sequence[Phase], student: Encoder, teacher: Any, config: RunConfig, corpus: Corpus) -> Similarities:
+def similarities_and_maps(
+    phases: Sequence[Phase], student: Encoder, teacher: Callable[[int], Encoder], sample: Callable[[], Sequence[Batch]]
+) -> tuple[Similarities, LayerMaps]:
+    """The layer similarities of a new run (on rank 0), and the maps that `cka` stands for (on every rank). Collective."""
+    # rank 0's, for all: other processors may round two near similarities to another order
+    similarities = on_rank_zero(partial(measure_similarities, phases, student, teacher, sample)) or {}
+    learned = {number: by_similarity(table) for number, table in similarities.items()}
+    return similarities, layer_map.from_json(json.loads(process_group.from_rank_zero(json.dumps(layer_map.to_json(learned)))))
+
+
+def measure_similarities(
+    phases: Sequence[Phase], student: Encoder, teacher: Callable[[int], Encoder], sample: Callable[[], Sequence[Batch]]
+) -> Similarities:
     """Layer similarities (linear CKA) for each teacher that a term with `layer_map: cka` learns from; {} if there is no such term.
 
-    teacher: loads teacher number n.
+    teacher: loads teacher number n. sample: gives batches of at least CKA_TOKENS positions.
     """
     numbers = sorted({term.teacher or 0 for phase in phases for term in phase.terms if has_layer_map(term, "cka")})
     if not numbers:
         return {}
-    batches = sample_of_corpus(config, corpus, CKA_ROWS, CKA_TOKENS)
+    batches = sample()
     return {number: layer_similarity(student, teacher(number), batches, CKA_TOKENS) for number in numbers}
 
 

@@ -18,7 +18,8 @@ class TaskBatch:
     """B rows of S positions.
 
     input_ids, token_types, segments: int32 [B, S]; segments are 1 at tokens and 0 at padding. labels: as in EncodedTask, by row; of
-    tagging int32 [B, S], IGNORED at padding. None without labels. rows: int64 [B], row numbers of the encoded split. examples: int64 [B].
+    tagging int32 [B, S], IGNORED at padding. None without labels. words: tagging, int32 [B, S], the number of the word at its first token,
+    else -1. rows: int64 [B], row numbers of the encoded split. examples: int64 [B].
     """
 
     input_ids: NDArray[np.int32]
@@ -27,6 +28,7 @@ class TaskBatch:
     labels: NDArray[Any] | None
     rows: NDArray[np.int64]
     examples: NDArray[np.int64]
+    words: NDArray[np.int32] | None = None
 
 
 def padded(task: EncodedTask, rows: ArrayLike, multiple: int = MULTIPLE) -> TaskBatch:
@@ -48,6 +50,7 @@ def padded(task: EncodedTask, rows: ArrayLike, multiple: int = MULTIPLE) -> Task
         labels=labels,
         rows=numbers,
         examples=task.examples[numbers].astype(np.int64),
+        words=None if task.words is None else np.where(real, task.words[at], -1).astype(np.int32),
     )
 
 

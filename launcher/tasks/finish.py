@@ -1,0 +1,108 @@
+"""What a run on a task leaves: the student as a Hugging Face folder, report.json, and the student's predictions on dev."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from kd.distributed import process_group
+from kd.export.files import CARD
+from kd.export.hugging_face import save_student
+from kd.export.model_card import public_name
+from kd.models.sizes import model_sizes
+from kd.tasks.model import TaskEncoder
+from launcher.config.task_config import TaskRunConfig
+from launcher.tasks.card import task_card
+from launcher.tasks.scores import Outputs, TaskScorer, outputs_of, predictions_of
+from launcher.tasks.source import TaskSource, base_model
+from launcher.training.parts import Finished
+from stillhouse.files import sha256_of_file, write_atomically
+
+PREDICTIONS = "predictions.jsonl"
+
+
+def write_task_student(source: TaskSource, scorer: TaskScorer, chosen_on_dev: bool, record: dict[str, Any], finished: Finished) -> None:
+    """Write the student, its predictions on dev, and report.json. record: of the student's origin, with the teachers' scores."""
+    config, folder, student = finished.config, finished.folder, finished.student
+    assert isinstance(config, TaskRunConfig)
+    assert isinstance(student, TaskEncoder)
+    outputs = outputs_of(student, scorer.task, config.evaluate.batch)
+    scores = scorer.scores(outputs, config.evaluate.resamples)
+    sizes = model_sizes(student)
+    teachers = [member.model for member in config.members.values()]
+    report: dict[str, Any] = {
+        "name": config.name,
+        "task": {"kind": config.data.kind, "preset": config.data.preset, "labels": source.labels, "metric": scorer.deciding.key},
+        **finished.facts,
+        "elapsed_seconds": round(finished.seconds, 1),
+        "ranks": process_group.world_size(),
+        "precision": finished.precision,
+        "parameters": sizes.parameters,
+        "bytes": sizes.bytes,
+        "teacher": ", ".join(str(Path(model).resolve()) if Path(model).exists() else model for model in teachers) or None,
+        "student": str(folder.student.resolve()),
+        "rows": {name: len(examples) for name, examples in source.splits.items()},
+        "data": source.data.report.lines(),
+        "dev": scores.row,
+        "teachers": record.get("teachers", []),
+        "chosen_on": _chosen_on(config, chosen_on_dev),
+    }
+    if "constant_prediction" in scores.details:
+        report["warning"] = f"the student predicts {scores.details['constant_prediction']} for every example of dev"
+    tokenizer = folder.folder / ".tokenizer"
+    try:
+        _save_tokenizer(source.tokenizer(base_model(config)), tokenizer)
+        save_student(student, folder.student, tokenizer_folder=tokenizer, card=task_card(student, config, report, [public_name(t) for t in teachers]))
+    finally:
+        shutil.rmtree(tokenizer, ignore_errors=True)
+    report["files"] = {file.name: sha256_of_file(file) for file in sorted(folder.student.iterdir()) if file.name != CARD}
+    write_atomically(folder.folder / PREDICTIONS, "".join(f"{line}\n" for line in prediction_lines(outputs, scorer)))
+    write_atomically(folder.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+def prediction_lines(outputs: Outputs, scorer: TaskScorer) -> list[str]:
+    """One JSON line for each example: its id, its label, the prediction, and the logits where an example has one row."""
+    predictions = predictions_of(outputs, scorer.task, scorer.examples)
+    names, lines = scorer.task.label_names, []
+    for number, identity in enumerate(scorer.examples.ids):
+        predicted, label = predictions[number], scorer.labels[number]
+        if scorer.task.kind == "classification":
+            predicted, label = names[int(predicted)], names[int(label)]
+        elif scorer.task.kind == "multi_label":
+            predicted, label = ([name for name, there in zip(names, row, strict=True) if there] for row in (predicted, label))
+        line: dict[str, Any] = {"id": identity, "label": _plain(label), "prediction": _plain(predicted)}
+        if scorer.task.kind in ("classification", "multi_label", "regression"):
+            line["logits"] = [round(float(value), 5) for value in outputs.logits[number]]
+        lines.append(json.dumps(line, ensure_ascii=False))
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _chosen_on(config: TaskRunConfig, chosen_on_dev: bool) -> str:
+    """Where the exported weights were chosen: what the scores on dev are worth depends on it."""
+    if config.evaluate.keep == "last" and config.evaluate.patience is None:
+        return "nothing: the weights are those of the last update"
+    if chosen_on_dev:
+        return "dev: its scores are flattered by the choice; set evaluate.choose_on to choose on a part of train"
+    return f"{config.evaluate.choose_on:g} of train"
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the tokenizer without a truncation or padding of its own, which would cut a user's text."""
+    backend: Any = tokenizer.backend_tokenizer
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        tokenizer.save_pretrained(folder)
+    finally:
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)

@@ -1,0 +1,76 @@
+"""`stillhouse task score MODEL… --config …`: scores of any Hugging Face models on a task's development or test set."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from data_shards.tasks.labels import resolve_labels
+from kd.distributed import process_group
+from kd.models.sizes import model_sizes
+from kd.tasks.loading import load_task
+from launcher.config.task_config import TaskRunConfig
+from launcher.errors import LaunchError
+from launcher.process.standard_streams import say
+from launcher.reporting.console import PipeSafeConsole
+from launcher.tasks.build import check_metric_packages, make_scorer
+from launcher.tasks.data import task_config
+from launcher.tasks.finish import prediction_lines
+from launcher.tasks.scores import outputs_of
+from launcher.tasks.source import TaskSource
+from stillhouse.files import write_atomically
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score each model and print one table."""
+    check_metric_packages()
+    config = task_config(arguments.config, arguments.settings)
+    source = TaskSource.read(config)
+    if arguments.split not in source.splits:
+        raise LaunchError(f"data.{arguments.split}: expected files of the split to score, got none; name them, or choose another --split")
+    rows = [score(config, source, model, arguments) for model in arguments.models]
+    _show(rows, rows[0]["metrics"])
+    if arguments.json:
+        write_atomically(Path(arguments.json), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    return 0
+
+
+def score(config: TaskRunConfig, source: TaskSource, model: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The scores of one model, with intervals."""
+
+    def order(where: str, names: list[str]) -> list[int]:
+        return resolve_labels(source.labels, dict(enumerate(names)), dict(arguments.label_map or []), where)
+
+    encoder = load_task(model, config.data.kind, order).to(process_group.device())
+    scorer = make_scorer(config, source, arguments.split, model)
+    outputs = outputs_of(encoder, scorer.task, config.evaluate.batch)
+    scores = scorer.scores(outputs, config.evaluate.resamples)
+    if arguments.predictions:
+        name = f"{Path(model).resolve().name}.jsonl" if len(arguments.models) > 1 else "predictions.jsonl"
+        write_atomically(Path(arguments.predictions) / name, "".join(f"{line}\n" for line in prediction_lines(outputs, scorer)))
+    if "constant_prediction" in scores.details:
+        say(f"{model}: the model predicts {scores.details['constant_prediction']} for every example")
+    keys = [metric.key for metric in scorer.metrics]
+    return {"model": model, "split": arguments.split, "metrics": keys, "parameters": model_sizes(encoder).parameters, **scores.row}
+
+
+def _show(rows: list[dict[str, Any]], metrics: list[str]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", overflow="fold")
+    table.add_column("parameters", justify="right", no_wrap=True)
+    for key in metrics:
+        table.add_column(key, justify="right", no_wrap=True)
+        table.add_column("interval", justify="right", no_wrap=True)
+    for row in rows:
+        cells = []
+        for key in metrics:
+            low, high = row["intervals"][key]
+            cells += [f"{row[key]:.3f}", f"{low:.3f}-{high:.3f}"]
+        table.add_row(row["model"], f"{row['parameters']:,}", *cells)
+    table.add_row("constant prediction", "", *(cell for key in metrics for cell in (f"{rows[0]['constant'][key]:.3f}", "")))
+    console = PipeSafeConsole()
+    console.print(table)
+    console.print(f"{rows[0]['rows']:,} rows of {rows[0]['split']}. interval: 95 %, by bootstrap over the rows.", highlight=False)

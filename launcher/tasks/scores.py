@@ -1,0 +1,209 @@
+"""Scores of a task model on a split: logits of every row, predictions, official metrics with intervals."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data_shards.tasks.encoding.batches import sequential
+from data_shards.tasks.encoding.encoded import EncodedTask
+from data_shards.tasks.examples import Examples
+from kd.distributed import process_group
+from kd.tasks.metrics.catalogue import Metric, metrics_of
+from kd.tasks.metrics.spans import best_span
+from kd.tasks.model import TaskEncoder
+from kd.tasks.selection import TaskSelection
+from kd.terms.logits import TaskLoss
+from kd.terms.views import LogitView
+from launcher.tasks.stream import tensors
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of a model on a split. logits: classification, multi_label [R, C]; regression [R, 1]; tagging: rows of words
+    [words of the row, C] by row; question answering: start and end [2, tokens of the row] by row. loss: mean over labelled rows, or NaN.
+    """
+
+    logits: list[Logits]
+    loss: float
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """The scores of one evaluation. values: by metric. objective: what `evaluate.keep` and patience go by; lower is better."""
+
+    values: dict[str, float]
+    loss: float
+    objective: float
+    rows: int
+    details: dict[str, Any]
+
+    @property
+    def line(self) -> dict[str, float]:
+        """The numbers of a held-out line."""
+        return {"heldout_loss": self.loss, **{f"heldout_{key}": value for key, value in self.values.items()}}
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Everything, for report.json."""
+        return {**self.values, "loss": self.loss, "rows": self.rows, **self.details}
+
+
+def outputs_of(encoder: TaskEncoder, task: EncodedTask, batch: int, before_batch: Callable[[], None] = lambda: None) -> Outputs:
+    """A model's outputs on every row, in eval mode, without dropout. Collective: each rank computes every world-th batch.
+
+    Rows of like length share a batch, and padding does not change them.
+    """
+    device = next(encoder.parameters()).device
+    rank, world = process_group.rank(), process_group.world_size()
+    pieces: dict[int, Logits] = {}
+    sums = torch.zeros(2, dtype=torch.float64)
+    with torch.no_grad(), encoder.evaluating():
+        for rows in sequential(task, batch, rank, world):
+            before_batch()
+            made = tensors(rows, task.kind).to(device)
+            logits = encoder(made).logits
+            assert logits is not None
+            if task.labels is not None:
+                selection = TaskSelection(made, [])
+                known = selection.mask(TaskLoss())
+                values = TaskLoss()(LogitView(selection.rows(logits), None, selection.labels))
+                sums += torch.stack([values[known].double().sum(), known.sum().double()]).cpu()
+            for place, number in enumerate(rows.rows.tolist()):
+                pieces[number] = _of_row(logits[place].float().cpu().numpy(), rows, place, task.kind)
+    if world > 1:
+        sums = process_group.sum_over_ranks(sums.to(process_group.device())).cpu()
+        pieces = _gathered(pieces, task, encoder.hf.config.num_labels)
+    total, count = sums.tolist()
+    return Outputs([pieces[number] for number in range(len(task))], total / count if count else float("nan"))
+
+
+def _of_row(logits: Logits, rows: Any, place: int, kind: str) -> Logits:
+    if kind == "tagging":
+        return logits[rows.words[place] >= 0]
+    if kind == "question_answering":
+        return logits[: int(rows.segments[place].sum())].T
+    return logits
+
+
+def _gathered(pieces: dict[int, Logits], task: EncodedTask, labels: int) -> dict[int, Logits]:
+    """The pieces of all ranks on every rank. Collective."""
+    if task.kind == "tagging":
+        assert task.words is not None
+        counts = [(int((task.words[begin:end] >= 0).sum()), labels) for begin, end in zip(task.offsets[:-1], task.offsets[1:], strict=True)]
+    elif task.kind == "question_answering":
+        counts = [(2, int(length)) for length in task.lengths]
+    else:
+        counts = [next(iter(pieces.values())).shape if pieces else (labels,)] * len(task)
+    sizes = np.array([int(np.prod(shape)) for shape in counts])
+    begins = np.concatenate([[0], np.cumsum(sizes)])
+    flat = torch.zeros(int(begins[-1]), dtype=torch.float64)
+    for number, values in pieces.items():
+        flat[begins[number] : begins[number + 1]] = torch.from_numpy(values.reshape(-1)).double()
+    whole = process_group.sum_over_ranks(flat.to(process_group.device())).cpu().float().numpy()
+    return {number: whole[begins[number] : begins[number + 1]].reshape(shape) for number, shape in enumerate(counts)}
+
+
+def predictions_of(outputs: Outputs, task: EncodedTask, examples: Examples) -> Any:
+    """Predictions in the form that the metrics of the kind take, one for each example."""
+    if task.kind == "classification":
+        return np.stack(outputs.logits).argmax(-1)
+    if task.kind == "regression":
+        return np.stack(outputs.logits)[:, 0].astype(np.float64)
+    if task.kind == "multi_label":
+        return np.stack(outputs.logits) > 0
+    if task.kind == "tagging":
+        return _tags(outputs, task, examples)
+    return _answers(outputs, task, examples)
+
+
+def labels_of(task: EncodedTask, examples: Examples) -> Any:
+    """The labels in the same form."""
+    if task.kind == "tagging":
+        return [list(tags) for tags in examples.labels or []]
+    if task.kind == "question_answering":
+        return [[answer.text for answer in answers] for answers in examples.labels or []]
+    assert task.labels is not None
+    return task.labels.astype(np.float64) if task.kind == "regression" else task.labels.astype(bool if task.kind == "multi_label" else np.int64)
+
+
+def _tags(outputs: Outputs, task: EncodedTask, examples: Examples) -> list[list[str]]:
+    """A tag for each word; O for words that were cut or have no token."""
+    assert task.words is not None
+    assert examples.words is not None
+    made = []
+    for row, words in enumerate(examples.words):
+        tags = ["O"] * len(words)
+        numbers = task.words[task.offsets[row] : task.offsets[row + 1]]
+        best = outputs.logits[row].argmax(-1) if len(outputs.logits[row]) else []
+        for number, label in zip(numbers[numbers >= 0].tolist(), best, strict=True):
+            tags[number] = task.label_names[int(label)]
+        made.append(tags)
+    return made
+
+
+def _answers(outputs: Outputs, task: EncodedTask, examples: Examples) -> list[str]:
+    """The text of the best span over all windows of an example; "" where no answer scores higher and the data has such questions."""
+    assert task.characters is not None
+    assert examples.pairs is not None
+    may_be_null = any(not answers for answers in examples.labels or [])
+    rows_of: dict[int, list[int]] = {}
+    for row, number in enumerate(task.examples.tolist()):
+        rows_of.setdefault(number, []).append(row)
+    texts = []
+    for number, context in enumerate(examples.pairs):
+        rows = rows_of[number]
+        width = max(int(task.lengths[row]) for row in rows)
+        logits, spans = np.full((2, len(rows), width), -1e4), np.full((len(rows), width, 2), -1)
+        for place, row in enumerate(rows):
+            length = int(task.lengths[row])
+            logits[:, place, :length] = outputs.logits[row]
+            spans[place, :length] = task.characters[task.offsets[row] : task.offsets[row + 1]]
+        best = best_span(logits[0], logits[1], spans[..., 0] >= 0, null=may_be_null)
+        if best.window < 0 or (may_be_null and not best.answers()):
+            texts.append("")
+        else:
+            texts.append(context[spans[best.window, best.start, 0] : spans[best.window, best.end, 1]])
+    return texts
+
+
+class TaskScorer:
+    """Scores models on one split by the task's metrics."""
+
+    def __init__(self, task: EncodedTask, examples: Examples, metrics: Sequence[Metric], deciding: str, train_labels: Any = None) -> None:
+        """deciding: the key of the metric that decides. train_labels: they say which constant prediction is the best one."""
+        self.task, self.examples, self.metrics = task, examples, list(metrics)
+        self.deciding = next(metric for metric in self.metrics if metric.key == deciding)
+        self.labels = labels_of(task, examples)
+        self.constant = {metric.key: metric.constant(self.labels, train_labels) for metric in self.metrics}
+
+    def scores(self, outputs: Outputs, resamples: int | None = None) -> TaskScores:
+        """Every metric; with intervals and the constant predictor's where `resamples` is given."""
+        predictions = predictions_of(outputs, self.task, self.examples)
+        values = {metric.key: metric.value(predictions, self.labels) for metric in self.metrics}
+        value = values[self.deciding.key]
+        details: dict[str, Any] = {"constant": self.constant}
+        if resamples is not None:
+            intervals = {metric.key: metric.interval(predictions, self.labels, resamples) for metric in self.metrics}
+            details["intervals"] = {key: [one.low, one.high] for key, one in intervals.items()}
+            details["standard_errors"] = {key: one.standard_error for key, one in intervals.items()}
+        if (same := _constant(predictions, self.task.kind)) is not None:
+            details["constant_prediction"] = same
+        objective = -value if self.deciding.better == "higher" else value
+        return TaskScores(values, outputs.loss, objective, len(self.examples), details)
+
+
+def _constant(predictions: Any, kind: str) -> Any:
+    """The one prediction that a model gives for every example; None if it gives several."""
+    if kind in ("tagging", "question_answering"):
+        flat = [tag for tags in predictions for tag in tags] if kind == "tagging" else list(predictions)
+        return flat[0] if flat and len(set(flat)) == 1 else None
+    values = np.asarray(predictions)
+    return values[0].tolist() if len(values) > 1 and np.ptp(values.astype(float), axis=0).max() == 0 else None
+
+

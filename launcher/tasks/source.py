@@ -1,0 +1,85 @@
+"""The data of a task as a run needs it: rows read once, encoded once for each tokenizer."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from data_shards.tasks.encoding.encode import encode
+from data_shards.tasks.encoding.encoded import EncodedTask
+from data_shards.tasks.examples import Examples
+from data_shards.tasks.splits import TaskData, hold_out, read_task
+from data_shards.tokenizer.tokenizer import load_tokenizer
+from launcher.config.task_config import TaskRunConfig
+from launcher.errors import LaunchError
+from stillhouse.digests import canonical_sha256
+
+CHOOSE = "choose"
+"""The part of train that chooses the best evaluation."""
+
+
+@dataclass
+class TaskSource:
+    """The examples of a task by split, and their encodings by tokenizer. `choose` is a part of train, where evaluate.choose_on asks for it."""
+
+    config: TaskRunConfig
+    data: TaskData
+    splits: dict[str, Examples]
+    _tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
+    _encoded: dict[tuple[str, str], EncodedTask] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, config: TaskRunConfig) -> "TaskSource":
+        """Read every split. Raises DataError for rows that cannot be used, LaunchError without a development set."""
+        data = read_task(config.data)
+        splits = dict(data.splits)
+        if "dev" not in splits:
+            raise LaunchError("data.dev: expected a development set, got none; name a file, or set data.dev_fraction: 0.1")
+        if config.evaluate.choose_on:
+            splits["train"], splits[CHOOSE] = hold_out(splits["train"], config.evaluate.choose_on, config.data.split_seed, CHOOSE)
+        return cls(config, data, splits)
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names in order; [] for regression and question answering."""
+        return list(self.data.labels or [])
+
+    @property
+    def digest(self) -> str:
+        """sha256 of every split."""
+        return canonical_sha256({name: examples.digest() for name, examples in self.splits.items()}, ascii_only=True)
+
+    def tokenizer(self, model: str) -> PreTrainedTokenizerBase:
+        """The tokenizer of a model folder or hub name."""
+        if model not in self._tokenizers:
+            self._tokenizers[model] = load_tokenizer(model)
+        return self._tokenizers[model]
+
+    def encoded(self, split: str, model: str) -> EncodedTask:
+        """A split as a model's tokenizer reads it."""
+        key = split, self._identity(model)
+        if key not in self._encoded:
+            self._encoded[key] = encode(self.splits[split], self.tokenizer(model), self.config.data, self.labels)
+        return self._encoded[key]
+
+    def reads_alike(self, model: str, other: str) -> bool:
+        """Whether two models' tokenizers give the same ids for every text."""
+        return self._identity(model) == self._identity(other)
+
+    def _identity(self, model: str) -> str:
+        return fingerprint(self.tokenizer(model))
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """A digest of what decides a fast tokenizer's ids, without its truncation and padding."""
+    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return canonical_sha256([backend.to_str(), tokenizer.pad_token_id], ascii_only=True)
+
+
+def base_model(config: TaskRunConfig) -> str:
+    """The model whose tokenizer the student has: that of its folder, or that of the teacher whose layers it takes."""
+    if config.student.init != "teacher":
+        return config.student.init
+    return next(iter(config.members.values())).model
