@@ -12,6 +12,7 @@ MODULES = {
     "demo": "launcher.demo.demo",
     "doctor": "launcher.doctor.doctor",
     "train": "launcher.run",
+    "task": "",
     "config": "launcher.config.presets",
     "evaluate": "launcher.evaluation.evaluate",
     "compare": "launcher.comparison.compare",
@@ -25,6 +26,7 @@ MODULES = {
     "push": "launcher.deployment.push",
     "wandb-replay": "launcher.reporting.wandb_replay",
 }
+TASK_MODULES = {"train": "launcher.run", "score": "launcher.tasks.score", "data": "launcher.tasks.data"}
 READ_A_CONFIGURATION = ("cache", "layers")  # `train` does so itself: launcher/run.py is a door of its own
 
 
@@ -55,6 +57,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from launcher.process.rank_environment import rank_and_world  # noqa: PLC0415
 
         arguments.corpus = check_inputs(load_config(arguments.config, arguments.settings), rank_and_world()[1])
+    if arguments.verb == "task":
+        module = TASK_MODULES[arguments.task_verb]
     if arguments.verb in ("compare", "chain"):
         from launcher.comparison import light_checks  # noqa: PLC0415
 
@@ -67,7 +71,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.verb == "doctor" and arguments.run is not None:
         module = "launcher.doctor.run_health"
     action = import_module(module).run
-    if arguments.verb != "train":  # a run catches signals itself once it has something to save
+    if module != "launcher.run":  # a run catches signals itself once it has something to save
         early_signals.release()
     return int(action(arguments))
 

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from launcher.process import preflight  # noqa: PLC0415
 
     preflight.check_packages()
-    from launcher.config.load import dump_config, load_config  # noqa: PLC0415
+    from launcher.config.load import dump_config, load_run  # noqa: PLC0415
     from launcher.errors import LaunchError  # noqa: PLC0415
     from launcher.planning.light_checks import check_inputs  # noqa: PLC0415
     from launcher.process.rank_environment import rank_and_world  # noqa: PLC0415
@@ -34,26 +34,26 @@ def run(arguments: argparse.Namespace) -> int:
         raise LaunchError("--estimate: expected --dry-run with it, got none; add --dry-run")
     rank, world = rank_and_world()
     note = (lambda text: say(f"stillhouse: {text}", sys.stderr)) if rank == 0 else None
-    config = load_config(arguments.config, arguments.settings, arguments.scale, note)
+    config = load_run(arguments.config, arguments.settings, arguments.scale, note)
     corpus = check_inputs(config, world)
     from launcher.process.steps import step  # noqa: PLC0415
 
     with nullcontext() if arguments.dry_run else step("loading torch and planning the run"):
         from launcher.planning.checks import check_disk  # noqa: PLC0415
-        from launcher.planning.plan import make_plan  # noqa: PLC0415
-        from launcher.planning.table import show_plan  # noqa: PLC0415
+        from launcher.planning.table import show_rows  # noqa: PLC0415
+        from launcher.prepare import prepare  # noqa: PLC0415
 
-        plan = make_plan(config, world, corpus)
+        prepared = prepare(config, world, corpus)
+        plan = prepared.plan
     if arguments.dry_run:
         if rank == 0:
             check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
-            show_plan(plan)
+            show_rows(prepared.rows)
         if arguments.estimate:
             _prepare_meeting(rank, world)
             from launcher.benchmarks.updates import estimate  # noqa: PLC0415
-            from launcher.training.build import data_of  # noqa: PLC0415
 
-            expected = estimate(config, data_of(config, corpus))
+            expected = estimate(config, prepared.data)
             if rank == 0:
                 print(f"{expected.text}\n")
         if rank == 0:
@@ -61,9 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         return int(Exit.DONE)
     _prepare_meeting(rank, world)
     from launcher.training import session  # noqa: PLC0415
-    from launcher.training.build import data_of  # noqa: PLC0415
 
-    return session.main(config, plan, data_of(config, corpus), arguments.resume)
+    return session.main(config, plan, prepared.data, arguments.resume)
 
 
 def _prepare_meeting(rank: int, world: int) -> None:

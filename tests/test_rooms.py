@@ -26,7 +26,8 @@ ORDER = {
     ],
     "launcher": [
         *("errors", "redaction", "text", "tables", "commands", "process", "config", "run_folder", "reporting", "planning"),
-        *("training", "benchmarks", "evaluation", "deployment", "corpus", "comparison", "report", "doctor", "demo", "api", "run", "cli"),
+        *("training", "benchmarks", "evaluation", "deployment", "corpus", "comparison", "tasks", "report", "doctor", "demo"),
+        *("prepare", "api", "run", "cli"),
     ],
 }
 """Folders and root files of a room, from the ground up: a name imports only names before it, and itself."""

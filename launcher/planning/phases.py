@@ -10,7 +10,7 @@ from kd.teacher.teachers import fit_objective
 from kd.terms.base import has_layer_map
 from kd.terms.layer_map import LayerSources, check_learned, resolve_layer_map
 from kd.training.phases import Phase, check_layers
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.errors import LaunchError
 from launcher.text import counted
 
@@ -33,7 +33,7 @@ class PhasePlan:
     optimizer_state: str
 
 
-def objectives_of(config: RunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
+def objectives_of(config: AnyRunConfig, updates: int, student: Encoder, teachers: list[Encoder]) -> list[Objective]:
     """The objective of each phase. A map of `cka`, not known before the run, counts as `uniform`.
 
     Raises KdError for a term that the student and its teachers do not fit.

@@ -1,6 +1,6 @@
 """A plan as a table of two columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console
@@ -13,10 +13,15 @@ from launcher.text import counted, size
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:
     """Print a plan as a table of two columns."""
+    show_rows(rows(plan), console)
+
+
+def show_rows(pairs: Iterable[tuple[str, str]], console: Console | None = None) -> None:
+    """Print names and values as a table of two columns."""
     table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    for name, value in rows(plan):
+    for name, value in pairs:
         table.add_row(name, value)
     (console or Console()).print(table)
 

@@ -30,6 +30,12 @@ def sentence(values: Mapping[str, Any]) -> str:
         for score in others:
             value = values[f"heldout_{score.key}"]
             parts.append(f"{score.heading} {share(value) if '%' in score.form else number(value)}")
+        known = {"heldout_loss", *(f"heldout_{score.key}" for score in SCORES)}
+        parts += [
+            f"{key.removeprefix('heldout_')} {value:.4f}"
+            for key, value in values.items()
+            if key.startswith("heldout_") and key not in known
+        ]
         return "  ".join(parts)
     terms = ", ".join(f"{key.removeprefix(LOSS)} {number(value)}" for key, value in values.items() if key.startswith(LOSS))
     total = f"/{values['updates']:,}" if "updates" in values else ""

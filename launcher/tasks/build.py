@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from data_shards.tasks.encoding.encoded import EncodedTask
 from data_shards.tasks.labels import resolve_labels
 from kd.batch import Batch
 from kd.checkpoint.checkpoint import load_state
@@ -53,7 +54,7 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
     models = {number: _load_teacher(config, source, member) for number, member in enumerate(config.members.values())}
     notes = source.data.report.lines()
     base = base_model(config)
-    train = joined(source.encoded("train", base), [source.encoded("unlabelled", base)] if "unlabelled" in source.splits else [])
+    train = _training_rows(source, base)
     stream = TaskStream(train, config.train.seed, config.train.global_batch, _readings(config, source, base))
     updates, precision = updates_of(config, stream), precision_of(config)
     for split in source.splits:
@@ -61,9 +62,13 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
     student, record, fresh = _student(config, source, models.get(0), stream, facts.get("student"))
     notes += _remarks(config, source, student, fresh)
     _check_length("student", student, config)
-    scorer, final = make_scorer(config, source, CHOOSE if CHOOSE in source.splits else "dev", base), make_scorer(config, source, "dev", base)
+    scorer = final = make_scorer(config, source, "dev", base)
+    if CHOOSE in source.splits:
+        scorer = make_scorer(config, source, CHOOSE, base)
     if checkpoint is None:
-        record["teachers"] = [_teacher_scores(config, source, place, model) for place, model in zip(config.members, models.values(), strict=True)]
+        record["teachers"] = [
+            _teacher_scores(config, source, place, model) for place, model in zip(config.members, models.values(), strict=True)
+        ]
     student.use_attention(attention_of(config, precision))
     similarities: Similarities = {}
     if checkpoint is not None:
@@ -101,13 +106,13 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
         stream=stream,
         to_batch=to_batch,
         score=score,
-        evaluate_every=evaluate.every_updates or max(1, len(train) // config.train.global_batch),
+        evaluate_every=evaluate.every_updates or -(-len(train) // config.train.global_batch),
         updates=updates,
         precision=precision,
         layer_maps=maps,
         similarities=similarities,
         student=record,
-        write=partial(write_task_student, source, final, scorer is final or CHOOSE not in source.splits, record),
+        write=partial(write_task_student, source, final, scorer is final, record),
         notes=notes,
     )
 
@@ -141,11 +146,18 @@ def _readings(config: TaskRunConfig, source: TaskSource, base: str) -> dict[int,
         raise LaunchError(f"teacher.model: {different}: {config.data.kind} compares positions; choose a teacher with the same tokenizer")
     aligned = [place for place, term in config.terms.items() if isinstance(term, StatesTerm)]
     if aligned:
-        raise LaunchError(f"{aligned[0]}: {different}: the term compares hidden states at positions; drop the term, or choose another teacher")
+        raise LaunchError(
+            f"{aligned[0]}: {different}: the term compares hidden states at positions; drop the term, or choose another teacher"
+        )
     if config.teacher_mixing == "random":
         raise LaunchError(f"teacher_mixing: expected mean for teachers with other tokenizers, got random ({first}); use mean")
-    unlabelled = ["unlabelled"] if "unlabelled" in source.splits else []
-    return {n: joined(source.encoded("train", model), [source.encoded(split, model) for split in unlabelled]) for n, model in others.items()}
+    return {number: _training_rows(source, model) for number, model in others.items()}
+
+
+def _training_rows(source: TaskSource, model: str) -> EncodedTask:
+    """The rows of train, then those of the unlabelled files, as a model's tokenizer reads them."""
+    unlabelled = [source.encoded("unlabelled", model)] if "unlabelled" in source.splits else []
+    return joined(source.encoded("train", model), unlabelled)
 
 
 def _student(
@@ -165,7 +177,9 @@ def _remarks(config: TaskRunConfig, source: TaskSource, student: TaskEncoder, fr
     """What a user should know of the student."""
     lines = [f"student: {', '.join(fresh)} start fresh"] if fresh else []
     if not student.reads_token_types and source.splits["train"].pairs is not None and config.student.init == "teacher":
-        lines.append("student: it has no token types, so only a separator tells the texts of a pair apart; student.architecture: same keeps them")
+        lines.append(
+            "student: it has no token types, so only a separator tells the texts of a pair apart; student.architecture: same keeps them"
+        )
     return lines
 
 
@@ -218,5 +232,3 @@ def check_metric_packages() -> None:
 
     for name in ("sklearn.metrics", "scipy.stats"):
         tasks_module(name)
-
-

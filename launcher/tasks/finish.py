@@ -55,7 +55,9 @@ def write_task_student(source: TaskSource, scorer: TaskScorer, chosen_on_dev: bo
     tokenizer = folder.folder / ".tokenizer"
     try:
         _save_tokenizer(source.tokenizer(base_model(config)), tokenizer)
-        save_student(student, folder.student, tokenizer_folder=tokenizer, card=task_card(student, config, report, [public_name(t) for t in teachers]))
+        save_student(
+            student, folder.student, tokenizer_folder=tokenizer, card=task_card(student, config, report, [public_name(t) for t in teachers])
+        )
     finally:
         shutil.rmtree(tokenizer, ignore_errors=True)
     report["files"] = {file.name: sha256_of_file(file) for file in sorted(folder.student.iterdir()) if file.name != CARD}

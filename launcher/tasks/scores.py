@@ -12,7 +12,7 @@ from data_shards.tasks.encoding.batches import sequential
 from data_shards.tasks.encoding.encoded import EncodedTask
 from data_shards.tasks.examples import Examples
 from kd.distributed import process_group
-from kd.tasks.metrics.catalogue import Metric, metrics_of
+from kd.tasks.metrics.catalogue import Metric
 from kd.tasks.metrics.spans import best_span
 from kd.tasks.model import TaskEncoder
 from kd.tasks.selection import TaskSelection
@@ -129,7 +129,11 @@ def labels_of(task: EncodedTask, examples: Examples) -> Any:
     if task.kind == "question_answering":
         return [[answer.text for answer in answers] for answers in examples.labels or []]
     assert task.labels is not None
-    return task.labels.astype(np.float64) if task.kind == "regression" else task.labels.astype(bool if task.kind == "multi_label" else np.int64)
+    return (
+        task.labels.astype(np.float64)
+        if task.kind == "regression"
+        else task.labels.astype(bool if task.kind == "multi_label" else np.int64)
+    )
 
 
 def _tags(outputs: Outputs, task: EncodedTask, examples: Examples) -> list[list[str]]:
@@ -205,5 +209,3 @@ def _constant(predictions: Any, kind: str) -> Any:
         return flat[0] if flat and len(set(flat)) == 1 else None
     values = np.asarray(predictions)
     return values[0].tolist() if len(values) > 1 and np.ptp(values.astype(float), axis=0).max() == 0 else None
-
-

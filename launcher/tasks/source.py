@@ -20,7 +20,7 @@ CHOOSE = "choose"
 
 @dataclass
 class TaskSource:
-    """The examples of a task by split, and their encodings by tokenizer. `choose` is a part of train, where evaluate.choose_on asks for it."""
+    """The examples of a task by split, and their encodings by tokenizer. evaluate.choose_on makes a part of train a split of its own."""
 
     config: TaskRunConfig
     data: TaskData

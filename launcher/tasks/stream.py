@@ -33,7 +33,9 @@ class TaskStream:
     def __init__(self, task: EncodedTask, seed: int, global_batch: int, readings: Mapping[int, EncodedTask] | None = None) -> None:
         """readings: the same rows as teachers with another tokenizer read them. Raises DataError for fewer rows than a global batch."""
         if len(task) < global_batch:
-            raise DataError(f"data.train: expected at least one global batch of {global_batch} rows, got {len(task)}; lower train.global_batch")
+            raise DataError(
+                f"data.train: expected at least one global batch of {global_batch} rows, got {len(task)}; lower train.global_batch"
+            )
         self.task, self.readings = task, dict(readings or {})
         self.global_batch = global_batch
         self._order = TaskOrder(task.lengths, seed, global_batch)
@@ -140,6 +142,7 @@ def joined(labelled: EncodedTask, others: Sequence[EncodedTask]) -> EncodedTask:
     assert labelled.labels is not None
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]).astype(np.int64)
     first = np.cumsum([0, *(int(part.examples[-1]) + 1 if len(part) else 0 for part in parts[:-1])])
+    characters = [part.characters for part in parts if part.characters is not None]
     return replace(
         labelled,
         ids=np.concatenate([part.ids for part in parts]),
@@ -148,7 +151,7 @@ def joined(labelled: EncodedTask, others: Sequence[EncodedTask]) -> EncodedTask:
         examples=np.concatenate([part.examples + start for part, start in zip(parts, first, strict=True)]).astype(np.int32),
         labels=np.concatenate([labelled.labels, *(_unlabelled(labelled, part) for part in others)]),
         words=None if labelled.words is None else np.concatenate([part.words for part in parts if part.words is not None]),
-        characters=None if labelled.characters is None else np.concatenate([part.characters for part in parts if part.characters is not None]),
+        characters=np.concatenate(characters) if characters else None,
     )
 
 

@@ -19,7 +19,6 @@ from launcher.errors import LaunchError
 from launcher.evaluation import layers
 from launcher.reporting.layer_similarity import render
 from launcher.training.batches import sample_of_corpus
-from launcher.training.batches import sample_of_corpus
 from launcher.training.build import CKA_ROWS, CKA_TOKENS, measure_similarities
 
 CKA = "objective=[{kind: mlm}, {kind: hidden_mse, layer_map: cka}]"
@@ -31,7 +30,9 @@ def test_cka_finds_the_layers_that_the_student_was_made_of_and_resolves_the_term
     teacher = load_mlm(str(corpus.model))
     student = make_student(config.student, teacher, seed=1)
     phases = config.phases_of(5)
-    similarities = measure_similarities(phases, student, lambda number: teacher, partial(sample_of_corpus, config, Corpus.open(config.data.shards), CKA_ROWS, CKA_TOKENS))
+    similarities = measure_similarities(
+        phases, student, lambda number: teacher, partial(sample_of_corpus, config, Corpus.open(config.data.shards), CKA_ROWS, CKA_TOKENS)
+    )
     maps = {number: by_similarity(table) for number, table in similarities.items()}
     assert maps == {0: COPIES}
     assert layer_map.from_json(json.loads(json.dumps(layer_map.to_json(maps)))) == maps
@@ -71,9 +72,7 @@ def test_copied_without_copies_is_one_line(make_config, corpus):
 def test_where_no_term_asks_for_cka_nothing_is_compared(make_config):
     config = make_config("objective=[{kind: mlm}, {kind: hidden_mse}]")
     phases = config.phases_of(5)
-    assert (
-        measure_similarities(phases, None, partial(pytest.fail, "no teacher may be loaded"), partial(pytest.fail, "nor text")) == {}
-    )
+    assert measure_similarities(phases, None, partial(pytest.fail, "no teacher may be loaded"), partial(pytest.fail, "nor text")) == {}
 
 
 def test_the_verb_refuses_what_does_not_fit_before_it_reads_a_weight(corpus, save_model, tmp_path, monkeypatch):
