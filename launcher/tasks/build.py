@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -96,7 +97,11 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
 
     def score(encoder: Encoder, everything: bool, before_batch: Callable[[], None]) -> TaskScores:
         assert isinstance(encoder, TaskEncoder)
-        return scorer.scores(outputs_of(encoder, scorer.task, evaluate.batch, before_batch), evaluate.resamples if everything else None)
+        scores = scorer.scores(outputs_of(encoder, scorer.task, evaluate.batch, before_batch), evaluate.resamples if everything else None)
+        if not everything or scorer is final:
+            return scores
+        outputs = outputs_of(encoder, final.task, evaluate.batch, before_batch)
+        return replace(scores, final=final.scores(outputs, evaluate.resamples))
 
     def to_batch(rows: TaskRows, update: int) -> Batch:
         return to_task_batch(rows, config.data.kind, update)

@@ -16,7 +16,7 @@ from kd.models.sizes import model_sizes
 from kd.tasks.model import TaskEncoder
 from launcher.config.task_config import TaskRunConfig
 from launcher.tasks.card import task_card
-from launcher.tasks.scores import Outputs, TaskScorer, outputs_of, predictions_of
+from launcher.tasks.scores import Outputs, TaskScorer, TaskScores, predictions_of
 from launcher.tasks.source import TaskSource, base_model
 from launcher.training.parts import Finished
 from stillhouse.files import sha256_of_file, write_atomically
@@ -29,8 +29,8 @@ def write_task_student(source: TaskSource, scorer: TaskScorer, chosen_on_dev: bo
     config, folder, student = finished.config, finished.folder, finished.student
     assert isinstance(config, TaskRunConfig)
     assert isinstance(student, TaskEncoder)
-    outputs = outputs_of(student, scorer.task, config.evaluate.batch)
-    scores = scorer.scores(outputs, config.evaluate.resamples)
+    assert isinstance(finished.scores, TaskScores)
+    scores = finished.scores.final or finished.scores
     sizes = model_sizes(student)
     teachers = [member.model for member in config.members.values()]
     report: dict[str, Any] = {
@@ -61,7 +61,7 @@ def write_task_student(source: TaskSource, scorer: TaskScorer, chosen_on_dev: bo
     finally:
         shutil.rmtree(tokenizer, ignore_errors=True)
     report["files"] = {file.name: sha256_of_file(file) for file in sorted(folder.student.iterdir()) if file.name != CARD}
-    write_atomically(folder.folder / PREDICTIONS, "".join(f"{line}\n" for line in prediction_lines(outputs, scorer)))
+    write_atomically(folder.folder / PREDICTIONS, "".join(f"{line}\n" for line in prediction_lines(scores.outputs, scorer)))
     write_atomically(folder.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 

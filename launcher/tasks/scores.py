@@ -42,6 +42,9 @@ class TaskScores:
     objective: float
     rows: int
     details: dict[str, Any]
+    outputs: Outputs
+    final: "TaskScores | None" = None
+    """The scores on dev, with intervals, of an evaluation of everything. Itself, where dev is what the evaluation was on."""
 
     @property
     def line(self) -> dict[str, float]:
@@ -199,7 +202,7 @@ class TaskScorer:
         if (same := _constant(predictions, self.task.kind)) is not None:
             details["constant_prediction"] = same
         objective = -value if self.deciding.better == "higher" else value
-        return TaskScores(values, outputs.loss, objective, len(self.examples), details)
+        return TaskScores(values, outputs.loss, objective, len(self.examples), details, outputs)
 
 
 def _constant(predictions: Any, kind: str) -> Any:

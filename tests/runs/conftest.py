@@ -66,7 +66,8 @@ class Started:
 def start(school: School, tmp_path: Path, fork_server: ForkServer) -> Callable[..., Started]:
     """start(folder, *settings, ranks=1, config="tiny"): launcher/run.py on so many ranks, as torchrun or srun would.
 
-    limits, constants: see ForkServer.start. roots: ranks that run another copy of the project. verb: of `stillhouse`, instead of a run.
+    limits, constants: see ForkServer.start. roots: ranks that run another copy of the project. verb: of `stillhouse`, instead of a
+        run. task: the run has no shards.
     """
     started: list[Started] = []
 
@@ -80,8 +81,9 @@ def start(school: School, tmp_path: Path, fork_server: ForkServer) -> Callable[.
         constants: Mapping[str, float] = MappingProxyType({}),
         roots: Mapping[int, Path] = MappingProxyType({}),
         verb: str | None = None,
+        task: bool = False,
     ) -> Started:
-        base = [f"run.folder={folder}", f"data.shards={school.shards}"]
+        base = [f"run.folder={folder}"] if task else [f"run.folder={folder}", f"data.shards={school.shards}"]
         if config == "tiny":
             base.append(f"teacher.model={school.teacher}")
         processes: list[Any] = []
