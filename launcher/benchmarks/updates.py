@@ -10,7 +10,7 @@ import torch
 
 from kd.distributed import process_group
 from kd.distributed.rank_progress import BUILDING, RankProgress
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig
 from launcher.process.steps import step
 from launcher.reporting.meter import peak_memory_gb
 from launcher.text import counted, duration
@@ -46,7 +46,7 @@ class Estimate:
         )
 
 
-def estimate(config: RunConfig, data: TrainingData) -> Estimate:
+def estimate(config: AnyRunConfig, data: TrainingData) -> Estimate:
     """Measure a few updates of a run on these ranks. Collective. Raises what the start of the run would raise."""
     progress = RankProgress()
     meet(config.train.timeout_seconds)
@@ -61,7 +61,7 @@ def estimate(config: RunConfig, data: TrainingData) -> Estimate:
 
 
 def measure(
-    config: RunConfig, data: TrainingData, progress: RankProgress | None = None, warm: int = WARM_UPDATES, count: int = UPDATES
+    config: AnyRunConfig, data: TrainingData, progress: RankProgress | None = None, warm: int = WARM_UPDATES, count: int = UPDATES
 ) -> Estimate:
     """The estimate of a run, between the meeting of the ranks and their parting. Collective."""
     parts = data.build(None, progress)
