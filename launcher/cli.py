@@ -12,7 +12,7 @@ MODULES = {
     "demo": "launcher.demo.demo",
     "doctor": "launcher.doctor.doctor",
     "train": "launcher.run",
-    "task": "",
+    "task": "launcher.run",
     "config": "launcher.config.presets",
     "evaluate": "launcher.evaluation.evaluate",
     "compare": "launcher.comparison.compare",

@@ -43,7 +43,7 @@ HOMES = {
     ),
     "matplotlib": ("launcher/comparison/plots.py", "launcher/reporting/curves.py"),
     "jinja2": ("launcher/report/page.py",),
-    "huggingface_hub": ("kd/models/config.py", "kd/export/*", "launcher/deployment/*"),
+    "huggingface_hub": ("kd/models/config.py", "kd/export/*", "launcher/deployment/*", "launcher/tasks/card.py"),
     "onnxruntime": ("kd/export/*",),
     "sklearn": ("kd/tasks/*",),
     "scipy": ("kd/tasks/*",),

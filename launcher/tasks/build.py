@@ -18,6 +18,7 @@ from kd.models.encoder import Encoder
 from kd.student.settings import chosen_layers
 from kd.tasks.loading import load_task
 from kd.tasks.metrics.catalogue import metric, metrics_of
+from kd.tasks.metrics.extra import tasks_module
 from kd.tasks.model import TaskEncoder
 from kd.tasks.selection import TaskSelection
 from kd.tasks.student import make_task_student, task_student_of_config
@@ -179,7 +180,7 @@ def _student(
 
 
 def _remarks(config: TaskRunConfig, source: TaskSource, student: TaskEncoder, fresh: Sequence[str]) -> list[str]:
-    """What a user should know of the student."""
+    """Remarks on the student for the start of a run."""
     lines = [f"student: {', '.join(fresh)} start fresh"] if fresh else []
     if not student.reads_token_types and source.splits["train"].pairs is not None and config.student.init == "teacher":
         lines.append(
@@ -233,7 +234,5 @@ def _teacher_scores(config: TaskRunConfig, source: TaskSource, place: str, model
 
 def check_metric_packages() -> None:
     """Raise KdError now, and not after training, where the extra `stillhouse[tasks]` is missing."""
-    from kd.tasks.metrics.extra import tasks_module  # noqa: PLC0415
-
     for name in ("sklearn.metrics", "scipy.stats"):
         tasks_module(name)

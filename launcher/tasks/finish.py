@@ -1,4 +1,4 @@
-"""What a run on a task leaves: the student as a Hugging Face folder, report.json, and the student's predictions on dev."""
+"""The end of a run on a task: the student as a Hugging Face folder, report.json, and the student's predictions on dev."""
 
 import json
 import shutil
@@ -87,7 +87,7 @@ def _plain(value: Any) -> Any:
 
 
 def _chosen_on(config: TaskRunConfig, chosen_on_dev: bool) -> str:
-    """Where the exported weights were chosen: what the scores on dev are worth depends on it."""
+    """The data on which the exported weights were chosen: scores on it are too good."""
     if config.evaluate.keep == "last" and config.evaluate.patience is None:
         return "nothing: the weights are those of the last update"
     if chosen_on_dev:

@@ -20,7 +20,7 @@ from launcher.text import size
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """What a run on a task will be. Sizes are in bytes."""
+    """The numbers of a planned run on a task. Sizes are in bytes."""
 
     ranks: int
     micro_batch: int

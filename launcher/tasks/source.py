@@ -63,7 +63,7 @@ class TaskSource:
         return self._encoded[key]
 
     def reads_alike(self, model: str, other: str) -> bool:
-        """Whether two models' tokenizers give the same ids for every text."""
+        """True if the tokenizers of two models give the same ids for every text."""
         return self._identity(model) == self._identity(other)
 
     def _identity(self, model: str) -> str:
