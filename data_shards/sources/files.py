@@ -154,7 +154,7 @@ def _chosen(settings: SourceSettings, names: list[str], left_out_files: list[tup
     candidates = []
     for name in names:
         if settings.kind == "auto" and not any_ending and ending(name) not in KIND_OF_ENDING:
-            left_out_files.append((name, f"unknown ending {Path(name).suffix or 'none'}"))
+            left_out_files.append((name, f"unknown ending {suffix}" if (suffix := Path(name).suffix) else "no ending"))
         elif settings.kind not in ("auto", "text") and not any_ending and ending(name) not in BY_KIND[settings.kind].endings:
             left_out_files.append((name, f"not of kind {settings.kind}"))
         else:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data_shards.tasks.presets import PRESETS
+from stillhouse.settings import FREE
 
 Kind = Literal["classification", "multi_label", "regression", "tagging", "question_answering"]
 FileFormat = Literal["auto", "csv", "tsv", "jsonl", "parquet", "conll", "conllu", "squad", "lines", "folders"]
@@ -53,14 +54,14 @@ class TaskDataSettings(BaseModel):
 
     preset: str | None = None
     """A published task, such as glue/sst2: one of PRESETS."""
-    folder: str | None = None
+    folder: Annotated[str | None, FREE] = None
     """The folder with the preset's official files; null: the hub."""
     kind: Kind
-    train: Files | None = None
+    train: Annotated[Files | None, FREE] = None
     """A file, a glob, a list of them, or hub:ORG/NAME[/CONFIG]:SPLIT. The same for dev, test and unlabelled."""
-    dev: Files | None = None
-    test: Files | None = None
-    unlabelled: Files | None = None
+    dev: Annotated[Files | None, FREE] = None
+    test: Annotated[Files | None, FREE] = None
+    unlabelled: Annotated[Files | None, FREE] = None
     format: FileFormat = "auto"
     """auto: by the file's ending. conllu: Universal Dependencies; columns 1 (FORM) and 3 (UPOS) unless words and tags are numbers.
     folders: each file is a text, and its folder's name is the label."""

@@ -27,7 +27,9 @@ GROUPS = {
 
 def parser() -> argparse.ArgumentParser:
     """Every verb and its arguments. The help lists the verbs by group."""
-    top = Parser(prog="stillhouse", description="Pretraining distillation: text in, a small encoder out.", formatter_class=RAW)
+    top = Parser(
+        prog="stillhouse", description="Distillation of transformer encoders: text or a task in, a small encoder out.", formatter_class=RAW
+    )
     top.add_argument("--version", action="version", version=f"stillhouse {metadata.version('stillhouse')}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, help=argparse.SUPPRESS)
     text = []

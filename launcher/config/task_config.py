@@ -40,6 +40,8 @@ class TaskRunConfig(AnyRunConfig):
     def _is_a_task(self) -> "TaskRunConfig":
         if self.train.tokens is not None:
             raise ValueError(f"train.tokens: expected updates or epochs for a task, got tokens: {self.train.tokens}; set train.epochs")
+        if self.evaluate.windows is not None:
+            raise ValueError(f"evaluate.windows: expected null for a task, whose whole dev is scored, got {self.evaluate.windows}; drop it")
         if self.data.train is None:
             raise ValueError("data.train: expected a file to train on, got none; name one")
         for name, member in self.members.items():

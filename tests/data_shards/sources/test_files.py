@@ -34,7 +34,7 @@ def test_files_of_unknown_endings_and_cards_are_named_and_linked_folders_are_rea
         ("README.md", "describes the data set"),
         ("dataset_infos.json", "describes the data set"),
         ("notes.zip", "unknown ending .zip"),
-        ("sub/data", "unknown ending none"),
+        ("sub/data", "no ending"),
     ]
     assert texts(corpus) == ["one", "three", "two"]
 

@@ -125,7 +125,7 @@ def test_what_is_left_out_of_a_folder_is_named(folder):
         ("b.txt.zip", "unknown ending .zip"),
         ("c.tar.gz", "unknown ending .gz"),
         ("d.arrow", "unknown ending .arrow"),
-        ("noending", "unknown ending none"),
+        ("noending", "no ending"),
     ]
 
 
