@@ -14,7 +14,7 @@ import psutil
 import pytest
 from fork_server import ForkServer
 
-from launcher.config.free_to_change import FREE_TO_CHANGE
+from launcher.config.free_to_change import marked_settings
 from launcher.config.load import load_config, parse_config, public_values
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
@@ -169,7 +169,7 @@ def test_what_cannot_change_the_result_may_change(folder: Path, override: str):
 def test_what_may_change_are_settings_that_exist(folder: Path):
     teachers = "teacher=[{model: models/x}, {model: models/y}]"
     for known in (public_values(configured(folder)), public_values(configured(folder, teachers, "objective.2.teacher=0"))):
-        for setting in FREE_TO_CHANGE:
+        for setting in marked_settings(RunConfig):
             values = known
             for part in setting.split("."):
                 values = values[0] if isinstance(values, list) else values
