@@ -13,6 +13,7 @@ MODULES = {
     "doctor": "launcher.doctor.doctor",
     "train": "launcher.run",
     "task": "launcher.run",
+    "retention": "launcher.retention.retention",
     "config": "launcher.config.presets",
     "evaluate": "launcher.evaluation.evaluate",
     "compare": "launcher.comparison.compare",

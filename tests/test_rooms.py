@@ -26,7 +26,8 @@ ORDER = {
     ],
     "launcher": [
         *("errors", "redaction", "text", "tables", "commands", "process", "config", "run_folder", "reporting", "planning"),
-        *("training", "benchmarks", "evaluation", "deployment", "corpus", "comparison", "tasks", "report", "doctor", "demo"),
+        *("training", "benchmarks", "evaluation", "deployment", "corpus", "comparison", "tasks", "report", "retention"),
+        *("doctor", "demo"),
         *("prepare", "api", "run", "cli"),
     ],
 }

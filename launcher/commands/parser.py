@@ -3,7 +3,7 @@
 import argparse
 from importlib import metadata
 
-from launcher.commands import compare, completion, corpus, demo, doctor, evaluate, plot, push, task, train
+from launcher.commands import compare, completion, corpus, demo, doctor, evaluate, plot, push, retention, task, train
 from launcher.commands.common import RAW, Parser
 
 EXAMPLES = """examples:
@@ -17,7 +17,7 @@ GROUPS = {
     "try": (demo.add_demo,),
     "data": (corpus.add_shards, corpus.add_vocabulary),
     "train": (train.add_train, train.add_show_config, corpus.add_cache, compare.add_chain),
-    "tasks": (task.add_task,),
+    "tasks": (task.add_task, retention.add_retention),
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
     "check and report": (doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
     "publish": (push.add_push,),

@@ -40,6 +40,7 @@ else:
 SCRIPT = ROOT / "launcher" / "run.py"
 OUTPUT = "output.txt"
 POLL_SECONDS = 0.5
+STOPPING = "the running runs save a checkpoint and end; start again to continue"
 ASKING_SECONDS = 0.1  # for who owns a folder, before the loop goes on without an answer
 
 
@@ -65,20 +66,33 @@ class Job:
         return self.updates if self.done else 0 if line is None else int(line["update"])
 
 
-def run_jobs(jobs: Sequence[Job], ranks: int, side_by_side: int, console: Console, finished: Callable[[Job, int], None]) -> int:
+def run_jobs(
+    jobs: Sequence[Job],
+    ranks: int,
+    side_by_side: int,
+    console: Console,
+    finished: Callable[[Job, int], None],
+    stop: StopFlag | None = None,
+) -> int:
     """Run what is not done yet; finished(job, exit code) is called in this process for every job, those done before included.
+
+    stop: the caller's flag, if it catches signals itself.
 
     Exit.DONE, or Exit.FAILED when a run failed (the others go on), or Exit.SAVED_AFTER_SIGNAL when a signal ended it.
     """
     check_devices(ranks, side_by_side)
-    stop = StopFlag.install()
+    stop = stop or StopFlag.install()
     waiting, code = list(jobs), Exit.DONE
     running: dict[Job, tuple[Processes, int]] = {}
     slots = list(range(side_by_side))
+    told = False
     owners: dict[Job, Future[str | None]] = {}  # asked beside the loop: an owner on another host is listened for some seconds
     with _bars(jobs, console) as show, ThreadPoolExecutor(side_by_side) as asking:
         while waiting or running:
             if stop.requested:
+                if running and not told:
+                    console.print(f"{stop.requested}: {STOPPING}", soft_wrap=True, highlight=False)
+                told = True
                 waiting.clear()
                 for processes, _ in running.values():
                     processes.stop()

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -107,13 +107,19 @@ def differences(before: AnyRunConfig, after: AnyRunConfig, ignoring: tuple[str, 
     return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in kept]
 
 
-def load_settings(model: type[Settings], path: str, folder: str) -> Settings:
+def load_settings(model: type[Settings], path: str, folder: str, overrides: Sequence[str] = ()) -> Settings:
     """Settings of another kind, as strictly: a YAML file, or the bare name of a packaged one in configs/`folder`.
 
-    Raises LaunchError, one line a mistake.
+    overrides: key=value words. Raises LaunchError, one line a mistake.
     """
     where, text = read_yaml(path, folder)
-    return _validated(parse_yaml(where, text), lambda place, message: where, model)
+    values = parse_yaml(where, text)
+    given = [_apply(values, override) for override in overrides]
+
+    def source(place: str, message: str) -> str:
+        return "command line" if any(f"{place}.".startswith(f"{key}.") for key in given) else where
+
+    return _validated(values, source, model)
 
 
 def _scaled(values: dict[str, Any], scale: str | None, where: str) -> dict[str, Any]:

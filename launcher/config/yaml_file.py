@@ -21,7 +21,7 @@ def read_yaml(path: str, folder: str = ".") -> tuple[str, str]:
     """
     packaged = PACKAGED / folder / f"{path}.yaml"
     names = sorted(file.stem for file in (PACKAGED / folder).glob("*.yaml"))
-    if not folder:
+    if folder == ".":
         names += sorted(f"tasks/{file.stem}" for file in (PACKAGED / "tasks").glob("*.yaml"))
     inside = path in names and not Path(path).is_file()
     try:

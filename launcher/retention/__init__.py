@@ -1,0 +1,1 @@
+"""The retention proof: teachers and students of several tasks as ordinary runs, and the report on them."""
