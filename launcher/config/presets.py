@@ -10,7 +10,14 @@ from launcher.config.run_config import RunConfig
 from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
 
-FOLDERS = {"train --config": ".", "task train --config tasks/": "tasks", "compare": "compare", "chain": "chains", "train --scale": "scales"}
+FOLDERS = {
+    "train --config": ".",
+    "task train --config tasks/": "tasks",
+    "compare": "compare",
+    "chain": "chains",
+    "retention --config": "retention",
+    "train --scale": "scales",
+}
 SENTENCE = re.compile(r"(?<!\bal)\. (?=[A-Z`])")
 
 

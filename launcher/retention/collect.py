@@ -11,13 +11,14 @@ from data_shards.tasks.examples import Examples
 from launcher.comparison.jobs import Job
 from launcher.comparison.settings import folder_name
 from launcher.errors import LaunchError
-from launcher.report.results import Model, Prediction, Results, Run, Task
+from launcher.report.results import CurvePoint, Model, Prediction, Results, Run, Task
 from launcher.retention.plan import Plan
 from launcher.retention.settings import TEACHER
 from launcher.run_folder.metrics_file import METRICS, read
 from launcher.tasks.finish import PREDICTIONS
 from stillhouse.files import write_atomically
 
+FOLDER = "predictions"
 PACKAGES = ("stillhouse", "torch", "transformers", "numpy")
 Finished = dict[str, dict[int, Job]]
 """A task's finished runs: model -> seed -> run."""
@@ -95,7 +96,8 @@ def _run(plan: Plan, task: str, learner: str, seed: int, job: Job, dev: Examples
     report = report_of(job)
     key, scores = report["task"]["metric"], report["dev"]
     low, high = scores["intervals"][key]
-    name = f"predictions/{folder_name(task)}-{folder_name(learner)}-{seed}.jsonl"
+    name = f"{FOLDER}/{folder_name(task)}-{folder_name(learner)}-{seed}.jsonl"
+    (plan.root / FOLDER).mkdir(exist_ok=True)
     lines = predictions(job.folder / PREDICTIONS, dev, report["task"]["kind"], labels)
     write_atomically(plan.root / name, "".join(f"{line.model_dump_json(exclude_none=True)}\n" for line in lines))
     heldout = [line for line in read(job.folder / METRICS) if line["kind"] == "heldout" and f"heldout_{key}" in line]
@@ -107,7 +109,7 @@ def _run(plan: Plan, task: str, learner: str, seed: int, job: Job, dev: Examples
         standard_error=scores["standard_errors"][key],
         scores={other: scores[other] for other in scores["intervals"] if other != key},
         predictions=name,
-        curve=[{"update": line["update"], "value": line[f"heldout_{key}"]} for line in heldout],  # type: ignore[list-item]
+        curve=[CurvePoint(update=line["update"], value=line[f"heldout_{key}"]) for line in heldout],
     )
 
 

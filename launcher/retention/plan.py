@@ -9,7 +9,7 @@ from launcher.comparison.jobs import Job
 from launcher.comparison.settings import folder_name, refuse_decided
 from launcher.config.derived import updates_of
 from launcher.config.free_to_change import FREE_TO_CHANGE
-from launcher.config.load import differences, load_run, parse_config, public_values
+from launcher.config.load import differences, load_run, parse_config
 from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.retention.settings import TEACHER, Retention
@@ -37,7 +37,7 @@ class Plan:
 
     @property
     def learners(self) -> list[str]:
-        """The teacher, then the students, those without a teacher first: the report compares others with them."""
+        """The teacher, then the students."""
         return [TEACHER, *self.settings.students]
 
     def folder(self, task: str, learner: str, rate: float, seed: int) -> Path:
@@ -168,14 +168,7 @@ class Plan:
         for name, student in settings.students.items():
             words = [word for word in student.settings if not word.startswith("teacher.") or word.startswith("teacher.model")]
             refuse_decided(f"{self.where}: students.{name}.settings", words, DECIDED)
-            if settings.data_folder is None and any(task.folder for task in settings.tasks.values()):
-                continue  # the hub's copies are read
 
     def _updates(self, task: str, learner: str, words: list[str]) -> int:
         splits = self.source(task).splits
         return updates_of(self.config(task, words), _Rows(len(splits["train"]) + len(splits.get("unlabelled", ()))))
-
-
-def public_words(config: TaskRunConfig) -> str:
-    """The data settings of a configuration as text, to compare two."""
-    return json.dumps(public_values(config)["data"], sort_keys=True)

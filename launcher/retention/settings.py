@@ -112,9 +112,12 @@ class Retention(BaseModel):
         if len(set(titles)) < len(titles):
             raise ValueError(f"tasks: expected each title once, got {', '.join(titles)}; rename one")
         for name, student in self.students.items():
-            other = student.without_teacher
-            if other is not None and (other not in self.students or self.students[other].role != "fine_tuned"):
-                raise ValueError(f"students.{name}.without_teacher: expected a student without a teacher, got {other}; correct it")
+            plain = student.without_teacher
+            if plain is not None and (plain not in self.students or self.students[plain].role != "fine_tuned"):
+                raise ValueError(
+                    f"students.{name}.without_teacher: expected a student with distilled: false and start base or random, "
+                    f"got {plain}; correct it"
+                )
         return self
 
     def learner(self, name: str) -> Learner:

@@ -1,0 +1,181 @@
+"""A retention proof as a user starts it, with real runs: stopped, continued, and held against the runs' own reports."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from fork_server import ForkServer
+from run_lines import lines
+from task_files import make_task
+
+from launcher.commands.parser import parser
+from launcher.errors import LaunchError
+from launcher.process import start_ranks
+from launcher.process.signals import CAUGHT, Exit
+from launcher.report.results import read_results
+from launcher.retention import retention
+from launcher.run_folder.metrics_file import last_train_line
+from stillhouse.errors import StillhouseError
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ["train.global_batch=16", "train.micro_batch=16", "train.precision=fp32", "report.every_updates=1", "checkpoint.every_updates=2"]
+
+
+@pytest.fixture(autouse=True)
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread a process, and this process's signal handlers put back."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = {number: signal.getsignal(number) for number in CAUGHT}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def forked_jobs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
+    """The runs that this process starts are forked."""
+    monkeypatch.setattr(start_ranks, "subprocess", SimpleNamespace(Popen=fork_server.popen))
+
+
+@pytest.fixture
+def proof(school, tmp_path: Path) -> Path:
+    """The settings of a proof on two invented tasks."""
+    base = tmp_path / "task.yaml"
+    base.write_text("run: {folder: x}\ndata: {kind: classification}\ntrain: {global_batch: 8, micro_batch: 8, epochs: 1}\n")
+    tasks = {
+        name: {"config": str(base), "settings": list(make_task(tmp_path / kind, kind).settings)}
+        for name, kind in (("moods", "classification"), ("ratings", "regression"))
+    }
+    layers = ["student.layers=[0, 2]", "student.architecture=same"]
+    values = {
+        "settings": TRAIN,
+        "tasks": tasks,
+        "teacher": {"model": str(school.teacher), "learning_rates": [1e-5, 3e-3], "epochs": 1},
+        "students": {
+            "alone": {"start": "base", "distilled": False, "learning_rates": [3e-3], "epochs": 1, "settings": layers},
+            "distilled": {"learning_rates": [3e-3], "epochs": 1, "settings": layers, "without_teacher": "alone"},
+        },
+        "seeds": [1, 2],
+    }
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    return file
+
+
+def arguments(proof: Path, *words: str) -> list[str]:
+    return ["retention", "--config", str(proof), *words, "--folder", str(proof.parent / "proof")]
+
+
+def test_a_stopped_proof_goes_on_and_reports_what_its_runs_reported(proof, forked_jobs, tmp_path, capsys):
+    root = tmp_path / "proof"
+    first = root / "moods" / "teacher" / "rate-1e-05" / "seed-1"
+    command = [sys.executable, "-m", "launcher.cli", *arguments(proof)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while (last_train_line(first) or {"update": 0})["update"] < 3:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate()
+    assert process.returncode == Exit.SAVED_AFTER_SIGNAL
+    assert "SIGINT: the running runs save a checkpoint and end" in said
+    assert "stopped: 0 of 14 runs are done; start again to continue" in said
+
+    assert retention.run(parser().parse_args(arguments(proof))) == Exit.DONE
+    shown = capsys.readouterr().out
+    assert [line["event"] for line in lines(first, "event")].count("resumed") == 1
+    assert "moods: teacher: learning rate 0.003 is the best on dev" in shown
+    assert "14/14 ratings: distilled, seed 2: pearson" in shown
+    assert "left" in shown
+    results = read_results(root / "results.json")
+    assert [task.name for task in results.tasks] == ["moods", "ratings"]
+    for task in results.tasks:
+        assert [(model.name, model.role) for model in task.models] == [
+            ("teacher", "teacher"),
+            ("alone", "fine_tuned"),
+            ("distilled", "task_distilled"),
+        ]
+        for model in task.models:
+            for run in model.runs:
+                own = json.loads((root / task.name / model.name / "rate-0.003" / f"seed-{run.seed}" / "report.json").read_text())
+                assert run.value == own["dev"][task.metric]
+                assert [run.low, run.high] == own["dev"]["intervals"][task.metric]
+                assert run.curve
+                if model.name == "distilled":  # the teacher of the same seed
+                    assert own["teachers"][0][task.metric] == pytest.approx(task.teacher.runs[run.seed - 1].value, abs=1e-6)
+            assert [run.seed for run in model.runs] == [1, 2]
+    assert task.teacher.parameters > task.students[0].parameters
+    assert any("chosen on dev" in note for note in results.notes)
+    assert "retained" in (root / "table.txt").read_text()
+    assert (root / "report.html").stat().st_size > 10_000
+    assert not list(root.rglob("checkpoints"))
+
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("student/*")}
+    pages = (root / "report.html").read_bytes()
+    assert retention.run(parser().parse_args(arguments(proof))) == Exit.DONE
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("student/*")} == before
+    assert (root / "report.html").read_bytes() == pages
+    with pytest.raises(LaunchError, match=r"expected the run that the settings describe, got another \(train.clip: .* remove that folder"):
+        retention.run(parser().parse_args(arguments(proof, f"settings=[{', '.join([*TRAIN, 'train.clip=0.5'])}]")))
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(proof, forked_jobs, capsys):
+    values = yaml.safe_load(proof.read_text())
+    del values["tasks"]["ratings"]
+    values["teacher"]["learning_rates"] = [3e-3]
+    values["students"]["alone"] = {"start": "base", "distilled": False, "epochs": 1, "settings": ["optimizer.betas=[0.9, 0.999]"]}
+    values["seeds"] = [1]
+    proof.write_text(yaml.safe_dump(values, sort_keys=False))
+    root = proof.parent / "proof"
+    broken = root / "initial" / "alone"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_text("{}")
+    assert retention.run(parser().parse_args(arguments(proof))) == Exit.FAILED
+    shown = capsys.readouterr().out
+    assert "failed: moods: alone, seed 1: " in shown
+    results = read_results(root / "results.json")
+    assert [model.name for model in results.tasks[0].models] == ["teacher", "distilled"]
+    assert any(note.startswith("Failed, and not in the tables: moods: alone") for note in results.notes)
+
+
+def test_a_dry_run_prints_the_runs_with_rows_and_updates(proof, capsys):
+    assert retention.run(parser().parse_args([*arguments(proof), "--dry-run"])) == Exit.DONE
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if line.startswith("moods: teacher")] == [
+        "moods: teacher, rate 1e-05, seed 1     240       15  to do",
+        "moods: teacher, rate 0.003, seed 1     240       15  to do",
+        "moods: teacher, rate 1e-05, seed 2     240       15  to do",
+    ]
+    assert "14 runs, 210 updates, in " in shown
+    assert not (proof.parent / "proof").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("students.alone.start=teacher", "students.alone.start: expected base, random or a folder without a teacher, got teacher"),
+        ("students.distilled.without_teacher=nobody", "students.distilled.without_teacher: expected a student with distilled: false"),
+        (
+            "tasks.moods.settings=[train.seed=4]",
+            "tasks.moods.settings: expected settings that are not decided for all runs, got train.seed",
+        ),
+        ("tasks.moods.settings=[data.train=/nowhere.jsonl,data.kind=classification]", "/nowhere.jsonl: expected"),
+        ("students.teacher={}", "students: expected names that differ in letters or digits, got teacher and teacher"),
+        ("seeds=[1, 1]", "seeds: expected different seeds, got"),
+    ],
+)
+def test_mistakes_are_one_line_before_the_first_run(proof, word, message):
+    with pytest.raises(StillhouseError, match="expected") as error:
+        retention.run(parser().parse_args(arguments(proof, word)))
+    assert "\n" not in str(error.value)
+    assert message in str(error.value)
+    assert not (proof.parent / "proof").exists()
