@@ -26,7 +26,7 @@ ORDER = {
     ],
     "launcher": [
         *("errors", "redaction", "text", "tables", "commands", "process", "config", "run_folder", "reporting", "planning"),
-        *("training", "benchmarks", "evaluation", "deployment", "corpus", "comparison", "tasks", "report", "retention"),
+        *("training", "benchmarks", "evaluation", "corpus", "comparison", "tasks", "deployment", "report", "retention"),
         *("doctor", "demo"),
         *("prepare", "api", "run", "cli"),
     ],
@@ -46,6 +46,7 @@ HOMES = {
     "jinja2": ("launcher/report/page.py",),
     "huggingface_hub": ("kd/models/config.py", "kd/export/*", "launcher/deployment/*", "launcher/tasks/card.py"),
     "onnxruntime": ("kd/export/*",),
+    "onnx": ("kd/export/*",),
     "sklearn": ("kd/tasks/*",),
     "scipy": ("kd/tasks/*",),
 }

@@ -1,0 +1,109 @@
+"""Graphs of every family compute what torch computes; at 8 bits their tables keep small rows beside large ones."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from kd.errors import KdError
+from kd.export.onnx_graph import Exported, export_graph, parity
+from kd.export.quantise import quantise, rows_to_int8
+from kd.export.runtime import Session
+from kd.models.encoder import Encoder
+from kd.tasks.model import TaskEncoder
+from tests.kd.conftest import MODELS
+from tests.kd.tasks.conftest import task_model
+
+FAMILIES = ["bert", "distilbert", "roberta", "electra", "mpnet", "deberta-v3", "deberta with a convolution", "modernbert", "albert"]
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    """graphs(family): (Exported, graph) of its masked-language model, made once."""
+    made = {}
+
+    def make(family):
+        if family not in made:
+            exported = Exported(Encoder(MODELS[family](layers=2 if family in ("bert", "modernbert") else 1)), "logits")
+            made[family] = exported, export_graph(exported)
+        return made[family]
+
+    return make
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_masked_language_model_of_each_family_is_the_same_in_onnx_runtime(graphs, family):
+    exported, graph = graphs(family)
+    assert parity(exported, Session(graph.SerializeToString())).relative < 2e-6  # fp32 sums in another order
+    assert [entry.version for entry in graph.opset_import] == [20]
+    assert str(torch.__file__)[:8].encode() not in graph.SerializeToString()
+    assert b".py" not in graph.SerializeToString()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_eight_bits_stay_near_and_every_large_matrix_has_them(graphs, family):
+    exported, graph = graphs(family)
+    made = quantise(graph, exported)
+    onnx.checker.check_model(made.graph)
+    assert parity(exported, Session(made.graph.SerializeToString())).relative < 0.15  # 8 bits of tiny random layers
+    floats = [tensor for tensor in made.graph.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    left = [tensor.name for tensor in floats if len(tensor.dims) == 2 and min(tensor.dims) > 2 and "rel_embeddings" not in tensor.name]
+    assert left == []
+
+
+def test_a_tied_decoder_and_the_embeddings_are_one_table(graphs):
+    exported, graph = graphs("bert")
+    made = quantise(graph, exported)
+    tables = [tensor for tensor in made.graph.graph.initializer if list(tensor.dims) == [120, 32]]
+    assert [tensor.data_type for tensor in tables] == [onnx.TensorProto.INT8]
+    assert made.precisions["bert.embeddings.word_embeddings.weight"] == "int8, a scale per row"
+
+
+def test_a_kept_part_stays_in_fp32(graphs):
+    exported, graph = graphs("bert")
+    made = quantise(graph, exported, keep=lambda name: "layer.0.attention" in name)
+    kept = {name for name, precision in made.precisions.items() if precision == "fp32"}
+    assert "bert.encoder.layer.0.attention.self.query.weight" in kept
+    assert "bert.encoder.layer.1.attention.self.query.weight" not in kept
+
+
+def test_a_large_row_does_not_spoil_the_others():
+    rows = np.random.default_rng(1).normal(size=(50, 64)).astype(np.float32)
+    rows[7] *= 8
+    values, scales = rows_to_int8(rows)
+    error = np.linalg.norm(values * scales[:, None] - rows, axis=1) / np.linalg.norm(rows, axis=1)
+    assert error.max() < 0.01  # half of a step of 1/127 of the largest, which is about three standard deviations
+    assert rows_to_int8(np.zeros((1, 4), np.float32))[1].tolist() == [1]
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi_label", "regression", "tagging", "question_answering"])
+def test_each_task_head_is_exported_and_its_classifier_stays_in_fp32(kind):
+    task = TaskEncoder(task_model("bert", kind, layers=1), kind)
+    exported = Exported(task, "spans" if kind == "question_answering" else "logits")
+    graph = export_graph(exported)
+    assert parity(exported, Session(graph.SerializeToString())).relative < 2e-6
+    made = quantise(graph, exported)
+    session = Session(made.graph.SerializeToString())
+    assert session.outputs == (["start_logits", "end_logits"] if kind == "question_answering" else ["logits"])
+    assert parity(exported, session).relative < 0.15
+    last = "qa_outputs.weight" if kind == "question_answering" else "classifier.weight"
+    shape = list(task.hf.get_parameter(last).shape)
+    floats = [numpy_helper.to_array(t) for t in made.graph.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 2]
+    assert any(sorted(array.shape) == sorted(shape) for array in floats)
+
+
+def test_hidden_states_are_exported_without_the_head(tiny_distilbert):
+    exported = Exported(tiny_distilbert, "hidden")
+    graph = export_graph(exported)
+    assert parity(exported, Session(graph.SerializeToString())).relative < 2e-6
+    assert [output.name for output in graph.graph.output] == ["last_hidden_state"]
+    assert not any(list(tensor.dims) == [32, 120] for tensor in graph.graph.initializer)
+
+
+def test_a_truncated_file_is_one_line(tmp_path, graphs):
+    _, graph = graphs("bert")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graph.SerializeToString()[:-2000])
+    with pytest.raises(KdError, match=r"model\.onnx: expected a model that ONNX Runtime can load, got [^\n]*; export it again$"):
+        Session(path)
