@@ -5,7 +5,7 @@ An MLM head ends in a decoder, logits = z W^T + b with W [V, D]. Whole logits of
 
 1. student and teacher logits of a chunk, fp32 [chunk, V] (several teachers: kd.objective.teacher_outputs);
 2. every term's number per token, and the chunk's share of the loss;
-3. at once the gradient of that share for the logits, and from it those for z, W and b.
+3. at once the gradient of that share for the logits, by the term's closed form or by autograd, and from it those for z, W and b.
 
 So nothing [N, V] exists whole, and nothing is computed a second time in the backward pass: it only hands the finished gradients on.
 """
@@ -91,21 +91,21 @@ class _ChunkedTerms(torch.autograd.Function):
             chunk = slice(start, start + chunk_tokens)
             states = transformed[chunk]
             teacher_logits = teachers.logits(requests, chunk)
-            logits = decoder.logits(states).requires_grad_(any(ctx.needs_input_grad))
+            logits = decoder.logits(states)
             gradient = None
             for k, term in enumerate(terms):
                 # one term after the other, so that only one of them keeps copies of the chunk
-                with torch.enable_grad():
-                    view = LogitView(logits, teacher_logits[k], labels[chunk])
-                    values = torch.where(scales[k, chunk] > 0, term(view), 0.0)
-                    share = (values * scales[k, chunk]).sum()
-                loss += share.detach()
-                sums[k] += values.detach().double().sum()
-                if logits.requires_grad:
-                    (own,) = torch.autograd.grad(share, logits)
-                    gradient = own.contiguous() if gradient is None else gradient.add_(own)  # may be one number, expanded
-                    del own
-                del share, view, values
+                view = LogitView(logits, teacher_logits[k], labels[chunk])
+                values, rows, own = _values_and_gradient(term, view, scales[k, chunk], any(ctx.needs_input_grad))
+                scale = scales[k, chunk] if rows is None else scales[k, chunk][rows]
+                loss += torch.dot(values.double(), scale.double())
+                sums[k] += values.double().sum()
+                if own is not None and rows is not None:
+                    gradient = torch.zeros_like(logits) if gradient is None else gradient
+                    gradient.index_add_(0, rows, own)
+                elif own is not None:
+                    gradient = own if gradient is None else gradient.add_(own)
+                del own, view, values
             del logits, teacher_logits
             if gradient is None:
                 continue
@@ -130,6 +130,33 @@ class _ChunkedTerms(torch.autograd.Function):
         states, weight, bias = (None if g is None else g.mul_(scale.to(g.dtype)) for g in ctx.gradients)
         ctx.gradients = None
         return states, weight, bias, None, None, None, None, None, None, None
+
+
+def _values_and_gradient(
+    term: LogitTerm, view: LogitView, scale: Tensor, wants_gradient: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """(a term's numbers [n], the rows that they are of, their scaled gradient for the logits [n, V]).
+
+    rows: None: all of them, with 0 where the term does not look. On a CPU a term with a closed form computes only the rows it looks at.
+    """
+    rows = None
+    looked = scale > 0
+    if scale.device.type == "cpu" and term.has_closed_form(view) and not bool(looked.all()):
+        rows = looked.nonzero()[:, 0]
+        teacher = None if view.teacher_logits is None else view.teacher_logits[rows]
+        view, scale, looked = LogitView(view.student_logits[rows], teacher, view.labels[rows]), scale[rows], looked[rows]
+    result = term.closed_form(view)
+    if result is not None:
+        values, gradient = result
+        return torch.where(looked, values, 0.0), rows, gradient.mul_(scale[:, None]) if wants_gradient else None
+    logits = view.student_logits.detach().requires_grad_(wants_gradient)
+    with torch.enable_grad():
+        values = torch.where(looked, term(LogitView(logits, view.teacher_logits, view.labels)), 0.0)
+        share = (values * scale).sum()
+    if not wants_gradient:
+        return values.detach(), None, None
+    (own,) = torch.autograd.grad(share, logits)
+    return values.detach(), None, own.contiguous()  # may be one number, expanded
 
 
 class _Sum:

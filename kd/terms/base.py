@@ -14,6 +14,8 @@ from kd.terms.schedules import Schedulable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kd.terms.views import LogitView
+
 Projection = Literal["none", "shared", "each"]
 Pooling = Literal["mean", "first"]
 Positions = Literal["all", "masked", "first"]
@@ -62,6 +64,17 @@ class LogitTerm(TermSettings):
     """A term on logits. Its view is a LogitView."""
 
     positions: Literal["all", "masked"] = "all"
+
+    def has_closed_form(self, view: LogitView) -> bool:
+        """True if `closed_form` gives a result for views like this one."""
+        return False
+
+    def closed_form(self, view: LogitView) -> tuple[Tensor, Tensor] | None:
+        """(the number of each token [N], its gradient for the student's logits [N, V]), fp32, without autograd. None: by autograd.
+
+        The head is faster with it: see kd.objective.vocabulary_head.
+        """
+        return None
 
     @property
     def chunks(self) -> int:

@@ -6,6 +6,7 @@ tests/benchmarks/bench_terms.py.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -68,6 +69,22 @@ class SoftTargets(LogitTerm):
     def target_temperature(self) -> float:
         return self.temperature
 
+    def has_closed_form(self, view: LogitView) -> bool:
+        return self.top_k is None and not view.labels.is_floating_point()
+
+    def closed_form(self, view: LogitView) -> tuple[Tensor, Tensor] | None:
+        """d T^2 KL(p || q) / dz = T (q - p), and so on for the other divergences. None with top_k and for regression."""
+        if not self.has_closed_form(view):
+            return None
+        student, teacher = view.pair
+        values, gradient = soft_gradient(student / self.temperature, teacher / self.temperature, self.divergence)
+        soft = 1 - self.alpha
+        values, gradient = values.mul_(soft * self.temperature**2), gradient.mul_(soft * self.temperature)
+        if self.alpha > 0:
+            hard, hard_gradient = cross_entropy_gradient(student, view.labels)
+            values, gradient = values.add_(hard, alpha=self.alpha), gradient.add_(hard_gradient, alpha=self.alpha)
+        return values, gradient
+
     def __call__(self, view: LogitView) -> Tensor:
         """logits [N, V] of both, labels [N] -> [N] fp32.
 
@@ -109,6 +126,13 @@ class MaskedLM(LogitTerm):
         """Nothing: no teacher is needed."""
         return frozenset()
 
+    def has_closed_form(self, view: LogitView) -> bool:
+        return True
+
+    def closed_form(self, view: LogitView) -> tuple[Tensor, Tensor] | None:
+        """d CE / dz = softmax(z) - the label's one-hot vector."""
+        return cross_entropy_gradient(view.student_logits.float(), view.labels)
+
     def __call__(self, view: LogitView) -> Tensor:
         """student logits [N, V], labels [N] -> [N] fp32."""
         return F.cross_entropy(view.student_logits.float(), view.labels, reduction="none", ignore_index=-100)
@@ -129,6 +153,15 @@ class LogitMSE(LogitTerm):
     @property
     def chunks(self) -> int:
         return 6
+
+    def has_closed_form(self, view: LogitView) -> bool:
+        return True
+
+    def closed_form(self, view: LogitView) -> tuple[Tensor, Tensor] | None:
+        """The gradient is the difference itself."""
+        student, teacher = view.pair
+        difference = student - teacher
+        return 0.5 * torch.linalg.vecdot(difference, difference), difference
 
     def __call__(self, view: LogitView) -> Tensor:
         """logits [N, V] of both -> [N] fp32."""
@@ -180,6 +213,42 @@ def divergence(student: Tensor, teacher: Tensor, kind: Divergence) -> Tensor:
         return 0.5 * (_kl(teacher, student) + _kl(student, teacher))
     middle = torch.logaddexp(student, teacher) - torch.log(torch.tensor(2.0))
     return 0.5 * (_kl(teacher, middle) + _kl(student, middle))
+
+
+def soft_gradient(student: Tensor, teacher: Tensor, kind: Divergence) -> tuple[Tensor, Tensor]:
+    """logits / T [N, V] of both, which it may overwrite -> (divergence [N] nats, its gradient for the student's logits / T [N, V])."""
+    own, target = torch.log_softmax(student, -1), torch.log_softmax(teacher, -1)
+    if kind == "forward":
+        p = torch.exp(target, out=teacher)
+        values = torch.linalg.vecdot(p, target.sub_(own))
+        return values, own.exp_().sub_(p)
+    q = torch.exp(own, out=student)
+    if kind == "jensen_shannon":
+        p = torch.exp(target, out=teacher)
+        middle = torch.logaddexp(own, target).sub_(math.log(2))
+        gap = own.sub_(middle)  # log q - log m
+        reverse = torch.linalg.vecdot(q, gap)
+        values = 0.5 * (torch.linalg.vecdot(p, target.sub_(middle)) + reverse)
+        return values, gap.sub_(reverse[:, None]).mul_(q).mul_(0.5)
+    gap = own.sub_(target)  # log q - log p
+    reverse = torch.linalg.vecdot(q, gap)
+    if kind == "reverse":
+        return reverse, gap.sub_(reverse[:, None]).mul_(q)
+    p = torch.exp(target, out=teacher)
+    values = 0.5 * (reverse - torch.linalg.vecdot(p, gap))
+    gradient = gap.sub_(reverse[:, None] - 1).mul_(q).sub_(p)  # q (log q - log p - KL) + q - p
+    return values, gradient.mul_(0.5)
+
+
+def cross_entropy_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """logits [N, V], labels [N] -> (cross-entropy [N] nats, its gradient [N, V]); both 0 where the label is -100."""
+    log_probs = torch.log_softmax(logits, -1)
+    known = labels >= 0
+    index = labels.clamp(min=0)[:, None]
+    values = torch.where(known, -log_probs.gather(-1, index)[:, 0], 0.0)
+    gradient = log_probs.exp_()
+    gradient.scatter_add_(-1, index, torch.full_like(index, -1.0, dtype=gradient.dtype))
+    return values, gradient.mul_(known[:, None])
 
 
 def with_tail(log_probs: Tensor, tokens: Tensor) -> Tensor:

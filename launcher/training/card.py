@@ -3,8 +3,9 @@
 import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -140,5 +141,7 @@ def _commands(config: RunConfig, manifest: Manifest, ranks: int) -> list[str]:
 
 
 def _last_part(path: str) -> str:
-    """The last folder of a path or URL."""
-    return os.path.basename(os.path.abspath(path)) if "://" not in path else path.partition("?")[0].rstrip("/").rpartition("/")[2]
+    """The last folder of a path or URL; `shards` for a URL without one, whose host may stand beside a password."""
+    if "://" not in path:
+        return os.path.basename(os.path.abspath(path))
+    return PurePosixPath(urlsplit(path).path).name or "shards"

@@ -9,6 +9,7 @@ from kd.models.outputs import Decoder, EncoderOutputs
 from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.objective.vocabulary_head import chunked_terms
 from kd.terms import MaskedLM, SoftTargets
+from kd.terms.base import LogitTerm
 from kd.terms.views import LogitView
 
 TOKENS, WIDTH, VOCABULARY, PADDED = 13, 8, 29, 32
@@ -113,7 +114,7 @@ def test_no_selected_token_is_a_loss_of_zero_with_zero_gradients() -> None:
     assert float(gradients["w"].abs().max()) == 0
 
 
-class Sum(MaskedLM):
+class Sum(LogitTerm):
     """The sum of a token's logits: each has the same gradient, which autograd gives as one number seen V times."""
 
     def __call__(self, view: LogitView) -> Tensor:
