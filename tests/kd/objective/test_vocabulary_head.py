@@ -117,6 +117,8 @@ def test_no_selected_token_is_a_loss_of_zero_with_zero_gradients() -> None:
 class Sum(LogitTerm):
     """The sum of a token's logits: each has the same gradient, which autograd gives as one number seen V times."""
 
+    kind: str = "sum"
+
     def __call__(self, view: LogitView) -> Tensor:
         return view.student_logits.sum(-1)
 
