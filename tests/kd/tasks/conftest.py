@@ -15,6 +15,12 @@ from tests.kd.conftest import MODELS, VOCABULARY, visible
 
 LABELS = ["down", "flat", "up"]
 KINDS: tuple[TaskKind, ...] = ("classification", "multi_label", "regression", "tagging", "question_answering")
+CASES = [
+    (family, kind)
+    for number, family in enumerate(MODELS)
+    for kind in (KINDS if family in ("bert", "distilbert") else ("classification", ("tagging", "question_answering")[number % 2]))
+]
+"""Two families with every kind; of the others the classes of transformers that differ: whole texts, and positions."""
 
 
 def task_model(family: str, kind: TaskKind, labels: list[str] | None = None, seed: int = 1, **overrides: object) -> PreTrainedModel:

@@ -9,15 +9,14 @@ from kd.models.states import StateKey
 from kd.tasks.loading import load_task, load_with_head
 from kd.tasks.model import TaskEncoder
 from tests.kd.conftest import MODELS
-from tests.kd.tasks.conftest import KINDS, LABELS, task_batch, task_model
+from tests.kd.tasks.conftest import CASES, LABELS, task_batch, task_model
 
 
 def as_is(where, names):
     return list(range(len(names)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(("family", "kind"), CASES)
 def test_logits_and_states_are_those_of_transformers(family, kind):
     model = task_model(family, kind)
     task = TaskEncoder(model, kind)
@@ -66,8 +65,7 @@ def test_a_folder_without_a_head_is_no_teacher(make_model, tmp_path):
         load_task(str(tmp_path / "mlm"), "classification", as_is)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(("family", "kind"), CASES)
 def test_a_masked_language_model_gets_a_fresh_head_drawn_by_seed(family, kind, make_model, tmp_path):
     make_model(family).save_pretrained(tmp_path / "mlm")
     labels = [] if kind in ("regression", "question_answering") else LABELS

@@ -11,14 +11,12 @@ from kd.student.settings import StudentSettings
 from kd.tasks.loading import load_task
 from kd.tasks.model import TaskEncoder
 from kd.tasks.student import make_task_student, task_student_of_config
-from tests.kd.conftest import MODELS
-from tests.kd.tasks.conftest import KINDS, LABELS, task_batch, task_model
+from tests.kd.tasks.conftest import CASES, LABELS, task_batch, task_model
 
 SAME = StudentSettings(architecture="same")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(("family", "kind"), CASES)
 def test_a_student_of_all_layers_is_the_teacher(family, kind):
     model = task_model(family, kind)
     teacher = TaskEncoder(model, kind)
