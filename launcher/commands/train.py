@@ -53,3 +53,5 @@ def add_show_config(verbs: Verbs) -> None:
         action = actions.add_parser(verb, help=text, description=sentence(text), epilog=shown, formatter_class=RAW)
         if verb == "show":
             action.add_argument("name", metavar="NAME", help="a name that `stillhouse config list` prints")
+        if verb == "schema":
+            action.add_argument("--task", action="store_true", help="the schema of a run on a task")

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from launcher.config.run_config import RunConfig
+from launcher.config.task_config import TaskRunConfig
 from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
 
@@ -24,7 +25,8 @@ SENTENCE = re.compile(r"(?<!\bal)\. (?=[A-Z`])")
 def run(arguments: argparse.Namespace) -> int:
     """Print the list, one file, or the schema."""
     if arguments.config_verb == "schema":
-        print(json.dumps({"title": "Stillhouse run"} | RunConfig.model_json_schema(), indent=1))
+        model = TaskRunConfig if arguments.task else RunConfig
+        print(json.dumps({"title": "Stillhouse run"} | model.model_json_schema(), indent=1))
     elif arguments.config_verb == "show":
         print(find_preset(arguments.name).read_text(encoding="utf-8"), end="")
     else:
