@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from launcher.commands.parser import parser
-from launcher.config.load import load_config
+from launcher.config.load import load_run
 from launcher.errors import LaunchError
 from launcher.process.error_exit import guarded
 
@@ -27,7 +27,7 @@ def check(words: list[str]) -> None:
         return
     for number, line in enumerate(lines, start=1):
         try:
-            load_config(arguments.config, [*arguments.settings, *shlex.split(line)], arguments.scale)
+            load_run(arguments.config, [*arguments.settings, *shlex.split(line)], arguments.scale)
         except LaunchError as error:
             raise LaunchError(f"run {number}: {error}" if line else str(error)) from None
 
