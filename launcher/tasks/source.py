@@ -35,6 +35,8 @@ class TaskSource:
         splits = dict(data.splits)
         if "dev" not in splits:
             raise LaunchError("data.dev: expected a development set, got none; name a file, or set data.dev_fraction: 0.1")
+        if "unlabelled" in splits and not config.members:
+            data.report.note(f"unlabelled: {len(splits.pop('unlabelled')):,} rows are left out, for without a teacher nothing labels them")
         if config.evaluate.choose_on:
             splits["train"], splits[CHOOSE] = hold_out(splits["train"], config.evaluate.choose_on, config.data.split_seed, CHOOSE)
         return cls(config, data, splits)
