@@ -25,6 +25,7 @@ MODULES = {
     "plot": "launcher.reporting.curves",
     "completion": "launcher.config.completion",
     "push": "launcher.deployment.push",
+    "export": "launcher.deployment.export",
     "wandb-replay": "launcher.reporting.wandb_replay",
 }
 TASK_MODULES = {"train": "launcher.run", "score": "launcher.tasks.score", "data": "launcher.tasks.data"}

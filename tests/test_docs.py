@@ -63,7 +63,7 @@ def test_files_and_modules_that_a_text_names_exist(path: Path):
     text = path.read_text(encoding="utf-8")
     assert [name for name in FILE.findall(text) if not (ROOT / name).exists() and name not in EXAMPLES] == []
     told = "\n".join(docstrings(path)) if path.suffix == ".py" else text
-    assert [name for name in DOTTED.findall(told) if not exists(name)] == []
+    assert [name for name in DOTTED.findall(told) if not exists(name) and name != "stillhouse.json"] == []  # a file of exported folders
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -1,14 +1,16 @@
-"""ONNX Runtime sessions on the CPU."""
+"""ONNX Runtime sessions on the CPU, and torch models with the same interface."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kd.errors import KdError
 from kd.export.extra import onnx_module
+from kd.export.onnx_graph import Exported
 from stillhouse.errors import one_line
 
 
@@ -41,3 +43,18 @@ class Session:
 def runtime_versions() -> dict[str, str]:
     """The versions of the packages that run a model."""
     return {"onnxruntime": str(onnx_module("onnxruntime").__version__)}
+
+
+class TorchSession:
+    """The original model with the interface of a Session, for comparisons."""
+
+    def __init__(self, exported: Exported) -> None:
+        self._exported = exported.eval()
+        self.inputs, self.outputs = list(exported.inputs), list(exported.outputs)
+
+    def run(self, arrays: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """The outputs in fp32, in order. arrays: [B, S] int64, in the order of `inputs`."""
+        return self._exported.arrays(*(torch.from_numpy(array) for array in arrays))
+
+
+AnySession = Session | TorchSession

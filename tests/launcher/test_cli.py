@@ -39,6 +39,7 @@ VERBS = [
     "vocabulary prune",
     "completion",
     "plot",
+    "export",
     "push",
     "wandb-replay",
     "config",

@@ -1,0 +1,50 @@
+"""Arguments of `stillhouse export`."""
+
+import argparse
+
+from launcher.commands.common import RAW, Verbs, at_least
+
+EXPORT = """Write a model as a folder that runs with onnxruntime and tokenizers alone, and compare it with the original first. A model
+that lost more than --max-drop points, is not smaller or is slower than fp32 here is an error. More: docs/shipping.md.
+"""
+EXPORT_EXAMPLE = """examples:
+  stillhouse export runs/sst2/student --precision int8 --out shipped/sst2 --task-config tasks/sst2 --set data.folder=glue/SST-2
+  stillhouse export runs/laptop/student --precision int8 --out shipped/mlm --shards shards/mine
+  stillhouse export runs/laptop/student --format safetensors --precision bf16 --out shipped/bf16 --shards shards/mine
+"""
+
+
+def add_export(verbs: Verbs) -> None:
+    """`stillhouse export`."""
+    export = verbs.add_parser(
+        "export",
+        help="a model as ONNX, in 8 bits, compared with the original",
+        description=EXPORT,
+        epilog=EXPORT_EXAMPLE,
+        formatter_class=RAW,
+    )
+    export.add_argument("model", metavar="MODEL", help="a Hugging Face model folder or hub name")
+    export.add_argument("--out", required=True, metavar="DIR", help="the folder to write; an earlier export there is replaced")
+    export.add_argument("--format", default="onnx", choices=("onnx", "safetensors"), help="of the weights (onnx)")
+    export.add_argument("--precision", default="fp32", choices=("fp32", "int8", "bf16"), help="of the weights (fp32)")
+    compared = export.add_mutually_exclusive_group()
+    compared.add_argument("--task-config", default=None, metavar="YAML", help="compare on the development set of this task")
+    compared.add_argument("--shards", default=None, metavar="FOLDER", help="compare on the held-out part of these shards")
+    export.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting of the task")
+    export.add_argument("--windows", type=at_least(16), default=512, metavar="N", help="held-out rows to compare on (512)")
+    export.add_argument(
+        "--max-drop", type=_points, default=0.5, metavar="POINTS", help="the most points of the metric that may be lost (0.5)"
+    )
+    export.add_argument("--keep-fp32", nargs="+", default=[], metavar="PART", help="parts in fp32, as layers.0.attention or embeddings")
+    export.add_argument("--opset", type=int, default=20, choices=(20, 21), help="ONNX operator set (20)")
+    export.add_argument("--force", action="store_true", help="write the folder in spite of a failed comparison; the record names it")
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected points from 0 to 100, got {text}")
+    return value
