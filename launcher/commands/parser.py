@@ -3,11 +3,11 @@
 import argparse
 from importlib import metadata
 
-from launcher.commands import compare, completion, corpus, demo, doctor, evaluate, export, plot, push, retention, task, train
+from launcher.commands import classify, compare, completion, corpus, demo, doctor, evaluate, export, plot, push, retention, task, train
 from launcher.commands.common import RAW, Parser
 
 EXAMPLES = """examples:
-  stillhouse demo                                       the whole job on real text, in ten minutes
+  stillhouse demo                                       the whole job on real text, in a quarter of an hour
   stillhouse shards build --out shards/mine --tokenizer bert-base-uncased my_texts/*.txt
   stillhouse train --config laptop data.shards=shards/mine
   stillhouse evaluate runs/laptop/student --shards shards/mine --teacher bert-base-uncased
@@ -17,7 +17,7 @@ GROUPS = {
     "try": (demo.add_demo,),
     "data": (corpus.add_shards, corpus.add_vocabulary),
     "train": (train.add_train, train.add_show_config, corpus.add_cache, compare.add_chain),
-    "tasks": (task.add_task, retention.add_retention),
+    "tasks": (task.add_task, retention.add_retention, classify.add_classify),
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
     "check and report": (doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
     "ship": (export.add_export,),

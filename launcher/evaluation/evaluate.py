@@ -64,6 +64,7 @@ def show(rows: list[dict[str, Any]], console: Console, names: dict[str, str] | N
         *map(of_score, alone),
         Column("retained", [_share(row["retention"]) for row in rows], RETAINED),
         *map(of_score, beside),
+        Column("task", [_share(row.get("task")) for row in rows], "accuracy on the task's development set, after training on the task"),
         Column("size", [f"{row['parameters'] / 1e6:.1f}M" for row in rows], "weights, in millions (M)"),
         Column("tokens/s", rates, "of its training"),
     ]

