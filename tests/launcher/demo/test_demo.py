@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fork_server import Forked, ForkServer
 from rich.console import Console
 from school import make_school
 from task_files import make_task
@@ -51,7 +53,9 @@ def test_packaged_configurations_name_the_folders_that_the_demo_makes(tmp_path: 
 
 
 @pytest.mark.slow
-def test_teacher_and_student_learn_the_task_and_the_table_has_its_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_teacher_and_student_learn_the_task_and_the_table_has_its_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer
+):
     (tmp_path / "school").mkdir()
     school = make_school(tmp_path / "school")
     task = make_task(tmp_path / "made", "classification")
@@ -60,7 +64,12 @@ def test_teacher_and_student_learn_the_task_and_the_table_has_its_column(tmp_pat
     reviews = tmp_path / "cached.jsonl"
     reviews.write_text("".join(json.dumps(row) + "\n" for row in films))
     monkeypatch.setattr(demo.downloads, "reviews", lambda: reviews)
-    monkeypatch.setattr(demo, "RANKS", 1)
+
+    def alone(command: list[str], env: dict[str, str]) -> Forked:  # one forked rank in the place of deepspeed's launcher
+        words = command[command.index("--config") :]
+        return fork_server.start(["launcher/run.py", *words], env | {"OMP_NUM_THREADS": "1"}, tmp_path / "log", tmp_path)
+
+    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(Popen=alone))
     console = Console(file=io.StringIO(), width=120)
     made = demo.Demo(tmp_path / "demo", 1, console)
     made.teacher = school.teacher
