@@ -3,7 +3,7 @@
 import argparse
 from importlib import metadata
 
-from launcher.commands import classify, compare, completion, corpus, demo, doctor, evaluate, export, plot, push, retention, task, train
+from launcher.commands import compare, completion, corpus, demo, doctor, evaluate, export, plot, push, retention, task, train
 from launcher.commands.common import RAW, Parser
 
 EXAMPLES = """examples:
@@ -17,7 +17,7 @@ GROUPS = {
     "try": (demo.add_demo,),
     "data": (corpus.add_shards, corpus.add_vocabulary),
     "train": (train.add_train, train.add_show_config, corpus.add_cache, compare.add_chain),
-    "tasks": (task.add_task, retention.add_retention, classify.add_classify),
+    "tasks": (task.add_task, retention.add_retention, retention.add_classify),
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
     "check and report": (doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
     "ship": (export.add_export,),
