@@ -38,20 +38,21 @@ def names_in(examples: Examples) -> list[str]:
 
 
 def resolve_labels(
-    data: Sequence[str], model: Mapping[int, str], given: Mapping[str, str] | None = None, where: str = "model"
+    data: Sequence[str], model: Mapping[int, str], given: Mapping[str, str] | None = None, where: str = "model", setting: str = "label_map"
 ) -> list[int]:
     """The model's number of each label of the data, in the data's order.
 
-    model: its id2label. given: data's name -> model's name, for names that differ. Names match whatever their case.
+    model: its id2label. given: data's name -> model's name, for names that differ. setting: its name in errors.
+    Names match whatever their case.
     Raises DataError, with both lists, for names that differ, for placeholders such as LABEL_0, and for another number of labels.
     """
     numbers = {int(number): str(name) for number, name in model.items()}
     mapping = dict(given or {})
     lists = f"the data has {listed(data)}; {where} has {listed([numbers[number] for number in sorted(numbers)])}"
-    advice = "set label_map: {name in the data: name in the model, ...}"
+    advice = f"set {setting}: {{name in the data: name in the model, ...}}"
     unknown = sorted(set(mapping) - set(data)) + sorted(set(mapping.values()) - set(numbers.values()))
     if unknown:
-        raise DataError(f"label_map: expected names of the data and of {where}, got {', '.join(unknown)} ({lists}); correct label_map")
+        raise DataError(f"{setting}: expected names of the data and of {where}, got {', '.join(unknown)} ({lists}); correct it")
     if len(numbers) != len(data):
         raise DataError(
             f"{where}: expected {len(data)} labels, got {len(numbers)} ({lists}); choose a model of this task, or correct labels"

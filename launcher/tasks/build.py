@@ -24,7 +24,6 @@ from kd.tasks.selection import TaskSelection
 from kd.tasks.student import make_task_student, task_student_of_config
 from kd.teacher.hidden_state_cache import DTYPES
 from kd.teacher.modes import MODES
-from kd.teacher.settings import MemberSettings
 from kd.teacher.teacher import FrozenEncoder, Teacher
 from kd.teacher.teachers import Teachers
 from kd.terms import layer_map
@@ -36,7 +35,7 @@ from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.reporting.layer_similarity import Similarities
 from launcher.tasks.finish import write_task_student
-from launcher.tasks.scores import TaskScorer, TaskScores, labels_of, outputs_of
+from launcher.tasks.scores import TaskScorer, TaskScores, check_finite, labels_of, outputs_of
 from launcher.tasks.source import CHOOSE, TaskSource, base_model
 from launcher.tasks.stream import TaskRows, TaskStream, joined, to_task_batch
 from launcher.training.build import similarities_and_maps
@@ -53,7 +52,7 @@ def task_data(config: TaskRunConfig, source: TaskSource) -> TrainingData:
 def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:
     """The objects of a run on a task. Collective."""
     facts = checkpoint.progress.facts if checkpoint is not None else {}
-    models = {number: _load_teacher(config, source, member) for number, member in enumerate(config.members.values())}
+    models = {number: _load_teacher(config, source, place) for number, place in enumerate(config.members)}
     notes = source.data.report.lines()
     base = base_model(config)
     train = _training_rows(source, base)
@@ -123,11 +122,12 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
     )
 
 
-def _load_teacher(config: TaskRunConfig, source: TaskSource, member: MemberSettings) -> TaskEncoder:
-    """A teacher with its labels in the task's order, by name."""
+def _load_teacher(config: TaskRunConfig, source: TaskSource, place: str) -> TaskEncoder:
+    """A teacher with its labels in the task's order, by name. place: the setting that names it."""
+    member = config.members[place]
 
     def order(where: str, names: list[str]) -> list[int]:
-        return resolve_labels(source.labels, dict(enumerate(names)), member.label_map, where)
+        return resolve_labels(source.labels, dict(enumerate(names)), member.label_map, where, f"{place}.label_map")
 
     model = load_task(member.model, config.data.kind, order)
     _check_length("teacher", model, config)
@@ -220,7 +220,9 @@ def _teacher_scores(config: TaskRunConfig, source: TaskSource, place: str, model
     member = config.members[place]
     scorer = make_scorer(config, source, "dev", member.model)
     model.to(process_group.device())
-    scores = scorer.scores(outputs_of(model, scorer.task, config.evaluate.batch), config.evaluate.resamples)
+    outputs = outputs_of(model, scorer.task, config.evaluate.batch)
+    check_finite(f"{place}.model", outputs)
+    scores = scorer.scores(outputs, config.evaluate.resamples)
     model.to("cpu")
     key = scorer.deciding.key
     value, constant = scores.values[key], scorer.constant[key]

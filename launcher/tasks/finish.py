@@ -16,6 +16,7 @@ from kd.models.sizes import model_sizes
 from kd.tasks.model import TaskEncoder
 from launcher.config.task_config import TaskRunConfig
 from launcher.tasks.card import task_card
+from launcher.tasks.remarks import remarks_on
 from launcher.tasks.scores import Outputs, TaskScorer, TaskScores, predictions_of
 from launcher.tasks.source import TaskSource, base_model
 from launcher.training.parts import Finished
@@ -24,8 +25,13 @@ from stillhouse.files import sha256_of_file, write_atomically
 PREDICTIONS = "predictions.jsonl"
 
 
-def write_task_student(source: TaskSource, scorer: TaskScorer, chosen_on_dev: bool, record: dict[str, Any], finished: Finished) -> None:
-    """Write the student, its predictions on dev, and report.json. record: of the student's origin, with the teachers' scores."""
+def write_task_student(
+    source: TaskSource, scorer: TaskScorer, chosen_on_dev: bool, record: dict[str, Any], finished: Finished
+) -> list[str]:
+    """Write the student, its predictions on dev, and report.json. record: of the student's origin, with the teachers' scores.
+
+    Returns remarks on the scores.
+    """
     config, folder, student = finished.config, finished.folder, finished.student
     assert isinstance(config, TaskRunConfig)
     assert isinstance(student, TaskEncoder)
@@ -50,8 +56,7 @@ def write_task_student(source: TaskSource, scorer: TaskScorer, chosen_on_dev: bo
         "teachers": record.get("teachers", []),
         "chosen_on": _chosen_on(config, chosen_on_dev),
     }
-    if "constant_prediction" in scores.details:
-        report["warning"] = f"the student predicts {scores.details['constant_prediction']} for every example of dev"
+    report["remarks"] = remarks_on(scores, scorer.deciding.key, report["teachers"])
     tokenizer = folder.folder / ".tokenizer"
     try:
         _save_tokenizer(source.tokenizer(base_model(config)), tokenizer)
@@ -63,6 +68,7 @@ def write_task_student(source: TaskSource, scorer: TaskScorer, chosen_on_dev: bo
     report["files"] = {file.name: sha256_of_file(file) for file in sorted(folder.student.iterdir()) if file.name != CARD}
     write_atomically(folder.folder / PREDICTIONS, "".join(f"{line}\n" for line in prediction_lines(scores.outputs, scorer)))
     write_atomically(folder.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return list(report["remarks"])
 
 
 def prediction_lines(outputs: Outputs, scorer: TaskScorer) -> list[str]:

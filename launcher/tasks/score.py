@@ -19,7 +19,8 @@ from launcher.reporting.console import PipeSafeConsole
 from launcher.tasks.build import check_metric_packages, make_scorer
 from launcher.tasks.data import task_config
 from launcher.tasks.finish import prediction_lines
-from launcher.tasks.scores import outputs_of
+from launcher.tasks.remarks import constant_remark
+from launcher.tasks.scores import check_finite, outputs_of
 from launcher.tasks.source import TaskSource
 from stillhouse.files import write_atomically
 
@@ -42,17 +43,18 @@ def score(config: TaskRunConfig, source: TaskSource, model: str, arguments: argp
     """The scores of one model, with intervals."""
 
     def order(where: str, names: list[str]) -> list[int]:
-        return resolve_labels(source.labels, dict(enumerate(names)), dict(arguments.label_map or []), where)
+        return resolve_labels(source.labels, dict(enumerate(names)), dict(arguments.label_map or []), where, "--label-map DATA=MODEL")
 
     encoder = load_task(model, config.data.kind, order).to(process_group.device())
     scorer = make_scorer(config, source, arguments.split, model)
     outputs = outputs_of(encoder, scorer.task, config.evaluate.batch)
+    check_finite(model, outputs)
     scores = scorer.scores(outputs, config.evaluate.resamples)
     if arguments.predictions:
         name = f"{Path(model).resolve().name}.jsonl" if len(arguments.models) > 1 else "predictions.jsonl"
         write_atomically(Path(arguments.predictions) / name, "".join(f"{line}\n" for line in prediction_lines(outputs, scorer)))
-    if "constant_prediction" in scores.details:
-        say(f"{model}: the model predicts {scores.details['constant_prediction']} for every example")
+    if remark := constant_remark(scores, model, arguments.split):
+        say(remark)
     keys = [metric.key for metric in scorer.metrics]
     return {"model": model, "split": arguments.split, "metrics": keys, "parameters": model_sizes(encoder).parameters, **scores.row}
 

@@ -18,6 +18,7 @@ from kd.tasks.model import TaskEncoder
 from kd.tasks.selection import TaskSelection
 from kd.terms.logits import TaskLoss
 from kd.terms.views import LogitView
+from launcher.errors import LaunchError
 from launcher.tasks.stream import tensors
 
 Logits = NDArray[np.float32]
@@ -199,16 +200,31 @@ class TaskScorer:
             intervals = {metric.key: metric.interval(predictions, self.labels, resamples) for metric in self.metrics}
             details["intervals"] = {key: [one.low, one.high] for key, one in intervals.items()}
             details["standard_errors"] = {key: one.standard_error for key, one in intervals.items()}
-        if (same := _constant(predictions, self.task.kind)) is not None:
+        if (same := _constant(predictions, self.task)) is not None:
             details["constant_prediction"] = same
         objective = -value if self.deciding.better == "higher" else value
         return TaskScores(values, outputs.loss, objective, len(self.examples), details, outputs)
 
 
-def _constant(predictions: Any, kind: str) -> Any:
-    """The one prediction that a model gives for every example; None if it gives several."""
-    if kind in ("tagging", "question_answering"):
-        flat = [tag for tags in predictions for tag in tags] if kind == "tagging" else list(predictions)
-        return flat[0] if flat and len(set(flat)) == 1 else None
+def _constant(predictions: Any, task: EncodedTask) -> Any:
+    """The one prediction that a model gives for every example: a name, a list of names or a number; None if it gives several."""
+    if task.kind in ("tagging", "question_answering"):
+        flat = [tag for tags in predictions for tag in tags] if task.kind == "tagging" else list(predictions)
+        return flat[0] if len(flat) > 1 and len(set(flat)) == 1 else None
     values = np.asarray(predictions)
-    return values[0].tolist() if len(values) > 1 and np.ptp(values.astype(float), axis=0).max() == 0 else None
+    if len(values) < 2 or np.ptp(values.astype(float), axis=0).max() != 0:
+        return None
+    if task.kind == "classification":
+        return task.label_names[int(values[0])]
+    return (
+        [name for name, there in zip(task.label_names, values[0], strict=True) if there] if task.kind == "multi_label" else float(values[0])
+    )
+
+
+def check_finite(where: str, outputs: Outputs) -> None:
+    """Raise LaunchError for outputs that are not numbers: they would count as predictions of the first label."""
+    broken = sum(not np.isfinite(logits).all() for logits in outputs.logits)
+    if broken:
+        raise LaunchError(
+            f"{where}: expected finite outputs, got NaN or infinity in {broken:,} of {len(outputs.logits):,} rows; use another"
+        )

@@ -18,8 +18,8 @@ from launcher.training.parts import Finished
 from stillhouse.files import sha256_of_file, write_atomically
 
 
-def write_student(corpus: Corpus, finished: Finished) -> None:
-    """Write both. corpus: the text that the run learned from."""
+def write_student(corpus: Corpus, finished: Finished) -> list[str]:
+    """Write both. corpus: the text that the run learned from. Returns no remarks: the scores say all."""
     config, folder, scores, facts = finished.config, finished.folder, finished.scores, finished.facts
     assert isinstance(config, RunConfig)
     assert scores is None or isinstance(scores, MlmScores)
@@ -45,3 +45,4 @@ def write_student(corpus: Corpus, finished: Finished) -> None:
     save_student(finished.student, folder.student, tokenizer_folder=tokenizer, card=card)
     report["files"] = {file.name: sha256_of_file(file) for file in sorted(folder.student.iterdir()) if file.name != CARD}
     write_atomically(folder.report, json.dumps(report, indent=1) + "\n")
+    return []

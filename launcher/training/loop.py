@@ -240,7 +240,8 @@ class Run:
         facts = {"updates": self.trainer.done, "skipped_updates": self.trainer.skipped, "tokens": self.trainer.tokens}
         facts |= {"best_update": taken} if taken != self.trainer.done else {}
         config, precision, phases = self.config, self.parts.precision, self.trainer.phases
-        self.parts.write(Finished(config, self.folder, student, scores, facts, self._elapsed(), precision, phases))
+        for remark in self.parts.write(Finished(config, self.folder, student, scores, facts, self._elapsed(), precision, phases)):
+            self.event("note", remark)
         which = f", of update {taken}, the best evaluation" if taken != self.trainer.done else ""
         self.event("finished", f"{'student' if config.members else 'model'} in {self.folder.student}{which}")
 

@@ -64,7 +64,7 @@ class RunParts:
     """The layer similarities that they were read from: on rank 0 of a new run."""
     student: dict[str, Any]
     """The student's model configuration and the layers it was copied from: a checkpoint keeps them."""
-    write: Callable[[Finished], None]
-    """Writes the finished student and report.json. Rank 0 calls it."""
+    write: Callable[[Finished], list[str]]
+    """Writes the finished student and report.json; gives remarks on its scores. Rank 0 calls it."""
     notes: Sequence[str] = ()
     """Sentences about what was built, for the start of a new run."""

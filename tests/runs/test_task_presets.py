@@ -1,6 +1,7 @@
 """The packaged task configurations: each says its purpose, loads, and trains on files in the form of the official ones."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -35,6 +36,19 @@ def test_each_says_its_purpose_and_has_published_numbers(name):
     assert set(yaml.safe_load((PACKAGED / "tasks" / f"{name}.yaml").read_text())) == {
         *("run", "data", "student", "train", "optimizer", "evaluate")
     }
+
+
+def test_the_examples_of_the_documents_load(tmp_path):
+    page = (PACKAGED.parent / "docs" / "tasks.md").read_text()
+    first, *parts = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    assert len(parts) == 3
+    for number, part in enumerate(["", *parts]):
+        values = yaml.safe_load(first) | yaml.safe_load(part or "{}")
+        if part:
+            values |= {"teacher": values.get("teacher", {"model": "x"}), "train": values["train"] | {"epochs": None, "updates": 3000}}
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        assert isinstance(load_run(str(path)), TaskRunConfig)
 
 
 @pytest.mark.slow
