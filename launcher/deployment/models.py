@@ -17,7 +17,7 @@ from kd.tasks.loading import load_task
 from launcher.errors import LaunchError
 
 Purpose = TaskKind | Literal["masked_lm", "hidden"]
-"""What a model is for. hidden: it has no head, and gives the hidden states of its last layer."""
+"""The purpose of a model. hidden: it has no head, and gives the hidden states of its last layer."""
 PROBLEMS: dict[str, TaskKind] = {
     "single_label_classification": "classification",
     "multi_label_classification": "multi_label",
