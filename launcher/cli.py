@@ -27,6 +27,7 @@ MODULES = {
     "completion": "launcher.config.completion",
     "push": "launcher.deployment.push",
     "export": "launcher.deployment.export",
+    "predict": "launcher.deployment.predict",
     "wandb-replay": "launcher.reporting.wandb_replay",
 }
 TASK_MODULES = {"train": "launcher.run", "score": "launcher.tasks.score", "data": "launcher.tasks.data"}

@@ -40,6 +40,7 @@ VERBS = [
     "completion",
     "plot",
     "export",
+    "predict",
     "push",
     "wandb-replay",
     "config",

@@ -1,0 +1,95 @@
+"""Arguments of the verbs for a finished model: `stillhouse export`, `predict`, `latency` and `push`."""
+
+import argparse
+
+from launcher.commands.common import RAW, Verbs, at_least
+
+EXPORT = """Write a model as a folder that runs with onnxruntime and tokenizers alone, and compare it with the original first. A model
+that lost more than --max-drop points, is not smaller or is slower than fp32 here is an error. More: docs/shipping.md.
+"""
+EXPORT_EXAMPLE = """examples:
+  stillhouse export runs/sst2/student --precision int8 --out shipped/sst2 --task-config tasks/sst2 --set data.folder=glue/SST-2
+  stillhouse export runs/laptop/student --precision int8 --out shipped/mlm --shards shards/mine
+  stillhouse export runs/laptop/student --format safetensors --precision bf16 --out shipped/bf16 --shards shards/mine
+"""
+PREDICT = """Print a JSON line with label and score for each text. Masked-language models fill the mask token. Hugging Face folders
+and exported folders give the same output, up to the precision of the export. More: docs/shipping.md.
+"""
+PREDICT_EXAMPLE = """examples:
+  stillhouse predict shipped/sst2 reviews.txt
+  stillhouse predict shipped/pairs pairs.tsv --column a --pair-column b
+  stillhouse predict runs/laptop/student - --top 3
+"""
+
+PUSH = """Send the student of a finished run and its model card to a model hub. Checkpoints, logs and paths stay here. The token
+comes from `hf auth login` or HF_TOKEN. More: docs/publishing.md.
+"""
+PUSH_EXAMPLE = """examples:
+  stillhouse push runs/laptop my-name/my-student --licence apache-2.0 --language en --dry-run
+  stillhouse push runs/laptop my-name/my-student --licence apache-2.0 --language en --private
+  stillhouse push runs/demo/teacher/model my-name/my-teacher
+"""
+
+
+def add_export(verbs: Verbs) -> None:
+    """`stillhouse export`."""
+    export = verbs.add_parser(
+        "export",
+        help="a model as ONNX, in 8 bits, compared with the original",
+        description=EXPORT,
+        epilog=EXPORT_EXAMPLE,
+        formatter_class=RAW,
+    )
+    export.add_argument("model", metavar="MODEL", help="a Hugging Face model folder or hub name")
+    export.add_argument("--out", required=True, metavar="DIR", help="the folder to write; an earlier export there is replaced")
+    export.add_argument("--format", default="onnx", choices=("onnx", "safetensors"), help="of the weights (onnx)")
+    export.add_argument("--precision", default="fp32", choices=("fp32", "int8", "bf16"), help="of the weights (fp32)")
+    compared = export.add_mutually_exclusive_group()
+    compared.add_argument("--task-config", default=None, metavar="YAML", help="compare on the development set of this task")
+    compared.add_argument("--shards", default=None, metavar="FOLDER", help="compare on the held-out part of these shards")
+    export.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting of the task")
+    export.add_argument("--windows", type=at_least(16), default=512, metavar="N", help="held-out rows to compare on (512)")
+    export.add_argument(
+        "--max-drop", type=_points, default=0.5, metavar="POINTS", help="the most points of the metric that may be lost (0.5)"
+    )
+    export.add_argument("--keep-fp32", nargs="+", default=[], metavar="PART", help="parts in fp32, as layers.0.attention or embeddings")
+    export.add_argument("--opset", type=int, default=20, choices=(20, 21), help="ONNX operator set (20)")
+    export.add_argument("--force", action="store_true", help="write the folder in spite of a failed comparison; the record names it")
+
+
+def add_predict(verbs: Verbs) -> None:
+    """`stillhouse predict`."""
+    predict = verbs.add_parser(
+        "predict", help="labels and scores of texts as jsonl", description=PREDICT, epilog=PREDICT_EXAMPLE, formatter_class=RAW
+    )
+    predict.add_argument("model", metavar="MODEL", help="a Hugging Face model folder, or one from stillhouse export")
+    predict.add_argument("file", nargs="?", default="-", metavar="FILE", help="lines, csv, tsv or jsonl; - is standard input (-)")
+    predict.add_argument("--input-format", default=None, choices=("lines", "csv", "tsv", "jsonl"), help="of FILE (by its ending, or lines)")
+    predict.add_argument("--column", default="text", metavar="NAME", help="column of the text, or of the question (text; question)")
+    predict.add_argument("--pair-column", default=None, metavar="NAME", help="column of the second text (none; context for questions)")
+    predict.add_argument("--batch", type=at_least(1), default=16, metavar="N", help="rows of like length at a time (16)")
+    predict.add_argument("--top", type=at_least(1), default=5, metavar="N", help="words for each mask (5)")
+
+
+def add_push(verbs: Verbs) -> None:
+    """`stillhouse push`."""
+    push = verbs.add_parser(
+        "push", help="publish a student and its model card on a hub", description=PUSH, epilog=PUSH_EXAMPLE, formatter_class=RAW
+    )
+    push.add_argument("run", metavar="RUN", help="the folder of a finished run, or a model folder")
+    push.add_argument("repo", metavar="REPO", help="owner/name on the hub (HF_ENDPOINT; huggingface.co)")
+    push.add_argument("--licence", "--license", default=None, metavar="NAME", help="for the card, as apache-2.0 (none)")
+    push.add_argument("--language", default=None, metavar="CODE", help="for the card, as en or en,de (none)")
+    push.add_argument("--base-model", default=None, metavar="NAME", help="for the card: the hub name of a teacher that is a local folder")
+    push.add_argument("--private", action="store_true", help="make the repository private, and refuse a public one")
+    push.add_argument("--dry-run", action="store_true", help="list the files with sizes, and send nothing")
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected points from 0 to 100, got {text}")
+    return value

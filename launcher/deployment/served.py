@@ -1,0 +1,81 @@
+"""A model ready to predict: a Hugging Face folder in torch, or an exported folder in ONNX Runtime, behind one interface."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from kd.export.runtime import AnySession, Session, TorchSession
+from launcher.deployment.folder import MODEL, TOKENIZER, is_exported, read_exported
+from launcher.deployment.models import open_model
+from launcher.errors import LaunchError
+from stillhouse.errors import one_line
+
+
+@dataclass(frozen=True)
+class Served:
+    """A session with its tokenizer. labels: in the order of the head. mask_id: None where the tokenizer has no mask token."""
+
+    purpose: str
+    session: AnySession
+    tokenizer: Tokenizer
+    labels: list[str]
+    mask_token: str | None
+    mask_id: int | None
+    pad_id: int
+    max_tokens: int
+
+    def logits(self, encodings: Sequence[Encoding]) -> list[NDArray[np.float32]]:
+        """The outputs for each row, without its padding where they have a position for each token: [outputs, ...] by row."""
+        width = max(len(one.ids) for one in encodings)
+        shape = (len(encodings), width)
+        arrays = {"input_ids": np.full(shape, self.pad_id, np.int64)}
+        arrays |= {name: np.zeros(shape, np.int64) for name in ("attention_mask", "token_type_ids")}
+        for row, one in enumerate(encodings):
+            length = len(one.ids)
+            arrays["input_ids"][row, :length] = one.ids
+            arrays["attention_mask"][row, :length] = 1
+            arrays["token_type_ids"][row, :length] = one.type_ids
+        made = self.session.run([arrays[name] for name in self.session.inputs])
+        by_token = self.purpose in ("masked_lm", "hidden", "tagging", "question_answering")
+        return [
+            np.stack([output[row, : len(one.ids)] if by_token else output[row] for output in made]) for row, one in enumerate(encodings)
+        ]
+
+
+def serve(path: str, threads: int | None = None) -> Served:
+    """Open a folder. Raises LaunchError for an exported folder whose files were changed, and for one without an ONNX model."""
+    if not is_exported(path):
+        model = open_model(path)
+        loaded: Any = model.tokenizer()
+        backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+        session: AnySession = TorchSession(model.exported)
+        return _served(model.purpose, session, backend, model.labels, loaded.mask_token, loaded.pad_token_id, model.encoder.max_positions)
+    folder = read_exported(path)
+    record = folder.record
+    if record["model_format"] != "onnx":
+        served = open_model(path)
+        backend = _tokenizer(folder.path / TOKENIZER)
+        session = TorchSession(served.exported)
+    else:
+        backend, session = _tokenizer(folder.path / TOKENIZER), Session(folder.path / MODEL, threads)
+    return _served(record["task"], session, backend, record["labels"], record["mask_token"], record["pad_id"], record["max_tokens"])
+
+
+def _tokenizer(path: Any) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises Exception itself
+        raise LaunchError(f"{path}: expected a tokenizer, got {one_line(error)}; export the model again") from error
+
+
+def _served(
+    purpose: str, session: AnySession, backend: Tokenizer, labels: list[str], mask: str | None, pad_id: int | None, max_tokens: int
+) -> Served:
+    backend.no_padding()
+    backend.enable_truncation(max_tokens)
+    mask_id = None if mask is None else backend.token_to_id(mask)
+    return Served(purpose, session, backend, labels, mask, mask_id, pad_id or 0, max_tokens)
