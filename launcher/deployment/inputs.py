@@ -62,8 +62,8 @@ def _texts(file: TextIO, name: str, form: str, column: str, pair: str | None) ->
 
 def _rows(file: TextIO, name: str, form: str) -> Iterable[tuple[int, dict[str, object]]]:
     if form in ("csv", "tsv"):
-        quoting = csv.QUOTE_NONE if form == "tsv" else csv.QUOTE_MINIMAL
-        reader = csv.DictReader(file, delimiter="\t" if form == "tsv" else ",", quoting=quoting)
+        dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if form == "tsv" else {}
+        reader = csv.DictReader(file, **dialect)  # type: ignore[call-overload]
         try:
             for values in reader:
                 yield reader.line_num, dict(values)
