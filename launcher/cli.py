@@ -28,6 +28,7 @@ MODULES = {
     "push": "launcher.deployment.push",
     "export": "launcher.deployment.export",
     "predict": "launcher.deployment.predict",
+    "latency": "launcher.deployment.latency",
     "wandb-replay": "launcher.reporting.wandb_replay",
 }
 TASK_MODULES = {"train": "launcher.run", "score": "launcher.tasks.score", "data": "launcher.tasks.data"}

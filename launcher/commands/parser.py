@@ -20,7 +20,7 @@ GROUPS = {
     "tasks": (task.add_task, retention.add_retention, retention.add_classify),
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
     "check and report": (doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
-    "ship": (ship.add_export, ship.add_predict),
+    "ship": (ship.add_export, ship.add_predict, ship.add_latency),
     "publish": (ship.add_push,),
     "set up": (completion.add_completion,),
 }

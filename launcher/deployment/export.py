@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         "mask_token": tokenizer.mask_token,
         "pad_id": tokenizer.pad_token_id,
         "max_tokens": model.encoder.max_positions,
+        "vocabulary": model.encoder.vocabulary,
         "made_from": {
             "name": public_name(arguments.model),
             "weights_sha256": weights_digest(model.encoder),

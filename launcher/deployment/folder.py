@@ -17,6 +17,7 @@ RECORD = "stillhouse.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
 FORMAT = "stillhouse export 1"
+NEEDED = ("task", "model_format", "precision", "labels", "mask_token", "pad_id", "max_tokens", "vocabulary")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def read_exported(path: str | Path) -> ExportedFolder:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         files = dict(record["files"])
         known = record["format"] == FORMAT
+        if lacking := [name for name in NEEDED if name not in record]:
+            raise KeyError(lacking[0])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LaunchError(f"{folder / RECORD}: expected the record of an export, got {one_line(error)}; export the model again") from error
     if not known:

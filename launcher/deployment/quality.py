@@ -98,13 +98,13 @@ def task_quality(model: DeployedModel, original: AnySession, exported: AnySessio
     difference = metric.difference(after, before, scorer.labels, config.evaluate.resamples)
     value, exported_value = (metric.value(predictions, scorer.labels) for predictions in (before, after))
     sign = -100 if metric.better == "higher" else 100
-    drops = sorted((sign * difference.low, sign * difference.high))
+    drops = sorted(round(sign * end, 9) + 0.0 for end in (difference.low, difference.high))
     agreement = np.nan
     if model.purpose != "regression":
         agreement = float(np.mean([np.array_equal(one, other) for one, other in zip(before, after, strict=True)]))
     largest = max(float(np.abs(a - b).max()) for a, b in zip(outputs[0].logits, outputs[1].logits, strict=True) if a.size)
     rows = len(scorer.examples)
-    drop = sign * difference.value + 0.0  # never -0.0
+    drop = round(sign * difference.value, 9) + 0.0  # never -0.0
     return Quality(f"{rows} rows of dev", rows, metric.key, value, exported_value, drop, drops[0], drops[1], agreement, largest)
 
 

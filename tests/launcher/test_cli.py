@@ -41,6 +41,7 @@ VERBS = [
     "plot",
     "export",
     "predict",
+    "latency",
     "push",
     "wandb-replay",
     "config",
