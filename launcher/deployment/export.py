@@ -213,6 +213,8 @@ def _say_result(folder: Path, made: Made, quality: Quality | None, speed: dict[s
         interval, difference = f"{quality.low:.2f} to {quality.high:.2f}", quality.largest_logit_difference
         say(f"  {quality.metric} {quality.exported:.4f}, original {quality.original:.4f}: {quality.drop:.2f} points lost ({interval})")
         say(f"  equal predictions {quality.agreement:.2%}, largest difference of logits {difference:.3g}; {quality.data}")
+        if quality.remark:
+            say(f"  {quality.remark}")
     else:
         say("  quality beside the original: not measured")
     if speed is not None:

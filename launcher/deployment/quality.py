@@ -47,6 +47,7 @@ class Quality:
     high: float
     agreement: float
     largest_logit_difference: float
+    remark: str = ""
     served: str = f"rows of like length in batches of {BATCH}"
 
 
@@ -105,7 +106,10 @@ def task_quality(model: DeployedModel, original: AnySession, exported: AnySessio
     largest = max(float(np.abs(a - b).max()) for a, b in zip(outputs[0].logits, outputs[1].logits, strict=True) if a.size)
     rows = len(scorer.examples)
     drop = round(sign * difference.value, 9) + 0.0  # never -0.0
-    return Quality(f"{rows} rows of dev", rows, metric.key, value, exported_value, drop, drops[0], drops[1], agreement, largest)
+    constant = "constant_prediction" in scorer.scores(outputs[0]).details
+    remark = "the original predicts the same for every row, so this comparison proves nothing" if constant else ""
+    data = f"{rows} rows of dev"
+    return Quality(data, rows, metric.key, value, exported_value, drop, drops[0], drops[1], agreement, largest, remark)
 
 
 def shards_quality(model: DeployedModel, original: AnySession, exported: AnySession, shards: str, windows: int) -> Quality:

@@ -55,6 +55,7 @@ def readme(record: dict[str, Any]) -> str:
             f"| equal predictions | {quality['agreement']:.2%} |",
             f"| largest difference of logits | {quality['largest_logit_difference']:.3g} |",
             f"| served | {quality['served']} |",
+            *([f"| remark | {quality['remark']} |"] if quality["remark"] else []),
         ]
     else:
         lines.append("| quality beside the original | not measured |")

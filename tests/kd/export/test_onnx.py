@@ -7,6 +7,7 @@ import torch
 from onnx import numpy_helper
 
 from kd.errors import KdError
+from kd.export.extra import onnx_module
 from kd.export.onnx_graph import Exported, export_graph, parity
 from kd.export.quantise import quantise, rows_to_int8
 from kd.export.runtime import Session
@@ -107,3 +108,10 @@ def test_a_truncated_file_is_one_line(tmp_path, graphs):
     path.write_bytes(graph.SerializeToString()[:-2000])
     with pytest.raises(KdError, match=r"model\.onnx: expected a model that ONNX Runtime can load, got [^\n]*; export it again$"):
         Session(path)
+
+
+def test_a_missing_package_is_one_line_with_the_install_command():
+    with pytest.raises(
+        KdError, match=r"^onnx_that_is_not_here: expected the package for ONNX, got none; run: pip install 'stillhouse\[onnx\]'$"
+    ):
+        onnx_module("onnx_that_is_not_here.helper")

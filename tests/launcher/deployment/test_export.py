@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
@@ -142,6 +144,17 @@ def test_a_target_that_holds_something_else_is_refused_before_any_work(tmp_path)
     with pytest.raises(LaunchError, match="expected a free name or an earlier export to replace, got something else"):
         export("no/model", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_constant_predictor_is_named(task, tmp_path):
+    """A classifier whose bias decides every row."""
+    model, config = task
+    shutil.copytree(model, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["classifier.bias"] = torch.tensor([100.0, 0.0])
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    export(tmp_path / "model", tmp_path / "out", "--task-config", config)
+    assert "the original predicts the same for every row, so this comparison proves nothing" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_unknown_part_is_one_line(corpus, tmp_path):
