@@ -10,7 +10,7 @@ from official_files import make_official
 from data_shards.tasks.presets import PRESETS
 from launcher.config.load import load_run
 from launcher.config.presets import purpose
-from launcher.config.task_config import TaskRunConfig
+from launcher.config.task_config import TaskEvaluateSettings, TaskRunConfig
 from launcher.config.yaml_file import PACKAGED
 
 NAMES = sorted(file.stem for file in (PACKAGED / "tasks").glob("*.yaml"))
@@ -49,6 +49,13 @@ def test_the_examples_of_the_documents_load(tmp_path):
         path = tmp_path / f"{number}.yaml"
         path.write_text(yaml.safe_dump(values))
         assert isinstance(load_run(str(path)), TaskRunConfig)
+
+
+def test_the_documents_have_each_setting_of_a_task_evaluation_with_its_default():
+    page = (PACKAGED.parent / "docs" / "tasks.md").read_text()
+    rows = dict(re.findall(r"^\| `evaluate\.(\w+)` \| `([^`]+)` \|", page, re.M))
+    own = {name: field for name, field in TaskEvaluateSettings.model_fields.items() if name in TaskEvaluateSettings.__annotations__}
+    assert rows == {name: json.dumps(field.default) for name, field in own.items()}
 
 
 @pytest.mark.slow

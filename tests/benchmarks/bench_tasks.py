@@ -1,0 +1,177 @@
+"""Speed of fine-tuning on a task against a bare torch loop and transformers' Trainer, as ratios taken interleaved in one process.
+
+    python tests/benchmarks/bench_tasks.py        (about three minutes; writes tests/benchmarks/results/bench_tasks.json)
+
+A BERT of 6 layers x 384 with random weights, 3,668 pairs of MRPC's lengths, batches of 32 rows in fp32. Every way has the same rows.
+
+run      a task run's updates: loader, kd.training.trainer.Trainer, DeepSpeed
+bare     the same batches in a plain torch loop: gradients, clipping, AdamW
+trainer  transformers' Trainer on the same batches; left out where `accelerate` is not installed
+
+A ratio is the median over rounds of the other way's seconds divided by ours: above 1, the run is faster.
+"""
+
+import importlib.util
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from kd.distributed import process_group
+from kd.models.config import quiet_transformers
+from launcher.config.load import load_run
+from launcher.tasks.build import build_task
+from launcher.tasks.source import TaskSource
+from launcher.training.batches import BatchLoader
+
+RESULTS = Path(__file__).parent / "results" / "bench_tasks.json"
+ROWS, BATCH, SEED, ROUNDS, UPDATES, WORDS = 3668, 32, 7, 7, 3, 30000
+
+
+def prepare(folder: Path) -> str:
+    """The path of a configuration on invented pairs of 15 to 40 words, the lengths of MRPC's sentences."""
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    names = [*special.values(), *(f"w{number}" for number in range(WORDS))]
+    backend = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=512, **special).save_pretrained(folder / "model")
+    torch.manual_seed(SEED)
+    with quiet_transformers():
+        sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+        BertForMaskedLM(BertConfig(vocab_size=len(names), **sizes)).save_pretrained(folder / "model")
+    draw = random.Random(SEED)
+
+    def text() -> str:
+        return " ".join(f"w{draw.randrange(WORDS)}" for _ in range(draw.randint(15, 40)))
+
+    for split, count in (("train", ROWS), ("dev", 64)):
+        rows = [{"sentence1": text(), "sentence2": text(), "label": ("no", "yes")[number % 2]} for number in range(count)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {"train": str(folder / "train.jsonl"), "dev": str(folder / "dev.jsonl")}
+    values = {
+        "run": {"folder": str(folder / "run")},
+        "data": {"kind": "classification", **files, "columns": {"text": "sentence1", "text_pair": "sentence2"}, "max_length": 128},
+        "student": {"init": str(folder / "model"), "architecture": "same"},
+        "train": {"global_batch": BATCH, "micro_batch": BATCH, "updates": 1000, "precision": "fp32", "zero_stage": 0, "clip": 1.0},
+        "optimizer": {"learning_rate": 5e-5},
+    }
+    path = folder / "task.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+def inputs_of(batch: Any) -> dict[str, torch.Tensor]:
+    """The arguments of a transformers model for a batch of ours."""
+    return {
+        "input_ids": batch.input_ids,
+        "attention_mask": batch.real.long(),
+        "token_type_ids": batch.token_types,
+        "labels": batch.targets,
+    }
+
+
+def bare_loop(model: Any) -> Callable[[list[Any]], None]:
+    """Updates in plain torch."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
+
+    def steps(batches: list[Any]) -> None:
+        for batch in batches:
+            model(**inputs_of(batch)).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return steps
+
+
+class Clock(TrainerCallback):
+    """Seconds from the first step's start to the last step's end, without the Trainer's setting up."""
+
+    def __init__(self) -> None:
+        self.begin = self.end = 0.0
+
+    def on_step_begin(self, _arguments: Any, state: Any, _control: Any, **_more: Any) -> None:
+        """Start with the first step."""
+        self.begin = self.begin or time.perf_counter()
+
+    def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_more: Any) -> None:
+        """The last step counts."""
+        self.end = time.perf_counter()
+
+
+def trainer_seconds(model: Any, batches: list[Any], folder: Path) -> float:
+    """Seconds of as many steps of transformers' Trainer as there are batches; the batches are made before."""
+    rows = [inputs_of(batch) for batch in batches]
+    clock = Clock()
+    settings = {"max_steps": len(rows), "per_device_train_batch_size": 1, "max_grad_norm": 1.0, "learning_rate": 5e-5, "weight_decay": 0.01}
+    quiet = {"report_to": [], "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+    arguments = TrainingArguments(output_dir=str(folder), **settings, **quiet)
+    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=lambda rows: rows[0], callbacks=[clock]).train()
+    return clock.end - clock.begin
+
+
+def main() -> None:
+    """Print and write the ratios."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = load_run(prepare(folder))
+        process_group.start(60)
+        parts = build_task(config, TaskSource.read(config), None)
+        loader = BatchLoader(parts.stream, config.train, rank=0, world=1, update=0, windows=0, to_batch=parts.to_batch)
+        with quiet_transformers():
+            models_of = {way: AutoModelForSequenceClassification.from_pretrained(folder / "model").train() for way in ("bare", "trainer")}
+        bare = bare_loop(models_of["bare"])
+        there = importlib.util.find_spec("accelerate") is not None
+        seconds: dict[str, list[float]] = {"run": [], "bare": []} | ({"trainer": []} if there else {})
+        for number in range(ROUNDS + 1):
+            batches = []
+            began = time.perf_counter()
+            for _ in range(UPDATES):
+                batches.append(loader.next_update())
+                parts.trainer.update(batches[-1])
+            took = {"run": time.perf_counter() - began}
+            flat = [batch for update in batches for batch in update]
+            began = time.perf_counter()
+            bare(flat)
+            took["bare"] = time.perf_counter() - began
+            if there:
+                took["trainer"] = trainer_seconds(models_of["trainer"], flat, folder / "trainer")
+            if number:  # the first round warms up
+                for way, value in took.items():
+                    seconds[way].append(value)
+        loader.close()
+        process_group.stop()
+    ratios = {way: statistics.median(b / a for a, b in zip(seconds["run"], seconds[way], strict=True)) for way in seconds if way != "run"}
+    rate = {way: round(BATCH * UPDATES / statistics.median(values), 1) for way, values in seconds.items()}
+    result = {
+        "ratio_to": {way: round(value, 3) for way, value in ratios.items()},
+        "rows_per_second": rate,
+        "threads": torch.get_num_threads(),
+    }
+    result["torch"] = torch.__version__
+    if "--print" not in sys.argv:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
