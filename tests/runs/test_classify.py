@@ -18,7 +18,7 @@ from launcher.process.signals import Exit
 from launcher.report.results import read_results
 from launcher.retention import classify, retention
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 ROOT = Path(__file__).resolve().parents[2]
 
 

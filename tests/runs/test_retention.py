@@ -24,7 +24,7 @@ from launcher.retention import retention
 from launcher.run_folder.metrics_file import last_train_line
 from stillhouse.errors import StillhouseError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ["train.global_batch=16", "train.micro_batch=16", "train.precision=fp32", "report.every_updates=1", "checkpoint.every_updates=2"]
 

@@ -18,7 +18,7 @@ from launcher.config.load import load_run
 from launcher.tasks.scores import outputs_of
 from launcher.tasks.source import TaskSource
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 TRAIN = ("train.global_batch=16", "train.micro_batch=8", "train.precision=fp32", "optimizer.learning_rate=3e-3", "optimizer.warmup=0.1")
 DISTIL = ("student.init=teacher", "student.architecture=same", "train.updates=2")
 

@@ -13,6 +13,8 @@ from launcher.config.presets import purpose
 from launcher.config.task_config import TaskEvaluateSettings, TaskRunConfig
 from launcher.config.yaml_file import PACKAGED
 
+pytestmark = pytest.mark.tasks
+
 NAMES = sorted(file.stem for file in (PACKAGED / "tasks").glob("*.yaml") if "preset:" in file.read_text())  # not the demo's
 SMALL = ("train.global_batch=8", "train.micro_batch=8", "train.updates=2", "train.precision=fp32", "data.max_length=64")
 ROWS = {"imdb": {"train": 44, "dev": 4, "test": 48}, "conll2003": {"train": 24, "dev": 24, "test": 24}}

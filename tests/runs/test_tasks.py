@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from task_files import TaskFiles, make_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 KINDS = ("classification", "regression", "multi_label", "tagging", "question_answering")
 FINE_TUNE = (
     *("train.global_batch=16", "train.micro_batch=8", "train.updates=60", "train.precision=fp32"),

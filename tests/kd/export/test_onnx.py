@@ -16,6 +16,8 @@ from kd.tasks.model import TaskEncoder
 from tests.kd.conftest import MODELS
 from tests.kd.tasks.conftest import task_model
 
+pytestmark = pytest.mark.tasks
+
 FAMILIES = ["bert", "distilbert", "roberta", "electra", "mpnet", "deberta-v3", "deberta with a convolution", "modernbert", "albert"]
 
 

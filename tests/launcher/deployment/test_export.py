@@ -26,7 +26,7 @@ from launcher.deployment.folder import read_exported
 from launcher.deployment.quality import Quality
 from launcher.errors import LaunchError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 GOOD = Quality("80 rows of dev", 80, "accuracy", 0.9, 0.9, 0.0, -1.0, 1.0, 1.0, 0.01)
 FAST = {"share_of_fp32": 0.5, "fp32_ms": 2.0, "exported_ms": 1.0}
 

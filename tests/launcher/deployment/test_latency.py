@@ -11,6 +11,8 @@ from launcher.deployment.latency import _verdict, run
 from launcher.deployment.speed import measure
 from launcher.errors import LaunchError
 
+pytestmark = pytest.mark.tasks
+
 
 def row(form: str, p95: float, wall_per_cpu: float = 1.0) -> dict:
     return {"model": "m", "form": form, "p95_ms": p95, "wall_per_cpu": wall_per_cpu, "trusted": wall_per_cpu <= 1.2}

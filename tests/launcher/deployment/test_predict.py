@@ -16,7 +16,7 @@ from launcher.deployment.predict import predictions, run
 from launcher.deployment.served import serve
 from launcher.errors import LaunchError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 LABELS = {"classification": ["long", "short"], "multi_label": ["a", "b", "c"], "tagging": ["O", "B-X"]}
 
 

@@ -15,6 +15,7 @@ from launcher.report.write import write_report
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 pytestmark = [
+    pytest.mark.tasks,
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="the page in a browser: needs Chromium (Debian's package chromium)"),
 ]
