@@ -8,19 +8,17 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from kd.distributed import process_group
-from kd.export.files import CARD
 from kd.export.hugging_face import save_student
 from kd.export.model_card import public_name
-from kd.models.sizes import model_sizes
 from kd.tasks.model import TaskEncoder
 from launcher.config.task_config import TaskRunConfig
 from launcher.tasks.card import task_card
 from launcher.tasks.remarks import remarks_on
 from launcher.tasks.scores import Outputs, TaskScorer, TaskScores, predictions_of
 from launcher.tasks.source import TaskSource, base_model
+from launcher.training.finish import digests_of, report_of
 from launcher.training.parts import Finished
-from stillhouse.files import sha256_of_file, write_atomically
+from stillhouse.files import write_atomically
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -37,19 +35,9 @@ def write_task_student(
     assert isinstance(student, TaskEncoder)
     assert isinstance(finished.scores, TaskScores)
     scores = finished.scores.final or finished.scores
-    sizes = model_sizes(student)
     teachers = [member.model for member in config.members.values()]
-    report: dict[str, Any] = {
-        "name": config.name,
+    report = report_of(finished) | {
         "task": {"kind": config.data.kind, "preset": config.data.preset, "labels": source.labels, "metric": scorer.deciding.key},
-        **finished.facts,
-        "elapsed_seconds": round(finished.seconds, 1),
-        "ranks": process_group.world_size(),
-        "precision": finished.precision,
-        "parameters": sizes.parameters,
-        "bytes": sizes.bytes,
-        "teacher": ", ".join(str(Path(model).resolve()) if Path(model).exists() else model for model in teachers) or None,
-        "student": str(folder.student.resolve()),
         "rows": {name: len(examples) for name, examples in source.splits.items()},
         "data": source.data.report.lines(),
         "dev": scores.row,
@@ -65,7 +53,7 @@ def write_task_student(
         )
     finally:
         shutil.rmtree(tokenizer, ignore_errors=True)
-    report["files"] = {file.name: sha256_of_file(file) for file in sorted(folder.student.iterdir()) if file.name != CARD}
+    report["files"] = digests_of(folder.student)
     write_atomically(folder.folder / PREDICTIONS, "".join(f"{line}\n" for line in prediction_lines(scores.outputs, scorer)))
     write_atomically(folder.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return list(report["remarks"])
