@@ -11,6 +11,8 @@ from kd.tasks.model import TaskEncoder
 from tests.kd.conftest import MODELS
 from tests.kd.tasks.conftest import CASES, LABELS, task_batch, task_model
 
+pytestmark = pytest.mark.tasks
+
 
 def as_is(where, names):
     return list(range(len(names)))

@@ -13,6 +13,8 @@ from kd.tasks.model import TaskEncoder
 from kd.tasks.student import make_task_student, task_student_of_config
 from tests.kd.tasks.conftest import CASES, LABELS, task_batch, task_model
 
+pytestmark = pytest.mark.tasks
+
 SAME = StudentSettings(architecture="same")
 
 
