@@ -132,6 +132,8 @@ class Proof:
 
         def finished(job: Job, code: int) -> None:
             self.costs.finish(task, learner, job)
+            if code == Exit.DONE:  # also of a run that ended just as an earlier start was stopped
+                shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
             if job in before:
                 return
             left = f"; {self.costs.text()}" if self.costs.left else ""
@@ -143,7 +145,6 @@ class Proof:
             report = report_of(job)
             key = report["task"]["metric"]
             self.say(f"{number} {job.name}: {key} {report['dev'][key]:.3f} in {duration(report['elapsed_seconds'])}{left}")
-            shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
 
         return run_jobs(jobs, self.ranks, self.side_by_side, self.console, finished, stop) if jobs else Exit.DONE
 

@@ -53,7 +53,7 @@ def test_an_exported_folder_gives_what_its_original_gives(corpus, model, predict
     original, exported = (predict(one, tmp_path / "in.txt", "--batch", 4) for one in (folder, tmp_path / "out"))
     assert [line["text"] for line in exported] == [text[:100] for text in corpus.texts[:70]]
     assert [line["label"] for line in exported] == [line["label"] for line in original]
-    assert [line["score"] for line in exported] == pytest.approx([line["score"] for line in original], abs=2e-6)
+    assert [line["score"] for line in exported] == pytest.approx([line["score"] for line in original], abs=5e-6)  # six decimals are written
     assert set(exported[0]) == {"text", "label", "score"}
 
 
