@@ -27,8 +27,8 @@ MODULES = {
     "completion": "launcher.config.completion",
     "push": "launcher.deployment.push",
     "export": "launcher.deployment.export",
-    "predict": "launcher.deployment.predict",
-    "latency": "launcher.deployment.latency",
+    "predict": "launcher.deployment.prediction.predict",
+    "latency": "launcher.deployment.timing.latency",
     "wandb-replay": "launcher.reporting.wandb_replay",
 }
 TASK_MODULES = {"train": "launcher.run", "score": "launcher.tasks.score", "data": "launcher.tasks.data"}

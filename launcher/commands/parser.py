@@ -3,7 +3,7 @@
 import argparse
 from importlib import metadata
 
-from launcher.commands import compare, completion, corpus, demo, doctor, evaluate, plot, retention, ship, task, train
+from launcher.commands import compare, completion, corpus, demo, deploy, doctor, evaluate, plot, retention, ship, task, train
 from launcher.commands.common import RAW, Parser
 
 EXAMPLES = """examples:
@@ -20,7 +20,7 @@ GROUPS = {
     "tasks": (task.add_task, retention.add_retention, retention.add_classify),
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
     "check and report": (doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
-    "ship": (ship.add_export, ship.add_predict, ship.add_latency),
+    "ship": (ship.add_export, deploy.add_predict, deploy.add_latency),
     "publish": (ship.add_push,),
     "set up": (completion.add_completion,),
 }

@@ -1,8 +1,8 @@
-"""Arguments of the verbs for a finished model: `stillhouse export`, `predict`, `latency` and `push`."""
+"""Arguments of the verbs that write a finished model elsewhere: `stillhouse export` and `push`."""
 
 import argparse
 
-from launcher.commands.common import RAW, Verbs, above_zero, at_least
+from launcher.commands.common import RAW, Verbs, at_least
 
 EXPORT = """Write a model as a folder that runs with onnxruntime and tokenizers alone, and compare it with the original first. A model
 that lost more than --max-drop points, is not smaller or is slower than fp32 here is an error. More: docs/shipping.md.
@@ -12,15 +12,6 @@ EXPORT_EXAMPLE = """examples:
   stillhouse export runs/laptop/student --precision int8 --out shipped/mlm --shards shards/mine
   stillhouse export runs/laptop/student --format safetensors --precision bf16 --out shipped/bf16 --shards shards/mine
 """
-PREDICT = """Print a JSON line with label and score for each text. Masked-language models fill the mask token. Hugging Face folders
-and exported folders give the same output, up to the precision of the export. More: docs/shipping.md.
-"""
-PREDICT_EXAMPLE = """examples:
-  stillhouse predict shipped/sst2 reviews.txt
-  stillhouse predict shipped/pairs pairs.tsv --column a --pair-column b
-  stillhouse predict runs/laptop/student - --top 3
-"""
-
 PUSH = """Send the student of a finished run and its model card to a model hub. Checkpoints, logs and paths stay here. The token
 comes from `hf auth login` or HF_TOKEN. More: docs/publishing.md.
 """
@@ -57,28 +48,6 @@ def add_export(verbs: Verbs) -> None:
     export.add_argument("--force", action="store_true", help="write the folder in spite of a failed comparison; the record names it")
 
 
-LATENCY = """Measure the time of a batch in torch fp32 and bf16, and in exported ONNX files, in turns. A target is answered, unless
-other processes had the core. More: docs/shipping.md.
-"""
-LATENCY_EXAMPLE = """example:
-  stillhouse latency runs/sst2/student shipped/sst2 --length 16,128 --target-ms 10
-"""
-
-
-def add_predict(verbs: Verbs) -> None:
-    """`stillhouse predict`."""
-    predict = verbs.add_parser(
-        "predict", help="labels and scores of texts as jsonl", description=PREDICT, epilog=PREDICT_EXAMPLE, formatter_class=RAW
-    )
-    predict.add_argument("model", metavar="MODEL", help="a Hugging Face model folder, or one from stillhouse export")
-    predict.add_argument("file", nargs="?", default="-", metavar="FILE", help="lines, csv, tsv or jsonl; - is standard input (-)")
-    predict.add_argument("--input-format", default=None, choices=("lines", "csv", "tsv", "jsonl"), help="of FILE (by its ending, or lines)")
-    predict.add_argument("--column", default="text", metavar="NAME", help="column of the text, or of the question (text; question)")
-    predict.add_argument("--pair-column", default=None, metavar="NAME", help="column of the second text (none; context for questions)")
-    predict.add_argument("--batch", type=at_least(1), default=16, metavar="N", help="rows of like length at a time (16)")
-    predict.add_argument("--top", type=at_least(1), default=5, metavar="N", help="words for each mask (5)")
-
-
 def add_push(verbs: Verbs) -> None:
     """`stillhouse push`."""
     push = verbs.add_parser(
@@ -91,24 +60,6 @@ def add_push(verbs: Verbs) -> None:
     push.add_argument("--base-model", default=None, metavar="NAME", help="for the card: the hub name of a teacher that is a local folder")
     push.add_argument("--private", action="store_true", help="make the repository private, and refuse a public one")
     push.add_argument("--dry-run", action="store_true", help="list the files with sizes, and send nothing")
-
-
-def add_latency(verbs: Verbs) -> None:
-    """`stillhouse latency`."""
-    latency = verbs.add_parser(
-        "latency", help="time of models in torch and ONNX, and a target", description=LATENCY, epilog=LATENCY_EXAMPLE, formatter_class=RAW
-    )
-    latency.add_argument("models", nargs="+", metavar="MODEL", help="Hugging Face model folders, or folders from stillhouse export")
-    latency.add_argument("--batch", type=_numbers, default=[1], metavar="N,N", help="rows of a batch (1)")
-    latency.add_argument("--length", type=_numbers, default=[16, 128], metavar="N,N", help="tokens of a row (16,128)")
-    latency.add_argument("--threads", type=_numbers, default=[1], metavar="N,N", help="threads of the model (1)")
-    latency.add_argument("--repetitions", type=at_least(5), default=50, metavar="N", help="timed batches for each setting (50)")
-    latency.add_argument("--target-ms", type=above_zero, default=None, metavar="MS", help="say which models meet this at p95")
-    latency.add_argument("--json", default=None, metavar="FILE", help="also write the figures there")
-
-
-def _numbers(text: str) -> list[int]:
-    return [at_least(1)(part) for part in text.split(",")]
 
 
 def _points(text: str) -> float:

@@ -7,8 +7,8 @@ import pytest
 
 from launcher.commands.parser import parser
 from launcher.deployment.export import run as export
-from launcher.deployment.latency import _verdict, run
 from launcher.deployment.speed import measure
+from launcher.deployment.timing.latency import _verdict, run
 from launcher.errors import LaunchError
 
 pytestmark = pytest.mark.tasks

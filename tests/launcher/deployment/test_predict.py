@@ -11,9 +11,9 @@ from kd.models.config import quiet_transformers
 from kd.tasks.model import MODEL_CLASSES, set_labels
 from launcher.commands.parser import parser
 from launcher.deployment.export import run as export
-from launcher.deployment.inputs import _texts, read_texts
-from launcher.deployment.predict import predictions, run
-from launcher.deployment.served import serve
+from launcher.deployment.prediction.inputs import _texts, read_texts
+from launcher.deployment.prediction.predict import predictions, run
+from launcher.deployment.prediction.served import serve
 from launcher.errors import LaunchError
 
 pytestmark = [pytest.mark.slow, pytest.mark.tasks]

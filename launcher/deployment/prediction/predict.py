@@ -18,8 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tokenizers import Encoding
 
 from kd.tasks.metrics.spans import best_span
-from launcher.deployment.inputs import Text, format_of, read_texts
-from launcher.deployment.served import Served, serve
+from launcher.deployment.prediction.inputs import Text, format_of, read_texts
+from launcher.deployment.prediction.served import Served, serve
 from launcher.errors import LaunchError
 from launcher.process.standard_streams import say
 

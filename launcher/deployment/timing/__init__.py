@@ -1,0 +1,1 @@
+"""Time of models, and an answer to a target."""
