@@ -40,7 +40,7 @@ test: .venv ## every test but those of test-tasks and test-cluster
 test-tasks: .venv ## task models and runs, retention reports, exported and published models
 	$(BIN)/python -m pytest -m 'tasks and not cluster' $(WORKERS)
 
-test-cluster: .venv ## the tests on a real Slurm of three hosts, started on this machine (root, Debian's Slurm)
+test-cluster: .venv ## torchrun, and a real Slurm of three hosts, started on this machine (root, Debian's Slurm)
 	$(BIN)/python -m pytest -m cluster
 
 lint: .venv ## format, lint, types

@@ -22,7 +22,7 @@ from stillhouse.files import sha256_of_file
 
 LENGTHS = np.dtype("<u4")
 MOST_JSON = 4096  # bytes that describe a block
-UNREACHED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN)
+UNREACHED = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOTCONN)
 """Errors of limits, permissions or a server: the shard itself may be whole."""
 
 
@@ -179,10 +179,12 @@ def damage(tar: Bytes, dtype: np.dtype[Any], entry: ShardEntry, where: str) -> s
 
 
 def _mapped(path: Path, entry: ShardEntry) -> Bytes:
-    """The bytes of a file. Raises DamagedFile when there is nothing to map."""
+    """The bytes of a file. Raises DamagedFile when there is nothing to map, and MemoryError when no addresses are left for it."""
     try:
         return np.memmap(path, np.uint8, "r")
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(f"{path}: could not allocate {entry.bytes} bytes") from None
         raise _kind(error)(f"{path}: expected a shard of {entry.bytes} bytes, got {error}; {_advice(error)}") from None
 
 

@@ -106,3 +106,12 @@ def test_a_process_that_may_open_no_more_files_says_nothing_about_the_shard(fold
     with pytest.raises(DataError, match=r"got \[Errno 24\] Too many open files; see its permissions and the limits") as error:
         Shard.open(folder, entry)
     assert not isinstance(error.value, DamagedFile), "which on_corrupt=skip would pass over"
+
+
+def test_a_process_without_addresses_for_a_shard_says_that_it_lacks_memory(folder, entry, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(np, "memmap", full)
+    with pytest.raises(MemoryError, match=rf"train-000000\.tar: could not allocate {entry.bytes} bytes"):
+        Shard.open(folder, entry)
