@@ -37,7 +37,7 @@ WORKERS := -n 2
 test: .venv ## every test but those of test-tasks and test-cluster
 	$(BIN)/python -m pytest -m 'not cluster and not tasks' $(WORKERS)
 
-test-tasks: .venv ## task models and runs, retention reports, exported and published models
+test-tasks: .venv ## task models and runs, comparisons, retention reports, exported and published models
 	$(BIN)/python -m pytest -m 'tasks and not cluster' $(WORKERS)
 
 test-cluster: .venv ## torchrun, and a real Slurm of three hosts, started on this machine (root, Debian's Slurm)

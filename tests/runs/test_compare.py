@@ -20,7 +20,7 @@ from launcher.process import start_ranks
 from launcher.process.signals import CAUGHT, Exit
 from launcher.run_folder.metrics_file import last_train_line
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 ROOT = Path(__file__).resolve().parents[2]
 COMPARISON = """
 base: tiny
