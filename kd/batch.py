@@ -13,10 +13,13 @@ IGNORED = -100  # the label of a position that is not predicted
 class Batch:
     """B rows of S positions.
 
-    input_ids, labels, positions: [B, S] int64; labels are IGNORED where nothing is predicted; positions restart with each document.
+    input_ids: [B, S] int64.
+    labels: [B, S] int64; IGNORED where nothing is predicted.
+    positions: [B, S] int64; they restart with each document.
     segments: [B, S] int64; 0 is padding, 1.. numbers the documents of a row. Two positions may attend to each other iff they are equal.
-    update, first_slot: which update of the run, and which of its slots the first row is (keys of dropout, identity in logs).
-    windows: [B] int64, the stream's window ids (identity in logs).
+    update: the number of the update in the run. A key of dropout.
+    first_slot: the slot of the first row in the update's global batch. A key of dropout.
+    windows: [B] int64, the stream's window ids, which name rows in logs.
     token_types: [B, S] int64, 1 in the second text of a pair; None: all are 0.
     """
 

@@ -26,8 +26,9 @@ class Prepared:
 
 
 def prepare(config: AnyRunConfig, world: int, corpus: Corpus | None = None) -> Prepared:
-    """Open the data of a configuration and plan the run on `world` ranks. corpus: the data of a run on text, if it is open already.
+    """Open the data of a configuration and plan the run on `world` ranks.
 
+    corpus: the data of a run on text, if it is open already.
     Raises StillhouseError for what cannot work.
     """
     if isinstance(config, TaskRunConfig):

@@ -8,7 +8,7 @@ class lazy_module:
     """A module by name. It is imported when an attribute is first read.
 
     Use it under `if TYPE_CHECKING: import torch` / `else: torch = lazy_module("torch")`, so that type checkers see the module.
-    importlib.util.LazyLoader was rejected: it puts an empty module into sys.modules, where other packages look for torch.
+    importlib.util.LazyLoader was rejected. It puts an empty module into sys.modules, and other packages look for torch there.
     """
 
     def __init__(self, name: str) -> None:

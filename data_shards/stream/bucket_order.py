@@ -16,7 +16,7 @@ KEPT_EPOCHS = 2
 
 
 class BucketOrder:
-    """Stream indices 0, 1, 2, … over endless epochs -> chunks; the global batch [n * G, (n + 1) * G) comes from one bin.
+    """Stream indices 0, 1, 2, … over endless epochs -> chunks. The global batch [n * G, (n + 1) * G) comes from one bin.
 
     An epoch reads the permuted shards and the permuted chunks in each. A batch is served when its bin is full.
     If the epoch before ended inside a batch, the first remaining chunks complete that batch. Safe to use from several threads.

@@ -64,7 +64,7 @@ class PackedWindows:
         return emptied(windows, skipped, reasons, pad_id)
 
     def _content(self, shard: Shard, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
-        """Windows `numbers` [B] of a shard: content [B, L - 2], its size [B] without padding, and marks of [CLS] ids in it [B, L - 2]."""
+        """Windows `numbers` [B] of a shard: (content [B, L - 2], its size [B] without padding, marks of its [CLS] ids [B, L - 2])."""
         width = self.window_tokens - 2
         indices = numbers[:, None] * width + np.arange(width)
         begins = shard.starts[:-1] + 2 * np.arange(len(shard.lengths))  # of each document in the content

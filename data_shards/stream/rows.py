@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 class Rows:
     """B rows of S positions, all int32 [B, S].
 
-    segments: 0 is padding, 1.. numbers the documents of a row. positions restart with each segment and are 0 in padding.
+    segments: 0 is padding, 1.. numbers the documents of a row.
+    positions: they restart with each segment and are 0 in padding.
     missing: skipped shards -> the reason; their rows are padding only.
     """
 

@@ -28,8 +28,13 @@ from stillhouse.digests import canonical_sha256
 class StreamBatch:
     """B rows of S positions, masked.
 
-    input_ids, labels, segments, positions: int32 [B, S]; labels are -100 where nothing is predicted; segment 0 is padding.
-    windows, visits: int64 [B], the rows' ids and how often each was served before. first_slot: index of the first row in the global batch.
+    input_ids: int32 [B, S].
+    labels: int32 [B, S]; -100 where nothing is predicted.
+    segments: int32 [B, S]; 0 is padding.
+    positions: int32 [B, S].
+    windows: int64 [B], the rows' ids.
+    visits: int64 [B], how often each row was served before.
+    first_slot: index of the first row in the global batch.
     missing: skipped shards -> the reason; their rows are padding only.
     """
 

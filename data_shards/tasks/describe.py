@@ -17,8 +17,10 @@ PERCENTILES = (50, 90, 99, 100)
 class SplitSummary:
     """Numbers of one split.
 
-    labels: name -> rows (of tagging: words). majority: share of the most frequent label, the score of a constant prediction; None without
-    labels by name. targets: (least, mean, greatest) of a regression. lengths: percentile -> tokens, after cutting; empty if not encoded.
+    labels: name -> rows (of tagging: words).
+    majority: share of the most frequent label, the score of a constant prediction; None if labels have no names.
+    targets: (least, mean, greatest) of a regression.
+    lengths: percentile -> tokens, after cutting; empty if not encoded.
     """
 
     split: str

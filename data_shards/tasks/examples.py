@@ -19,10 +19,18 @@ class Answer:
 class Examples:
     """The rows of one split; each list has one entry a row.
 
-    texts: the text; of tagging, its words joined by spaces; of question answering, the question. pairs: the second text, or the context.
-    words: of tagging only. labels: names (classification), tuples of names (multi_label), floats (regression), lists of tags (tagging),
-    tuples of Answer (question answering; empty if the question has none). None: the split has no labels.
-    ids: the question's id, else the row's number in the split, from 0. groups: values of the column `split_by`. places: file:line.
+    texts: the text; of tagging, its words joined by spaces; of question answering, the question.
+    pairs: the second text, or the context.
+    words: of tagging only.
+    labels: None if the split has no labels.
+      classification: names.
+      multi_label: tuples of names.
+      regression: floats.
+      tagging: lists of tags.
+      question_answering: tuples of Answer, empty if the question has none.
+    ids: the question's id, else the row's number in the split, from 0.
+    groups: values of the column `split_by`.
+    places: file:line.
     """
 
     split: str

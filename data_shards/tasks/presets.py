@@ -16,9 +16,11 @@ SENTENCES = {"text": "sentence1", "text_pair": "sentence2", "label": "label"}
 class Preset:
     """A published task.
 
-    metrics: names of the official metrics, the headline first. files: split -> names of files or folders in the official folder, once for
-    each release that has other names.
-    official: settings of the official files. hub: settings of the hub's version. both: settings of either.
+    metrics: names of the official metrics, the headline first.
+    files: split -> names of files or folders in the official folder. There is one entry for each release that has other names.
+    official: settings of the official files.
+    hub: settings of the hub's version.
+    both: settings of either.
     """
 
     kind: str

@@ -63,8 +63,12 @@ class TaskDataSettings(BaseModel):
     test: Annotated[Files | None, FREE] = None
     unlabelled: Annotated[Files | None, FREE] = None
     format: FileFormat = "auto"
-    """auto: by the file's ending. conllu: Universal Dependencies; columns 1 (FORM) and 3 (UPOS) unless words and tags are numbers.
-    folders: each file is a text, and its folder's name is the label."""
+    """The format of the files.
+
+    auto: by the file's ending.
+    conllu: Universal Dependencies; columns 1 (FORM) and 3 (UPOS) unless words and tags are numbers.
+    folders: each file is a text, and its folder's name is the label.
+    """
     header: bool = True
     """csv and tsv: whether the first line names the columns."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None

@@ -1,7 +1,7 @@
-"""Ranks and what they say to each other: one process group, made once, on whatever the machine offers (NCCL or gloo).
+"""Ranks and their collectives: one process group, made once, with the backend that the machine has (NCCL or gloo).
 
-Works the same for one process without a launcher and for ranks started by deepspeed, torchrun or srun. torch reads RANK, WORLD_SIZE,
-LOCAL_RANK, MASTER_ADDR and MASTER_PORT; a process without them is a world of one.
+Works the same for one process without a launcher and for ranks started by deepspeed, torchrun or srun. The variables RANK,
+WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are read by torch. A process without them is a world of one.
 """
 
 import io

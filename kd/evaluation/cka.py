@@ -1,7 +1,7 @@
 """Similarity of the layers of two encoders: linear CKA between their hidden states on the same tokens.
 
-Kornblith et al. 2019, arXiv:1905.00414, equation 3 with linear kernels: for centred features X [n, D] and Y [n, D'],
-||Y^T X||^2 / (||X^T X|| ||Y^T Y||), Frobenius norms: 0 .. 1, blind to rotation and scale, so widths may differ.
+Source: Kornblith et al. 2019, arXiv:1905.00414, equation 3 with linear kernels. For centred features X [n, D] and Y [n, D'] it is
+||Y^T X||^2 / (||X^T X|| ||Y^T Y||) with Frobenius norms. The range is 0 .. 1. Rotation and scale do not change it, and widths may differ.
 """
 
 from collections.abc import Iterable

@@ -58,10 +58,10 @@ def evaluate_mlm(
     chunk_tokens: int = 2048,
     over_ranks: Callable[[Tensor], Tensor] | None = None,
 ) -> MlmScores:
-    """The scores of an encoder on held-out batches, beside a teacher if there is one.
+    """The scores of an encoder on held-out batches, compared with a teacher if there is one.
 
-    vocabulary: the real one, both heads are cut to it; None: the smaller of the two heads'. over_ranks: sums a float64 tensor over ranks
-    that each bring batches of their own (kd.distributed.process_group.sum_over_ranks).
+    vocabulary: the number of real tokens, to which both heads are cut; None: the smaller of the two heads' sizes.
+    over_ranks: sums a float64 tensor over ranks that each have batches of their own (kd.distributed.process_group.sum_over_ranks).
     Raises KdError when nothing is predicted, or a label is not in the vocabulary.
     """
     size = vocabulary or min(model.vocabulary for model in (encoder, teacher) if model is not None)

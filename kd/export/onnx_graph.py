@@ -1,6 +1,7 @@
-"""A model as an ONNX graph: batch and length are dynamic, and the graph holds no path and no source line of the machine that made it.
+"""A model as an ONNX graph with dynamic batch and length.
 
-The graph computes what the Hugging Face class computes in eval mode in fp32. kd.export.quantise changes its precision afterwards.
+The graph holds no path and no source line of the machine that made it. It computes what the Hugging Face class computes in eval mode in
+fp32. kd.export.quantise changes its precision afterwards.
 """
 
 import contextlib

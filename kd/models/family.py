@@ -55,18 +55,23 @@ class ConfigNames:
 class Family:
     """Attribute paths from the masked-LM model down to the parts that distillation touches.
 
-    decoder_bias: path of the bias parameter where it is not the decoder's own.
-    position_offset: row of the position table of a document's position 0; None: pad_token_id + 1.
-    head_activation: the activation of the MLM head where the code fixes it; None where it is the configuration's.
-    norm_eps: LayerNorm epsilon where the code fixes it; None where it is the configuration's.
-    norm: post: a LayerNorm after each residual sum (BERT); pre: before each block, and one after the last layer.
-    scores: scaled_dot: attention scores are QK^T / sqrt(head size) of the parts query and key; own: something is added or turned
-    (relative positions, rotations), so that query and key alone do not give them.
-    masks: how who-sees-whom is handed over. one: a [B, 1, S, S] mask; by_layer_type: one for full and one for sliding attention;
-    embeddings_apart: embeddings get the padding, the layers a [B, S, S] mask.
+    decoder_bias: path of the bias parameter; None: the decoder's own bias.
+    position_offset: the row of the position table for a document's position 0; None: pad_token_id + 1.
+    head_activation: the activation of the MLM head if the code fixes it; None: the configuration's.
+    norm_eps: LayerNorm epsilon if the code fixes it; None: the configuration's.
+    norm: place of the LayerNorms.
+      post: after each residual sum (BERT).
+      pre: before each block, and one after the last layer.
+    scores: form of the attention scores.
+      scaled_dot: QK^T / sqrt(head size) of the parts query and key.
+      own: something is added or rotated (relative positions, rotations), so query and key alone do not give them.
+    masks: form of the attention masks that the model is given.
+      one: a [B, 1, S, S] mask.
+      by_layer_type: one mask for full attention and one for sliding attention.
+      embeddings_apart: the embeddings get the padding, the layers a [B, S, S] mask.
     kernels: the attention implementations that its code has.
     shared_layers: all layers are passes through the same weights.
-    first_layer_special: the first layer has not the parts of the others.
+    first_layer_special: the first layer lacks parts that the others have.
     extra: axes of further weights that a narrower student has to cut (kd/student/narrow.py): path or in-layer path -> letters.
     """
 

@@ -28,10 +28,11 @@ class Decoder:
 class EncoderOutputs(NamedTuple):
     """The outputs of one model for one micro-batch.
 
-    last_hidden: [B, S, D], output of the last layer. states: the requested hidden tensors, each [B, S, its width].
+    last_hidden: [B, S, D], output of the last layer.
+    states: the requested hidden tensors, each [B, S, its width].
     transformed: [N, D], the head's transform at the selected positions; None where no term needs logits.
     decoder: turns `transformed` into logits; None where no term needs logits.
-    logits: those of a task's head (kd.tasks.model), whole; None for a masked-language model.
+    logits: all logits of a task's head (kd.tasks.model); None for a masked-language model.
 
     A tuple and not a dataclass: the hooks of DeepSpeed's ZeRO-3 find tensors in tuples only.
     """

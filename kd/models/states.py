@@ -9,8 +9,9 @@ StateKind = Literal["embeddings", "hidden", "queries", "keys", "values"]
 class StateKey(NamedTuple):
     """One tensor [B, S, D] of a forward pass. layer counts from 0.
 
-    embeddings: the input of the first layer (layer 0). hidden: the output of layer `layer`; of the last layer, the encoder's output.
-    queries, keys, values: the three projections of a layer's self-attention, all heads side by side, before any dropout.
+    embeddings: the input of the first layer (layer 0).
+    hidden: the output of layer `layer`. For the last layer, it is the encoder's output.
+    queries, keys, values: the three projections of a layer's self-attention, before any dropout, with the heads concatenated.
     """
 
     kind: StateKind
@@ -21,7 +22,7 @@ class StateKey(NamedTuple):
 class EncoderShape:
     """An encoder's sizes, known from its config.json alone.
 
-    dot_product_scores: attention scores are Q K^T / sqrt(d) and nothing else (no rotation, no relative positions), so that they can be
+    dot_product_scores: attention scores are Q K^T / sqrt(d) and nothing else (no rotation, no relative positions). They can then be
     computed from queries and keys.
     """
 

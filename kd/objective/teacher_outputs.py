@@ -1,8 +1,8 @@
 """The outputs of all teachers for one micro-batch, and the logits that the terms see of them.
 
-Several teachers teach the weighted mean of their distributions at the term's own temperature T: p = sum_k w_k softmax(z_k / T)
-(the mean of an ensemble's probabilities, Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2). A term gets it as logits, T log p,
-whose softmax at T is p. So a formula on softmax(logits / T) holds for one teacher and for many.
+Several teachers teach the weighted mean of their distributions at the term's own temperature T: p = sum_k w_k softmax(z_k / T).
+This is the mean of an ensemble's probabilities (Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2). A term gets it as logits
+T log p, whose softmax at T is p. So a formula on softmax(logits / T) holds for one teacher and for many.
 """
 
 import math

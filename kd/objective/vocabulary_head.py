@@ -1,13 +1,14 @@
 """The vocabulary head in chunks: logits, terms and their gradients for a few hundred tokens at a time.
 
 An MLM head ends in a decoder, logits = z W^T + b with W [V, D]. Whole logits of a micro-batch are the largest tensors of distillation
-(tokens x V x 4 bytes, several copies). Here one autograd function walks the tokens in chunks:
+(tokens x V x 4 bytes, several copies). Here one autograd function computes the tokens in chunks:
 
 1. student and teacher logits of a chunk, fp32 [chunk, V] (several teachers: kd.objective.teacher_outputs);
 2. every term's number per token, and the chunk's share of the loss;
-3. at once the gradient of that share for the logits, by the term's closed form or by autograd, and from it those for z, W and b.
+3. the gradient of that share for the logits, by the term's closed form or by autograd;
+4. from it the gradients for z, W and b.
 
-So nothing [N, V] exists whole, and nothing is computed a second time in the backward pass: it only hands the finished gradients on.
+So no whole [N, V] tensor exists. The backward pass computes nothing again: it only returns the finished gradients.
 """
 
 from collections.abc import Sequence
@@ -35,9 +36,11 @@ def chunked_terms(
 ) -> tuple[Tensor, Tensor]:
     """The logit terms of N tokens: (loss [] fp32 with gradient, sums [K] float64 without).
 
-    student: transformed states [N, D] and the decoder. labels [N] int64. requests: the teacher logits that each
-    term needs. scales [K, N] fp32: what one unit of term k at token i adds to the loss (weight / divisor, or 0 where the term does not
-    look). sums[k] is the sum of term k where its scale is not 0.
+    student: transformed states [N, D] and the decoder.
+    labels: [N] int64.
+    requests: the teacher logits that each term needs.
+    scales: [K, N] fp32, the factor of term k at token i in the loss: weight / divisor, or 0 if the term ignores the token.
+    Entry k of the sums is the sum of term k where its scale is not 0.
     """
     transformed, decoder = student
     loss, sums = _ChunkedTerms.apply(

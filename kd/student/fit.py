@@ -11,8 +11,8 @@ wide states, and S' the narrow states at the same place. The weights are fitted 
 - The head's decoder is C applied to the embeddings, because the two are tied. Its transform is cut, or replaced by the best linear map:
   the one nearer to C times the wide output on the sample. The decoder's bias takes the mean of the rest.
 
-Layer-wise reconstruction of this kind: He, Zhang, Sun 2017, arXiv:1707.06168, eq. 1; principal directions of a stream: SliceGPT (Ashkboos
-et al. 2024, arXiv:2401.15024), which has RMSNorms and so loses nothing at full width.
+Sources: layer-wise reconstruction: He, Zhang, Sun 2017, arXiv:1707.06168, eq. 1. Principal directions of a stream: SliceGPT (Ashkboos et
+al. 2024, arXiv:2401.15024). SliceGPT has RMSNorms and so loses nothing at full width.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +99,7 @@ class _Fit:
     def _principal(self, width: int) -> Tensor:
         """[W, D]: orthonormal rows that keep most of the variance of the stream at all its places, and of the head's output.
 
-        The direction (1, …, 1) of the wide stream becomes that of the narrow one: what a LayerNorm takes out first is the same in both.
+        The direction (1, …, 1) of the wide stream becomes that of the narrow one. So a LayerNorm removes the same mean in both.
         """
         places = [states for (part, _), states in self.seen.items() if part in ("query", "feed_forward_up", "head", "z")]
         places = [states for states in places if states.shape[1] == self.wide.width]

@@ -1,8 +1,9 @@
 """Importance of each stream dimension, head, head dimension and inner neuron of an encoder, from its weights or its activations on text.
 
 magnitude: norms of the weights that write and read a dimension (Han et al. 2015, arXiv:1506.02626; by groups: Li et al. 2017,
-arXiv:1608.08710). activation: what a dimension carries on a sample times the norms of what reads it, the energy that would go missing
-(after Sun et al. 2023, arXiv:2306.11695, eq. 1, by groups and without the mean, which a bias can carry).
+arXiv:1608.08710).
+activation: energy of a dimension on a sample, times the norms of the weights that read it. This is the energy that goes missing when the
+dimension is removed (after Sun et al. 2023, arXiv:2306.11695, eq. 1). It is by groups and without the mean, which a bias can carry.
 """
 
 from collections.abc import Iterator, Sequence

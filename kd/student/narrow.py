@@ -49,11 +49,16 @@ def narrow(
     seed: int,
     with_head: bool = True,
 ) -> Encoder:
-    """An encoder of this shape, fp32, as near to the teacher as the method makes it. teacher and wide are read only.
+    """An encoder of this shape, fp32, as near to the teacher as the method makes it. teacher and wide are not changed.
 
-    wide: the teacher's chosen layers at full width. magnitude: the strongest by weights. activation: the strongest on the sample, fitted
-    to it. projection: principal directions of the stream on the sample instead of dimensions, fitted. random: fresh weights, the control.
-    Fitting also makes up for layers that are not among the chosen. with_head: the head's transform is fitted too.
+    wide: the teacher's chosen layers at full width.
+    with_head: the head's transform is fitted too.
+    Methods:
+      magnitude: the dimensions with the largest weights.
+      activation: the dimensions with the largest activations on the sample, fitted to it.
+      projection: principal directions of the stream on the sample instead of dimensions, fitted.
+      random: fresh weights, the control.
+    Fitting also makes up for layers that are not among the chosen.
     Raises KdError when a sample is needed and there is none, or when the family cannot be projected.
     """
     if method == "projection" and not can_fit(wide):

@@ -105,9 +105,12 @@ class StudentSettings(BaseModel):
 def chosen_layers(settings: StudentSettings, teacher_layers: int, seed: int = 0) -> tuple[int, ...]:
     """The teacher's layers that become the student's, ascending.
 
-    every_other: floor(i x L / count), so 0, 2, 4 … for half of them; first, last: a run of count;
-    spread: first and last included, evenly between; distilbert: (0, 2, 4, 7, 9, 11), for 12 layers only; random: drawn by seed.
-    Raises KdError where the teacher has not got them.
+    every_other: floor(i x L / count), so 0, 2, 4 … for half of them.
+    first, last: the first or last `count` layers.
+    spread: first and last included, evenly between.
+    distilbert: (0, 2, 4, 7, 9, 11), for 12 layers only.
+    random: drawn by seed.
+    Raises KdError if the teacher does not have these layers.
     """
     if isinstance(settings.layers, list):
         if settings.layers[-1] >= teacher_layers:

@@ -1,8 +1,8 @@
 """TinyBERT's data augmentation: texts in which words are replaced by what a masked language model or word vectors suggest.
 
-Jiao et al. 2020 (arXiv:1909.10351), algorithm 1. As in the authors' program, a word's candidates come from the original text with only
-that word masked, so one pass per word serves all copies. A text's copies depend on the text, the settings and the model alone: not on the
-other texts, their order or a batch size. All masked rows of a text have one length, so no compute is spent on padding.
+Source: Jiao et al. 2020 (arXiv:1909.10351), algorithm 1. As in the authors' program, a word's candidates come from the original text with
+only that word masked. So one pass per word serves all copies. A text's copies depend on the text, the settings and the model alone: not on
+the other texts, their order or a batch size. All masked rows of a text have one length, so no compute is spent on padding.
 """
 
 import hashlib

@@ -16,12 +16,16 @@ TaskKind = Literal["classification", "multi_label", "regression", "tagging", "qu
 class TaskBatch(Batch):
     """B rows of S positions, one example (or one window of an example) a row.
 
-    targets: what the head is to give; IGNORED, or NaN for real numbers, where there is no label.
-      classification [B] int64; multi_label [B, C] int64 (0 or 1); regression [B] fp32; tagging [B, S] int64;
-      question_answering [B, 2] int64, the first and the last position of the answer.
+    targets: what the head should return; IGNORED, or NaN for real numbers, where there is no label.
+      classification: [B] int64.
+      multi_label: [B, C] int64 (0 or 1).
+      regression: [B] fp32.
+      tagging: [B, S] int64.
+      question_answering: [B, 2] int64, the first and the last position of the answer.
     words: [B, S] bool, the first position of each word (tagging); None elsewhere.
-    labels [B, S]: not IGNORED at a position that stands for a label. windows: the numbers of the examples.
-    readings: the same rows as teachers with a tokenizer of their own read them, by the teacher's number.
+    labels: [B, S]; not IGNORED at a position that stands for a label.
+    windows: the numbers of the examples.
+    readings: the same rows for teachers with another tokenizer, by the teacher's number.
     """
 
     targets: Tensor = field(default_factory=lambda: torch.zeros(0))

@@ -7,7 +7,7 @@
 | tagging            | the words of the batch     | the tags                                  |
 | question_answering | 2 B: starts, then ends     | the S positions; padding is out of reach  |
 
-So softmax(logits / T) is the task's distribution everywhere, and a term needs no case for a task: for a label of a multi-label task,
+So softmax(logits / T) is the task's distribution everywhere, and no term has code for one kind of task. For a label of a multi-label task,
 softmax([0, z] / T) is the sigmoid of z / T.
 """
 

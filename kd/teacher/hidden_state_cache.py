@@ -1,11 +1,11 @@
 """Last hidden states of a frozen teacher on disk, looked up by a hash of the input row. Each row is computed once.
 
-`FOLDER/cache.json` says whose states they are and lists the files; it is written last, so what it does not list was never finished.
-`states-SEGMENT-RANK.safetensors` holds the kept positions of some rows one after the other (states [n, D], in the teacher's own dtype, so
-exact), where each row starts, its key and a crc32.
+`FOLDER/cache.json` names the teacher and lists the files. It is written last, so a file that it does not list was never finished.
+`states-SEGMENT-RANK.safetensors` holds the kept positions of some rows one after the other: states [n, D] in the teacher's own dtype, so
+exact. It also holds each row's start, key and crc32.
 
 A row's key is a hash of everything an encoder sees of it: ids, positions, documents, and which positions are predicted. So a cache serves
-any order, batch, number of ranks or corpus; what it lacks is said, never made up. Nothing is pickled.
+any order, batch, number of ranks or corpus. A row that it lacks is an error, never a guess. Nothing is pickled.
 """
 
 import hashlib
@@ -42,11 +42,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class CacheHeader:
-    """Whose states, which of them, and where.
+    """The teacher of a cache, the positions that it holds, and its files.
 
-    teacher: kd.models.loading.weights_digest of the model; width, layers: its sizes. positions: all real ones, or those that are predicted.
-    covers: by a stream's fingerprint, how many of its rows are there, from its beginning. files: by name, bytes, rows, tokens and the
-    digest of the tables.
+    teacher: kd.models.loading.weights_digest of the model.
+    width, layers: the teacher's sizes.
+    positions: all real ones, or those that are predicted.
+    covers: a stream's fingerprint -> how many of its rows the cache has, counted from the beginning.
+    files: name -> bytes, rows, tokens and the digest of the tables.
     """
 
     teacher: str

@@ -1,7 +1,7 @@
-"""One teacher or several: who teaches an update, and what the terms get of them.
+"""One teacher or several: which of them teach an update, and which outputs the terms get.
 
-mean: all teach every update; terms on distributions get the weighted mean (kd.objective.teacher_outputs), others one teacher that they
-name.
+mean: all teach every update. Terms on distributions get the weighted mean (kd.objective.teacher_outputs). Other terms get the one teacher
+that they name.
 random: one teaches an update, drawn with the weights as probabilities. The draw depends on seed and update alone, not on ranks or
 restarts.
 """

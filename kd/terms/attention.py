@@ -53,8 +53,9 @@ class AttentionMapTerm(AttentionTerm):
 class AttentionKL(AttentionMapTerm):
     """KL(teacher || student) of attention distributions, nats.
 
-    MiniLM (Wang et al. 2020, arXiv:2002.10957, equation 6) with layer_map: final; MobileBERT's attention transfer (Sun et al. 2020,
-    arXiv:2004.02984, section 3.4) with layer_map: first, all layers at once or one layer a phase by pairs.
+    MiniLM (Wang et al. 2020, arXiv:2002.10957, equation 6): layer_map: final.
+    MobileBERT's attention transfer (Sun et al. 2020, arXiv:2004.02984, section 3.4): layer_map: first, all layers at once.
+    One layer a phase is written as pairs.
     """
 
     kind: Literal["attention_kl"] = "attention_kl"
@@ -91,12 +92,12 @@ class AttentionMSE(AttentionMapTerm):
 
 
 class Relations(AttentionTerm):
-    """KL(teacher || student) of relations softmax(A_a B_a^T / sqrt(d_a)), A and B two of queries, keys and values cut into `heads` heads
-    a; a sum over relations.
+    """KL(teacher || student) of relations softmax(A_a B_a^T / sqrt(d_a)), summed over relations.
 
-    MiniLM v2 (Wang et al. 2021, arXiv:2012.15828, section 3.1): qq, kk, vv, any number of heads that divides both widths, so that student
-    width and heads are free; layer_map: the student's last layer and a chosen one of the teacher. MiniLM v1's value relation
-    (arXiv:2002.10957, equations 7-9): relations [vv], heads null, which is each model's own.
+    A and B are two of queries, keys and values, cut into `heads` heads a.
+    MiniLM v2 (Wang et al. 2021, arXiv:2012.15828, section 3.1): relations qq, kk, vv. layer_map: the student's last layer and a chosen
+    one of the teacher. Any number of heads that divides both widths is allowed, so student width and heads are free.
+    MiniLM v1's value relation (arXiv:2002.10957, equations 7-9): relations [vv], heads null, which is each model's own.
     """
 
     kind: Literal["relations"] = "relations"

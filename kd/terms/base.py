@@ -201,8 +201,9 @@ class AttentionTerm(LayerMappedTerm):
 class DocumentTerm(ProjectedTerm, LayerMappedTerm):
     """A term that compares documents with each other. Its view is a DocumentView.
 
-    pooling: the state of a document is the mean over its tokens, or its first token's. group_rows: documents within so many rows of a
-    micro-batch are compared (null: within all its rows). Documents without enough partners count neither in the loss nor in the divisor.
+    pooling: the state of a document is the mean over its tokens, or its first token's.
+    group_rows: documents within so many rows of a micro-batch are compared (null: within all its rows).
+    Documents without enough partners count neither in the loss nor in the divisor.
     """
 
     partners: ClassVar[int] = 1

@@ -4,8 +4,8 @@ Each returns one number a document, its share as the anchor. The divisor is the 
 update. A comparison needs both documents in one micro-batch of one rank, so these terms depend on both. With group_rows (a divisor of
 micro_batch) the micro-batch does not matter. With group_rows: 1 the number of ranks does not matter either.
 
-Memory: hidden states B x S x D of the layers in use, and M x M (distances, similarities) or blocks of M x D (angles) for M documents a
-micro-batch.
+Memory: hidden states B x S x D of the layers in use. For M documents a micro-batch, also M x M (distances, similarities) or blocks of
+M x D (angles).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ANGLE_BLOCK_BYTES = 8 << 20
 
 
 class Similarity(DocumentTerm):
-    """Anchor i's share of ||G_teacher - G_student||^2 / b^2, G the rows of A A^T scaled to length 1, A [b, D] the documents' states: sum
-    over j of (…)^2, by b.
+    """Anchor i's share of ||G_teacher - G_student||^2 / b^2: sum over j of (…)^2, by b.
 
-    Similarity-preserving distillation (Tung, Mori 2019, arXiv:1907.09682, equations 1-4). Widths are free.
+    G is the rows of A A^T scaled to length 1. A [b, D] is the documents' states. Widths are free.
+    Similarity-preserving distillation (Tung, Mori 2019, arXiv:1907.09682, equations 1-4).
     """
 
     any_width: ClassVar[bool] = True
@@ -113,12 +113,12 @@ class RelationalAngle(DocumentTerm):
 
 
 class Contrastive(DocumentTerm):
-    """-log softmax over the group's documents j of (s_i . t_j / temperature) at j = i, nats: the student's document finds the teacher's of
-    the same text.
+    """-log softmax over the group's documents j of (s_i . t_j / temperature) at j = i, nats.
 
-    States are scaled to length 1. InfoNCE (van den Oord et al. 2018, arXiv:1807.03748, equation 4) between student and teacher, as in
-    contrastive representation distillation (Tian et al. 2020, arXiv:1910.10699, section 3) with the negatives of the batch in place of a
-    memory. Not zero where student equals teacher: then it is the group's own spread.
+    It is small if the student's state of a text is nearest to the teacher's state of that text. States are scaled to length 1.
+    InfoNCE (van den Oord et al. 2018, arXiv:1807.03748, equation 4) between student and teacher. Contrastive representation distillation
+    (Tian et al. 2020, arXiv:1910.10699, section 3) does the same; here the negatives come from the batch instead of a memory.
+    Not zero where student equals teacher: then it measures the spread of the group.
     """
 
     kind: Literal["contrastive"] = "contrastive"

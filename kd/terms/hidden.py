@@ -1,6 +1,6 @@
 """Terms on hidden states of matched layers; a sum over pairs, as the papers write it.
 
-Memory: the hidden states kept of both models, B x S x D a layer, and a few more of that size while a pair is compared.
+Memory: the hidden states of both models, B x S x D a layer. While a pair is compared, a few more of that size.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Hints(TokenTerm, LayerMappedTerm):
 class Patient(TokenTerm, LayerMappedTerm):
     """|| student / |student| - teacher / |teacher| ||^2, 0 .. 4 a pair.
 
-    PKD (Sun et al. 2019, arXiv:1908.09355, equation 7): of [CLS], the first token of each document, the student's last layer left out.
+    PKD (Sun et al. 2019, arXiv:1908.09355, equation 7) on [CLS], the first token of each document, without the student's last layer.
     layer_map: skip (PKD-Skip) or pkd_last (PKD-Last).
     """
 
@@ -88,8 +88,8 @@ class Patient(TokenTerm, LayerMappedTerm):
 class HiddenMSE(TokenTerm, LayerMappedTerm):
     """Mean over D of (student - teacher)^2 of hidden states.
 
-    TinyBERT (Jiao et al. 2020, arXiv:1909.10351, equation 8: H^S W_h against H^T) with projection: shared; MobileBERT's feature map
-    transfer (Sun et al. 2020, arXiv:2004.02984, section 3.4) with layer_map: first.
+    TinyBERT (Jiao et al. 2020, arXiv:1909.10351, equation 8: H^S W_h against H^T): projection: shared.
+    MobileBERT's feature map transfer (Sun et al. 2020, arXiv:2004.02984, section 3.4): layer_map: first.
     """
 
     kind: Literal["hidden_mse"] = "hidden_mse"

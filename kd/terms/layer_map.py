@@ -55,15 +55,18 @@ def resolve_layer_map(
 ) -> list[LayerPair]:
     """The pairs of a map for a student and a teacher of so many layers, by student layer. number: the teacher's.
 
-    With S student and T teacher layers, i a student layer:
-    uniform      last of the i-th of S equal blocks, floor((i + 1) T / S) - 1 (TinyBERT's g(m) = m T / S)
-    every_other  first of the i-th block, floor(i T / S) (the layers that student.layers: every_other copies)
-    first, last  i; T - S + i
-    skip         uniform without the student's last layer (PKD-Skip)
-    pkd_last     last without the student's last layer (PKD-Last)
-    mean         all layers of the i-th block, averaged
-    final        the student's last layer and the teacher's last layer
-    copied, cka  from `sources`
+    With S student and T teacher layers, i is a student layer:
+
+    - uniform: last of the i-th of S equal blocks, floor((i + 1) T / S) - 1 (TinyBERT's g(m) = m T / S)
+    - every_other: first of the i-th block, floor(i T / S) (the layers that student.layers: every_other copies)
+    - first: i
+    - last: T - S + i
+    - skip: uniform without the student's last layer (PKD-Skip)
+    - pkd_last: last without the student's last layer (PKD-Last)
+    - mean: all layers of the i-th block, averaged
+    - final: the student's last layer and the teacher's last layer
+    - copied, cka: from `sources`
+
     Raises KdError for layers out of range, a student layer that is named twice, and more student than teacher layers.
     """
     sources = sources or LayerSources()

@@ -29,14 +29,17 @@ Divergence = Literal["forward", "reverse", "symmetric", "jensen_shannon"]
 class SoftTargets(LogitTerm):
     """alpha CE(student, label) + (1 - alpha) T^2 D(p, q), nats, with p = softmax(teacher / T), q = softmax(student / T).
 
-    Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2: the T^2 keeps the gradient's scale when T changes; the student's own
-    cross-entropy is at temperature 1. DistilBERT (Sanh et al. 2019, arXiv:1910.01108) takes T = 2, alpha = 0, over all tokens that are not
-    padding.
+    Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2. The T^2 keeps the gradient's scale when T changes. The student's own
+    cross-entropy is at temperature 1.
+    DistilBERT (Sanh et al. 2019, arXiv:1910.01108): T = 2, alpha = 0, over all tokens that are not padding.
 
-    divergence D: forward KL(p || q), Hinton's; reverse KL(q || p) (MiniLLM, Gu et al. 2023, arXiv:2306.08543, section 2); symmetric
-    (KL(p || q) + KL(q || p)) / 2; jensen_shannon (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2 (Lin 1991).
-    top_k: of the teacher only its k most likely tokens are known, and what they leave as one more outcome, the tail: KL over k + 1
-    outcomes, so that no mass is lost (truncating and renormalising would teach too sure a distribution).
+    divergence D:
+      forward: KL(p || q), Hinton's.
+      reverse: KL(q || p) (MiniLLM, Gu et al. 2023, arXiv:2306.08543, section 2).
+      symmetric: (KL(p || q) + KL(q || p)) / 2.
+      jensen_shannon: (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2 (Lin 1991).
+    top_k: only the teacher's k most likely tokens are known. The rest of its mass is one more outcome, the tail. KL is over k + 1 outcomes,
+    so no mass is lost. Truncating and renormalising would teach a distribution that is too sure.
     """
 
     mixes: ClassVar[bool] = True
@@ -172,9 +175,9 @@ class LogitMSE(LogitTerm):
 class TaskLoss(LogitTerm):
     """The task's own loss against the labels; 0 for rows without one.
 
-    Cross-entropy, nats (classes, tags, start and end of an answer; each label of a multi-label task as one of two classes); squared error
-    (regression). label_smoothing s: the target is (1 - s) of the label and s / V of every class (Szegedy et al. 2016, arXiv:1512.00567,
-    section 7).
+    Cross-entropy, nats, for classes, tags, and start and end of an answer. Each label of a multi-label task is one of two classes.
+    Squared error for regression.
+    label_smoothing s: the target is (1 - s) of the label and s / V of every class (Szegedy et al. 2016, arXiv:1512.00567, section 7).
     """
 
     kind: Literal["task_loss"] = "task_loss"

@@ -57,9 +57,10 @@ def learning_rate(settings: OptimizerSettings, update: int, updates: int) -> flo
 
 
 class Ramp(BaseModel):
-    """A straight or cosine-shaped way between two numbers; or one number. In any case after a warm-up, a straight rise from 0.
+    """A straight or cosine-shaped change between two numbers, or one number. Both may begin with a warm-up, a straight rise from 0.
 
-    start, end: up to 1 a share of the updates, above 1 a number of them. warmup: below 1 a share, from 1 on a number, as the optimizer's.
+    start, end: up to 1 a share of the updates, above 1 a number of them.
+    warmup: below 1 a share, from 1 on a number, as the optimizer's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)

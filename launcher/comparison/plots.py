@@ -12,7 +12,12 @@ INK, POINTS, REFERENCE = "#22333b", "#5e8c9a", "#b5523b"
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write a PNG: each score with a point a run and the mean as a bar, learning rate of tokens, and similarity of layers by variant."""
+    """Write a PNG of three kinds of panels.
+
+    - Each score, with a point a run and the mean as a bar.
+    - The learning rate over tokens.
+    - The similarity of layers by variant.
+    """
     metrics = [m for key in PANELS for m in SCORES if m.key == key and any(row.get(key) is not None for row in results.rows)]
     maps = {name: found for name in results.variants if (found := mean_similarity(results, name)) is not None}
     columns, height = 2, 0.32 * len(results.variants) + 0.9

@@ -63,7 +63,8 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
 def t_quantile(freedom: int, probability: float) -> float:
     """The value that Student's t with so many degrees of freedom stays below with a probability of 0.5 .. 1.
 
-    With t = sqrt(freedom) tan(a), its distribution is 1/2 + C x the integral of cos^(freedom - 1) from 0 to a; a is found by halving.
+    With t = sqrt(freedom) tan(a), its distribution is 1/2 + C x the integral of cos^(freedom - 1) from 0 to a. The angle a is found by
+    halving.
     """
     constant = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     low, high = 0.0, math.pi / 2

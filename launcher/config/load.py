@@ -45,8 +45,9 @@ def load_run(
 ) -> AnyRunConfig:
     """The run that a YAML file and key=value overrides describe. `path` may be the bare name of a packaged configuration (demo).
 
-    scale: the name of a file in configs/scales. Its settings replace those of the file; the file's own `scales` section comes last. note:
-    gets a line where a length of the command line replaces another of the file. Raises LaunchError, one line a mistake.
+    scale: the name of a file in configs/scales. Its settings replace those of the file. The file's own `scales` section comes last.
+    note: gets a line where a length of the command line replaces another of the file.
+    Raises LaunchError, one line a mistake.
     """
     where, text = read_yaml(path)
     values = _scaled(parse_yaml(where, text), scale, where)

@@ -27,7 +27,10 @@ class TaskEvaluateSettings(EvaluateSettings):
     resamples: Annotated[int, Field(ge=100)] = 1000
     """Bootstrap resamples of the final interval."""
     choose_on: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """The share of train on which the best evaluation is chosen. 0: it is chosen on dev, and the report says that dev is then flattered."""
+    """The share of train on which the best evaluation is chosen.
+
+    0: it is chosen on dev. The report then says that dev scores are flattered.
+    """
 
 
 class TaskRunConfig(AnyRunConfig):

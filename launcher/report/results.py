@@ -11,8 +11,13 @@ from launcher.errors import LaunchError
 from stillhouse.errors import StillhouseError
 
 Role = Literal["teacher", "distilled", "task_distilled", "pretraining_distilled", "fine_tuned"]
-"""distilled: in pretraining and on the task. task_distilled: on the task only. pretraining_distilled: in pretraining only, then fine-tuned.
-fine_tuned: a student that never had a teacher."""
+"""The training of a model.
+
+distilled: in pretraining and on the task.
+task_distilled: on the task only.
+pretraining_distilled: in pretraining only, then fine-tuned.
+fine_tuned: a student that never had a teacher.
+"""
 ROLE_TITLES: dict[Role, str] = {
     "teacher": "teacher",
     "distilled": "distilled in pretraining and on the task",
@@ -151,7 +156,12 @@ class Results(Described):
 class Prediction(Described):
     """One line of a predictions file: an example of the scored set, in its order.
 
-    label, predicted: in the form of the task's kind (class number, number, list of 0 and 1, tags; answers and a text).
+    label, predicted: in the form of the task's kind.
+      classification: class number.
+      regression: number.
+      multi_label: list of 0 and 1.
+      tagging: tags.
+      question_answering: answers and a text.
     scores: classification only, the probability of each class.
     """
 

@@ -69,8 +69,10 @@ class TaskSummary:
 class Macro:
     """One student over several tasks, each with the same weight.
 
-    retained: mean metric / the teacher's mean metric. above_constant: the same after subtracting each task's constant, over the tasks
-    whose teacher is better than constant; None where there is no such task. spread: standard deviation of `value` over common seeds.
+    retained: mean metric / the teacher's mean metric.
+    above_constant: the same after subtracting each task's constant, over the tasks whose teacher is better than constant. None if there is
+    no such task.
+    spread: standard deviation of `value` over common seeds.
     """
 
     model: str

@@ -26,8 +26,14 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of a model on a split. logits: classification, multi_label [R, C]; regression [R, 1]; tagging: rows of words
-    [words of the row, C] by row; question answering: start and end [2, tokens of the row] by row. loss: mean over labelled rows, or NaN.
+    """The outputs of a model on a split.
+
+    logits: the form depends on the task's kind.
+      classification, multi_label: [R, C].
+      regression: [R, 1].
+      tagging: rows of words [words of the row, C], by row.
+      question_answering: start and end [2, tokens of the row], by row.
+    loss: mean over labelled rows, or NaN.
     """
 
     logits: list[Logits]

@@ -135,10 +135,15 @@ def heldout_scores(
     teacher: Encoder | None = None,
     before_batch: Callable[[], None] = lambda: None,
 ) -> MlmScores:
-    """Scores of an encoder on held-out windows, beside a teacher if there is one. Collective: each rank computes its share of the windows.
+    """Scores of an encoder on held-out windows, compared with a teacher if there is one.
 
-    vocabulary: number of real tokens. batch: windows per forward pass. windows: number over all ranks; None: all of them.
-    before_batch: called before each forward pass, as a sign of progress. Raises KdError if no position is predicted.
+    Collective: each rank scores its share of the windows.
+
+    vocabulary: number of real tokens.
+    batch: windows per forward pass.
+    windows: number over all ranks; None: all of them.
+    before_batch: called before each forward pass, as a sign of progress.
+    Raises KdError if no position is predicted.
     """
 
     def batches() -> Iterator[Batch]:

@@ -21,7 +21,7 @@ from launcher.training.evaluations import Score, Scores
 class TrainingData:
     """The data of a run, opened but not used yet.
 
-    contents: name of a setting -> digest of what it names; all ranks must have the same.
+    contents: name of a setting -> digest of the content that it names. All ranks must have the same.
     build: makes the objects of the run, which continue from the checkpoint if there is one. Collective.
     """
 

@@ -34,8 +34,12 @@ ARCHIVES = {
 class Fields:
     """The part of a file that is a document.
 
-    path: for errors. column: holds the text. per: what plain text is split by. ending: the file's own, as .tsv. separator, quoting: of csv;
-    None and auto follow the ending. member: of webdataset.
+    path: the file's name in errors.
+    column: the column that holds the text.
+    per: the unit that plain text is split by.
+    ending: the file's own, such as .tsv.
+    separator, quoting: settings of csv; None and auto follow the ending.
+    member: the member of a webdataset sample that holds the text.
     """
 
     path: str

@@ -17,9 +17,12 @@ MULTIPLE = 8
 class TaskBatch:
     """B rows of S positions.
 
-    input_ids, token_types, segments: int32 [B, S]; segments are 1 at tokens and 0 at padding. labels: as in EncodedTask, by row; of
-    tagging int32 [B, S], IGNORED at padding. None without labels. words: tagging, int32 [B, S], the number of the word at its first token,
-    else -1. rows: int64 [B], row numbers of the encoded split. examples: int64 [B].
+    input_ids, token_types: int32 [B, S].
+    segments: int32 [B, S]; 1 at tokens and 0 at padding.
+    labels: as in EncodedTask, by row; of tagging int32 [B, S], IGNORED at padding. None without labels.
+    rows: int64 [B], row numbers of the encoded split.
+    examples: int64 [B].
+    words: of tagging int32 [B, S], the number of the word at its first token, else -1.
     """
 
     input_ids: NDArray[np.int32]

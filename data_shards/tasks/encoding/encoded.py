@@ -57,14 +57,23 @@ class EncodeCounts:
 class EncodedTask:
     """The R rows of one split, as a tokenizer reads them. Row r has the tokens offsets[r] : offsets[r + 1] of the flat arrays.
 
-    ids: int32 [T]. token_types: uint8 [T]. offsets: int64 [R + 1]. examples: int32 [R], the number of each row's example in its split,
-    ascending; question answering may have several rows (windows) an example, every other kind has one.
-    labels: classification int32 [R]; regression float32 [R]; multi_label float32 [R, C]; tagging int32 [T], IGNORED except at the first
-    token of each word; question answering int32 [R, 2], first and last token of the answer in the row, or both the position of [CLS] where
-    the row has no answer. None: no labels.
-    words: int32 [T], tagging: the number of the word at its first token, else -1. characters: int32 [T, 2], question answering: begin and
-    end of a context's token in the context, -1 for other tokens.
-    label_names: in order of their numbers. pad_id: the id that fills a batch. max_length: no row is longer. fingerprint: of the tokenizer.
+    ids: int32 [T].
+    token_types: uint8 [T].
+    offsets: int64 [R + 1].
+    examples: int32 [R], the number of each row's example in its split, ascending. In question answering an example may have several rows
+    (windows). In every other kind it has one.
+    labels: None if the split has no labels.
+      classification: int32 [R].
+      regression: float32 [R].
+      multi_label: float32 [R, C].
+      tagging: int32 [T], IGNORED except at the first token of each word.
+      question_answering: int32 [R, 2], first and last token of the answer in the row. Both are the position of [CLS] if the row has none.
+    words: of tagging int32 [T], the number of the word at its first token, else -1.
+    characters: of question answering int32 [T, 2], begin and end of a context's token in the context, -1 for other tokens.
+    label_names: in order of their numbers.
+    pad_id: the id that fills a batch.
+    max_length: no row is longer.
+    fingerprint: of the tokenizer.
     """
 
     kind: str

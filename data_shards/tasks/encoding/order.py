@@ -16,9 +16,9 @@ KEPT_EPOCHS = 2
 class TaskOrder:
     """Rows of like length in each batch. Neither ranks nor micro-batches nor restarts influence which rows an update has.
 
-    The rows of all epochs form an endless sequence in which each epoch has every row once. Update n takes the entries n G .. n G + G - 1,
-    so a batch is always full: the last one of an epoch is filled with the first rows of the next epoch. Within an epoch the rows are
-    shuffled, cut into buckets of `bucket` batches, sorted by length in each bucket, and the batches are shuffled. Rows of the batches
+    The rows of all epochs form an endless sequence in which each epoch has every row once. Update n takes the entries n G .. n G + G - 1.
+    So a batch is always full: the last one of an epoch is filled with the first rows of the next epoch. Within an epoch the rows are
+    shuffled, cut into buckets of `bucket` batches, and sorted by length in each bucket. Then the batches are shuffled. Rows of the batches
     that two epochs share are of any length. Rows of a batch are sorted by length, so that micro-batches have like lengths too.
     """
 
@@ -54,8 +54,9 @@ class TaskOrder:
         return rows[np.argsort(self._lengths[rows], kind="stable")]
 
     def micro_batch(self, update: int, rank: int, world: int, size: int, index: int) -> NDArray[np.int64]:
-        """The rows of one micro-batch of one rank: of the batch's slots i with i % world == rank, those from index * size on. int64 [size].
+        """The rows of one micro-batch of one rank, int64 [size].
 
+        A rank has the batch's slots i with i % world == rank. The micro-batch starts at slot index * size of these.
         Raises DataError where ranks times `size` do not divide the global batch.
         """
         if self.global_batch % (world * size):

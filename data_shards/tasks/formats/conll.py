@@ -20,7 +20,8 @@ def sentences(
     """(words, tags, place of the first word) of each sentence; tags are empty if not `tagged`. A bad line is yielded as its error.
 
     The word is the first column and the tag the last, unless their settings are numbers. A tab separates columns if the line has one.
-    comment: lines that begin with it are left out. universal: CoNLL-U, whose contractions (1-2) and empty nodes (8.1) are left out.
+    comment: lines that begin with it are left out.
+    universal: the file is CoNLL-U. Its contractions (1-2) and empty nodes (8.1) are left out.
     """
     word_at = columns.words if isinstance(columns.words, int) else 1 if universal else 0
     tag_at = columns.tags if isinstance(columns.tags, int) else 3 if universal else -1

@@ -22,8 +22,11 @@ Kind = Literal["classification", "regression", "multi_label", "tagging", "questi
 class Metric:
     """One metric. Predictions and labels have the form of the task's kind; the module of that kind describes it.
 
-    key: its name among the metrics of `kind`. low, high: its range. better: which end is good.
-    value: predictions, labels -> the metric. weighted: the same on resamples of the examples.
+    key: its name among the metrics of `kind`.
+    low, high: its range.
+    better: whether a higher or a lower value is better.
+    value: predictions, labels -> the metric.
+    weighted: the same on resamples of the examples.
     """
 
     key: str

@@ -12,8 +12,9 @@ from kd.errors import KdError
 class Span:
     """The best span: token positions `start` .. `end` of window `window`, both included.
 
-    score: the sum of its two logits. null_score: the lowest sum of start and end logit at position 0 over all windows; None where the
-    decoder was not asked for it. A window without an allowed span never wins; without any, `window` is -1 and the score is -inf.
+    score: the sum of its two logits.
+    null_score: the lowest sum of start and end logit at position 0 over all windows; None if the decoder was called without `null`.
+    A window without an allowed span never wins. If no window has one, `window` is -1 and the score is -inf.
     """
 
     window: int
@@ -35,8 +36,10 @@ class Span:
 def best_span(start_logits: ArrayLike, end_logits: ArrayLike, allowed: ArrayLike, max_tokens: int = 30, null: bool = False) -> Span:
     """The span with the highest start logit plus end logit, over all windows of one example.
 
-    start_logits, end_logits [W, S]; allowed bool [W, S]: tokens of the context, which excludes the question, special tokens and padding.
-    max_tokens: the longest answer. null: position 0 of each window scores "no answer" (SQuAD 2.0).
+    start_logits, end_logits: [W, S].
+    allowed: bool [W, S], tokens of the context. They exclude the question, special tokens and padding.
+    max_tokens: the longest answer.
+    null: position 0 of each window scores "no answer" (SQuAD 2.0).
     Ties go to the first window, then the shortest span, then the first position.
     """
     starts, ends = np.asarray(start_logits, dtype=np.float64), np.asarray(end_logits, dtype=np.float64)

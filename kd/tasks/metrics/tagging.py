@@ -1,6 +1,6 @@
 """Precision, recall and F1 of entities, read from tags by the rules of conlleval, CoNLL-2003's official script.
 
-The same rules read BIO, IOB1 and IOBES: an entity begins at B or S, after O, after E or S, or where the type changes.
+The same rules read BIO, IOB1 and IOBES. An entity begins at B or S, after O, after E or S, or where the type changes.
 Tags are texts such as `B-PER`; `O` is outside. An example is one sentence.
 """
 
