@@ -3,11 +3,16 @@
 import ast
 import io
 import re
+import shlex
 import tokenize
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from launcher.commands.parser import parser
+from launcher.config.load import load_run
+from launcher.errors import LaunchError
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("launcher", "kd", "data_shards", "stillhouse")
@@ -18,6 +23,7 @@ FILE = re.compile(
     r"(?<![\w/.])(?:launcher|kd|data_shards|stillhouse|tests|slurm|docs|configs|requirements)/[\w/.-]*\w\.(?:py|sh|md|yaml|example)\b"
 )
 DOTTED = re.compile(r"(?<![\w./])(?:launcher|kd|data_shards|stillhouse)(?:\.[A-Za-z_]\w*)+(?!\w|/|\.py)")
+FENCE = re.compile(r"^ *```\w*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 BACKTICKED = re.compile(r"`([A-Za-z_]\w*)(?:\(\))?`")
 
 
@@ -69,3 +75,34 @@ def test_files_and_modules_that_a_text_names_exist(path: Path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_names_in_backticks_in_a_docstring_stand_in_the_code(path: Path):
     assert [name for text in docstrings(path) for name in BACKTICKED.findall(text) if name not in known_names()] == []
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of each `stillhouse` command in the code blocks of a page, without what a shell does with its output."""
+    found = []
+    for block in FENCE.findall(page.read_text(encoding="utf-8")):
+        for line in block.replace("\\\n", " ").splitlines():
+            lexer = shlex.shlex(line, posix=True, punctuation_chars="|<>;&")
+            lexer.whitespace_split, lexer.commenters = True, "#"
+            words = list(lexer) if line.strip().startswith("stillhouse ") else []
+            end = next((n for n, word in enumerate(words) if set(word) <= set("|<>;&")), len(words))
+            if words and "…" not in words and not any(word.startswith("[") for word in words):
+                found.append(words[1:end])
+    return found
+
+
+COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
+
+
+@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value)[:60])
+def test_commands_of_the_pages_have_known_verbs_options_and_settings(page: str, words: list[str]):
+    """Files that a page calls the user's own are not there, so their settings are not read."""
+    arguments = parser().parse_args(words)
+    settings = getattr(arguments, "settings", None)
+    if arguments.verb in ("train", "task") and settings is not None:
+        mistake = ""
+        try:
+            load_run(arguments.config, settings)
+        except LaunchError as error:
+            mistake = str(error)
+        assert not mistake or "expected a file, or one of" in mistake, f"{page}: {mistake}"

@@ -3,7 +3,7 @@
 import random
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kd.errors import KdError
 from kd.student.presets import PRESETS, Preset
@@ -63,6 +63,13 @@ class StudentSettings(BaseModel):
     def needs_sample(self) -> bool:
         """True if making this student may read text of the corpus."""
         return self.init == "teacher" and self._smaller and self.shrink not in ("magnitude", "random")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _no_number(cls, value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            raise ValueError(f"expected a policy or a list of layers, got {value}; for {value} layers set student.count={value}")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudentSettings":

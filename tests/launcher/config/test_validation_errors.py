@@ -131,6 +131,12 @@ def test_every_setting_that_has_another_name_exists_and_no_other_name_is_a_setti
     assert not [name for name, setting in SETTINGS.items() if name in {path.rpartition(".")[2] for path in known}]
 
 
+def test_a_number_of_layers_has_its_own_setting(tmp_path: Path):
+    assert found(tmp_path, MINIMAL, "student.layers=3") == [
+        "command line: student.layers: expected a policy or a list of layers, got 3; for 3 layers set student.count=3",
+    ]
+
+
 def test_a_section_that_the_command_line_made_is_its_own(tmp_path: Path):
     assert found(tmp_path, MINIMAL, "optimizer.warmup=2.5", "student.layers=[0, 9, 2]") == [
         "command line: student.layers: expected an ascending list of different layers from 0, got [0, 9, 2]; sort it",
