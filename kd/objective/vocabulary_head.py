@@ -39,7 +39,7 @@ def chunked_terms(
     student: transformed states [N, D] and the decoder.
     labels: [N] int64.
     requests: the teacher logits that each term needs.
-    scales: [K, N] fp32, the factor of term k at token i in the loss: weight / divisor, or 0 if the term ignores the token.
+    scales: [K, N] fp32, the factor of term k at token i in the loss: weight / divisor, or 0 for an ignored token.
     Entry k of the sums is the sum of term k where its scale is not 0.
     """
     transformed, decoder = student

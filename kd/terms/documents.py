@@ -30,7 +30,7 @@ ANGLE_BLOCK_BYTES = 8 << 20
 
 
 class Similarity(DocumentTerm):
-    """Anchor i's share of ||G_teacher - G_student||^2 / b^2: sum over j of (…)^2, by b.
+    """Anchor i's share of ||G_teacher - G_student||^2 / b^2: sum over j of (…)^2, divided by b.
 
     G is the rows of A A^T scaled to length 1. A [b, D] is the documents' states. Widths are free.
     Similarity-preserving distillation (Tung, Mori 2019, arXiv:1907.09682, equations 1-4).
