@@ -41,7 +41,7 @@ class Batch:
 
     @property
     def attention(self) -> Tensor:
-        """[B, 1, S, S] bool: who may look at whom."""
+        """[B, 1, S, S] bool: True where one position may attend to another."""
         return self.segments[:, None, :, None] == self.segments[:, None, None, :]
 
     @property

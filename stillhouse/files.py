@@ -30,7 +30,7 @@ def write_atomically(path: Path, content: str | bytes, sync: bool = True) -> Non
 
 
 def temporary_path(path: Path) -> Path:
-    """The hidden file beside `path` that is renamed to it once it is whole. Builds remove those that a kill left."""
+    """The hidden file in the folder of `path` that is renamed to `path` when it is complete. Builds remove such files after a kill."""
     return path.with_name(f".{path.name.lstrip('.')}.partial")
 
 

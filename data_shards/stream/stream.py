@@ -94,7 +94,7 @@ class Stream:
         return self._rows.tokens
 
     def cursor(self, windows: int = 0) -> Cursor:
-        """The cursor of a run that has consumed so many windows."""
+        """The cursor of a run that has consumed this number of windows."""
         return Cursor(windows, self.fingerprint)
 
     def check(self, cursor: Cursor) -> None:

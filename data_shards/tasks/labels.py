@@ -43,7 +43,7 @@ def resolve_labels(
     """The model's number of each label of the data, in the data's order.
 
     model: its id2label. given: data's name -> model's name, for names that differ. setting: its name in errors.
-    Names match whatever their case.
+    Names match in any case.
     Raises DataError, with both lists, for names that differ, for placeholders such as LABEL_0, and for another number of labels.
     """
     numbers = {int(number): str(name) for number, name in model.items()}

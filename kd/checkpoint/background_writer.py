@@ -1,6 +1,6 @@
 """Writing a checkpoint while training goes on: the state is copied to the host, a thread does the rest.
 
-Training waits for the copy alone. What is written, and how, is kd/checkpoint/checkpoint.py's: whole or absent, whoever writes.
+Training waits for the copy alone. kd/checkpoint/checkpoint.py writes the files. A checkpoint is whole or absent in either case.
 """
 
 import threading

@@ -64,10 +64,9 @@ def _compile_nothing() -> None:
 
 
 def wait_for_ever() -> None:
-    """Let collectives wait for as long as another rank takes: from now on somebody else decides who is lost
-    (launcher/training/rank_watch.py).
+    """Remove the timeout of collectives. From now on launcher/training/rank_watch.py detects lost ranks.
 
-    The group's own limit cannot tell a rank that is gone from one that is busy.
+    The group's own timeout cannot tell a lost rank from a busy one.
     """
     if dist.is_initialized():
         _set_pg_timeout(timedelta(days=7))

@@ -92,7 +92,7 @@ def _place(encoder: Encoder, state: StateKey) -> _Place | None:
 
 @contextmanager
 def _watching(module: nn.Module, ends: set[str], keep: Keep) -> Iterator[None]:
-    """While inside, whatever the module takes in, or gives, is kept."""
+    """While inside, the inputs and outputs of the module are kept."""
 
     def before(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         keep(_Event(module, "input", inputs[0] if inputs else named["hidden_states"]))

@@ -252,7 +252,7 @@ FAMILIES = {
 
 
 def family_of(config: PreTrainedConfig) -> Family:
-    """The row of a model's configuration, without the tables that this one has not got. KeyError for an unknown model_type."""
+    """The family of a model's configuration, without the tables that this model does not have. KeyError for an unknown model_type."""
     family = FAMILIES[config.model_type]
     if family is _DEBERTA_V2:
         family = _DEBERTA_V2_LEGACY if config.legacy else family

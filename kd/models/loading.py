@@ -87,8 +87,8 @@ def load(
 ) -> tuple[Encoder, list[str]]:
     """The model and the sorted names that its files lack.
 
-    model_class: the class of transformers that the folder is read as. For a task, weights beside the encoder that have another shape are
-    among the names.
+    model_class: the class of transformers that the folder is read as. For a task, weights outside the encoder that have another shape
+    are among the names.
 
     Raises KdError for files that cannot be read, and for weights that are not finite or not those that config.json describes.
     """

@@ -1,4 +1,4 @@
-"""Learned maps from a student's width to its teachers', for terms that compare hidden states: beside the student, never inside it."""
+"""Learned maps from a student's width to its teachers', for terms that compare hidden states. They are no part of the student."""
 
 import torch
 from torch import nn

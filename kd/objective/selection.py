@@ -45,7 +45,7 @@ class Selection:
         return self.mask(term)[self.logits]
 
     def rows(self, logits: Tensor, teacher: int | None = None) -> Tensor:
-        """The logits [N, V] of a task's head, one row for each number of a term. teacher: whose they are; None: the student's."""
+        """The logits [N, V] of a task's head, one row for each number of a term. teacher: its number; None: the student."""
         raise NotImplementedError("a masked-language model has no task head")
 
     def batch_of(self, teacher: int) -> Batch:

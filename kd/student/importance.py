@@ -74,7 +74,7 @@ def own_layers(encoder: Encoder) -> list[nn.Module]:
 
 
 def by_magnitude(encoder: Encoder) -> Scores:
-    """Scores from the weights alone. Every matrix that has the stream as an axis counts alike there, whatever its size."""
+    """Scores from the weights alone. Every matrix that has the stream as an axis counts equally there, for any size."""
     stream = torch.zeros(encoder.width, dtype=torch.float64)
     known = axes(encoder)
     for name, weight in encoder.hf.named_parameters():

@@ -133,7 +133,7 @@ def _distilbert_config(teacher: Encoder, layers: int) -> PreTrainedConfig:
 
 
 def _copy_names(teacher: Encoder, student: Encoder, layers: tuple[int, ...], settings: StudentSettings) -> None:
-    """Every weight by its name, layers renumbered: complete for any family, whatever else its layers hold.
+    """Every weight by its name, layers renumbered. All weights of a layer are copied, for every family.
 
     Of layers that are passes through the same weights, only the number matters.
     """

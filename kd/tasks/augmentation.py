@@ -30,7 +30,7 @@ class AugmentationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     copies: Annotated[int, Field(ge=1)] = 20
-    """Texts made of each text (N_a); fewer where a text has too few words for so many different ones."""
+    """Texts made of each text (N_a); fewer if a text has too few words for that many different texts."""
     probability: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Probability that a word is replaced (p_t)."""
     candidates: Annotated[int, Field(ge=1)] = 15

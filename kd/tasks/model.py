@@ -75,7 +75,7 @@ class TaskEncoder(Encoder):
 
     @property
     def head_names(self) -> list[str]:
-        """The names of the head's weights in `hf`: everything beside the encoder, and the encoder's pooler."""
+        """The names of the head's weights in `hf`: all weights outside the encoder, and the encoder's pooler."""
         return [name for name, _ in self.hf.named_parameters() if is_head(name, self.family.base)]
 
     def head_parameters(self) -> list[nn.Parameter]:

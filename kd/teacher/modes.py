@@ -44,7 +44,7 @@ class TeacherMode(ABC):
     computes: ClassVar[bool] = True
 
     def check(self, path: str, config: PreTrainedConfig, ranks: int) -> None:  # noqa: B027
-        """Raise KdError for a model that cannot be shared so by so many ranks. path: the model's, for the message."""
+        """Raise KdError for a model that this mode cannot split over `ranks` ranks. path: the model's, for the message."""
 
     @abstractmethod
     def make(self, module: teacher.FrozenEncoder, settings: TeacherSettings, device: torch.device) -> teacher.Teacher:

@@ -62,7 +62,7 @@ Mixing = Literal["mean", "random"]
 
 
 def check_assignment(terms: Mapping[str, Term], members: int, mixing: Mixing) -> None:
-    """Raise KdError, one line, for a term that cannot learn from so many teachers. terms: by the setting that names them."""
+    """Raise KdError, one line, for a term that cannot learn from `members` teachers. terms: by the setting that names them."""
     for place, term in terms.items():
         wrong = f"{place}.teacher: expected"
         if term.teacher is not None and not term.required_outputs:

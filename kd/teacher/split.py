@@ -50,8 +50,8 @@ class Zero3Teacher(Teacher):
             "bf16": {"enabled": dtype == torch.bfloat16},
             "zero_optimization": {
                 "stage": 3,
-                # Up to so many elements a weight stays whole once it was gathered: biases and norms, for half the gathers
-                # (DeepSpeed's default of 100,000 keeps whole matrices of small models).
+                # A weight of at most this many elements stays whole after its first gather. These are biases and norms.
+                # So there are half as many gathers. DeepSpeed's default of 100,000 keeps whole matrices of small models.
                 "stage3_param_persistence_threshold": persistent,
                 # The defaults keep up to 1e9 gathered elements for a reuse that a forward pass alone never makes.
                 "stage3_max_live_parameters": 0,

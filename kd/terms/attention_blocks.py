@@ -30,7 +30,7 @@ def compare(student: Relation, teachers: Sequence[Relation], heads: int, segment
     """[B, S] fp32: the mean over heads of a loss of the scores of student and teacher.
 
     Both are cut into `heads` heads (each of its own size). A position is compared with those of its own segment only.
-    Memory: some five blocks of at least one [S, S] fp32, whatever B and heads are, in the forward and in the backward pass.
+    Memory: about five blocks of at least one [S, S] fp32, for any B and heads, in the forward and in the backward pass.
     """
     split = [_heads(tensor, heads) for relation in (student, *teachers) for tensor in relation]
     values: Tensor = _Blockwise.apply(segments, heads, loss, *split)
@@ -113,7 +113,7 @@ class _Blockwise(torch.autograd.Function):
 
 
 def _blocks(segments: Tensor, heads: int) -> Iterator[tuple[slice, Tensor]]:
-    """(which maps, who may look at whom in them [n, S, S] bool), one block after the other."""
+    """(slice of the maps, their attention mask [n, S, S] bool), one block after the other."""
     maps, size = len(segments) * heads, _block(segments)
     for start in range(0, maps, size):
         end = min(start + size, maps)

@@ -152,7 +152,7 @@ class ProjectedTerm(StatesTerm):
     """A term on pairs of hidden states. `projection`: learned linear maps W s + b from the student's width to the teacher's.
 
     none: widths must be equal. shared: one map for all pairs. each: one map per pair. Where widths are equal, a map starts as the
-    identity. Maps train beside the student and are in checkpoints, but not in the exported student.
+    identity. Maps train with the student and are in checkpoints, but not in the exported student.
     """
 
     any_width: ClassVar[bool] = False

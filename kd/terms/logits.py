@@ -1,6 +1,6 @@
 """Terms on the vocabulary's logits. Each returns one fp32 number per token, summed over the vocabulary, never averaged over it.
 
-Memory: `chunks` times chunk_tokens x V in fp32 (kd.objective.vocabulary_head), whatever the batch; measured in
+Memory: `chunks` times chunk_tokens x V in fp32 (kd.objective.vocabulary_head), for any batch. It is measured in
 tests/benchmarks/bench_terms.py.
 """
 
@@ -144,7 +144,7 @@ class MaskedLM(LogitTerm):
 class LogitMSE(LogitTerm):
     """1/2 ||student - teacher||^2 over the logits of a token.
 
-    Ba, Caruana 2014, arXiv:1312.6184, equation 1. A sum over the vocabulary: a logit's gradient is its own difference, whatever V is.
+    Ba, Caruana 2014, arXiv:1312.6184, equation 1. A sum over the vocabulary: a logit's gradient is its own difference, for any V.
     """
 
     kind: Literal["logit_mse"] = "logit_mse"

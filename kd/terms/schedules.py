@@ -93,7 +93,7 @@ class Ramp(BaseModel):
         return (self.from_,) if self.to is None else (self.from_, self.to)
 
     def check(self, updates: int) -> None:
-        """Raise ValueError unless it ends after it starts, and within so many updates."""
+        """Raise ValueError unless it ends after it starts, and within the updates."""
         first, end = self._way(updates)
         if not first < end <= updates:
             told = f"got {first:,} to {end:,}; correct it"
@@ -141,7 +141,7 @@ class Steps(BaseModel):
         return tuple(self.values)
 
     def check(self, updates: int) -> None:
-        """Raise ValueError unless its steps follow each other within so many updates."""
+        """Raise ValueError unless its steps ascend within the updates."""
         points = [_point(point, updates) for point in self.at]
         if any(before >= after for before, after in zip([0, *points], [*points, updates], strict=True)):
             told = ", ".join(f"{point:,}" for point in points)

@@ -59,7 +59,7 @@ class PhaseSettings(BaseModel):
     objective: list[Term] | None = None
     """null: the run's."""
     optimizer: OptimizerOverrides | None = None
-    """null: the run's, whose learning rate goes on as if there were no phases; else the phase has a course of its own, warm-up included."""
+    """null: the run's optimizer, with the learning rate of a run without phases. Otherwise the phase has its own schedule with warm-up."""
     trains: Annotated[list[TrainablePart], Field(min_length=1)] = ["all"]
     freezes: list[TrainablePart] = []
     """Parts of `trains` that do not train."""
@@ -113,7 +113,7 @@ class Phase:
 def part_of(encoder: Encoder, name: str) -> tuple[str, int | None]:
     """(embeddings | layers | head | projections, the layer's number if it is one) of a parameter.
 
-    embeddings: all of the encoder beside its layers (relative positions, a last norm); a decoder tied to them belongs there too.
+    embeddings: all of the encoder except its layers (also relative positions and a last norm), and a decoder tied to them.
     """
     if not name.startswith("hf."):
         return "projections", None
@@ -125,7 +125,7 @@ def part_of(encoder: Encoder, name: str) -> tuple[str, int | None]:
 
 
 def phases_of(settings: Sequence[PhaseSettings], terms: Sequence[Term], optimizer: OptimizerSettings, updates: int) -> tuple[Phase, ...]:
-    """The phases of a run of so many updates. terms, optimizer: the run's own, for phases that have none.
+    """The phases of a run of `updates` updates. terms, optimizer: the run's own, for phases that have none.
 
     Raises KdError for lengths that do not add up to the run, duplicate names, and schedules that do not fit into their phase. In every
     update some weight must be above 0.
@@ -165,7 +165,7 @@ def phase_at(phases: Sequence[Phase], update: int) -> Phase:
 
 
 def check_layers(phases: Sequence[Phase], student: Encoder) -> None:
-    """Raise KdError where a phase names a layer that the student has not got, or one of those that share their weights."""
+    """Raise KdError where a phase names a layer that the student does not have, or one layer of several that share their weights."""
     last = student.layers - 1
     parts = [(number, key, part) for number, phase in enumerate(phases) for key in ("trains", "freezes") for part in getattr(phase, key)]
     for number, key, part in parts:

@@ -37,7 +37,7 @@ class TrainSettings(BaseModel):
     max_bad_updates: Annotated[Positive, FREE] = 10
     """Non-finite updates in a row that are skipped before the run goes back or stops."""
     spike_factor: Annotated[Annotated[float, Field(gt=1)] | None, FREE] = None
-    """A loss above so many times the median of the last 64 is a spike: counted, and a reason to go back. null: none is."""
+    """A loss above this factor times the median of the last 64 is a spike. It is counted, and can cause a roll-back. null: no spikes."""
     roll_backs: Annotated[int, Field(ge=0), FREE] = 0
     """Number of times that the run may go back to its last good checkpoint. The weights lose the updates since then."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1e6), FREE] = 600.0

@@ -32,5 +32,5 @@ class UpdateReport:
 
 
 def reported(names: Sequence[str], means: Sequence[float], divisors: Sequence[float]) -> dict[str, float]:
-    """Each term's mean, by its name; without those that found nothing to look at, whose 0 would read as perfection."""
+    """Each term's mean, by its name. Terms that had no position are left out, because their 0 would look perfect."""
     return {name: mean for name, mean, divisor in zip(names, means, divisors, strict=True) if divisor > 0}

@@ -1,8 +1,8 @@
 """`stillhouse chain FILE`: runs of which each teaches the next, down to a student too small for the first teacher.
 
 Teacher assistants: Mirzadeh et al. 2020, arXiv:1902.03393. Each link is an ordinary run in a folder of its own; its teacher is the student
-that the link before it exported. A chain that was stopped goes on at the link it was in. At the end all students are scored beside the
-first teacher.
+that the link before it exported. A chain that was stopped continues in the same link. At the end all students are scored against
+the first teacher.
 """
 
 import argparse

@@ -1,15 +1,14 @@
-"""`stillhouse compare configs/compare/*.yaml --budget tokens|time`: what a technique is worth at the same price, and how sure that is.
+"""`stillhouse compare configs/compare/*.yaml --budget tokens|time`: techniques at equal cost, with confidence intervals.
 
-1. Each file's variants x seeds become ordinary runs below one folder (launcher/comparison/settings.py); all of them are checked before
-the first
-   starts.
-2. With a budget of time, an update of each variant is timed (launcher/comparison/timing.py) and its run gets as many as fit.
-3. What is not done runs (launcher/comparison/jobs.py), and every finished run is scored beside the teacher
-(launcher/comparison/scores.py).
-4. Tables, verdicts, JSON, CSV and a picture (launcher/comparison/results.py, launcher/comparison/plots.py), after every start anew
-from what there is.
+1. Each file's variants x seeds become ordinary runs below one folder (launcher/comparison/settings.py). All of them are checked before
+   the first starts.
+2. With a budget of time, an update of each variant is timed (launcher/comparison/timing.py). Its run gets as many updates as fit.
+3. Runs that are not done are run (launcher/comparison/jobs.py). Every finished run is scored against the teacher
+   (launcher/comparison/scores.py).
+4. Tables, verdicts, JSON, CSV and a picture are written anew after every start (launcher/comparison/results.py,
+   launcher/comparison/plots.py).
 
-A comparison that was stopped or killed goes on where it was; seeds and variants added later run alone.
+A comparison that was stopped or killed continues. Seeds and variants that are added later run alone.
 """
 
 import argparse
@@ -145,7 +144,7 @@ class Comparing:
         self.say(results.sentence(planned.job.name, self.rows[-1]))
 
     def collect_results(self, scores: RunScores) -> Results:
-        """The results of the finished runs, each beside the teacher on the rows of its seed."""
+        """The results of the finished runs, each with the teacher's scores on the rows of its seed."""
         rows = []
         for row in self.rows:
             rows.append(with_retention(row, scores.of_teacher(self.root, row["seed"])))
@@ -154,7 +153,7 @@ class Comparing:
         return Results(self.root.name, self.arguments.budget, self.settings.compared_with, order, rows, self.failed)
 
     def report(self, outcome: Results) -> None:
-        """Tables and verdicts on the console; JSON, CSV and PNG beside the runs."""
+        """Tables and verdicts on the console; JSON, CSV and PNG in the folder of the runs."""
         for table in (*results.scores_tables(outcome), *results.costs_tables(outcome), *results.differences_tables(outcome)):
             self.console.print(table)
         print_legend(self.console, results.legend(outcome))

@@ -125,7 +125,7 @@ def legend(results: Results) -> dict[str, str]:
 
 
 def verdicts(results: Results) -> list[str]:
-    """One sentence a variant on its held-out loss, then how sure so many seeds can be."""
+    """One sentence a variant on its held-out loss, then one on the certainty that this number of seeds allows."""
     lines = []
     metric = COMPARED[0]
     for variant in results.others:

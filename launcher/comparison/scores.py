@@ -19,7 +19,7 @@ SCORES = "scores.json"
 
 
 class RunScores:
-    """Scores of the runs of one comparison, beside the base's teacher if it has exactly one."""
+    """Scores of the runs of one comparison, against the base's teacher if it has exactly one."""
 
     def __init__(self, base: RunConfig, windows: int | None) -> None:
         teacher = base.teacher.model if isinstance(base.teacher, TeacherSettings) else None

@@ -1,4 +1,4 @@
-"""The configuration of a run: one YAML, strict, composed of the settings that each room keeps beside the code they set.
+"""The configuration of a run: one strict YAML file of the settings that each package defines with its code.
 
 1. `load` reads the file (safely, bounded, duplicate keys are errors), applies key=value overrides and validates, types included.
 2. What pydantic finds becomes one line a mistake (launcher/config/validation_errors.py).

@@ -1,4 +1,4 @@
-"""The configuration of a run: one frozen model of the settings that each package defines beside the code that uses them.
+"""The configuration of a run: one frozen model of the settings that each package defines with its code.
 
 Conditions on several sections are checked here: a term that needs a teacher has one, and phases fill the run.
 """
@@ -58,7 +58,7 @@ class EvaluateSettings(BaseModel):
     """Number of held-out windows during the run; null: all of them."""
     batch: Annotated[int, Field(gt=0)] = 32
     patience: Annotated[int, Field(gt=0)] | None = None
-    """The run ends early after so many evaluations in a row without a better one. null: it does not."""
+    """The run ends early after this number of evaluations in a row without a better one. null: it does not."""
     keep: Literal["last", "best"] = "last"
     """The student that is exported: of the last update, or of the best evaluation (checkpoint.keep_best above 0)."""
 
@@ -149,7 +149,7 @@ class AnyRunConfig(BaseModel):
         raise NotImplementedError
 
     def _check_group(self, place: str, term: DocumentTerm) -> None:
-        """ValueError where a micro-batch cannot be cut into groups of so many rows, or a group never holds two documents to compare."""
+        """ValueError if a micro-batch cannot be cut into groups of `group_rows` rows, or no group can hold two documents."""
         rows = self.train.micro_batch
         if term.group_rows is not None and rows % term.group_rows:
             raise ValueError(
@@ -168,7 +168,7 @@ class AnyRunConfig(BaseModel):
         return {"teacher": MemberSettings(**self.teacher.model_dump())} if self.teacher is not None else {}
 
     def phases_of(self, updates: int) -> tuple[Phase, ...]:
-        """The phases of a run of so many updates. Raises KdError where they do not fit."""
+        """The phases of a run of `updates` updates. Raises KdError where they do not fit."""
         return phases_of(self.phases, self.objective, self.optimizer, updates)
 
     @property

@@ -1,7 +1,7 @@
 """`stillhouse demo`: the main job on a real teacher and real text that come as packages, from nothing to a measured student.
 
 1. Bring teacher and text, build shards.
-2. Give the teacher a masked-language-model head: head alone, then all (two runs of the same trainer without a teacher). Its model stands in
+2. Give the teacher a masked-language-model head: head alone, then all (two runs of the same trainer without a teacher). Its model is in
    teacher/model.
 3. Make the student from the teacher's layers; distil it; train the same initialised student without a teacher, for as many tokens.
 4. Score all four on held-out text; report.json.

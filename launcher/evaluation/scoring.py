@@ -1,4 +1,4 @@
-"""Scores of models of one corpus beside one teacher, for `stillhouse evaluate` and for comparisons."""
+"""Scores of models of one corpus against one teacher, for `stillhouse evaluate` and for comparisons."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -26,7 +26,7 @@ class PhasePlan:
     trainable: int
     """Projections included."""
     projections: int
-    """Weights of the learned maps beside the student, trained or not."""
+    """Weights of the learned maps, which are no part of the student, trained or not."""
     objective: str
     learning_rate: float
     """The peak of its own course; that of the run's where it has none."""

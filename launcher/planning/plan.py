@@ -47,7 +47,7 @@ class Plan:
     student_layers: int
     student_parameters: int
     projections: int
-    """Weights of the learned maps beside the student: like the next, at most, over the phases."""
+    """Weights of the learned maps, which are no part of the student. This number and the next are the largest over the phases."""
     trainable: int
     """Of the student and its projections."""
     phases: tuple[PhasePlan, ...]

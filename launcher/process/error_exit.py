@@ -1,6 +1,6 @@
 """The outermost error handler of a command: one line and an exit code for a user's mistake, a traceback for a bug.
 
-An OSError about a file is one line, whoever named the file. `STILLHOUSE_TRACEBACK=1` shows the traceback behind every line.
+An OSError about any file is one line. `STILLHOUSE_TRACEBACK=1` shows the traceback behind every line.
 """
 
 import argparse

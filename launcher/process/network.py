@@ -33,7 +33,7 @@ def choose_interface() -> str | None:
 
 
 def interface_to(address: str) -> str | None:
-    """The interface whose address this host would use towards another; None for this host alone, or where it cannot be told."""
+    """The network interface that this host uses to reach an address; None for this host alone, or if it is not known."""
     if address in ("localhost", "::1") or address.startswith("127."):
         return None
     held = {

@@ -1,4 +1,4 @@
-"""Standard streams that others close, fill up, or read in another encoding: none of that may end a run. Needs nothing but Python itself."""
+"""Standard streams that are closed, full or of another encoding. None of these faults ends a run. Needs the standard library only."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 def prepare_streams() -> None:
-    """Let a process live with what it was started with: closed streams lead nowhere, a letter that an encoding lacks becomes a code."""
+    """Prepare the standard streams. Closed streams become /dev/null, and a character that the encoding lacks becomes an escape code."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
@@ -20,7 +20,7 @@ def prepare_streams() -> None:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line at once (None: to stdout). A stream whose reader has left, or whose disk is full, is not waited for."""
+    """Print a line at once (None: to stdout). An OSError, such as a reader that has exited or a full disk, silences the stream."""
     stream = stream or sys.stdout
     try:
         print(text, file=stream, flush=True)

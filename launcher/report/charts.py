@@ -1,4 +1,4 @@
-"""The charts of the report. Each takes figures and returns SVG; the same figures stand in a table of the page."""
+"""The charts of the report. Each takes figures and returns SVG; the page has the same figures in a table."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -141,7 +141,7 @@ class Results(Described):
     tasks: Annotated[list[Task], Field(min_length=1)]
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.03
     notes: list[str] = []
-    """Sentences that stand below the summary: machine, how the epoch was chosen, where latency was measured."""
+    """Sentences below the summary: machine, how the epoch was chosen, where latency was measured."""
     environment: dict[str, str] = {}
     """Package -> version."""
 

@@ -63,14 +63,14 @@ class Chart:
 
 
 def legend_mark(series: int) -> str:
-    """The point of a series beside its name. The name is the text, so a screen reader skips the drawing."""
+    """The point of a series in the legend. The name is the text, so a screen reader skips the drawing."""
     chart = Chart("legend", "", "", 0)
     chart.mark(0, 0, series, "")
     return _sample(chart.root[-1])
 
 
 def legend_line(series: int) -> str:
-    """The line of a series beside its name."""
+    """The line of a series in the legend."""
     chart = Chart("legend", "", "", 0)
     chart.path([(-12, 0), (12, 0)], f"curve s{series % SERIES} d{series % 4}")
     return _sample(chart.root[-1])

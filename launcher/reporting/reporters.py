@@ -33,7 +33,7 @@ HANGING_SECONDS = 10.0  # more: then its process hangs
 
 
 class Reporters:
-    """A run's voice, on rank 0 only. Knows nothing of the run but what it is handed."""
+    """The reports of a run, on rank 0 only. Knows only the values that it is given."""
 
     def __init__(
         self,

@@ -95,9 +95,9 @@ class WandB:
         return run
 
     def catch_up(self, lines: list[dict[str, Any]], anew: bool = False) -> None:
-        """Send what W&B lacks of a run's lines so far. Offline, its files say what it has: a kill takes rows that were not yet written.
+        """Send the lines of a run that W&B lacks. Offline, its files show what it has: a kill loses rows that were not yet written.
 
-        anew: send every line that the server has not got, whatever earlier files hold.
+        anew: send every line that the server lacks, also those in earlier files.
         """
         if self._offline_files is not None and lines and not anew:
             self.sent.hold(rows_held(*self._offline_files))

@@ -90,7 +90,7 @@ class RunFolder:
         return _text(path).strip()
 
     def _check_kinds(self) -> None:
-        """LaunchError where something else stands in the place of a file or folder of a run: a pipe would be waited for, for ever."""
+        """LaunchError if a file of a run is no file, or a folder no folder. Reading a pipe would wait without limit."""
         for name in FILES:
             path = self.folder / name
             if path.exists() and not path.is_file():

@@ -1,9 +1,9 @@
 """The lock of a run folder: one run at a time, also over several hosts, renamed hosts and wrong clocks.
 
 `FOLDER/lock` names the owner, who touches it every BEAT_SECONDS. On the owner's machine its process is looked up by number and start time.
-The start time is a tick of the kernel's clock, which a change of the time of day does not move. From anywhere else the owner is alive as
-long as the lock goes on being touched; no two clocks are compared. A dead owner's lock is taken over; an owner that was only suspended
-finds that out when it wakes up.
+The start time is a tick of the kernel's clock, which a change of the time of day does not move. For other machines the owner is
+alive as long as it touches the lock. No two clocks are compared. A dead owner's lock is taken over. An owner that was only suspended
+notices that when it resumes.
 """
 
 import json

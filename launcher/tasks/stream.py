@@ -1,4 +1,4 @@
-"""A task's rows as a training stream: the same rows in the same update, whatever the ranks, and tensors of them."""
+"""A task's rows as a training stream: the same rows in the same update for any number of ranks, and their tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +52,7 @@ class TaskStream:
         return int(self.task.offsets[-1])
 
     def cursor(self, windows: int = 0) -> Cursor:
-        """The cursor of a run that has consumed so many rows."""
+        """The cursor of a run that has consumed this number of rows."""
         return Cursor(windows, self.fingerprint)
 
     def check(self, cursor: Cursor) -> None:

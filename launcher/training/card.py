@@ -141,7 +141,7 @@ def _commands(config: RunConfig, manifest: Manifest, ranks: int) -> list[str]:
 
 
 def _last_part(path: str) -> str:
-    """The last folder of a path or URL; `shards` for a URL without one, whose host may stand beside a password."""
+    """The last folder of a path or URL; `shards` for a URL without one, because its host part may hold a password."""
     if "://" not in path:
         return os.path.basename(os.path.abspath(path))
     return PurePosixPath(urlsplit(path).path).name or "shards"

@@ -1,6 +1,6 @@
-"""When and how a run's checkpoints are written: at once or beside the training, tried again after a failure, the old ones pruned last.
+"""Checkpoints of a run: written at once or in the background, tried again after a failure. Old ones are removed last.
 
-Every rank has one and calls it alike; rank 0 alone writes, and all learn how it ended.
+Every rank has one and makes the same calls. Rank 0 alone writes, and all ranks get the result.
 """
 
 import json

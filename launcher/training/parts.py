@@ -1,4 +1,4 @@
-"""The objects of a run, whatever it trains: what builds them knows the data, and the loop does not."""
+"""The objects of a run on any data. Their builder knows the data, and the loop does not."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ class Recovery:
         self.rolled_back = False
         """True if the last update was undone, so that a checkpoint is due."""
         self.skipped_shards: dict[str, str] = {}
-        """Damaged shards whose windows were passed over -> why; over all ranks."""
+        """Damaged shards that were skipped -> the reason; over all ranks."""
 
     def is_unrecoverable(self, report: UpdateReport, windows: list[int], wait_for_checkpoint: Callable[[], None]) -> bool:
         """Report a bad update and roll back if that is configured. True: the run has to stop. Collective.
