@@ -79,7 +79,7 @@ def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag,
             on_rank_zero(lambda: folder.expect(begun, config))
             check_teachers(config, saved)
         progress.enter(BUILDING)
-        with step("loading the teacher and building the student" if config.teachers else "loading the model"):
+        with step("loading the teacher and building the student" if config.members else "loading the model"):
             parts = data.build(saved, progress)
         on_rank_zero(lambda: folder.record(config))
         reporters, dropped = None, 0
