@@ -29,9 +29,9 @@ from launcher.redaction import redacted
 from stillhouse.errors import StillhouseError
 
 BEAT_SECONDS = 1.0
-SILENT_BEATS = 4  # a rank that posts nothing for so long is gone, or its network is
-SLOW_TIMES = 10  # so many times train.timeout_seconds may building the models take, and rank 0 for writing to a disk
-GRACE_SECONDS = 10.0  # for the thread that trains to say itself what this one has found out
+SILENT_BEATS = 4  # a rank that posts nothing for this many beats is lost, or its network is down
+SLOW_TIMES = 10  # building the models, and writing by rank 0, may take this many times train.timeout_seconds
+GRACE_SECONDS = 10.0  # for the training thread to report the error itself
 AGAIN = "start again to go on from the last checkpoint"
 LEFT = "left"
 T = TypeVar("T")
