@@ -42,7 +42,10 @@ def add_latency(verbs: Verbs) -> None:
     latency.add_argument("--length", type=_numbers, default=[16, 128], metavar="N,N", help="tokens of a row (16,128)")
     latency.add_argument("--threads", type=_numbers, default=[1], metavar="N,N", help="threads of the model (1)")
     latency.add_argument("--repetitions", type=at_least(5), default=50, metavar="N", help="timed batches for each setting (50)")
-    latency.add_argument("--target-ms", type=above_zero, default=None, metavar="MS", help="say which models meet this at p95")
+    latency.add_argument(
+        "--target-ms", type=above_zero, default=None, metavar="MS", help="say which models meet this at p95, and which is the best"
+    )
+    latency.add_argument("--plot", default=None, metavar="FILE", help="also draw the times there, as PNG")
     latency.add_argument("--json", default=None, metavar="FILE", help="also write the figures there")
 
 
