@@ -27,7 +27,7 @@ def against_cost(name: str, places: Sequence[Place], series: dict[str, int], cos
     chart = Chart(name, f"{quality} against {cost}", f"One point per model. {listed}.", 280)
     x = Scale(min(p.cost for p in places), max(p.cost for p in places), LEFT, WIDTH - RIGHT, logarithmic=True)
     y = Scale(min(p.quality for p in places), max(p.quality for p in places), chart.height - BOTTOM, TOP)
-    _axes(chart, x, y, cost, form)
+    axes(chart, x, y, cost, form)
     for place in places:
         chart.mark(x(place.cost), y(place.quality), series[place.name], f"{place.name}: {form(place.cost)}, {points(place.quality)}")
     return chart.markup()
@@ -76,7 +76,7 @@ def curves(name: str, task: Task, series: dict[str, int]) -> str | None:
     updates = [point.update for _, _, curve in runs for point in curve]
     x = Scale(min(updates), max(updates), LEFT, WIDTH - RIGHT)
     y = Scale(min(*values, task.constant), max(values), chart.height - BOTTOM, TOP)
-    _axes(chart, x, y, "updates", lambda value: f"{value:,.0f}")
+    axes(chart, x, y, "updates", lambda value: f"{value:,.0f}")
     chart.line(LEFT, y(task.constant), WIDTH - RIGHT, y(task.constant), "constant")
     for model, _, curve in runs:
         number = series[model]
@@ -85,7 +85,8 @@ def curves(name: str, task: Task, series: dict[str, int]) -> str | None:
     return chart.markup()
 
 
-def _axes(chart: Chart, x: Scale, y: Scale, title: str, form: Callable[[float], str]) -> None:
+def axes(chart: Chart, x: Scale, y: Scale, title: str, form: Callable[[float], str]) -> None:
+    """Lines, ticks and the title of the horizontal axis. form: the text of its ticks."""
     bottom = chart.height - BOTTOM
     for tick in y.ticks():
         chart.line(LEFT, y(tick), WIDTH - RIGHT, y(tick), "grid")

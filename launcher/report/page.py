@@ -11,7 +11,9 @@ from markupsafe import Markup
 
 from kd.tasks.metrics.statistics import macro
 from launcher.report import charts
+from launcher.report.ablation import part_values
 from launcher.report.predictions import Disagreement, TaskPredictions
+from launcher.report.pretraining import PretrainingCurve, chart_of, pretraining_curve, tokens_text
 from launcher.report.published import PUBLISHED, PUBLISHED_TASKS
 from launcher.report.results import ROLE_TITLES, Model, Results, Task
 from launcher.report.retention import Row, TaskSummary, macros
@@ -74,6 +76,7 @@ def _render(results: Results, summaries: list[TaskSummary], predictions: dict[st
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((FOLDER / "page.html").read_text(encoding="utf-8"))
     cost_charts, cost_missing = _cost_charts(results, series)
+    pretraining = pretraining_curve(summaries)
     return template.render(
         results=results,
         summaries=summaries,
@@ -84,6 +87,10 @@ def _render(results: Results, summaries: list[TaskSummary], predictions: dict[st
         series=series,
         marks={name: Markup(legend_mark(number)) for name, number in series.items()},
         lines={name: Markup(legend_line(number)) for name, number in series.items()},
+        part_values=part_values(summaries),
+        pretraining=pretraining,
+        pretraining_charts=[] if pretraining is None else _pretraining_charts(pretraining, series),
+        tokens_text=tokens_text,
         cost_charts=cost_charts,
         cost_missing=cost_missing,
         costs=[_cost_row(results, name) for name in series],
@@ -145,6 +152,12 @@ def _cost_charts(results: Results, series: dict[str, int]) -> tuple[list[tuple[s
         else:
             missing.append(f"No chart of quality against {title}: fewer than two models have the figure.")
     return drawn, missing
+
+
+def _pretraining_charts(curve: PretrainingCurve, series: dict[str, int]) -> list[tuple[str, Markup]]:
+    """The chart of the mean where it is over several tasks, then one for each task."""
+    tasks: list[str | None] = [*([None] if len(curve.common) > 1 else []), *curve.tasks]
+    return [(task or "Mean score", Markup(chart_of(f"pretraining-{place}", curve, task, series))) for place, task in enumerate(tasks)]
 
 
 def _places(results: Results, series: dict[str, int], attribute: str) -> list[charts.Place]:

@@ -27,6 +27,10 @@ ROLE_TITLES: dict[Role, str] = {
 }
 
 
+WITHOUT_TEACHER: tuple[Role, ...] = ("fine_tuned", "pretraining_distilled")
+"""Roles of students that have no teacher on the task."""
+
+
 class Described(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -72,6 +76,14 @@ class Model(Described):
     latency_ms: Annotated[float, Field(gt=0)] | None = None
     without_teacher: str | None = None
     """The name of the same student fine-tuned without a teacher."""
+    pretraining_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Positions that its pretraining read before its training on the task. 0: it had none. null: unknown."""
+    transfer_set: bool = False
+    """It also learned from rows without labels, or from augmented rows."""
+    random_start: bool = False
+    """Its weights were random before its training on the task."""
+    settings: dict[str, str] = {}
+    """Further settings by name, such as epochs. The report names those in which two compared students differ."""
 
     @model_validator(mode="after")
     def _seeds(self) -> "Model":
@@ -112,8 +124,11 @@ class Task(Described):
             raise ValueError(f"task {self.name}: expected one model with the role teacher, got {len(teachers)}; set its role")
         for model in self.models:
             other = model.without_teacher
-            if other is not None and all((one.name, one.role) != (other, "fine_tuned") for one in self.models):
-                raise ValueError(f"model {model.name}: expected without_teacher to be a fine_tuned model of the task, got {other}; add it")
+            if other is not None and all(one.name != other or one.role not in WITHOUT_TEACHER for one in self.models):
+                raise ValueError(
+                    f"model {model.name}: expected without_teacher to be a {' or '.join(WITHOUT_TEACHER)} model of the task, got {other}; "
+                    "add it"
+                )
         if metric(self.kind, self.metric).better != "higher":
             raise ValueError(f"task {self.name}: expected a metric of which more is better, got {self.metric}; choose another")
         return self

@@ -6,11 +6,12 @@ the spread over seeds. A difference within two standard errors is noise. One see
 
 import math
 import statistics as plain
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kd.tasks.metrics.resampling import Weighted
 from kd.tasks.metrics.statistics import macro, meaningful, paired_bootstrap, paired_ratio, retained, retained_above_constant
+from launcher.report.parts import Pair, pairs
 from launcher.report.predictions import TaskPredictions
 from launcher.report.results import Model, Results, Role, Task
 
@@ -58,11 +59,15 @@ class Row:
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """A task's rows, teacher first. meaningful: the teacher is more than two standard errors better than constant."""
+    """A task's rows, teacher first. meaningful: the teacher is more than two standard errors better than constant.
+
+    parts: for students that differ in one part only, the metric of the one that has it minus the other's.
+    """
 
     task: Task
     rows: list[Row]
     meaningful: bool
+    parts: dict[Pair, Difference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,9 @@ def _task(task: Task, predictions: TaskPredictions) -> TaskSummary:
     weighted = {model.name: predictions.weighted(model) for model in task.models}
     teacher = _plain_row(task, task.teacher)
     rows = [teacher, *(_student(task, model, teacher, weighted) for model in task.students)]
-    return TaskSummary(task, rows, meaningful(teacher.value, task.constant, teacher.standard_error))
+    of = {row.model: row for row in rows}
+    parts = {pair: _difference(task, of[pair.having], of[pair.lacking], weighted) for pair in pairs(task)}
+    return TaskSummary(task, rows, meaningful(teacher.value, task.constant, teacher.standard_error), parts)
 
 
 def _plain_row(task: Task, model: Model) -> Row:

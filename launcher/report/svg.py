@@ -112,5 +112,23 @@ class Scale:
         return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
+class ScaleWithZero(Scale):
+    """Counts -> pixels on a logarithmic scale, with a place for 0 at its left. zero: that place; None where no count is 0."""
+
+    ZERO, GAP = 14.0, 34.0
+
+    def __init__(self, counts: Sequence[float], begin: float, end: float) -> None:
+        above = [count for count in counts if count > 0] or [1.0]
+        self.zero = begin + self.ZERO if min(counts) <= 0 else None
+        super().__init__(min(above), max(above), begin + (self.ZERO + self.GAP if self.zero is not None else 0.0), end, logarithmic=True)
+
+    def __call__(self, value: float) -> float:
+        return self.zero if value <= 0 and self.zero is not None else super().__call__(value)
+
+    def ticks(self, count: int = 6) -> list[float]:
+        """0 where it has a place, then round counts."""
+        return [*([0.0] if self.zero is not None else []), *super().ticks(count)]
+
+
 def _number(value: float) -> str:
     return f"{value:.1f}".rstrip("0").rstrip(".")

@@ -7,10 +7,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from launcher.report.ablation import part_values
 from launcher.report.page import averages, percent, rows_of
+from launcher.report.pretraining import Score, pretraining_curve
 from launcher.report.published import PUBLISHED, PUBLISHED_TASKS
 from launcher.report.results import ROLE_TITLES, Results
-from launcher.report.retention import Macro, Row, TaskSummary
+from launcher.report.retention import Difference, Macro, Row, TaskSummary
 from launcher.report.verdicts import points, verdicts
 
 TASK_HEADINGS = ("task", "model", "score", "95 % interval", "± seeds", "retained", "above constant", "to teacher")
@@ -23,6 +25,8 @@ def terminal(results: Results, summaries: list[TaskSummary]) -> Group:
     parts: list[Table | Text] = [_table("", TASK_HEADINGS, [_cells(summary, row) for summary, row in rows_of(summaries)], words=2)]
     for title, rows in averages(summaries):
         parts.append(_table(title, MACRO_HEADINGS, [_macro_cells(row) for row in rows], words=1))
+    for title, headings, cells in _further_tables(summaries):
+        parts.append(_table(title, headings, cells, words=2))
     for summary in summaries:
         for one in verdicts(summary, results.margin):
             if one.weight != "fine":
@@ -40,6 +44,8 @@ def markdown(results: Results, summaries: list[TaskSummary]) -> str:
     lines += ["| task | metric | examples | constant predictor |", "| --- | --- | --- | --- |"]
     for task in results.tasks:
         lines.append(f"| {_plain(task.title)} | {task.metric_title} | {task.examples:,} | {points(task.constant)} |")
+    for title, headings, cells in _further_tables(summaries):
+        lines += ["", f"## {title}", "", *_markdown_table(headings, cells)]
     lines += ["", f"## When not to distil (margin {percent(results.margin)})", ""]
     for summary in summaries:
         for one in verdicts(summary, results.margin):
@@ -52,6 +58,39 @@ def markdown(results: Results, summaries: list[TaskSummary]) -> str:
     lines += _markdown_table(("model", "scored on", *PUBLISHED_TASKS), published)
     lines += ["", *(f"- {row.model}: {row.source}, {row.url}. Compared with {row.teacher}." for row in PUBLISHED)]
     return "\n".join(lines) + "\n"
+
+
+def _further_tables(summaries: list[TaskSummary]) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
+    """(title, headings, rows) of the parts' worth and of the scores by pretraining tokens, where there are any."""
+    tables = []
+    titles = [summary.task.title for summary in summaries]
+    if values := part_values(summaries):
+        cells = [
+            [
+                f"{row.title}{'' if row.tokens is None else f' ({row.tokens:,} tokens)'}",
+                "; ".join([f"{row.pair.having} - {row.pair.lacking}", *(f"also differs, {other}" for other in row.pair.also)]),
+                *(_difference(one) for one in (row.mean, *(row.tasks.get(title) for title in titles))),
+            ]
+            for row in values
+        ]
+        tables.append(("What each part is worth: points, two standard errors", ("part", "students", "mean", *titles), cells))
+    if curve := pretraining_curve(summaries):
+        scores = [
+            [f"{one.tokens:,}", one.model, *(_score(score) for score in (one.mean, *(one.scores.get(title) for title in curve.tasks)))]
+            for one in curve.students
+        ]
+        over = "" if len(curve.common) == len(curve.tasks) else f" (mean over {', '.join(curve.common) or 'no task'})"
+        tables.append((f"Score against pretraining tokens{over}", ("tokens", "student", "mean", *curve.tasks), scores))
+    return tables
+
+
+def _difference(one: Difference | None) -> str:
+    """A difference in points with its two standard errors."""
+    return "" if one is None else f"{one.value * 100:+.1f} ± {2 * one.standard_error * 100:.1f}{' (noise)' * one.within_noise}"
+
+
+def _score(score: Score | None) -> str:
+    return "" if score is None else f"{points(score.value)} ({points(score.low)} to {points(score.high)})"
 
 
 def _cells(summary: TaskSummary, row: Row) -> list[str]:

@@ -10,10 +10,12 @@ from typing import Any
 from rich.console import Console, Group
 
 from launcher.errors import LaunchError
+from launcher.report.ablation import part_values
 from launcher.report.page import averages, page
+from launcher.report.pretraining import pretraining_curve
 from launcher.report.published import PUBLISHED
 from launcher.report.results import Results
-from launcher.report.retention import TaskSummary, read_all, summarise
+from launcher.report.retention import Difference, TaskSummary, read_all, summarise
 from launcher.report.tables import markdown, terminal
 from launcher.report.verdicts import verdicts
 from stillhouse.files import write_atomically
@@ -48,6 +50,7 @@ def write_report(results: Results, folder: Path) -> Group:
 
 def figures(results: Results, summaries: list[TaskSummary]) -> dict[str, Any]:
     """Every figure of the report as plain data."""
+    curve = pretraining_curve(summaries)
     return {
         "title": results.title,
         "margin": results.margin,
@@ -72,8 +75,26 @@ def figures(results: Results, summaries: list[TaskSummary]) -> dict[str, Any]:
             }
             for summary in summaries
         ],
+        "parts": [
+            {
+                "part": row.pair.part,
+                "student": row.pair.having,
+                "without": row.pair.lacking,
+                "also": list(row.pair.also),
+                "pretraining_tokens": row.tokens,
+                "mean": _difference(row.mean),
+                "tasks": {title: _difference(one) for title, one in row.tasks.items()},
+            }
+            for row in part_values(summaries)
+        ],
+        "pretraining": None if curve is None else asdict(curve),
         "published": [asdict(row) for row in PUBLISHED],
     }
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    ends = {"low": one.value - 2 * one.standard_error, "high": one.value + 2 * one.standard_error}
+    return {"value": one.value, **ends, "noise": one.within_noise, "paired": one.paired, "seeds": one.seeds}
 
 
 def _finite(value: Any) -> Any:

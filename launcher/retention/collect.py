@@ -60,11 +60,15 @@ def task_results(plan: Plan, name: str, runs: Finished) -> Task:
         models.append(
             Model(
                 name=learner,
-                role="teacher" if student is None else student.role,
+                role=plan.role(learner),
                 runs=made,
                 parameters=report["parameters"],
                 bytes=report["bytes"],
                 without_teacher=other if other is not None and runs.get(other) else None,
+                pretraining_tokens=plan.pretraining_tokens(learner),
+                transfer_set=plan.has_transfer_set(name, learner),
+                random_start=student is not None and student.start == "random",
+                settings={} if student is None else plan.further_settings(name, learner),
             )
         )
     return Task(

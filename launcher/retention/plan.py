@@ -12,13 +12,20 @@ from launcher.config.free_to_change import FREE_TO_CHANGE
 from launcher.config.load import differences, load_run, parse_config
 from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
-from launcher.retention.settings import TEACHER, Retention
+from launcher.report.results import Role
+from launcher.retention.settings import TEACHER, Retention, RetentionStudent
+from launcher.retention.start import Start, read_start
 from launcher.tasks.plan import make_task_plan
 from launcher.tasks.source import TaskSource
 from stillhouse.errors import StillhouseError
 
 DECIDED = ("run", "train.seed", "train.updates", "train.epochs", "optimizer.learning_rate", "teacher", "student.init")
 LAYERS = ["student.init=teacher"]
+TRANSFER = ("unlabelled", "augment")
+"""Settings of `data` that add rows without labels."""
+OF_PARTS = ("student.", "teacher.", *(f"data.{name}" for name in TRANSFER))
+"""Beginnings of the settings that make a part of a student: its layers, its teacher, its transfer set."""
+LAYER_STARTS = {TEACHER: "layers of the fine-tuned teacher", "base": "layers of the base model"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Plan:
     settings: Retention
     root: Path
     _sources: dict[str, TaskSource] = field(default_factory=dict)
+    _starts: dict[str, Start] = field(default_factory=dict)
 
     @property
     def learners(self) -> list[str]:
@@ -52,6 +60,47 @@ class Plan:
     def needs_initial(self, name: str) -> bool:
         """True if a student's start is a model that has to be made."""
         return name != TEACHER and self.settings.students[name].start in ("base", "random")
+
+    def start(self, name: str) -> Start:
+        """The model folder that a student starts from, read once. Raises LaunchError for a folder that holds none."""
+        if name not in self._starts:
+            self._starts[name] = read_start(f"{self.where}: students.{name}.start", self.settings.students[name].start)
+        return self._starts[name]
+
+    def role(self, learner: str) -> Role:
+        """The role of a model in the report. A start that was pretrained without a teacher counts as not distilled in pretraining."""
+        if learner == TEACHER:
+            return "teacher"
+        student = self.settings.students[learner]
+        plain: dict[Role, Role] = {"distilled": "task_distilled", "pretraining_distilled": "fine_tuned"}
+        return plain.get(student.role, student.role) if student.has_folder and not self.start(learner).distilled else student.role
+
+    def pretraining_tokens(self, learner: str) -> int | None:
+        """The tokens of a student's pretraining: 0 for layers of the base model, null where they are unknown."""
+        student = self.settings.students.get(learner)
+        if student is None or student.start == "base":
+            return None if student is None else 0
+        return self.start(learner).tokens if student.has_folder else None
+
+    def has_transfer_set(self, task: str, learner: str) -> bool:
+        """True if a student's runs on a task also read unlabelled or augmented rows. Without a teacher, a run leaves them out."""
+        if learner == TEACHER or not self.settings.students[learner].distilled:
+            return False
+        data = self.config(task, self.jobs(task, learner, self.settings.seeds[:1], [1e-4], 1e-4)[0].words).data
+        return any(bool(getattr(data, name, None)) for name in TRANSFER)
+
+    def further_settings(self, task: str, name: str) -> dict[str, str]:
+        """The settings of a student beside its parts, for the report: name -> value."""
+        student = self.settings.students[name]
+        start = self.start(name).name if student.has_folder else LAYER_STARTS.get(student.start)
+        values = {"start": start} if start else {}
+        values["epochs"] = f"{self.settings.epochs(task, name):g}"
+        values["learning rates"] = ", ".join(f"{rate:g}" for rate in student.learning_rates)
+        for word in student.settings:
+            key, _, value = word.partition("=")
+            if not key.startswith(OF_PARTS) or key in ("student.dropout", "student.trainable"):
+                values[key] = value
+        return values
 
     def job(self, task: str, learner: str, rate: float, seed: int, teacher_rate: float) -> Job:
         """One run. teacher_rate: the learning rate of the teacher that a student learns from."""
@@ -72,7 +121,7 @@ class Plan:
             if student.distilled:
                 model = self.folder(task, TEACHER, teacher_rate, seed) / "student"
                 words.append(f"teacher.model={json.dumps(str(model))}")
-            init = self.initial(learner, seed) if self.needs_initial(learner) else student.start
+            init: Path | str = self._init(student, learner, seed)
             words.append(f"student.init={json.dumps(str(init))}")
         tried = len(entry.learning_rates) > 1
         name = f"{task}: {learner}{f', rate {rate:g}' if tried else ''}, seed {seed}"
@@ -125,6 +174,9 @@ class Plan:
     def check(self, ranks: int) -> None:
         """Raise LaunchError for what can be known before the first run: settings, data, models that do not fit, folders of other runs."""
         self._check_words()
+        for name, student in self.settings.students.items():
+            if student.has_folder:
+                self.start(name)
         model = json.dumps(self.settings.teacher.model)
         for task in self.settings.tasks:
             source = self.source(task)
@@ -151,6 +203,11 @@ class Plan:
                 f"{job.folder}: expected the run that the settings describe, got another ({'; '.join(changed[:3])}); "
                 "remove that folder, or choose another --folder"
             )
+
+    def _init(self, student: RetentionStudent, learner: str, seed: int) -> Path | str:
+        if self.needs_initial(learner):
+            return self.initial(learner, seed)
+        return self.start(learner).model if student.has_folder else student.start
 
     def _common(self, task: str, learner: str) -> list[str]:
         chosen = self.settings.tasks[task]

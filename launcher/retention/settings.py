@@ -59,7 +59,8 @@ class RetentionStudent(Learner):
     """A student, trained on each task with every seed. The student of a seed learns from the teacher of the same seed."""
 
     start: Text = "teacher"
-    """teacher: layers of the fine-tuned teacher. base: layers of teacher.model. random: fresh weights. Else a model folder."""
+    """teacher: layers of the fine-tuned teacher. base: layers of teacher.model. random: fresh weights. Else a model folder, or the folder
+    of the run that pretrained it."""
     distilled: bool = True
     """false: fine-tune it without a teacher."""
     without_teacher: Text | None = None
@@ -72,12 +73,16 @@ class RetentionStudent(Learner):
         return self
 
     @property
+    def has_folder(self) -> bool:
+        """True if it starts from a model that was made before the proof."""
+        return self.start not in (TEACHER, "base", "random")
+
+    @property
     def role(self) -> Role:
-        """The student's role in the report."""
-        own = self.start in (TEACHER, "base", "random")
+        """The student's role in the report, where a model folder counts as distilled in pretraining."""
         if self.distilled:
-            return "task_distilled" if own else "distilled"
-        return "fine_tuned" if own else "pretraining_distilled"
+            return "distilled" if self.has_folder else "task_distilled"
+        return "pretraining_distilled" if self.has_folder else "fine_tuned"
 
 
 class Retention(BaseModel):
@@ -113,11 +118,8 @@ class Retention(BaseModel):
             raise ValueError(f"tasks: expected each title once, got {', '.join(titles)}; rename one")
         for name, student in self.students.items():
             plain = student.without_teacher
-            if plain is not None and (plain not in self.students or self.students[plain].role != "fine_tuned"):
-                raise ValueError(
-                    f"students.{name}.without_teacher: expected a student with distilled: false and start base or random, "
-                    f"got {plain}; correct it"
-                )
+            if plain is not None and (plain not in self.students or self.students[plain].distilled):
+                raise ValueError(f"students.{name}.without_teacher: expected a student with distilled: false, got {plain}; correct it")
         return self
 
     def learner(self, name: str) -> Learner:

@@ -22,6 +22,22 @@ MODELS = {  # name -> role, parameters, milliseconds, share of what the teacher 
     "student 3 x 384, task only": ("task_distilled", 17_389_440, 5.1, 0.94),
     "student 3 x 384, fine-tuned": ("fine_tuned", 17_389_440, 5.1, 0.93),
 }
+PRETRAINED: dict[
+    str, tuple[str, int, float, dict[str, Any]]
+] = {  # name -> role, parameters, share, and what the report knows of the student's parts
+    "layers, distilled": ("task_distilled", 17_389_440, 0.90, {"pretraining_tokens": 0, "settings": {"start": "base"}}),
+    "layers, fine-tuned": ("fine_tuned", 17_389_440, 0.86, {"pretraining_tokens": 0, "settings": {"start": "base"}}),
+    "400 k, distilled": ("distilled", 17_240_000, 0.91, {"pretraining_tokens": 368_583, "settings": {"start": "a"}}),
+    "4 M, distilled": ("distilled", 17_240_000, 0.95, {"pretraining_tokens": 4_000_000, "settings": {"start": "b"}}),
+    "4 M, fine-tuned": ("pretraining_distilled", 17_240_000, 0.93, {"pretraining_tokens": 4_000_000, "settings": {"start": "b"}}),
+    "4 M, transfer set": (
+        "distilled",
+        17_240_000,
+        0.97,
+        {"pretraining_tokens": 4_000_000, "transfer_set": True, "settings": {"start": "b", "epochs": "5"}},
+    ),
+    "random": ("task_distilled", 17_389_440, 0.6, {"random_start": True}),
+}
 TASKS = {  # title -> name, kind, metric, examples, training examples, small and noisy, share that the teacher gets right
     "SST-2": ("glue/sst2", "classification", "accuracy", 872, 67_349, False, 0.91),
     "MRPC": ("glue/mrpc", "classification", "f1", 408, 3_668, True, 0.86),
@@ -34,22 +50,26 @@ TASKS = {  # title -> name, kind, metric, examples, training examples, small and
 LABELS = {"SST-2": ["negative", "positive"], "MRPC": ["not equivalent", "equivalent"], "CoLA": ["unacceptable", "acceptable"]}
 
 
-def write_results(folder: Path, titles: tuple[str, ...] = tuple(TASKS), seeds: int = 3, predictions: bool = True) -> Results:
-    """The results of those tasks; their predictions are written below the folder."""
-    tasks = [_task(folder, title, seeds, predictions) for title in titles]
+def write_results(
+    folder: Path, titles: tuple[str, ...] = tuple(TASKS), seeds: int = 3, predictions: bool = True, pretrained: bool = False
+) -> Results:
+    """The results of those tasks; their predictions are written below the folder. pretrained: the students of PRETRAINED instead."""
+    students = {name: ("teacher", 22_713_216, 1.0, {}) for name in list(MODELS)[:1]} | PRETRAINED
+    recipes = students if pretrained else {name: (row[0], row[1], row[3], {"latency_ms": row[2]}) for name, row in MODELS.items()}
+    tasks = [_task(folder, title, seeds, predictions, recipes) for title in titles]
     notes = ["Latency: one example of 128 tokens, two cores, median of 200."]
     versions = {"stillhouse": "0.1.0", "torch": "2.13.0"}
     return Results.model_validate({"title": "Retention of a 6 x 384 encoder", "tasks": tasks, "notes": notes, "environment": versions})
 
 
-def _task(folder: Path, title: str, seeds: int, predictions: bool) -> dict[str, Any]:
+def _task(folder: Path, title: str, seeds: int, predictions: bool, recipes: dict[str, Any]) -> dict[str, Any]:
     name, kind, key, examples, trained, noisy, right = TASKS[title]
     generator = np.random.default_rng(len(title) + examples)
     labels = _labels(kind, examples, generator)
     row = metric(kind, key)  # type: ignore[arg-type]
     hard = generator.random(examples)
     models: list[dict[str, Any]] = []
-    for model, (role, parameters, latency, kept) in MODELS.items():
+    for model, (role, parameters, kept, more) in recipes.items():
         runs = []
         for seed in range(seeds):
             noise = np.random.default_rng([seed, len(model), examples])
@@ -57,7 +77,7 @@ def _task(folder: Path, title: str, seeds: int, predictions: bool) -> dict[str, 
             correct = noise.random(examples) * 0.06 + hard * 0.94 < sure
             predicted = _predict(kind, labels, correct, noise, kept)
             interval = row.interval(predicted, labels, resamples=300)
-            file = f"predictions/{name.replace('/', '-')}-{list(MODELS).index(model)}-{seed}.jsonl"
+            file = f"predictions/{name.replace('/', '-')}-{list(recipes).index(model)}-{seed}.jsonl"
             if predictions:
                 _write(folder / file, kind, labels, predicted, correct, noise)
             ends = [{"update": 50 * n, "value": interval.value * (1 - 0.5 * 0.85**n)} for n in range(1, 25)]
@@ -73,9 +93,9 @@ def _task(folder: Path, title: str, seeds: int, predictions: bool) -> dict[str, 
                     "curve": ends,
                 }
             )
-        without = "student 3 x 384, fine-tuned" if "distilled" in role else None
-        cost = {"parameters": parameters, "bytes": parameters * 4, "latency_ms": latency}
-        models.append({"name": model, "role": role, "runs": runs, "without_teacher": without, **cost})
+        without = "student 3 x 384, fine-tuned" if "distilled" in role and "student 3 x 384, fine-tuned" in recipes else None
+        cost = {"parameters": parameters, "bytes": parameters * 4}
+        models.append({"name": model, "role": role, "runs": runs, "without_teacher": without, **cost, **more})
     return {
         "name": name,
         "title": title,

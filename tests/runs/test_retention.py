@@ -129,6 +129,47 @@ def test_a_stopped_proof_goes_on_and_reports_what_its_runs_reported(proof, forke
         retention.run(parser().parse_args(arguments(proof, f"settings=[{', '.join([*TRAIN, 'train.clip=0.5'])}]")))
 
 
+def test_pretrained_students_are_scored_against_their_tokens_and_parts_are_compared(start, proof, forked_jobs, tmp_path, capsys):
+    run = start(tmp_path / "pretrained", "train.updates=3", "student.layers=[0, 2]")
+    assert run.wait() == [0], run.output
+    tokens = json.loads((run.folder / "report.json").read_text())["tokens"]
+    values = yaml.safe_load(proof.read_text())
+    del values["tasks"]["ratings"]
+    layers = values["students"]["alone"]["settings"]
+    (tmp_path / "more.jsonl").write_text('{"text": "ba de fi go"}\n{"text": "ma ne"}\n')
+    common = {"learning_rates": [3e-3], "epochs": 1}
+    values |= {
+        "seeds": [1],
+        "students": {
+            "base": {"start": "base", **common, "settings": layers},
+            "pretrained": {"start": str(run.folder), **common},
+            "pretrained, alone": {"start": str(run.folder / "student"), "distilled": False, **common},
+            "pretrained, more text": {"start": str(run.folder), **common, "settings": [f"data.unlabelled={tmp_path / 'more.jsonl'}"]},
+            "random": {"start": "random", **common, "settings": layers},
+        },
+    }
+    values["teacher"]["learning_rates"] = [3e-3]
+    proof.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert retention.run(parser().parse_args(arguments(proof))) == Exit.DONE, capsys.readouterr().out
+    (task,) = read_results(tmp_path / "proof" / "results.json").tasks
+    assert {model.name: (model.role, model.pretraining_tokens) for model in task.students} == {
+        "base": ("task_distilled", 0),
+        "pretrained": ("distilled", tokens),
+        "pretrained, alone": ("pretraining_distilled", tokens),
+        "pretrained, more text": ("distilled", tokens),
+        "random": ("task_distilled", None),
+    }
+    report = json.loads((tmp_path / "proof" / "report.json").read_text())
+    assert [(part["part"], part["student"], part["without"]) for part in report["parts"]] == [
+        ("pretraining", "pretrained", "base"),
+        ("task", "pretrained", "pretrained, alone"),
+        ("transfer", "pretrained, more text", "pretrained"),
+        ("start", "base", "random"),
+    ]
+    assert [one["tokens"] for one in report["pretraining"]["students"]] == [0, tokens, tokens, tokens]
+    assert "Score against pretraining tokens" in (tmp_path / "proof" / "report.html").read_text()
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(proof, forked_jobs, capsys):
     values = yaml.safe_load(proof.read_text())
     del values["tasks"]["ratings"]
@@ -171,6 +212,10 @@ def test_a_dry_run_prints_the_runs_with_rows_and_updates(proof, capsys):
         ),
         ("tasks.moods.settings=[data.train=/nowhere.jsonl,data.kind=classification]", "/nowhere.jsonl: expected"),
         ("students.teacher={}", "students: expected names that differ in letters or digits, got teacher and teacher"),
+        (
+            "students.alone.start=runs/never/student",
+            "students.alone.start: expected a model folder or a run folder, got runs/never/student",
+        ),
         ("seeds=[1, 1]", "seeds: expected different seeds, got"),
     ],
 )

@@ -94,6 +94,28 @@ def test_every_chart_has_a_title_and_a_description(whole: tuple[str, Outline]):
             assert re.search(rf'<(title|desc) id="{name}">[^<]{{10,}}', text), name
 
 
+def test_parts_and_pretraining_have_their_sections_with_charts_and_tables(tmp_path: Path, whole: tuple[str, Outline]):
+    text, outline = rendered(tmp_path, write_results(tmp_path, ("SST-2", "STS-B"), pretrained=True))
+    drawings = [attributes for attributes in outline.of("svg") if attributes.get("aria-hidden") != "true"]
+    assert len(drawings) == 2 * 2 + 1 + 3, "bars and curves, quality against size, and pretraining for the mean and each task"
+    for drawing in drawings:
+        for name in (drawing.get("aria-labelledby") or "").split():
+            assert re.search(rf'<(title|desc) id="{name}">[^<]{{10,}}', text), name
+    assert len([a for a in outline.of("div") if a.get("role") == "region"]) == len(outline.of("table"))
+    parts, _, after = text.partition('<h2 id="parts">')[2].partition('<h2 id="pretraining">')
+    assert parts.count("distillation in pretraining<") == 3
+    assert "also differs, epochs: 5 and default" in parts
+    assert " noise" in parts
+    table = after.partition("<table>")[2].partition("</table>")[0]
+    assert "<td>368,583</td>" in table
+    assert table.index("layers, distilled") < table.index("400 k, distilled") < table.index("4 M, distilled") < table.index(">teacher<")
+    assert "random" not in table
+    ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert {"#parts", "#pretraining"} <= {attributes["href"] for attributes in outline.of("a")}
+    assert 'id="pretraining"' not in whole[0], "students without known tokens have no curve"
+
+
 def test_ids_are_distinct_and_links_lead_to_them(whole: tuple[str, Outline]):
     _, outline = whole
     ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]

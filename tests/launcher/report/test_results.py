@@ -43,7 +43,7 @@ def test_results_are_read_as_written(tmp_path: Path):
         ({"models": [TEACHER, {**STUDENT, "runs": [RUN, RUN]}]}, "expected each seed once"),
         (
             {"models": [TEACHER, {**STUDENT, "without_teacher": "other"}]},
-            "expected without_teacher to be a fine_tuned model of the task, got other",
+            "expected without_teacher to be a fine_tuned or pretraining_distilled model of the task, got other",
         ),
         ({"models": [TEACHER, {**STUDENT, "runs": [{**RUN, "low": 0.95}]}]}, "expected low <= high"),
         ({"metric": "pearson"}, "metric pearson: expected one of accuracy"),

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from launcher.report.svg import Chart, Scale, legend_line, legend_mark
+from launcher.report.svg import Chart, Scale, ScaleWithZero, legend_line, legend_mark
 
 
 def test_a_scale_is_linear_and_its_ends_lie_inside():
@@ -18,6 +18,17 @@ def test_a_logarithmic_scale_has_equal_steps_for_equal_factors():
     assert scale(1e7) == pytest.approx(50)
     assert scale.ticks() == pytest.approx([1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8])
     assert len(Scale(17e6, 23e6, 0, 100, logarithmic=True).ticks()) >= 3
+
+
+def test_counts_have_a_logarithmic_scale_with_a_place_for_zero():
+    scale = ScaleWithZero([0, 1e5, 1e7], 0, 400)
+    assert 0 < scale(0) < scale.begin < scale(1e5)
+    assert scale(1e6) == pytest.approx((scale(1e5) + scale(1e7)) / 2)
+    assert scale.ticks()[:2] == [0.0, 1e5]
+    without = ScaleWithZero([1e5, 1e7], 0, 400)
+    assert without.zero is None
+    assert without.ticks()[0] == 1e5
+    assert ScaleWithZero([0, 0], 0, 400)(0) == 14
 
 
 @pytest.mark.parametrize("value", [0.0, 0.9, 17e6])

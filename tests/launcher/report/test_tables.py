@@ -38,3 +38,16 @@ def test_names_are_not_markup(tmp_path: Path):
     assert "a\\|b \\[red\\]&lt;b>\\`c\\`" in markdown_text
     rows = [line for line in markdown_text.splitlines() if line.startswith("| a")]
     assert all(line.replace("\\|", "").count("|") in (5, 9) for line in rows)
+
+
+def test_both_show_what_parts_are_worth_and_the_scores_by_tokens(tmp_path: Path):
+    results = write_results(tmp_path, ("SST-2", "CoLA"), predictions=False, pretrained=True)
+    for text in shown(results, tmp_path, width=300):
+        assert "What each part is worth" in text
+        assert "distillation in pretraining (368,583 tokens)" in text
+        assert "4 M, distilled - layers, distilled" in text
+        assert "(noise)" in text
+        assert "Score against pretraining tokens" in text
+        assert "4,000,000" in text
+    plain = write_results(tmp_path, ("RTE",), predictions=False)
+    assert "pretraining tokens" not in "".join(shown(plain, tmp_path))

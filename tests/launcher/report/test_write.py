@@ -38,6 +38,17 @@ def test_the_json_has_every_figure(tmp_path: Path):
     assert report["published"]
 
 
+def test_the_json_has_parts_and_the_scores_by_pretraining_tokens(tmp_path: Path):
+    write_report(write_results(tmp_path, ("SST-2",), predictions=False, pretrained=True), tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    values = {model["model"]: model["value"] for model in report["tasks"][0]["models"]}
+    transfer = next(part for part in report["parts"] if part["part"] == "transfer")
+    assert transfer["tasks"]["SST-2"]["value"] == pytest.approx(values["4 M, transfer set"] - values["4 M, distilled"])
+    assert transfer["mean"]["low"] < transfer["mean"]["value"] < transfer["mean"]["high"]
+    assert [one["tokens"] for one in report["pretraining"]["students"]] == [0, 0, 368_583, 4_000_000, 4_000_000, 4_000_000]
+    assert report["pretraining"]["students"][2]["scores"]["SST-2"]["value"] == pytest.approx(values["400 k, distilled"])
+
+
 def test_nothing_is_written_where_predictions_are_missing(tmp_path: Path):
     results = write_results(tmp_path, ("SST-2",))
     (tmp_path / "predictions" / "glue-sst2-1-0.jsonl").unlink()
