@@ -72,7 +72,7 @@ def averages(summaries: list[TaskSummary]) -> list[tuple[str, list[Any]]]:
 
 
 def _render(results: Results, summaries: list[TaskSummary], predictions: dict[str, TaskPredictions], examples: int) -> str:
-    series = {name: number for number, name in enumerate(dict.fromkeys(model.name for task in results.tasks for model in task.models))}
+    series = {name: number for number, name in enumerate(_names(results))}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((FOLDER / "page.html").read_text(encoding="utf-8"))
     cost_charts, cost_missing = _cost_charts(results, series)
@@ -93,7 +93,7 @@ def _render(results: Results, summaries: list[TaskSummary], predictions: dict[st
         tokens_text=tokens_text,
         cost_charts=cost_charts,
         cost_missing=cost_missing,
-        costs=[_cost_row(results, name) for name in series],
+        costs=cost_rows(results),
         roles=ROLE_TITLES,
         weights=WEIGHTS,
         published=PUBLISHED,
@@ -180,6 +180,16 @@ def _mean(results: Results, name: str, attribute: str) -> float | None:
     models = [model for task in results.tasks for model in task.models if model.name == name]
     values = [getattr(model, attribute) for model in models if getattr(model, attribute) is not None]
     return macro({str(number): float(value) for number, value in enumerate(values)})
+
+
+def cost_rows(results: Results) -> list[dict[str, str]]:
+    """Name, parameters, bytes and latency of each model as text."""
+    return [_cost_row(results, name) for name in _names(results)]
+
+
+def _names(results: Results) -> list[str]:
+    """The models' names in the order of first appearance."""
+    return list(dict.fromkeys(model.name for task in results.tasks for model in task.models))
 
 
 def _cost_row(results: Results, name: str) -> dict[str, str]:

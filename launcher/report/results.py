@@ -157,6 +157,10 @@ class Results(Described):
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.03
     notes: list[str] = []
     """Sentences below the summary: machine, how the epoch was chosen, where latency was measured."""
+    latency: str = ""
+    """A sentence on where and how latency was measured."""
+    latency_command: str = ""
+    """The command that measures latency, where it was not measured."""
     environment: dict[str, str] = {}
     """Package -> version."""
 

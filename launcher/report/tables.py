@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.report.ablation import part_values
-from launcher.report.page import averages, percent, rows_of
+from launcher.report.page import averages, cost_rows, percent, rows_of
 from launcher.report.pretraining import Score, pretraining_curve
 from launcher.report.published import PUBLISHED, PUBLISHED_TASKS
 from launcher.report.results import ROLE_TITLES, Results
@@ -17,6 +17,7 @@ from launcher.report.verdicts import points, verdicts
 
 TASK_HEADINGS = ("task", "model", "score", "95 % interval", "± seeds", "retained", "above constant", "to teacher")
 MACRO_HEADINGS = ("student", "mean score", "teacher's", "retained", "above constant")
+COST_HEADINGS = ("model", "parameters", "on disk", "ms per example")
 NOT_MEANINGFUL = "not meaningful"
 
 
@@ -46,6 +47,9 @@ def markdown(results: Results, summaries: list[TaskSummary]) -> str:
         lines.append(f"| {_plain(task.title)} | {task.metric_title} | {task.examples:,} | {points(task.constant)} |")
     for title, headings, cells in _further_tables(summaries):
         lines += ["", f"## {title}", "", *_markdown_table(headings, cells)]
+    lines += ["", "## Size and latency", "", *_markdown_table(COST_HEADINGS, [list(row.values()) for row in cost_rows(results)])]
+    measured = f" This command measures it: `{results.latency_command}`" if results.latency_command else ""
+    lines += ["", f"{_plain(results.latency)}{measured}"] if results.latency else []
     lines += ["", f"## When not to distil (margin {percent(results.margin)})", ""]
     for summary in summaries:
         for one in verdicts(summary, results.margin):

@@ -87,6 +87,7 @@ def figures(results: Results, summaries: list[TaskSummary]) -> dict[str, Any]:
             }
             for row in part_values(summaries)
         ],
+        "latency": {"text": results.latency, "command": results.latency_command},
         "pretraining": None if curve is None else asdict(curve),
         "published": [asdict(row) for row in PUBLISHED],
     }

@@ -12,6 +12,8 @@ from launcher.comparison.jobs import Job
 from launcher.comparison.settings import folder_name
 from launcher.errors import LaunchError
 from launcher.report.results import CurvePoint, Model, Prediction, Results, Run, Task
+from launcher.retention.finished import Finished, report_of
+from launcher.retention.latency import latencies_of
 from launcher.retention.plan import Plan
 from launcher.retention.settings import TEACHER
 from launcher.run_folder.metrics_file import METRICS, read
@@ -20,13 +22,12 @@ from stillhouse.files import write_atomically
 
 FOLDER = "predictions"
 PACKAGES = ("stillhouse", "torch", "transformers", "numpy")
-Finished = dict[str, dict[int, Job]]
-"""A task's finished runs: model -> seed -> run."""
 
 
 def results_of(plan: Plan, finished: dict[str, Finished], notes: list[str]) -> Results | None:
     """The results of the tasks whose teacher is done; None if there is none. Writes predictions below the folder."""
-    tasks = [task_results(plan, name, runs) for name, runs in finished.items() if runs.get(TEACHER)]
+    latency = latencies_of(plan, finished)
+    tasks = [task_results(plan, name, runs, latency.milliseconds) for name, runs in finished.items() if runs.get(TEACHER)]
     if not tasks:
         return None
     settings = plan.settings
@@ -34,18 +35,20 @@ def results_of(plan: Plan, finished: dict[str, Finished], notes: list[str]) -> R
     lines = [f"Weights were chosen on {text}." for text in sorted(chosen)]
     if any(len(settings.learner(name).learning_rates) > 1 for name in plan.learners):
         lines.append(f"Learning rates were chosen on dev with seed {settings.seeds[0]}: dev scores are flattered by that choice.")
-    lines.append("The student of a seed learns from the teacher of the same seed. Latency was not measured.")
+    lines.append("The student of a seed learns from the teacher of the same seed.")
     return Results(
         title=settings.title or plan.root.name,
         tasks=tasks,
         margin=settings.margin,
         notes=[*lines, *notes],
+        latency=latency.text,
+        latency_command=latency.command,
         environment={name: found for name in PACKAGES if (found := _version(name))},
     )
 
 
-def task_results(plan: Plan, name: str, runs: Finished) -> Task:
-    """One task with its teacher and the students that have at least one finished run."""
+def task_results(plan: Plan, name: str, runs: Finished, milliseconds: dict[str, float]) -> Task:
+    """One task with its teacher and the students that have at least one finished run. milliseconds: latency by model."""
     settings, first = plan.settings, report_of(next(iter(runs[TEACHER].values())))
     kind, key, labels = first["task"]["kind"], first["task"]["metric"], list(first["task"]["labels"])
     dev = plan.source(name).splits["dev"]
@@ -64,6 +67,7 @@ def task_results(plan: Plan, name: str, runs: Finished) -> Task:
                 runs=made,
                 parameters=report["parameters"],
                 bytes=report["bytes"],
+                latency_ms=milliseconds.get(learner),
                 without_teacher=other if other is not None and runs.get(other) else None,
                 pretraining_tokens=plan.pretraining_tokens(learner),
                 transfer_set=plan.has_transfer_set(name, learner),
@@ -83,17 +87,6 @@ def task_results(plan: Plan, name: str, runs: Finished) -> Task:
         labels=labels if kind == "classification" else [],
         models=models,
     )
-
-
-def report_of(job: Job) -> dict[str, Any]:
-    """report.json of a finished run."""
-    return dict(json.loads((job.folder / "report.json").read_text(encoding="utf-8")))
-
-
-def score_of(job: Job) -> float:
-    """The deciding metric of a finished run on dev."""
-    report = report_of(job)
-    return float(report["dev"][report["task"]["metric"]])
 
 
 def _run(plan: Plan, task: str, learner: str, seed: int, job: Job, dev: Examples, labels: list[str]) -> Run:

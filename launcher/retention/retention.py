@@ -17,8 +17,10 @@ from launcher.config.yaml_file import dump_yaml
 from launcher.process.signals import Exit, StopFlag
 from launcher.report.write import write_report
 from launcher.reporting.console import PipeSafeConsole
-from launcher.retention.collect import Finished, report_of, results_of, score_of
+from launcher.retention.collect import results_of
+from launcher.retention.finished import Finished, report_of, score_of
 from launcher.retention.initial import make_initial
+from launcher.retention.latency import check_latency, measure
 from launcher.retention.plan import Plan
 from launcher.retention.settings import TEACHER, load_retention
 from launcher.run_folder.folder import owned
@@ -40,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load_retention(arguments.config, arguments.settings)
     root = Path(arguments.folder or Path("runs") / "retention" / Path(arguments.config).stem)
     plan = Plan(arguments.config, settings, root)
+    check_latency(plan)
     plan.check(arguments.ranks)
     proof = Proof(plan, arguments.ranks, arguments.jobs, PipeSafeConsole())
     if arguments.dry_run:
@@ -77,6 +80,9 @@ class Proof:
                 if learner == TEACHER and not self.finished[task].get(TEACHER):
                     self.say(f"{task}: no teacher, so no student is trained")
                     break
+            self._report()
+        if self.plan.settings.latency is True and any(self.finished.values()):
+            measure(self.plan, self.finished)
             self._report()
         for name, reason in self.failed.items():
             self.say(f"failed: {name}: {reason}")

@@ -100,6 +100,8 @@ class Retention(BaseModel):
     teacher: RetentionTeacher
     students: Annotated[dict[Text, RetentionStudent], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
+    latency: bool | Text = False
+    """true: measure the latency of the models after the last run. A text: a file that `stillhouse latency --json` wrote."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.03
     """The loss of retention from which the report advises against a student."""
 

@@ -1,6 +1,7 @@
 """A retention proof as a user starts it, with real runs: stopped, continued, and held against the runs' own reports."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -170,6 +171,44 @@ def test_pretrained_students_are_scored_against_their_tokens_and_parts_are_compa
     assert "Score against pretraining tokens" in (tmp_path / "proof" / "report.html").read_text()
 
 
+def test_latency_is_measured_when_asked_or_read_from_a_file_and_else_the_page_has_the_command(proof, forked_jobs, tmp_path, capsys):
+    values = yaml.safe_load(proof.read_text())
+    values["seeds"] = [1]
+    values["teacher"]["learning_rates"] = [3e-3]
+    proof.write_text(yaml.safe_dump(values, sort_keys=False))
+    root = tmp_path / "proof"
+
+    def milliseconds(*words: str) -> dict[str, float | None]:
+        assert retention.run(parser().parse_args(words or arguments(proof))) == Exit.DONE, capsys.readouterr().out
+        (first, second) = read_results(root / "results.json").tasks
+        assert [model.latency_ms for model in first.models] == [model.latency_ms for model in second.models], "heads differ a little only"
+        return {model.name: model.latency_ms for model in first.models}
+
+    assert milliseconds() == {"teacher": None, "alone": None, "distilled": None}
+    page = (root / "report.html").read_text()
+    assert "not measured" in page
+    command = re.search("<code>stillhouse (.*)</code>", page)
+    assert command
+    assert f"`stillhouse {command[1]}`" in (root / "report.md").read_text()
+
+    measured = milliseconds(*command[1].split())
+    rows = json.loads((root / "latency.json").read_text())["rows"]
+    assert set(measured.values()) == {row["p50_ms"] for row in rows if row["form"] == "torch fp32"}
+    page = (root / "report.html").read_text()
+    assert "Quality against latency, ms per example" in page
+    assert "Latency: torch fp32, 1 x 64 tokens, 1 thread, median of 50, " in page
+    before = (root / "latency.json").stat().st_mtime_ns
+    assert milliseconds(*command[1].split()) == measured
+    assert (root / "latency.json").stat().st_mtime_ns == before, "the same weights are not measured again"
+
+    file = (root / "latency.json").rename(tmp_path / "mine.json")
+    assert milliseconds(*arguments(proof, f"latency={file}")) == measured
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"models": [model | {"files": {"model.safetensors": "0"}} for model in content["models"]]}))
+    assert set(milliseconds(*arguments(proof, f"latency={file}")).values()) == {None}
+    assert "mine.json has none of these models in torch fp32" in (root / "report.html").read_text()
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(proof, forked_jobs, capsys):
     values = yaml.safe_load(proof.read_text())
     del values["tasks"]["ratings"]
@@ -216,6 +255,7 @@ def test_a_dry_run_prints_the_runs_with_rows_and_updates(proof, capsys):
             "students.alone.start=runs/never/student",
             "students.alone.start: expected a model folder or a run folder, got runs/never/student",
         ),
+        ("latency=/nowhere.json", "latency: expected true or a file of stillhouse latency --json, got /nowhere.json, No such file"),
         ("seeds=[1, 1]", "seeds: expected different seeds, got"),
     ],
 )

@@ -191,9 +191,10 @@ def test_what_was_not_measured_is_said(tmp_path: Path):
     for model in plain["tasks"][0]["models"]:
         model.update(latency_ms=None, bytes=None)
         model["runs"][0]["curve"] = []
+    plain |= {"latency": "Latency was not measured.", "latency_command": "measure <it>"}
     text, outline = rendered(tmp_path, Results.model_validate(plain))
     assert "No chart of quality against latency, ms per example: fewer than two models have the figure." in text
-    assert "not measured" in text
+    assert "Latency was not measured. This command measures it: <code>measure &lt;it&gt;</code>" in text
     assert "not meaningful" in text
     assert "one seed" in text
     assert len([a for a in outline.of("svg") if a.get("aria-hidden") != "true"]) == 2
