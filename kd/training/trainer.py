@@ -108,7 +108,8 @@ class Trainer:
         terms = reported(objective.names, means, divisors.tolist())
         scheduled = self.objective.scheduled(*within)
         cause = "" if applied else self._cause(selections, objective, terms)
-        return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause)
+        more = {"clipped_share": float(norm > self.settings.clip)} if self.settings.clip else {}
+        return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause, more)
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
         """A whole copy of the current student, for evaluation and export. Collective; every rank gets one."""

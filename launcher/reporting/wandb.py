@@ -19,11 +19,10 @@ import psutil
 from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
 from launcher.redaction import redacted
+from launcher.reporting.catalogue import AXES, CHECKPOINT, CONSTANTS
 from launcher.reporting.wandb_files import as_ranges, rows_held
 from launcher.reporting.wandb_sent import KINDS, Sent, Warnings
 
-AXES = ("update", "tokens")
-CONSTANTS = ("updates", "tokens_total")  # no curves
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
 FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
 
@@ -105,15 +104,17 @@ class WandB:
             self._send(values)
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Send one line: numbers under train/ or heldout/, an event to the summary alone."""
+        """Send one line: numbers under train/, heldout/ or checkpoint/. Other events only change the summary."""
         self._say_warnings()
         self._send(values)
 
     def _send(self, values: Mapping[str, Any]) -> None:
         kind, update = values["kind"], values["update"]
-        if kind not in KINDS:
+        if kind == "event":
             self._run.summary[f"event/{values.get('event', 'event')}"] = f"update {update}: {values.get('message', '')}".rstrip(": ")
-            return
+            if values.get("event") != "checkpoint" or not any(key in values for key in CHECKPOINT):
+                return
+            kind, values = "checkpoint", {key: values[key] for key in (*AXES, *CHECKPOINT, "time") if key in values}
         if not self.sent.is_new(kind, update):
             return
         self.sent.hold({(kind, update)})

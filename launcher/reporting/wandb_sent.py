@@ -3,7 +3,7 @@
 import re
 from collections import deque
 
-KINDS = ("train", "heldout")
+KINDS = ("train", "heldout", "checkpoint")
 NOT_SAID = re.compile(r"^(\x1b\[\d+m)*wandb\S*:\s*(\S*WARNING\S*|\S*ERROR\S*)?\s*|\s*Use `wandb sync`.*")
 """W&B's own heading, and an advice that does not hold: `wandb sync` passes over runs that began online."""
 

@@ -24,11 +24,12 @@ from launcher.config.load import public_values
 from launcher.config.run_config import AnyRunConfig
 from launcher.errors import SharedError
 from launcher.process.signals import Exit, StopFlag
+from launcher.reporting.event_counts import EventCounts
 from launcher.reporting.layer_similarity import render
-from launcher.reporting.meter import Meter, peak_memory_gb
+from launcher.reporting.meter import Meter
 from launcher.reporting.reporters import LOG, Reporters
 from launcher.run_folder.folder import RunFolder, tell_progress
-from launcher.run_folder.metrics_file import lost_lines
+from launcher.run_folder.metrics_file import lost_lines, read
 from launcher.training.batches import BatchLoader
 from launcher.training.checkpoints import CheckpointSaver
 from launcher.training.evaluations import Evaluations
@@ -36,6 +37,7 @@ from launcher.training.parts import Finished, RunParts
 from launcher.training.rank_consistency import teachers
 from launcher.training.recovery import Recovery
 from launcher.training.stragglers import gather, straggler
+from launcher.training.train_line import train_line
 from stillhouse.files import sync_path, write_atomically
 
 
@@ -55,6 +57,7 @@ class Run:
         self.saving = CheckpointSaver(folder.checkpoints, config.checkpoint)
         self.recovery = Recovery(config, folder, parts.trainer, self.event)
         self.started, self.elapsed_before = time.monotonic(), 0.0
+        self.counts = EventCounts()
         self.hosts = process_group.texts(socket.gethostname())
         self.straggler: int | None = None  # the rank that was last said to be much slower than the others
         self.teachers = teachers(config)
@@ -79,6 +82,7 @@ class Run:
         self.stop.done, self.stop.saved, self.stop.log = self.trainer.done, max(0, self.saving.saved), self.folder.folder / LOG
         self.first_update = self.trainer.done + 1
         if self.reporters is not None:
+            self.counts = EventCounts(read(self.folder.metrics) if self.folder.metrics.exists() else ())
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
@@ -152,24 +156,18 @@ class Run:
     def report_line(self, report: UpdateReport) -> None:
         """Write the train line: means since the last one."""
         waited, self.loader.waited_seconds = self.loader.waited_seconds, 0.0
-        values = self.meter.take(waited)
-        updates = self.parts.updates
-        values |= {
-            "updates": updates,
-            "tokens": self.trainer.tokens,
-            "tokens_total": round(self.trainer.tokens / report.update * updates),
-            "epoch": self.loader.windows / self.parts.stream.windows_per_epoch,
-            "learning_rate": report.learning_rate,
-            **report.scheduled,
-            "seconds_left": (updates - report.update) * values["seconds_per_update"],
-            "memory_gb": peak_memory_gb(),
-            "skipped_updates": self.trainer.skipped,
-        }
-        if report.phase:
-            values["phase"] = report.phase
-        values |= self.recovery.counts()
-        del values["seconds_per_update"]
-        self.line("train", values)
+        values = train_line(
+            report,
+            self.meter.take(waited),
+            updates=self.parts.updates,
+            tokens=self.trainer.tokens,
+            epoch=self.loader.windows / self.parts.stream.windows_per_epoch,
+            skipped=self.trainer.skipped,
+            elapsed_seconds=self._elapsed(),
+            world=process_group.world_size(),
+            phase_seconds=self.progress.busy if process_group.device().type == "cpu" else {},
+        )
+        self.line("train", values | self.recovery.counts() | self.counts.values)
         self._report_straggler()
 
     def _report_straggler(self) -> None:
@@ -189,7 +187,7 @@ class Run:
         dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
         student = self.trainer.snapshot(torch.float32 if everything else dtype)
         scores = self.evaluations.evaluate(student, everything, self.progress.touch)
-        self.line("heldout", scores.line | {"tokens": self.trainer.tokens})
+        self.line("heldout", scores.line | {"tokens": self.trainer.tokens, "elapsed_seconds": round(self._elapsed(), 3)})
         self.meter.pause(time.perf_counter() - started)
 
     def _ends_early(self, update: int) -> bool:
@@ -248,7 +246,9 @@ class Run:
     def line(self, kind: str, values: dict[str, Any]) -> None:
         """Report one line, from rank 0."""
         if self.reporters is not None:
-            self.reporters.line({"kind": kind, "update": self.trainer.done, **values, "time": round(time.time(), 3)})
+            values = {"kind": kind, "update": self.trainer.done, **values, "time": round(time.time(), 3)}
+            self.counts.count(values)
+            self.reporters.line(values)
 
     def event(self, event: str, message: str, **more: Any) -> None:
         """Report an event, from rank 0."""

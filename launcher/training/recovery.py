@@ -88,9 +88,9 @@ class Recovery:
             )
 
     def counts(self) -> dict[str, int]:
-        """The counts for a report line, if there are any."""
+        """The counts for a report line."""
         spikes = {"loss_spikes": self._stability.spikes} if self._config.train.spike_factor is not None else {}
-        return spikes | ({"skipped_shards": len(self.skipped_shards)} if self.skipped_shards else {})
+        return spikes | {"skipped_shards": len(self.skipped_shards)}
 
     def as_dict(self) -> dict[str, Any]:
         """The state that a checkpoint stores."""

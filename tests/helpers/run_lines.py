@@ -5,7 +5,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
-CLOCK = ("tokens_per_second", "seconds_left", "data_wait_share", "memory_gb", "time")
+from launcher.reporting.catalogue import TIME_PARTS
+
+CLOCK = (
+    *("tokens_per_second", "tokens_per_second_per_rank", "seconds_left", "data_wait_share", "memory_gb", "time", "elapsed_seconds"),
+    *(f"time/{part}" for part in TIME_PARTS),
+    *("restarts", "stragglers"),
+)
 
 
 def lines(folder: Path, kind: str) -> list[dict[str, Any]]:

@@ -200,7 +200,7 @@ def test_an_offline_run_holds_every_number_once_under_its_update(tmp_path: Path)
     (run,) = [record["run"] for record in records if record["type"] == "run"]
     assert (run["run_id"], run["project"], run["display_name"]) == ("abcd1234", "lab", "run")
     axes = {record["metric"]["glob_name"]: record["metric"]["step_metric"] for record in records if "glob_name" in record.get("metric", {})}
-    assert axes == {"train/*": "update", "heldout/*": "update"}
+    assert axes == {"train/*": "update", "heldout/*": "update", "checkpoint/*": "update"}
     assert next(record["exit"]["exit_code"] for record in records if record["type"] == "exit") == 3
     assert summary(file)["event/started"] == "update 0: now"
 
