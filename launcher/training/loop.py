@@ -28,6 +28,7 @@ from launcher.reporting.event_counts import EventCounts
 from launcher.reporting.layer_similarity import render
 from launcher.reporting.meter import Meter
 from launcher.reporting.reporters import LOG, Reporters
+from launcher.reporting.train_line import train_line
 from launcher.run_folder.folder import RunFolder, tell_progress
 from launcher.run_folder.metrics_file import lost_lines, read
 from launcher.training.batches import BatchLoader
@@ -37,7 +38,6 @@ from launcher.training.parts import Finished, RunParts
 from launcher.training.rank_consistency import teachers
 from launcher.training.recovery import Recovery
 from launcher.training.stragglers import gather, straggler
-from launcher.training.train_line import train_line
 from stillhouse.files import sync_path, write_atomically
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kd.training.update_report import UpdateReport
-from launcher.training.train_line import shares_of_time, train_line
+from launcher.reporting.train_line import shares_of_time, train_line
 
 MEANS = {"loss": 2.0, "tokens_per_second": 300.0, "data_wait_share": 0.0, "seconds_per_update": 0.5}
 
