@@ -129,6 +129,7 @@ def export_graph(exported: Exported, opset: int = OPSET) -> Any:
     if made != opset:
         raise KdError(f"opset: expected {opset}, got {made} from torch; choose opset 20 or 21")
     _remove_traces(graph)
+    _share_tables(graph)
     _name_axes(graph, exported)
     return graph
 
@@ -158,6 +159,23 @@ def _remove_traces(graph: Any) -> None:
         tensor.ClearField("doc_string")
         tensor.ClearField("metadata_props")
     del graph.graph.value_info[:]
+
+
+def _share_tables(graph: Any) -> None:
+    """Replace a decoder's copy of an embedding table by a transpose of the table: the exporter writes tied weights twice."""
+    array, make_node = onnx_module("onnx.numpy_helper").to_array, onnx_module("onnx.helper").make_node
+    body = graph.graph
+    initializers = {tensor.name: tensor for tensor in body.initializer}
+    tables = [initializers[name] for node in body.node if node.op_type == "Gather" and (name := node.input[0]) in initializers]
+    for table in tables:
+        shape = list(table.dims)
+        if len(shape) != 2 or shape[0] == shape[1]:
+            continue
+        copies = [tensor for tensor in body.initializer if list(tensor.dims) == shape[::-1] and tensor.data_type == table.data_type]
+        for copy in copies:
+            if np.array_equal(array(copy).T, array(table)):
+                body.initializer.remove(copy)
+                body.node.insert(0, make_node("Transpose", [table.name], [copy.name], perm=[1, 0]))
 
 
 def _name_axes(graph: Any, exported: Exported) -> None:

@@ -34,7 +34,14 @@ def add_export(verbs: Verbs) -> None:
     export.add_argument("model", metavar="MODEL", help="a Hugging Face model folder or hub name")
     export.add_argument("--out", required=True, metavar="DIR", help="the folder to write; an earlier export there is replaced")
     export.add_argument("--format", default="onnx", choices=("onnx", "safetensors"), help="of the weights (onnx)")
-    export.add_argument("--precision", default="fp32", choices=("fp32", "int8", "bf16"), help="of the weights (fp32)")
+    precisions = ("fp32", "int8", "int8-static", "int4", "auto", "bf16")
+    export.add_argument("--precision", default="fp32", choices=precisions, help="of the weights (fp32)")
+    export.add_argument("--tables", default=None, choices=("int8", "int4", "fp32"), help="precision of embedding tables (int8)")
+    export.add_argument("--block", type=int, default=None, choices=(32, 128), help="weights that share a scale, at 4 bits (32)")
+    scales = "int8: activation scales for each token, or for the whole batch (token)"
+    export.add_argument("--activations", default=None, choices=("token", "tensor"), help=scales)
+    rows = "int8-static: rows of the train split or the shards' train part (256)"
+    export.add_argument("--calibration-rows", type=at_least(32), default=None, metavar="N", help=rows)
     compared = export.add_mutually_exclusive_group()
     compared.add_argument("--task-config", default=None, metavar="YAML", help="compare on the development set of this task")
     compared.add_argument("--shards", default=None, metavar="FOLDER", help="compare on the held-out part of these shards")

@@ -39,21 +39,6 @@ class DeployedModel:
         """The tokenizer of its folder. Raises DataError for a folder without one."""
         return load_tokenizer(self.path)
 
-    def weight_filter(self, parts: list[str]) -> dict[str, str]:
-        """Part -> the beginning of the weights' names. Raises LaunchError for a part that no weight belongs to.
-
-        A part is `embeddings`, `head`, `layers.0`, `layers.0.attention`, or any beginning of a weight's name.
-        """
-        names = [name for name, _ in self.encoder.hf.named_parameters()]
-        made = {}
-        for part in parts:
-            beginning = f"{self.encoder.family.layers}.{part.removeprefix('layers.')}" if part.startswith("layers.") else part
-            beginning = self.encoder.family.word_embeddings.rpartition(".")[0] if part == "embeddings" else beginning
-            if not any(name == beginning or name.startswith(f"{beginning}.") for name in names):
-                raise LaunchError(f"--keep-fp32 {part}: expected a part of the model, got none of that name; try layers.0 or embeddings")
-            made[part] = beginning
-        return made
-
 
 def purpose_of(path: str) -> Purpose:
     """The purpose of a folder's model by its config.json. Raises KdError for a family that is not in the table."""

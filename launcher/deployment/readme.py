@@ -13,6 +13,16 @@ USES = {
 }
 
 
+NOTES = {
+    "int8, a scale for each token": "Activations have a scale for each token. So a row's logits do not depend on the rows beside it.",
+    "int8, a scale for the whole batch": "One activation scale serves a whole batch. "
+    "Rows of like length in a batch change each other's logits least.",
+    "int8, scales from calibration": "Activations have fixed scales. So a row's logits do not depend on the rows beside it.",
+    "int8, a scale for each block of a token": "The 4-bit weights need ONNX Runtime. A row's logits do not depend on the rows beside it.",
+}
+"""By the record's `activations`."""
+
+
 def usage(record: dict[str, Any]) -> str:
     """Python that runs the folder's model on one text, when it is started inside the folder."""
     inputs = record["inputs"]
@@ -62,6 +72,6 @@ def readme(record: dict[str, Any]) -> str:
     if speed:
         lines.append(f"| CPU time beside fp32, {speed['batch']} x {speed['tokens']} tokens | {speed['share_of_fp32']:.2f} |")
     lines += [f"| measured on | {record['machine']} |", ""]
-    if "int8" in record["precision"]:
-        lines += ["One activation scale serves a whole batch. Rows of like length in a batch change each other's logits least.", ""]
+    if note := NOTES.get(record.get("activations") or ""):
+        lines += [note, ""]
     return "\n".join(lines)

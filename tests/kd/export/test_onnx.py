@@ -9,9 +9,12 @@ from onnx import numpy_helper
 from kd.errors import KdError
 from kd.export.extra import onnx_module
 from kd.export.onnx_graph import Exported, export_graph, parity
-from kd.export.quantise import quantise, rows_to_int8
+from kd.export.quantise.rewrite import quantise
+from kd.export.quantise.rounding import rows_to_int8
+from kd.export.quantise.scheme import BLOCKS, Scheme
 from kd.export.runtime import Session
 from kd.models.encoder import Encoder
+from kd.models.families import family_of
 from kd.tasks.model import TaskEncoder
 from tests.kd.conftest import MODELS
 from tests.kd.tasks.conftest import task_model
@@ -47,7 +50,7 @@ def test_a_masked_language_model_of_each_family_is_the_same_in_onnx_runtime(grap
 @pytest.mark.parametrize("family", FAMILIES)
 def test_eight_bits_stay_near_and_every_large_matrix_has_them(graphs, family):
     exported, graph = graphs(family)
-    made = quantise(graph, exported)
+    made = quantise(graph, exported, Scheme())
     onnx.checker.check_model(made.graph)
     assert parity(exported, Session(made.graph.SerializeToString())).relative < 0.15  # 8 bits of tiny random layers
     floats = [tensor for tensor in made.graph.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
@@ -55,9 +58,21 @@ def test_eight_bits_stay_near_and_every_large_matrix_has_them(graphs, family):
     assert left == []
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_4_bits_stay_near_and_a_decoder_shares_the_table(graphs, family):
+    exported, graph = graphs(family)
+    for block in BLOCKS:
+        made = quantise(graph, exported, Scheme("int4", "int4", block=block))
+        assert parity(exported, Session(made.graph.SerializeToString())).relative < 0.8  # 4 bits of tiny random layers
+        tables = [tensor for tensor in made.graph.graph.initializer if tensor.data_type == onnx.TensorProto.UINT8 and tensor.dims[0] == 120]
+        assert len(tables) == 1
+        word_embeddings = f"{family_of(exported.hf.config).word_embeddings}.weight"
+        assert made.precisions[word_embeddings] == f"int4, a scale for {block} weights"
+
+
 def test_a_tied_decoder_and_the_embeddings_are_one_table(graphs):
     exported, graph = graphs("bert")
-    made = quantise(graph, exported)
+    made = quantise(graph, exported, Scheme())
     tables = [tensor for tensor in made.graph.graph.initializer if list(tensor.dims) == [120, 32]]
     assert [tensor.data_type for tensor in tables] == [onnx.TensorProto.INT8]
     assert made.precisions["bert.embeddings.word_embeddings.weight"] == "int8, a scale per row"
@@ -65,7 +80,7 @@ def test_a_tied_decoder_and_the_embeddings_are_one_table(graphs):
 
 def test_a_kept_part_stays_in_fp32(graphs):
     exported, graph = graphs("bert")
-    made = quantise(graph, exported, keep=lambda name: "layer.0.attention" in name)
+    made = quantise(graph, exported, Scheme(), keep=lambda name: "layer.0.attention" in name)
     kept = {name for name, precision in made.precisions.items() if precision == "fp32"}
     assert "bert.encoder.layer.0.attention.self.query.weight" in kept
     assert "bert.encoder.layer.1.attention.self.query.weight" not in kept
@@ -86,7 +101,7 @@ def test_each_task_head_is_exported_and_its_classifier_stays_in_fp32(kind):
     exported = Exported(task, "spans" if kind == "question_answering" else "logits")
     graph = export_graph(exported)
     assert parity(exported, Session(graph.SerializeToString())).relative < 2e-6
-    made = quantise(graph, exported)
+    made = quantise(graph, exported, Scheme())
     session = Session(made.graph.SerializeToString())
     assert session.outputs == (["start_logits", "end_logits"] if kind == "question_answering" else ["logits"])
     assert parity(exported, session).relative < 0.15

@@ -1,6 +1,5 @@
 """`stillhouse export`: folders that run with onnxruntime and tokenizers alone, and exports that are refused with figures."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -12,18 +11,16 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoTokenizer
 
-from kd.models.config import quiet_transformers
 from kd.models.loading import load_mlm
-from kd.tasks.model import MODEL_CLASSES, set_labels
 from launcher.commands.parser import parser
-from launcher.deployment.export import Made, _problems, run
+from launcher.deployment.conversion.graph import Converted
+from launcher.deployment.conversion.problems import problems_of
+from launcher.deployment.conversion.quality import Quality
+from launcher.deployment.export import run
 from launcher.deployment.folder import read_exported
-from launcher.deployment.quality import Quality
 from launcher.errors import LaunchError
 
 pytestmark = [pytest.mark.slow, pytest.mark.tasks]
@@ -40,24 +37,6 @@ def mlm(corpus, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mlm") / "fp32"
     assert export(corpus.model, folder, "--shards", corpus.shards, "--windows", 32) == 0
     return folder
-
-
-@pytest.fixture(scope="module")
-def task(corpus, tmp_path_factory) -> tuple[Path, Path]:
-    """A classifier with random weights, and the YAML of its task."""
-    folder = tmp_path_factory.mktemp("task")
-    for split in ("train", "dev"):
-        rows = [{"text": text[:150], "label": "long" if len(text) > 200 else "short"} for text in corpus.texts[:60]]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = AutoConfig.from_pretrained(corpus.model)
-    set_labels(config, "classification", ["long", "short"])
-    with quiet_transformers():
-        MODEL_CLASSES["classification"].from_config(config).save_pretrained(folder / "model")
-        AutoTokenizer.from_pretrained(corpus.model).save_pretrained(folder / "model")
-    data = {"kind": "classification", "train": str(folder / "train.jsonl"), "dev": str(folder / "dev.jsonl"), "max_length": 40}
-    content = {"run": {"folder": "x"}, "data": data, "train": {"global_batch": 8, "micro_batch": 8, "epochs": 1}}
-    (folder / "task.yaml").write_text(yaml.safe_dump(content))
-    return folder / "model", folder / "task.yaml"
 
 
 def test_the_lines_of_the_readme_run_with_onnxruntime_and_tokenizers_alone(mlm):
@@ -105,8 +84,8 @@ def test_eight_bits_without_data_to_compare_on_are_refused_and_forced(corpus, tm
     assert parts["bert.embeddings.word_embeddings.weight"] == "int8, a scale per row"
 
 
-def test_a_classifier_is_compared_on_its_task(task, tmp_path):
-    model, config = task
+def test_a_classifier_is_compared_on_its_task(classifier_task, tmp_path):
+    model, config = classifier_task
     export(model, tmp_path / "out", "--precision", "int8", "--task-config", config, "--force", "--max-drop", 100)
     record = read_exported(tmp_path / "out").record
     assert record["labels"] == ["long", "short"]
@@ -127,16 +106,16 @@ def test_bf16_is_half_of_fp32(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("quality", "speed", "bytes_", "message"),
     [
-        (replace(GOOD, drop=0.6), FAST, 10, r"quality: expected at most 0.5 points lost, got 0.60 .*try --keep-fp32 layers.0"),
+        (replace(GOOD, drop=0.6), FAST, 10, r"quality: expected at most 0.5 points lost, got 0.60 .*try --precision auto"),
         (GOOD, FAST | {"share_of_fp32": 1.2, "exported_ms": 2.4}, 10, r"speed: .* 2.00 ms of CPU time, got 2.40 ms; keep fp32"),
         (GOOD, FAST, 100, r"size: expected fewer than 100 bytes, got 100; keep fp32, or take a smaller student"),
     ],
 )
 def test_a_worse_model_is_named_with_its_figures(quality, speed, bytes_, message):
     arguments = parser().parse_args(["export", "m", "--out", "o", "--precision", "int8"])
-    (line,) = _problems(Made(b"", None, None, {}, bytes_, 100), quality, speed, arguments)
+    (line,) = problems_of(Converted(b"", None, None, {}, bytes_, 100), quality, speed, arguments)
     assert re.search(message, line)
-    assert _problems(Made(b"", None, None, {}, 10, 100), GOOD, FAST, arguments) == []
+    assert problems_of(Converted(b"", None, None, {}, 10, 100), GOOD, FAST, arguments) == []
 
 
 def test_a_target_that_holds_something_else_is_refused_before_any_work(tmp_path):
@@ -146,9 +125,9 @@ def test_a_target_that_holds_something_else_is_refused_before_any_work(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_constant_predictor_is_named(task, tmp_path):
+def test_a_constant_predictor_is_named(classifier_task, tmp_path):
     """A classifier whose bias decides every row."""
-    model, config = task
+    model, config = classifier_task
     shutil.copytree(model, tmp_path / "model")
     weights = load_file(tmp_path / "model" / "model.safetensors")
     weights["classifier.bias"] = torch.tensor([100.0, 0.0])

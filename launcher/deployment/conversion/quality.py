@@ -1,0 +1,187 @@
+"""An exported model compared with its original on the same rows: agreement, metric with interval, largest difference of logits."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_shards.corpus import Corpus
+from data_shards.stream.settings import StreamSettings
+from data_shards.stream.stream import Stream
+from data_shards.tasks.labels import resolve_labels
+from kd.batch import Batch
+from kd.export.runtime import AnySession
+from kd.models.outputs import EncoderOutputs
+from kd.tasks.model import TaskEncoder
+from launcher.config.task_config import TaskRunConfig
+from launcher.deployment.conversion.batches import real_outputs, run_batch, task_batches
+from launcher.deployment.models import DeployedModel
+from launcher.errors import LaunchError
+from launcher.tasks.build import make_scorer
+from launcher.tasks.scores import Outputs, outputs_of, predictions_of
+from launcher.tasks.source import TaskSource
+from launcher.training.batches import heldout_batches
+
+BATCH = 16
+SAMPLE = 128
+"""Rows on which the error of the logits is measured."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """rows: compared rows, or masked tokens. agreement: share of equal predictions. original, exported: the metric.
+
+    drop: points of the metric that are lost; negative where the exported model is better. low, high: its 95 % interval.
+    """
+
+    data: str
+    rows: int
+    metric: str
+    original: float
+    exported: float
+    drop: float
+    low: float
+    high: float
+    agreement: float
+    largest_logit_difference: float
+    remark: str = ""
+    served: str = f"rows of like length in batches of {BATCH}"
+
+
+class RuntimeTask(nn.Module):
+    """A session with the interface of a TaskEncoder, for kd.tasks' scores. order: as in TaskEncoder."""
+
+    def __init__(self, session: AnySession, model: DeployedModel, order: list[int] | None) -> None:
+        super().__init__()
+        self._device = nn.Parameter(torch.zeros(()))
+        self._session, self._order = session, order
+        self.hf = SimpleNamespace(config=model.encoder.hf.config)
+
+    def forward(self, batch: Batch) -> EncoderOutputs:
+        """The logits of a batch; hidden states are not given."""
+        logits = [torch.from_numpy(value) for value in run_batch(self._session, batch)]
+        both = torch.stack(logits, -1) if len(logits) == 2 else logits[0]
+        return EncoderOutputs(both, {}, logits=both if self._order is None else both[..., self._order])
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """A session is in eval mode always."""
+        yield
+
+
+class Comparison(Protocol):
+    """The original's outputs on some rows, and the comparison of an exported model with them."""
+
+    def quality(self, exported: AnySession) -> Quality:
+        """Every figure, on all rows."""
+
+    def error(self, exported: AnySession) -> float:
+        """Mean squared difference of the logits on a sample of the rows, as a share of their variance."""
+
+
+class TaskComparison:
+    """Compares on a task's development set."""
+
+    def __init__(self, model: DeployedModel, original: AnySession, config: TaskRunConfig, source: TaskSource) -> None:
+        """Raises LaunchError for another kind of task than the model's."""
+        if config.data.kind != model.purpose:
+            raise LaunchError(
+                f"--task-config: expected a task of kind {model.purpose}, got {config.data.kind}; choose the model's own task"
+            )
+        self._model, self._resamples = model, config.evaluate.resamples
+        self._order = resolve_labels(source.labels, dict(enumerate(model.labels)), {}, model.path) if model.labels else None
+        self._scorer = make_scorer(config, source, "dev", model.path)
+        self._original = self._outputs(original)
+        self._batches = list(task_batches(self._scorer.task, SAMPLE, BATCH))
+        self._original_sample = [real_outputs(original, batch) for batch in self._batches]
+
+    def quality(self, exported: AnySession) -> Quality:
+        """See Comparison."""
+        scorer, metric = self._scorer, self._scorer.deciding
+        outputs = [self._original, self._outputs(exported)]
+        before, after = (predictions_of(one, scorer.task, scorer.examples) for one in outputs)
+        difference = metric.difference(after, before, scorer.labels, self._resamples)
+        value, exported_value = (metric.value(predictions, scorer.labels) for predictions in (before, after))
+        sign = -100 if metric.better == "higher" else 100
+        drops = sorted(round(sign * end, 9) + 0.0 for end in (difference.low, difference.high))
+        agreement = np.nan
+        if self._model.purpose != "regression":
+            agreement = float(np.mean([np.array_equal(one, other) for one, other in zip(before, after, strict=True)]))
+        largest = max(float(np.abs(a - b).max()) for a, b in zip(outputs[0].logits, outputs[1].logits, strict=True) if a.size)
+        rows = len(scorer.examples)
+        drop = round(sign * difference.value, 9) + 0.0  # never -0.0
+        constant = "constant_prediction" in scorer.scores(outputs[0]).details
+        remark = "the original predicts the same for every row, so this comparison proves nothing" if constant else ""
+        data = f"{rows} rows of dev"
+        return Quality(data, rows, metric.key, value, exported_value, drop, drops[0], drops[1], agreement, largest, remark)
+
+    def error(self, exported: AnySession) -> float:
+        """See Comparison."""
+        return _error(zip(self._original_sample, (real_outputs(exported, batch) for batch in self._batches), strict=True))
+
+    def _outputs(self, session: AnySession) -> Outputs:
+        return outputs_of(cast(TaskEncoder, RuntimeTask(session, self._model, self._order)), self._scorer.task, BATCH)
+
+
+class ShardsComparison:
+    """Compares at the masked tokens of held-out documents, one document in a row. The metric is top-1 accuracy."""
+
+    def __init__(self, model: DeployedModel, original: AnySession, shards: str, windows: int) -> None:
+        """Raises LaunchError for another kind of model, and for shards that have no held-out part."""
+        if model.purpose != "masked_lm":
+            raise LaunchError(f"--shards: expected a masked-language model, got {model.purpose}; give --task-config instead")
+        self._original, self._shards, self._windows = original, shards, windows
+        corpus = Corpus.open(shards, None)
+        if not corpus.manifest.entries("heldout"):
+            raise LaunchError(f"{shards}: expected a held-out part, got none; build the shards with --heldout 0.01")
+        tokens = min(128, model.encoder.max_positions)
+        self._stream = Stream(corpus, "heldout", StreamSettings(window_tokens=tokens, packing="documents"), 1)
+
+    def quality(self, exported: AnySession) -> Quality:
+        """See Comparison."""
+        right: list[Any] = []
+        agreed, largest = [], 0.0
+        for pair, labels in self._pairs(exported, self._windows):
+            if int(labels.max()) >= pair[0].shape[-1]:
+                got = "got ids beyond its vocabulary; build them with it"
+                raise LaunchError(f"{self._shards}: expected shards of the model's tokenizer, {got}")
+            best = [logits.argmax(-1) for logits in pair]
+            right.append(np.stack([guess == labels for guess in best]))
+            agreed.append(best[0] == best[1])
+            largest = max(largest, float(np.abs(pair[0] - pair[1]).max()))
+        if not right:
+            raise LaunchError(f"{self._shards}: expected masked tokens in the held-out part, got none; build shards of more text")
+        hits = np.concatenate(right, axis=1).astype(float)
+        lost = 100 * (hits[0] - hits[1])
+        half = 1.96 * lost.std() / np.sqrt(lost.size)
+        drop = float(lost.mean())
+        value, exported_value = (float(value) for value in hits.mean(axis=1))
+        agreement = float(np.concatenate(agreed).mean())
+        data = f"{lost.size} masked tokens of held-out documents"
+        return Quality(data, lost.size, "top1", value, exported_value, drop, drop - half, drop + half, agreement, largest)
+
+    def error(self, exported: AnySession) -> float:
+        """See Comparison."""
+        return _error((pair[0], pair[1]) for pair, _ in self._pairs(exported, min(SAMPLE, self._windows)))
+
+    def _pairs(self, exported: AnySession, windows: int) -> Iterator[tuple[list[Any], Any]]:
+        """Logits [N, V] of both models at masked tokens, and the labels [N], by batch."""
+        for batch in heldout_batches(self._stream, BATCH, windows):
+            where = batch.predicted.numpy()
+            if where.any():
+                yield [run_batch(session, batch)[0][where] for session in (self._original, exported)], batch.labels.numpy()[where]
+
+
+def _error(pairs: Iterable[tuple[Any, Any]]) -> float:
+    """Mean squared difference of pairs of arrays, as a share of the variance of the first ones."""
+    numbers, total, squares, differences = 0, 0.0, 0.0, 0.0
+    for before, after in pairs:
+        wide = before.astype(np.float64)
+        numbers, total, squares = numbers + before.size, total + wide.sum(), squares + np.square(wide).sum()
+        differences += float(np.square(wide - after).sum())
+    return differences / max(squares - total**2 / max(numbers, 1), 1e-30)
