@@ -10,7 +10,8 @@ RETENTION_EXAMPLE = """examples:
   stillhouse retention --config mine.yaml seeds=[1] --folder runs/retention/mine
 """
 CLASSIFY = """Train a classifier on a csv, tsv, jsonl or parquet file: split it, fine-tune a teacher, distil a student, write the report,
-and print the line of Python that uses the student. Started again, it goes on. More: docs/retention.md.
+export the student to ONNX, and print the line that uses it. Labels may be classes, numbers, or several in a field. Started again, it goes
+on. More: docs/retention.md.
 """
 CLASSIFY_EXAMPLE = """examples:
   stillhouse classify reviews.csv --text review --label stars --out runs/mine --dry-run
@@ -48,6 +49,12 @@ def add_classify(verbs: Verbs) -> None:
     classify.add_argument("--text", required=True, metavar="COLUMN", help="the column with the text")
     classify.add_argument("--text-pair", default=None, metavar="COLUMN", help="the column with a second text")
     classify.add_argument("--label", required=True, metavar="COLUMN", help="the column with the label")
+    classify.add_argument(
+        "--kind",
+        default=None,
+        choices=("classification", "multi_label", "regression"),
+        help="of the labels: a class, several, or a number (guessed from the column, and said)",
+    )
     classify.add_argument("--out", required=True, metavar="FOLDER", help="where everything goes")
     classify.add_argument("--teacher", default="bert-base-uncased", metavar="MODEL", help="the pretrained encoder (bert-base-uncased)")
     classify.add_argument(

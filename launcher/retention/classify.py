@@ -1,20 +1,23 @@
 """`stillhouse classify`: a teacher and a student on the user's own file, as a retention proof of one task.
 
-It writes two configurations, `task.yaml` and `proof.yaml`, and runs `stillhouse retention` on them.
+It writes two configurations, `task.yaml` and `proof.yaml`, runs `stillhouse retention` on them, and exports the student.
 """
 
 import argparse
-from collections.abc import Iterator
+import shlex
 from pathlib import Path
 from typing import Any
 
+from data_shards.tasks.settings import TaskDataSettings
 from launcher.config.yaml_file import dump_yaml
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit
 from launcher.reporting.console import PipeSafeConsole
 from launcher.retention import retention
+from launcher.retention.guess import Guess, guess_kind
 from launcher.retention.plan import Plan
-from launcher.retention.settings import load_retention
+from launcher.retention.settings import Retention
+from launcher.retention.ship import PRECISIONS, export_student, export_words, usage
 from stillhouse.files import write_atomically
 
 TASK, PROOF = "task.yaml", "proof.yaml"
@@ -23,18 +26,28 @@ NAME, STUDENT = "mine", "student"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the configurations and run the proof; its exit code."""
+    """Write the configurations, run the proof and export the student; the exit code of the proof."""
     if not Path(arguments.file).is_file():
         raise LaunchError(f"{arguments.file}: expected a file of examples, got none there; check the path")
     out = Path(arguments.out)
-    files = {out / TASK: dump_yaml(task_values(arguments)), out / PROOF: dump_yaml(proof_values(arguments))}
     console = PipeSafeConsole()
-    command = f"stillhouse retention --config {out / PROOF} --folder {out}"
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    guess = _kind(arguments)
+    said = f"# kind: {guess.kind}, for {guess.reason}{'' if arguments.kind else '; --kind sets another'}"
+    files = {out / TASK: dump_yaml(task_values(arguments, guess)), out / PROOF: dump_yaml(proof_values(arguments))}
+    command = shlex.join(["stillhouse", "retention", "--config", str(out / PROOF), "--folder", str(out)])
     if arguments.dry_run:
+        say(said)
         for path, text in files.items():
-            console.print(f"# {path}\n{text}", soft_wrap=True, highlight=False, markup=False)
-        console.print(f"# {command}{f' --ranks {arguments.ranks}' if arguments.ranks > 1 else ''}", soft_wrap=True, highlight=False)
+            say(f"# {path}\n{text}")
+        say(f"# {command}{f' --ranks {arguments.ranks}' if arguments.ranks > 1 else ''}")
+        words = [shlex.join(["stillhouse", *export_words(_student(arguments, out), out, out / TASK, one)]) for one in PRECISIONS]
+        say(f"# {words[0]}\n# if INT8 is refused: {words[1]}")
         return Exit.DONE
+    say(said.removeprefix("# "))
     out.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         if path.exists() and path.read_text(encoding="utf-8") != text:
@@ -42,23 +55,46 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{path}: expected the settings of this command, got others; choose another --out, or run {command} to use the file's"
             )
         write_atomically(path, text)
-    words = {"config": str(out / PROOF), "settings": [], "folder": str(out), "ranks": arguments.ranks, "jobs": 1, "dry_run": False}
-    code = retention.run(argparse.Namespace(**words))
+    proof = {"config": str(out / PROOF), "settings": [], "folder": str(out), "ranks": arguments.ranks, "jobs": 1, "dry_run": False}
+    code = retention.run(argparse.Namespace(**proof))
     if code == Exit.DONE:
-        for line in usage(arguments, out):
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        student = _student(arguments, out)
+        exported = export_student(student, out, out / TASK, say)
+        say(f"the student: {student}")
+        say(usage(student, exported, guess.kind, bool(arguments.text_pair)))
     return code
 
 
-def task_values(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The task's configuration."""
+def _kind(arguments: argparse.Namespace) -> Guess:
+    """The kind that --kind says, or the one that the label column suggests."""
+    settings = TaskDataSettings(kind="classification", train=str(Path(arguments.file).resolve()), columns=_columns(arguments))
+    guess = guess_kind(settings)
+    if arguments.kind in (None, guess.kind):
+        return guess
+    return Guess(arguments.kind, "--kind says so", guess.separator)
+
+
+def _columns(arguments: argparse.Namespace) -> Any:
     columns = {"text": arguments.text, "text_pair": arguments.text_pair, "label": arguments.label}
+    return {key: column for key, column in columns.items() if column is not None}
+
+
+def _student(arguments: argparse.Namespace, out: Path) -> Path:
+    """The folder of the student that the proof makes."""
+    plan = Plan(str(out / PROOF), Retention.model_validate(proof_values(arguments)), out)
+    return plan.folder(NAME, STUDENT, arguments.learning_rate, arguments.seed) / "student"
+
+
+def task_values(arguments: argparse.Namespace, guess: Guess) -> dict[str, Any]:
+    """The task's configuration."""
+    several = {"label_separator": guess.separator or ","} if guess.kind == "multi_label" else {}
     return {
         "run": {"folder": str(Path(arguments.out) / "task")},
         "data": {
-            "kind": "classification",
+            "kind": guess.kind,
+            **several,
             "train": str(Path(arguments.file).resolve()),
-            "columns": {key: column for key, column in columns.items() if column is not None},
+            "columns": _columns(arguments),
             "dev_fraction": arguments.dev_fraction,
             "split_seed": arguments.seed,
             "drop_duplicates": True,
@@ -88,15 +124,6 @@ def proof_values(arguments: argparse.Namespace) -> dict[str, Any]:
         "students": {STUDENT: {"start": start, **common}},
         "seeds": [arguments.seed],
     }
-
-
-def usage(arguments: argparse.Namespace, out: Path) -> Iterator[str]:
-    """The student's folder, and the line of Python that uses it."""
-    plan = Plan(str(out / PROOF), load_retention(str(out / PROOF)), out)
-    folder = plan.folder(NAME, STUDENT, arguments.learning_rate, arguments.seed) / "student"
-    text = '{"text": "…", "text_pair": "…"}' if arguments.text_pair else '"…"'
-    yield f"the student: {folder}"
-    yield f'python -c \'from transformers import pipeline; print(pipeline("text-classification", "{folder}")({text}))\''
 
 
 def _micro_batch(batch: int, ranks: int) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,13 @@ def words(school, tmp_path: Path) -> list[str]:
     return ["classify", str(tmp_path / "my reviews.csv"), "--text", "review", "--label", "stars", "--out", str(tmp_path / "mine"), *own]
 
 
+def used(line: str, text: str) -> dict:
+    """The output of the printed line with a text in the place of its first …."""
+    command = line.replace("…", text, 1).replace("stillhouse", f"{sys.executable} -m launcher.cli", 1)
+    said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=True)
+    return json.loads(said.stdout)
+
+
 def test_a_csv_becomes_a_student_a_report_and_a_line_that_uses_the_student(words, tmp_path, capsys):
     assert classify.run(parser().parse_args([*words, "--dev-fraction", "0.2"])) == Exit.DONE
     shown = capsys.readouterr().out
@@ -49,12 +57,13 @@ def test_a_csv_becomes_a_student_a_report_and_a_line_that_uses_the_student(words
     assert task.teacher.runs[0].value > 0.8
     assert task.students[0].parameters < task.teacher.parameters
     assert "0.1 of train" in (tmp_path / "mine" / "report.md").read_text(), "the epoch is not chosen on dev"
+    assert shown.startswith("kind: classification, for it has 2 different labels; --kind sets another\n")
     line = shown.strip().splitlines()[-1]
-    assert line.startswith("python -c 'from transformers import pipeline; ")
-    said = subprocess.run(
-        ["bash", "-c", line.replace("python", sys.executable, 1).replace("…", "ba de fi go")], capture_output=True, text=True, check=True
-    )
-    assert "'label': 'good'" in said.stdout
+    assert line == f"echo '…' | stillhouse predict {tmp_path / 'mine' / 'onnx'}"
+    record = json.loads((tmp_path / "mine" / "onnx" / "stillhouse.json").read_text())
+    assert record["precision"] == "int8" or "no int8 ONNX file: " in shown, "the comparison decides"
+    assert record["quality"]["metric"] == "accuracy"
+    assert used(line, "ba de fi go")["label"] == "good"
     with pytest.raises(LaunchError, match=r"task.yaml: expected the settings of this command, got others; choose another --out"):
         classify.run(parser().parse_args([*words, "--dev-fraction", "0.3"]))
 
@@ -64,17 +73,63 @@ def test_the_dry_run_prints_configurations_that_work_as_pasted(words, tmp_path, 
     assert not (tmp_path / "mine").exists()
     path, lines = None, capsys.readouterr().out.splitlines()
     (tmp_path / "mine").mkdir()
-    for line in lines[:-1]:
-        if line.startswith("# "):
+    assert lines[0] == "# kind: classification, for it has 2 different labels; --kind sets another"
+    commands = [line.removeprefix("# stillhouse ") for line in lines if line.startswith("# stillhouse ")]
+    for line in lines:
+        if line.startswith(f"# {tmp_path}"):
             path = Path(line.removeprefix("# "))
             path.write_text("")
-        else:
+        elif not line.startswith("# "):
+            assert path is not None
             path.write_text(f"{path.read_text()}{line}\n")
-    command = lines[-1].removeprefix("# stillhouse ").split()
+    assert shlex.split(commands[1])[0] == "export"
+    assert "--precision int8" in commands[1]
+    assert lines[-1].startswith("# if INT8 is refused: stillhouse export ")
+    command = commands[0].split()
     assert retention.run(parser().parse_args([*command, "--dry-run"])) == Exit.DONE
     shown = capsys.readouterr().out
     assert "mine: teacher, seed 1" in shown
     assert "2 runs, 74 updates" in shown
+
+
+@pytest.mark.parametrize(("kind", "message"), [("regression", "different numbers"), ("multi_label", "join 2 labels with ';'")])
+def test_numbers_become_a_regression_and_several_labels_a_task_of_several(kind, message, words, tmp_path, capsys, monkeypatch):
+    rows = [json.loads(line) for line in (make_task(tmp_path / kind, kind).folder / "train.jsonl").read_text().splitlines()]
+    with Path(words[1]).open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["stars", "review"])
+        table.writerows([";".join(row["label"]) if kind == "multi_label" else row["label"], row["text"]] for row in rows)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # an installation without the extra
+    assert classify.run(parser().parse_args([*words, "--dev-fraction", "0.2", "--epochs", "2"])) == Exit.DONE
+    shown = capsys.readouterr().out
+    assert f"kind: {kind}, for " in shown
+    assert message in shown
+    assert read_results(tmp_path / "mine" / "results.json").tasks[0].kind == kind
+    assert "no ONNX file: onnxruntime: expected the package for ONNX, got none; run: pip install 'stillhouse[onnx]'" in shown
+    assert not (tmp_path / "mine" / "onnx").exists()
+    line = shown.strip().splitlines()[-1].replace("python", sys.executable, 1).replace("…", "ba de fi go")
+    assert line.startswith(f"{sys.executable} -c 'from transformers import pipeline; ")
+    said = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
+    assert "'score': " in said
+    assert ("'label': 'good'" in said) == (kind == "multi_label")
+
+
+def test_a_refused_precision_is_said_and_the_next_is_tried(words, tmp_path, capsys):
+    """A folder of another kind at the target refuses both precisions: the student stays, and the line uses it."""
+    (tmp_path / "mine" / "onnx").mkdir(parents=True)
+    (tmp_path / "mine" / "onnx" / "notes.txt").write_text("mine")
+    assert classify.run(parser().parse_args([*words, "--dev-fraction", "0.2"])) == Exit.DONE
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line[:17] for line in lines if line.startswith("no ")] == ["no int8 ONNX file", "no fp32 ONNX file"]
+    assert lines[-1].startswith("python -c ")
+    assert (tmp_path / "mine" / "onnx" / "notes.txt").read_text() == "mine"
+
+
+def test_kind_decides_over_the_guess(words, capsys):
+    assert classify.run(parser().parse_args([*words, "--dry-run", "--kind", "multi_label"])) == Exit.DONE
+    shown = capsys.readouterr().out
+    assert "# kind: multi_label, for --kind says so\n" in shown
+    assert "kind: multi_label\n" in shown
 
 
 def test_a_file_that_is_not_there_and_ranks_that_do_not_divide_the_batch_are_one_line(words):
