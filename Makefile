@@ -53,6 +53,7 @@ check: lint ## format, lint, types, the import rule, fast tests
 
 bench: .venv ## speed and memory against bare loops, as JSON
 	$(BIN)/python tests/benchmarks/bench_train.py
+	$(BIN)/python tests/benchmarks/bench_tasks.py
 
 soak: .venv ## runs killed 100 times, and jobs on a real Slurm hurt 25 times, against ones left alone (SEED=7 KILLS=100 FAULTS=25)
 	$(BIN)/python tests/soak/kills.py --kills $(or $(KILLS),100) --seed $(or $(SEED),7)

@@ -1,6 +1,15 @@
 """Figures that papers publish for students of BERT-base, with their source. They are shown apart from measured figures.
 
 Scores are percent as in the named table. A table of GLUE's test set and one of its development set cannot be compared with each other.
+
+| row | table | metrics |
+| --- | --- | --- |
+| DistilBERT | table 1 of arXiv:1910.01108, dev; medians of 5 runs | as the paper names them: one number a task |
+| TinyBERT-4 | table 1 of arXiv:1909.10351 (EMNLP Findings), test | F1 for QQP and MRPC, Spearman for STS-B, MNLI matched |
+| MiniLM-L6-H384 | "Fine-tuning on NLU tasks" of unilm/minilm/README.md, dev | accuracy for QQP; MNLI matched; STS-B is not there |
+| MobileBERT | table 4 of arXiv:2004.02984, test; with operational optimizations | F1 for QQP and MRPC, Spearman for STS-B, MNLI matched |
+
+The MiniLM row was compared with the README itself, the others with transcriptions of the papers' tables.
 """
 
 from dataclasses import dataclass

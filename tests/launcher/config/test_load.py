@@ -18,6 +18,7 @@ from kd.terms import Term
 from launcher.config.free_to_change import FREE_TO_CHANGE
 from launcher.config.load import differences, dump_config, load_config, parse_config, public_values
 from launcher.config.run_config import RunConfig
+from launcher.config.task_config import TaskRunConfig
 from launcher.config.yaml_file import PACKAGED
 from launcher.errors import LaunchError
 
@@ -306,6 +307,23 @@ def test_the_documents_have_every_setting_with_its_default_and_whether_it_may_ch
     free = [key for key, _ in leaves(RunConfig) if any(f"{key}.".startswith(f"{prefix}.") for prefix in FREE_TO_CHANGE)]
     assert [(key, default) for key, default, _ in rows] == list(leaves(RunConfig))
     assert [key for key, _, mark in rows if mark] == free
+
+
+def test_the_documents_have_every_setting_of_a_task():
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("configuration", "tasks", "tasks-data")}
+    assert "tasks-data.md#settings" in pages["configuration"].partition("### data and evaluate of a task")[2]
+    shared = set(re.findall(r"^\| `([a-z_.]+)` \|", pages["configuration"], re.M))
+    scored = set(re.findall(r"^\| `(evaluate\.\w+)` \|", pages["tasks"], re.M))
+    table = pages["tasks-data"].partition("\n## Settings")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    names = [name for cell in cells for name in re.findall(r"`([\w.]+)`", cell)]
+    of_data = {f"data.columns{name}" if name.startswith(".") else f"data.{name}" for name in names}
+    assert len(of_data) > 30
+    for key, _ in leaves(TaskRunConfig):
+        group = key.split(".")[0]
+        known = of_data if group == "data" else shared | scored
+        name = "data.unlabelled_columns" if key.startswith("data.unlabelled_columns.") else key
+        assert name in known, key
 
 
 def plain(values: dict) -> dict:
