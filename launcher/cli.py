@@ -30,6 +30,7 @@ MODULES = {
     "predict": "launcher.deployment.prediction.predict",
     "latency": "launcher.deployment.timing.latency",
     "wandb-replay": "launcher.reporting.wandb_replay",
+    "dashboard": "launcher.dashboard.dashboard",
 }
 TASK_MODULES = {"train": "launcher.run", "score": "launcher.tasks.score", "data": "launcher.tasks.data"}
 READ_A_CONFIGURATION = ("cache", "layers")  # `train` does so itself: launcher/run.py is a door of its own

@@ -25,7 +25,7 @@ ORDER = {
         *("evaluation", "export", "training", "tasks"),
     ],
     "launcher": [
-        *("errors", "redaction", "text", "tables", "commands", "process", "config", "run_folder", "reporting", "planning"),
+        *("errors", "redaction", "text", "tables", "commands", "process", "config", "run_folder", "reporting", "dashboard", "planning"),
         *("training", "benchmarks", "evaluation", "corpus", "comparison", "tasks", "deployment", "report", "retention"),
         *("doctor", "demo"),
         *("prepare", "api", "run", "cli"),
@@ -34,6 +34,7 @@ ORDER = {
 """Folders and root files of a room, from the ground up: a name imports only names before it, and itself."""
 HOMES = {
     "wandb": ("launcher/reporting/wandb.py",),
+    "wandb_workspaces": ("launcher/dashboard/workspaces.py",),
     "yaml": ("launcher/config/*.py",),
     "webdataset": ("data_shards/*",),
     "datasets": ("data_shards/*",),

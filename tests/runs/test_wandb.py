@@ -1,15 +1,18 @@
-"""A run's offline W&B file, read by W&B's own reader, holds the numbers of metrics.jsonl line by line."""
+"""A run's offline W&B file, read by W&B's own reader: the numbers of metrics.jsonl line by line, and each key of the dashboard."""
 
 import math
+import re
 
 import pytest
 from run_lines import lines
 from wandb_server import inspected
 
+from launcher.dashboard.panels import panels
 from launcher.reporting.catalogue import CHECKPOINT, CONSTANTS
 
 pytestmark = pytest.mark.slow
-SETTINGS = ("report.wandb=offline", "train.spike_factor=100", "train.clip=0.001", "checkpoint.asynchronous=false")
+SCHEDULES = ("objective.0.temperature={schedule: linear, from: 4, to: 2}", "objective.1.weight={schedule: linear, from: 2, to: 1}")
+SETTINGS = ("report.wandb=offline", "train.spike_factor=100", "train.clip=0.001", "checkpoint.asynchronous=false", *SCHEDULES)
 
 
 def expected(folder) -> dict[int, dict[str, float]]:
@@ -40,3 +43,8 @@ def test_the_offline_file_of_a_run_has_every_number_of_its_metrics_and_no_other(
         assert line["tokens_per_second_per_rank"] == line["tokens_per_second"]
         assert (line["restarts"], line["roll_backs"], line["stragglers"], line["skipped_shards"]) == (0, 0, 0, 0)
     assert all(row["checkpoint/bytes"] > 0 for row in rows if row["update"] in (4, 8, 12))
+    for panel in (panel for section in panels().values() for panel in section):
+        curves = [key for row in rows for key in row if key in panel.keys or (panel.pattern and re.match(panel.pattern, key))]
+        assert set(panel.keys) <= set(curves), panel
+        assert curves, panel
+        assert any(panel.x in row for row in rows if set(curves) & row.keys()), panel

@@ -1,0 +1,1 @@
+"""The W&B workspace and comparison report of a project, made from the catalogue of metrics."""
