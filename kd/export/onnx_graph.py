@@ -24,6 +24,8 @@ from stillhouse.errors import one_line
 Output = Literal["logits", "spans", "hidden"]
 """logits: one tensor of the model's head. spans: start_logits and end_logits. hidden: last_hidden_state [B, S, D]."""
 OPSET = 20
+MOST_BYTES = 2_000_000_000
+"""Of fp32 weights: a protobuf, and so an ONNX file without external data, has less than 2 GiB."""
 OUTPUT_NAMES: dict[Output, list[str]] = {
     "logits": ["logits"],
     "spans": ["start_logits", "end_logits"],
@@ -94,9 +96,15 @@ class Parity:
 
 
 def export_graph(exported: Exported, opset: int = OPSET) -> Any:
-    """The model as an onnx.ModelProto in fp32. Raises KdError where torch cannot export it, or gives another opset."""
+    """The model as an onnx.ModelProto in fp32. Raises KdError where torch cannot export it, gives another opset, or it is too large."""
     for name in ("onnx", "onnxscript"):
         onnx_module(name)
+    weights = (exported.base if exported.output == "hidden" else exported.hf).parameters()
+    if (size := 4 * sum(weight.numel() for weight in weights)) > MOST_BYTES:
+        got = f"got {size / 1e9:.1f} GB"
+        raise KdError(
+            f"{exported.hf.config.model_type}: expected at most {MOST_BYTES / 1e9:.1f} GB of fp32 weights, {got}; export safetensors"
+        )
     exported = exported.eval()
     dynamic = torch.export.Dim.DYNAMIC
     inputs = exported.example(2, 7)

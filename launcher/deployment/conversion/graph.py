@@ -33,13 +33,19 @@ class Graph:
         """Raises LaunchError for a graph that does not compute what torch computes."""
         self.model, self.opset = model, opset
         self.proto = export_graph(model.exported, opset)
-        content: bytes = self.proto.SerializeToString()
-        self.bytes, self.content = len(content), content
-        self.session = Session(content, threads=1)
+        content = self.content
+        self.bytes, self.session = len(content), Session(content, threads=1)
+        del content
         self.parity = parity(model.exported, self.session)
         if self.parity.relative > FP32_PARITY:
             got = f"got {self.parity.relative:.1e}; report this model"
             raise LaunchError(f"{model.path}: expected the fp32 graph within {FP32_PARITY:g} of torch, {got}")
+
+    @property
+    def content(self) -> bytes:
+        """The fp32 file. It is made anew each time, for it may have a gigabyte."""
+        content: bytes = self.proto.SerializeToString()
+        return content
 
     def at(self, scheme: Scheme, kept: frozenset[str] = frozenset()) -> tuple[bytes, Session, dict[str, str]]:
         """The file, a session, and the precision of each weight. kept: weights that stay in fp32."""

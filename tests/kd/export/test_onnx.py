@@ -119,6 +119,12 @@ def test_hidden_states_are_exported_without_the_head(tiny_distilbert):
     assert not any(list(tensor.dims) == [32, 120] for tensor in graph.graph.initializer)
 
 
+def test_a_model_beyond_the_size_of_a_file_is_one_line(monkeypatch, tiny_distilbert):
+    monkeypatch.setattr("kd.export.onnx_graph.MOST_BYTES", 1000)
+    with pytest.raises(KdError, match=r"^distilbert: expected at most 0.0 GB of fp32 weights, got 0.0 GB; set --format safetensors$"):
+        export_graph(Exported(tiny_distilbert, "logits"))
+
+
 def test_a_truncated_file_is_one_line(tmp_path, graphs):
     _, graph = graphs("bert")
     path = tmp_path / "model.onnx"

@@ -1,6 +1,10 @@
 """A tiny classifier with its task, for tests of exports."""
 
 import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,3 +31,28 @@ def classifier_task(corpus, tmp_path_factory) -> tuple[Path, Path]:
     content = {"run": {"folder": "x"}, "data": data, "train": {"global_batch": 8, "micro_batch": 8, "epochs": 1}}
     (folder / "task.yaml").write_text(yaml.safe_dump(content))
     return folder / "model", folder / "task.yaml"
+
+
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "transformers", "onnx", "safetensors", "kd", "launcher", "data_shards", "stillhouse"}:
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.fixture(scope="session")
+def run_readme() -> Callable[[Path], str]:
+    """run_readme(folder): the output of the README's five lines, without torch, transformers, onnx and Stillhouse."""
+
+    def run(folder: Path) -> str:
+        found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+        assert found is not None
+        assert found[1].count("\n") == 5
+        done = subprocess.run([sys.executable, "-c", BLOCKER + found[1]], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run

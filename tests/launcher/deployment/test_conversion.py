@@ -51,7 +51,7 @@ def test_an_option_without_effect_is_one_line(words, message):
     assert "\n" not in str(raised.value)
 
 
-def test_static_scales_are_calibrated_on_the_train_split(classifier_task, tmp_path):
+def test_static_scales_are_calibrated_on_the_train_split(classifier_task, tmp_path, run_readme):
     model, config = classifier_task
     export(model, tmp_path / "out", "--precision", "int8-static", "--task-config", config, "--calibration-rows", 40, *FORCED)
     record = read_exported(tmp_path / "out").record
@@ -59,6 +59,7 @@ def test_static_scales_are_calibrated_on_the_train_split(classifier_task, tmp_pa
     assert record["activations"] == "int8, scales from calibration"
     assert record["quality"]["rows"] == 60
     assert "fixed scales" in (tmp_path / "out" / "README.md").read_text()
+    assert run_readme(tmp_path / "out") in ("long", "short")
 
 
 def test_static_scales_of_a_masked_language_model_are_calibrated_on_the_train_part(corpus, tmp_path):
@@ -87,13 +88,14 @@ def test_too_few_texts_to_calibrate_on_are_one_line(classifier_task, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_four_bits_are_named_in_the_record(corpus, tmp_path):
+def test_four_bits_are_named_in_the_record(corpus, tmp_path, run_readme):
     export(corpus.model, tmp_path / "out", "--precision", "int4", "--tables", "int4", "--block", 128, "--force")
     record = read_exported(tmp_path / "out").record
     parts = record["precision_by_part"]
     assert parts["bert.embeddings.word_embeddings.weight"] == "int4, a scale for 128 weights"
     assert parts["bert.encoder.layer.0.output.dense.weight"] == "int4, a scale for 128 weights"
     assert json.loads((tmp_path / "out" / "stillhouse.json").read_text())["precision"] == "int4"
+    assert run_readme(tmp_path / "out")
 
 
 @pytest.mark.parametrize("family", sorted(MODELS))

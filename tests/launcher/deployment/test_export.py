@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from launcher.deployment.conversion.quality import Quality
 from launcher.deployment.export import run
 from launcher.deployment.folder import read_exported
 from launcher.errors import LaunchError
+from stillhouse.errors import StillhouseError
 
 pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 GOOD = Quality("80 rows of dev", 80, "accuracy", 0.9, 0.9, 0.0, -1.0, 1.0, 1.0, 0.01)
@@ -39,13 +38,16 @@ def mlm(corpus, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_lines_of_the_readme_run_with_onnxruntime_and_tokenizers_alone(mlm):
-    code = re.search(r"```python\n(.*?)```", (mlm / "README.md").read_text(), re.S)[1]
-    assert code.count("\n") == 5
-    assert set(re.findall(r"^import (.*)$", code, re.M)) == {"numpy, onnxruntime, tokenizers"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=mlm, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+def test_the_lines_of_the_readme_run_with_onnxruntime_and_tokenizers_alone(mlm, run_readme):
+    assert "import numpy, onnxruntime, tokenizers\n" in (mlm / "README.md").read_text()
+    assert run_readme(mlm)
+
+
+def test_a_missing_tokenizer_is_one_line(corpus, tmp_path):
+    shutil.copytree(corpus.model, tmp_path / "model", ignore=shutil.ignore_patterns("token*", "vocab*", "special*"))
+    with pytest.raises(StillhouseError, match=r"^[^\n]*tokenizer[^\n]*$"):
+        export(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_plain_session_gives_the_logits_of_the_original(corpus, mlm):
