@@ -5,6 +5,7 @@ fp32. kd.export.quantise changes its precision afterwards.
 """
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
@@ -31,7 +32,7 @@ OUTPUT_NAMES: dict[Output, list[str]] = {
     "spans": ["start_logits", "end_logits"],
     "hidden": ["last_hidden_state"],
 }
-SHAPES = ((1, 1), (1, 7), (3, 16), (2, 33))
+SHAPES = ((1, 1), (1, 7), (3, 16), (2, 33), (2, 300))
 """(rows, tokens) of the inputs on which a graph is compared with torch. Longer ones than the model's positions are cut."""
 
 
@@ -129,10 +130,12 @@ def export_graph(exported: Exported, opset: int = OPSET) -> Any:
                 verbose=False,
             )
             graph = program.model_proto
+            del program
     except Exception as error:  # the exporter raises classes of torch, onnxscript and Python
         raise KdError(f"{exported.hf.config.model_type}: expected a model that torch can export, got {one_line(error)}") from error
     finally:
         logging.disable(disabled)
+    gc.collect()  # the exporter's objects refer to each other, and hold a second copy of the weights
     made = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
     if made != opset:
         raise KdError(f"opset: expected {opset}, got {made} from torch; choose opset 20 or 21")

@@ -12,9 +12,15 @@ CHUNK = 1 << 20
 
 def rows_to_int8(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     """[R, D] -> int8 [R, D] and scales [R] fp32: row = int8 row x scale. A row of zeros has scale 1."""
-    largest = np.abs(weight).max(axis=1)
-    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    return np.clip(np.rint(weight / scales[:, None]), -127, 127).astype(np.int8), scales
+    rows, width = weight.shape
+    values, scales = np.empty((rows, width), np.int8), np.empty(rows, np.float32)
+    step = max(1, CHUNK // max(1, width))
+    for begin in range(0, rows, step):
+        part = weight[begin : begin + step]
+        largest = np.abs(part).max(axis=1)
+        scales[begin : begin + step] = np.where(largest > 0, largest / 127, 1)
+        values[begin : begin + step] = np.clip(np.rint(part / scales[begin : begin + step, None]), -127, 127)
+    return values, scales
 
 
 def blocks_to_int4(weight: Floats, block: int) -> tuple[NDArray[np.uint8], Floats]:

@@ -86,9 +86,9 @@ def test_numbers_of_4_bits_are_within_half_a_step(width, block):
 
 def test_large_matrices_are_rounded_in_pieces_alike(monkeypatch):
     weight = np.random.default_rng(3).normal(size=(50, 64)).astype(np.float32)
-    whole = blocks_to_int4(weight, 32)
+    whole = [*blocks_to_int4(weight, 32), *rows_to_int8(weight)]
     monkeypatch.setattr("kd.export.quantise.rounding.CHUNK", 640)
-    for one, other in zip(blocks_to_int4(weight, 32), whole, strict=True):
+    for one, other in zip([*blocks_to_int4(weight, 32), *rows_to_int8(weight)], whole, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
