@@ -102,10 +102,8 @@ def export_graph(exported: Exported, opset: int = OPSET) -> Any:
         onnx_module(name)
     weights = (exported.base if exported.output == "hidden" else exported.hf).parameters()
     if (size := 4 * sum(weight.numel() for weight in weights)) > MOST_BYTES:
-        got = f"got {size / 1e9:.1f} GB"
-        raise KdError(
-            f"{exported.hf.config.model_type}: expected at most {MOST_BYTES / 1e9:.1f} GB of fp32 weights, {got}; export safetensors"
-        )
+        got = f"got {size / 1e9:.1f} GB; set --format safetensors"
+        raise KdError(f"{exported.hf.config.model_type}: expected at most {MOST_BYTES / 1e9:.1f} GB of fp32 weights, {got}")
     exported = exported.eval()
     dynamic = torch.export.Dim.DYNAMIC
     inputs = exported.example(2, 7)
