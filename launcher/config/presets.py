@@ -18,6 +18,7 @@ FOLDERS = {
     "chain": "chains",
     "retention --config": "retention",
     "train --scale": "scales",
+    "train, as a W&B sweep": "sweeps",
 }
 SENTENCE = re.compile(r"(?<!\bal)\. (?=[A-Z`])")
 

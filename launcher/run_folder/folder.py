@@ -83,10 +83,11 @@ class RunFolder:
 
     @property
     def wandb_id(self) -> str:
-        """The run's W&B id: made once, so that a continued run continues its curve."""
+        """The run's W&B id: made once, so that a continued run continues its curve. The agent of a W&B sweep chooses it."""
         path = self.folder / "wandb_id"
         if not path.exists():
-            write_atomically(path, secrets.token_hex(4) + "\n")
+            chosen = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+            write_atomically(path, (chosen or secrets.token_hex(4)) + "\n")
         return _text(path).strip()
 
     def _check_kinds(self) -> None:
