@@ -39,7 +39,9 @@ def read_split(settings: TaskDataSettings, split: str, report: DataReport) -> Ex
     """
     read = _Split()
     if split == "unlabelled" and settings.unlabelled_columns is not None:
-        settings = settings.model_copy(update={"columns": settings.unlabelled_columns})
+        columns = settings.unlabelled_columns
+        header = settings.header or isinstance(columns.text, str)  # as in CoLA's test.tsv, beside a train.tsv without one
+        settings = settings.model_copy(update={"columns": columns, "header": header})
     for record in records(settings, split, report):
         try:
             if isinstance(record, DataError):

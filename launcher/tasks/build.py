@@ -182,10 +182,13 @@ def _student(
 def _remarks(config: TaskRunConfig, source: TaskSource, student: TaskEncoder, fresh: Sequence[str]) -> list[str]:
     """Remarks on the student for the start of a run."""
     lines = [f"student: {', '.join(fresh)} start fresh"] if fresh else []
-    if not student.reads_token_types and source.splits["train"].pairs is not None and config.student.init == "teacher":
-        lines.append(
-            "student: it has no token types, so only a separator tells the texts of a pair apart; student.architecture: same keeps them"
-        )
+    if not student.reads_token_types and source.splits["train"].pairs is not None:
+        when = "" if config.student.init == "teacher" else " in its pretraining"
+        if not when or student.family.name == "distilbert":  # other families have none, whoever made the folder
+            lines.append(
+                "student: it has no token types, so only a separator tells the texts of a pair apart; "
+                f"student.architecture: same{when} keeps them"
+            )
     return lines
 
 
