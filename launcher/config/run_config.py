@@ -72,6 +72,8 @@ class ReportSettings(BaseModel):
     wandb: Literal["online", "offline", "off"] = "off"
     project: str = "stillhouse"
     entity: str | None = None
+    group: str | None = None
+    job_type: str | None = None
     tags: list[str] = []
 
 

@@ -1,11 +1,16 @@
 """The values of a train line: means, rates, counts and shares of time since the last one."""
 
+from collections import deque
 from collections.abc import Mapping
+from statistics import median
 from typing import Any
 
 from kd.training.update_report import UpdateReport
 from launcher.reporting.catalogue import TIME_PARTS
 from launcher.reporting.meter import peak_memory_gb
+
+ENOUGH = 10  # lines, before any is called slow
+SLOW = 0.5  # of the median rate
 
 
 def train_line(
@@ -47,3 +52,24 @@ def shares_of_time(phase_seconds: Mapping[str, float]) -> dict[str, float]:
     seconds = {part: sum(phase_seconds.get(phase, 0.0) for phase in phases) for part, phases in TIME_PARTS.items()}
     total = sum(seconds.values())
     return {f"time/{part}": value / total for part, value in seconds.items()} if total > 0 else {}
+
+
+class Throughput:
+    """The rates of the last train lines of this start."""
+
+    def __init__(self) -> None:
+        self._usual: deque[float] = deque(maxlen=64)
+        self._low = 0
+
+    def judge(self, tokens_per_second: float) -> str | None:
+        """A sentence if the rate of two lines in a row is below half of the median. Said once, until a rate is good again."""
+        usual = median(self._usual) if len(self._usual) >= ENOUGH else 0.0
+        if tokens_per_second >= SLOW * usual:
+            self._low = 0
+            self._usual.append(tokens_per_second)
+            return None
+        self._low += 1
+        if self._low != 2:
+            return None
+        rates = f"{tokens_per_second:,.0f} tokens/s, below half of the median of {usual:,.0f}"
+        return f"{rates}; see data_wait_share and the machine's other work"

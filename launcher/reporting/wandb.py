@@ -23,6 +23,15 @@ from launcher.reporting.catalogue import AXES, CHECKPOINT, CONSTANTS
 from launcher.reporting.wandb_files import as_ranges, rows_held
 from launcher.reporting.wandb_sent import KINDS, Sent, Warnings
 
+ALERTS = {
+    "skipped_update": ("loss or gradient not finite", "WARN"),
+    "loss_spike": ("loss spike", "WARN"),
+    "straggler": ("a rank is slow", "WARN"),
+    "slow": ("low throughput", "WARN"),
+    "checkpoint_failed": ("checkpoint not written", "ERROR"),
+    "stopped": ("run stopped", "ERROR"),
+}
+"""Event -> title and level of the alert that W&B sends. W&B sends one title at most once a minute."""
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
 FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
 
@@ -40,6 +49,8 @@ class WandB:
         options = {
             "project": settings.project,
             "entity": settings.entity,
+            "group": settings.group,
+            "job_type": settings.job_type,
             "tags": settings.tags,
             "id": run_id,
             "name": name,
@@ -107,6 +118,9 @@ class WandB:
         """Send one line: numbers under train/, heldout/ or checkpoint/. Other events only change the summary."""
         self._say_warnings()
         self._send(values)
+        if values["kind"] == "event" and values.get("event") in ALERTS and values.get("reason") != "requested":
+            title, level = ALERTS[values["event"]]
+            self._run.alert(title, f"update {values['update']}: {values.get('message', '')}", level)
 
     def _send(self, values: Mapping[str, Any]) -> None:
         kind, update = values["kind"], values["update"]

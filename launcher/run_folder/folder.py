@@ -13,7 +13,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -89,6 +89,21 @@ class RunFolder:
             chosen = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
             write_atomically(path, (chosen or secrets.token_hex(4)) + "\n")
         return _text(path).strip()
+
+    def origin(self, config: AnyRunConfig, contents: Mapping[str, str]) -> dict[str, Any]:
+        """Code, data and parent runs of this run, for W&B's config.
+
+        contents: name of a setting -> digest of the data that it names. parents: setting -> run that wrote the model which it names.
+        """
+        with suppress(OSError, ValueError):
+            facts = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+            code = {"commit": facts["commit"], "version": facts["packages"]["stillhouse"]}
+            models = {f"{name}.model": member.model for name, member in config.members.items()} | {"student.init": config.student.init}
+            runs = {setting: Path(model).resolve().parent for setting, model in models.items()}
+            found = {setting: run for setting, run in runs.items() if Path(models[setting]).is_dir() and (run / "wandb_id").is_file()}
+            parents = {setting: {"name": run.name, "wandb_id": _text(run / "wandb_id").strip()} for setting, run in found.items()}
+            return {"origin": {"code": code, "contents": dict(contents), "parents": parents}}
+        return {}
 
     def _check_kinds(self) -> None:
         """LaunchError if a file of a run is no file, or a folder no folder. Reading a pipe would wait without limit."""

@@ -28,7 +28,7 @@ from launcher.reporting.event_counts import EventCounts
 from launcher.reporting.layer_similarity import render
 from launcher.reporting.meter import Meter
 from launcher.reporting.reporters import LOG, Reporters
-from launcher.reporting.train_line import train_line
+from launcher.reporting.train_line import Throughput, train_line
 from launcher.run_folder.folder import RunFolder, tell_progress
 from launcher.run_folder.metrics_file import lost_lines, read
 from launcher.training.batches import BatchLoader
@@ -57,7 +57,7 @@ class Run:
         self.saving = CheckpointSaver(folder.checkpoints, config.checkpoint)
         self.recovery = Recovery(config, folder, parts.trainer, self.event)
         self.started, self.elapsed_before = time.monotonic(), 0.0
-        self.counts = EventCounts()
+        self.counts, self.throughput = EventCounts(), Throughput()
         self.hosts = process_group.texts(socket.gethostname())
         self.straggler: int | None = None  # the rank that was last said to be much slower than the others
         self.teachers = teachers(config)
@@ -168,6 +168,8 @@ class Run:
             phase_seconds=self.progress.busy if process_group.device().type == "cpu" else {},
         )
         self.line("train", values | self.recovery.counts() | self.counts.values)
+        if slow := self.throughput.judge(values["tokens_per_second"]):
+            self.event("slow", slow)
         self._report_straggler()
 
     def _report_straggler(self) -> None:

@@ -85,7 +85,8 @@ def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag,
         reporters, dropped = None, 0
         if process_group.rank() == 0:
             dropped = trim(folder.metrics, parts.trainer.done)
-            reporters = Reporters(config.report, folder.folder, name=config.name, config=public_values(config), run_id=folder.wandb_id)
+            values = public_values(config) | folder.origin(config, data.contents)
+            reporters = Reporters(config.report, folder.folder, name=config.name, config=values, run_id=folder.wandb_id)
         run = Run(config, folder, parts, reporters, stop)
         run.begin(saved, dropped)
         stop.updates = parts.updates

@@ -12,7 +12,15 @@ from launcher.reporting.catalogue import CHECKPOINT, CONSTANTS
 
 pytestmark = pytest.mark.slow
 SCHEDULES = ("objective.0.temperature={schedule: linear, from: 4, to: 2}", "objective.1.weight={schedule: linear, from: 2, to: 1}")
-SETTINGS = ("report.wandb=offline", "train.spike_factor=100", "train.clip=0.001", "checkpoint.asynchronous=false", *SCHEDULES)
+SETTINGS = (
+    "report.wandb=offline",
+    "report.group=trials",
+    "report.job_type=distil",
+    "train.spike_factor=100",
+    "train.clip=0.001",
+    "checkpoint.asynchronous=false",
+    *SCHEDULES,
+)
 
 
 def expected(folder) -> dict[int, dict[str, float]]:
@@ -33,6 +41,12 @@ def test_the_offline_file_of_a_run_has_every_number_of_its_metrics_and_no_other(
     assert run.wait() == [0], run.output
     (file,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
     rows = [record["history"]["item"] for record in inspected(file) if record["type"] == "history"]
+    (begun,) = [record["run"] for record in inspected(file) if record["type"] == "run"]
+    assert (begun["run_group"], begun["job_type"]) == ("trials", "distil")
+    settings = begun["config"]["update"]
+    assert settings["train"]["updates"] == 12
+    assert len(settings["origin"]["contents"]["data.shards"]) == 12
+    assert settings["origin"]["parents"] == {}
     found = {row["update"]: {key: value for key, value in row.items() if not key.startswith("_")} for row in rows}
     assert found == expected(tmp_path / "run")
     trained = lines(tmp_path / "run", "train")

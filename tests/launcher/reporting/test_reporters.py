@@ -181,7 +181,7 @@ def test_reports_without_wandb_never_import_it(tmp_path: Path):
 
 def test_an_offline_run_holds_every_number_once_under_its_update(tmp_path: Path):
     report, _ = opened(tmp_path, OFFLINE)
-    for line in (event(0, "started", "now"), train(1), train(2), heldout(2), train(3, loss=float("nan"))):
+    for line in (event(0, "started", "now"), train(1), train(2), heldout(2), train(3, loss=float("nan")), event(3, "loss_spike", "high")):
         report.line(line)
     report.close(exit_code=3)
     (file,) = wandb_files(tmp_path)
@@ -197,6 +197,8 @@ def test_an_offline_run_holds_every_number_once_under_its_update(tmp_path: Path)
     assert "train/loss" not in rows[2]
     assert not any("updates" in name.split("/") or "tokens_total" in name for row in rows for name in row)
     assert not any("event" in name for row in rows for name in row)
+    (alert,) = [record["request"]["alert"] if "request" in record else record["alert"] for record in records if "alert" in str(record)]
+    assert (alert["title"], alert["text"], alert["level"]) == ("loss spike", "update 3: high", "WARN")
     (run,) = [record["run"] for record in records if record["type"] == "run"]
     assert (run["run_id"], run["project"], run["display_name"]) == ("abcd1234", "lab", "run")
     axes = {record["metric"]["glob_name"]: record["metric"]["step_metric"] for record in records if "glob_name" in record.get("metric", {})}

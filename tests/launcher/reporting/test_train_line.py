@@ -3,7 +3,7 @@
 import pytest
 
 from kd.training.update_report import UpdateReport
-from launcher.reporting.train_line import shares_of_time, train_line
+from launcher.reporting.train_line import Throughput, shares_of_time, train_line
 
 MEANS = {"loss": 2.0, "tokens_per_second": 300.0, "data_wait_share": 0.0, "seconds_per_update": 0.5}
 
@@ -40,3 +40,16 @@ def test_the_line_has_the_rate_of_a_rank_and_the_expected_tokens():
     assert (line["tokens_per_second_per_rank"], line["tokens_total"], line["seconds_left"]) == (100.0, 1200, 4.0)
     assert (line["skipped_updates"], line["phase"], line["elapsed_seconds"]) == (1, "first", 3.0)
     assert "seconds_per_update" not in line
+
+
+def test_two_slow_lines_in_a_row_are_said_once_and_a_good_one_begins_anew():
+    watch = Throughput()
+    assert [watch.judge(100.0) for _ in range(10)] == [None] * 10
+    said = [watch.judge(rate) for rate in (40.0, 90.0, 40.0, 40.0, 40.0, 100.0, 10.0, 10.0)]
+    assert [text is not None for text in said] == [False, False, False, True, False, False, False, True]
+    assert said[3] == "40 tokens/s, below half of the median of 100; see data_wait_share and the machine's other work"
+
+
+def test_a_run_of_few_lines_is_never_slow():
+    watch = Throughput()
+    assert [watch.judge(rate) for rate in (100.0,) * 9 + (1.0, 1.0)] == [None] * 11

@@ -15,7 +15,7 @@ import pytest
 from fork_server import ForkServer
 
 from launcher.config.free_to_change import marked_settings
-from launcher.config.load import load_config, parse_config, public_values
+from launcher.config.load import config_of, load_config, parse_config, public_values
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.run_folder import folder as run_folder
@@ -357,3 +357,18 @@ def test_a_configuration_or_id_that_is_no_text_is_one_line(folder: Path):
         RunFolder.open(configured(folder)),
     ):
         pass
+
+
+def test_a_run_whose_teacher_is_the_student_of_a_run_names_that_run_as_its_parent(tmp_path: Path):
+    parent = RunFolder(tmp_path / "first")
+    (parent.folder / "student").mkdir(parents=True)
+    values = {"run": {"folder": str(tmp_path / "second")}, "data": {"shards": "s"}, "teacher": {"model": str(parent.student)}}
+    values |= {"objective": [{"kind": "mlm"}], "train": {"updates": 2, "global_batch": 2, "micro_batch": 1}}
+    config, run = config_of(values, "test"), RunFolder(tmp_path / "second")
+    run.folder.mkdir()
+    run.record(config)
+    before = run.origin(config, {})["origin"]["parents"]
+    parent_id = parent.wandb_id
+    origin = run.origin(config, {"data.shards": "abc"})["origin"]
+    assert (before, origin["contents"]) == ({}, {"data.shards": "abc"})
+    assert origin["parents"] == {"teacher.model": {"name": "first", "wandb_id": parent_id}}
