@@ -45,7 +45,7 @@ class Handler(socketserver.StreamRequestHandler):
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_report(write_results(folder, ("SST-2", "STS-B")), folder)
+    write_report(write_results(folder, ("SST-2", "STS-B"), pretrained=True), folder)
     return folder / "report.html"
 
 
