@@ -24,6 +24,8 @@ MODULES = {
     "shards": "launcher.corpus.shards",
     "vocabulary": "launcher.corpus.prune_vocabulary",
     "plot": "launcher.reporting.curves",
+    "report": "launcher.run_page.write",
+    "watch": "launcher.run_page.watch",
     "completion": "launcher.config.completion",
     "push": "launcher.deployment.push",
     "export": "launcher.deployment.export",

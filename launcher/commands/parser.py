@@ -19,7 +19,10 @@ GROUPS = {
     "train": (train.add_train, train.add_show_config, corpus.add_cache, compare.add_chain),
     "tasks": (task.add_task, retention.add_retention, retention.add_classify),
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
-    "check and report": (doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay, plot.add_dashboard),
+    "check and report": (
+        *(plot.add_watch, plot.add_report, doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
+        plot.add_dashboard,
+    ),
     "ship": (ship.add_export, deploy.add_predict, deploy.add_latency),
     "publish": (ship.add_push,),
     "set up": (completion.add_completion,),

@@ -25,10 +25,8 @@ from launcher.errors import LaunchError
 from launcher.run_folder.folder import RunFolder
 from launcher.run_folder.lock import owner_of
 from launcher.run_folder.metrics_file import read
+from launcher.run_folder.state import run_state
 from launcher.text import counted, size
-
-ENDS = ("started", "resumed", "stopped", "finished", "export_failed")
-LATE_SECONDS = 1800.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,38 +68,30 @@ def _state(
 ) -> Finding:
     """Running, done, stopped or dead; and what to do next."""
     subject = "state"
-    if owner is not None:
-        quiet = time.time() - run.metrics.stat().st_mtime if run.metrics.exists() else 0.0
-        if quiet > LATE_SECONDS:
-            return warning(
-                subject,
-                f"running ({owner}), but no line for {timedelta(seconds=int(quiet))}",
-                "see what its ranks do: py-spy, the job's log",
-            )
-        return good(subject, f"running ({owner})")
-    if run.report.exists() and run.student.exists():
-        return good(subject, f"done: student in {run.student}")
+    state = run_state(run, lines, owner)
     again = "start it again with the same command"
     if config is not None:
         again += f", or: stillhouse train --config {shlex.quote(str(run.folder / 'config.yaml'))}"
-    last = next((line for line in reversed(lines) if line["kind"] == "event" and line.get("event") in ENDS), None)
     going_on = f"; it goes on after update {newest.progress.done}" if newest is not None else ""
-    if last is None:
+    if state.kind == "silent":
+        quiet = timedelta(seconds=int(state.seconds))
+        return warning(subject, f"running ({owner}), but no line for {quiet}", "see what its ranks do: py-spy, the job's log")
+    if state.kind == "running":
+        return good(subject, f"running ({owner})")
+    if state.kind == "done":
+        return good(subject, f"done: student in {run.student}")
+    if state.kind == "not_started":
         return warning(subject, "never started to learn", again)
-    if last["event"] == "stopped" and last.get("reason") == "requested":
-        return warning(subject, f"stopped on request at update {last['update']}{going_on}", again)
-    if last["event"] == "stopped":
-        return bad(
-            subject,
-            f"stopped at update {last['update']}: {last.get('message')}",
-            "do what the line says, then start it again (train.roll_backs)",
-        )
-    if last["event"] == "export_failed":
-        return bad(subject, str(last.get("message")), again)
-    after = max(line["update"] for line in lines)
+    if state.kind == "requested":
+        return warning(subject, f"stopped on request at update {state.update}{going_on}", again)
+    if state.kind == "stopped":
+        advice = "do what the line says, then start it again (train.roll_backs)"
+        return bad(subject, f"stopped at update {state.update}: {state.message}", advice)
+    if state.kind == "export_failed":
+        return bad(subject, state.message, again)
     return bad(
         subject,
-        f"died after update {after} without a word (killed, or the machine went down){going_on}",
+        f"died after update {state.update} without a word (killed, or the machine went down){going_on}",
         f"look at the job's log, then {again}",
     )
 

@@ -1,7 +1,7 @@
 """A run's folder: everything about it in one place, and one owner at a time.
 
-config.yaml (resolved), environment.json, metrics.jsonl (the truth), curves.png, log.txt, checkpoints/, student/, report.json, wandb/, lock;
-layer_maps.txt where `layer_map: cka` was resolved.
+config.yaml (resolved), environment.json, metrics.jsonl (the truth), curves.png, report.html, log.txt, checkpoints/, student/, report.json,
+wandb/, lock; layer_maps.txt where `layer_map: cka` was resolved.
 Opening a folder that already holds a run continues it, if the configuration is the same where it matters. Nothing here knows a tensor.
 """
 
@@ -73,11 +73,15 @@ class RunFolder:
                 raise LaunchError(f"{error.filename}: expected to read it, got {error.strerror}; see its mode and its disk") from None
             yield run
 
-    def record(self, config: AnyRunConfig) -> None:
-        """Write the configuration and the environment of this start: once it is known that it can go on. Raises LaunchError."""
+    def record(self, config: AnyRunConfig, data: Mapping[str, Any] | None = None) -> None:
+        """Write the configuration and the environment of this start: once it is known that it can go on. Raises LaunchError.
+
+        data: counts and digests of the data, from its manifest.
+        """
+        facts = environment() | ({"data": redacted(dict(data))} if data else {})
         try:
             write_atomically(self.configuration, dump_config(config))
-            write_atomically(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+            write_atomically(self.folder / "environment.json", json.dumps(facts, indent=1) + "\n")
         except OSError as error:
             raise LaunchError(f"run.folder: expected to write to {self.folder}, got {error.strerror}; free space there") from None
 

@@ -46,7 +46,8 @@ SAMPLE_TOKENS = 4096
 
 def task_data(config: TaskRunConfig, source: TaskSource) -> TrainingData:
     """The rows of a task as the data of a run."""
-    return TrainingData({"data": source.digest[:12]}, partial(build_task, config, source))
+    described = {"fingerprint": source.digest, "rows": {name: len(examples) for name, examples in source.splits.items()}}
+    return TrainingData({"data": source.digest[:12]}, partial(build_task, config, source), described)
 
 
 def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:

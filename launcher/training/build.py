@@ -42,7 +42,13 @@ CKA_TOKENS, CKA_ROWS = 4096, 8
 
 def data_of(config: RunConfig, corpus: Corpus) -> TrainingData:
     """The corpus as the data of a run."""
-    return TrainingData({"data.shards": corpus.manifest.fingerprint[:12]}, partial(build, config, corpus))
+    manifest = corpus.manifest
+    described: dict[str, Any] = {
+        split: {"shards": len(entries), "documents": manifest.documents(split), "tokens": manifest.tokens(split)}
+        for split, entries in manifest.splits.items()
+    }
+    described |= {name: getattr(manifest, name) for name in ("vocabulary_size", "fingerprint", "tokenizer_fingerprint")}
+    return TrainingData({"data.shards": manifest.fingerprint[:12]}, partial(build, config, corpus), described)
 
 
 def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:

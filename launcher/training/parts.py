@@ -1,7 +1,7 @@
 """The objects of a run on any data. Their builder knows the data, and the loop does not."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kd.batch import Batch
@@ -22,11 +22,13 @@ class TrainingData:
     """The data of a run, opened but not used yet.
 
     contents: name of a setting -> digest of the content that it names. All ranks must have the same.
+    described: counts and digests of the data, for environment.json.
     build: makes the objects of the run, which continue from the checkpoint if there is one. Collective.
     """
 
     contents: Mapping[str, str]
     build: Callable[[Checkpoint | None, RankProgress | None], "RunParts"]
+    described: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from launcher.process.standard_streams import say
 from launcher.process.steps import step
 from launcher.reporting.reporters import Reporters
 from launcher.run_folder.metrics_file import trim
+from launcher.run_page.write import write_at_end
 from launcher.training.loop import Run
 from launcher.training.parts import TrainingData
 from launcher.training.rank_consistency import agree, check_teachers
@@ -81,7 +82,7 @@ def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag,
         progress.enter(BUILDING)
         with step("loading the teacher and building the student" if config.members else "loading the model"):
             parts = data.build(saved, progress)
-        on_rank_zero(lambda: folder.record(config))
+        on_rank_zero(lambda: folder.record(config, data.described))
         reporters, dropped = None, 0
         if process_group.rank() == 0:
             dropped = trim(folder.metrics, parts.trainer.done)
@@ -97,6 +98,8 @@ def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag,
             run.loader.close()
             run.saving.close()
             if reporters is not None:
+                if folder.ownership is None or folder.ownership.taken_over is None:
+                    write_at_end(folder.folder, lambda problem: run.event("page_failed", problem))
                 reporters.close(int(code))
         progress.enter("parting")
         process_group.barrier()

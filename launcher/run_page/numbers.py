@@ -1,0 +1,149 @@
+"""The numbers of report lines as curves: which there are, how each is named and written, and few points that look like all of them."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
+
+from kd.evaluation.scores import SCORES
+from launcher.text import number, share
+
+BUCKETS = 500
+"""Of a drawn curve: each keeps its lowest and its highest point."""
+NO_CURVES = {"kind", "update", "updates", "time", "tokens", "tokens_total", "epoch", "seconds_left", "elapsed_seconds", "phase"}
+Point = tuple[float, float]
+Part = Literal["learning", "teaching", "heldout", "speed", "health", "other"]
+PARTS: dict[Part, str] = {
+    "learning": "Learning",
+    "heldout": "Held-out scores",
+    "teaching": "Student and teacher",
+    "speed": "Speed, time and memory",
+    "health": "Health",
+    "other": "Other numbers",
+}
+SHARES = ("share", "top1", "top5", "accuracy", "utilisation")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One number of the report lines. kind: of its lines. form: how a value is written. group: keys of one group share a plot."""
+
+    key: str
+    kind: Literal["train", "heldout"]
+    title: str
+    part: Part
+    form: Callable[[float], str] = number
+    group: str = ""
+
+    @property
+    def is_wide(self) -> bool:
+        """True for losses and norms, whose values may span decades."""
+        return self.key == "gradient_norm" or self.key.partition("/")[0] in ("loss", "heldout_loss")
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _gigabytes(value: float) -> str:
+    return f"{value:.2f} GB"
+
+
+KNOWN = {
+    "loss": Numbers("loss", "train", "Loss, weighted sum of the terms", "learning"),
+    "learning_rate": Numbers("learning_rate", "train", "Learning rate", "learning", _short),
+    "gradient_norm": Numbers("gradient_norm", "train", "Gradient norm before clipping", "learning"),
+    "tokens_per_second": Numbers("tokens_per_second", "train", "Tokens per second, all ranks", "speed", _whole),
+    "data_wait_share": Numbers("data_wait_share", "train", "Share of the time that waits for data", "speed", share),
+    "memory_gb": Numbers("memory_gb", "train", "Peak memory of rank 0", "speed", _gigabytes),
+    "skipped_updates": Numbers("skipped_updates", "train", "Skipped updates", "health", _whole),
+    "clipped_share": Numbers("clipped_share", "train", "Share of clipped updates", "learning", share),
+    "restarts": Numbers("restarts", "train", "Restarts", "health", _whole),
+    "roll_backs": Numbers("roll_backs", "train", "Roll-backs", "health", _whole),
+    "stragglers": Numbers("stragglers", "train", "Stragglers", "health", _whole),
+    "loss_spikes": Numbers("loss_spikes", "train", "Loss spikes", "health", _whole),
+    "skipped_shards": Numbers("skipped_shards", "train", "Skipped shards", "health", _whole),
+}
+SCORE_TITLES = {score.key: score.heading for score in SCORES}
+WORDS: dict[Part, tuple[str, ...]] = {
+    "speed": ("second", "share", "time", "utilisation", "flops", "memory", "bytes", "gb", "watt"),
+    "teaching": ("kl", "agreement", "agrees", "entropy", "teacher", "student", "cka", "similarity"),
+}
+"""Words in the names of numbers that this file does not know."""
+
+
+def numbers_of(train: Iterable[Mapping[str, Any]], heldout: Iterable[Mapping[str, Any]]) -> list[Numbers]:
+    """Every number that the lines have, in the order of the page: known ones first, then terms, then the rest by name."""
+    keys = dict.fromkeys(key for line in train for key, value in line.items() if is_number(value))
+    scores = dict.fromkeys(key for line in heldout for key, value in line.items() if is_number(value))
+    found = [_train_number(key) for key in keys if key not in NO_CURVES]
+    found += [_score(key) for key in scores if key not in NO_CURVES]
+    known = list(KNOWN)
+    order = list(PARTS)
+    return sorted(found, key=lambda one: (order.index(one.part), known.index(one.key) if one.key in known else len(known), one.group))
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """True for a number, also one that is not finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    """True for a number with which a scale can be computed."""
+    return is_number(value) and abs(value) < 1e300  # False for NaN too
+
+
+def _train_number(key: str) -> Numbers:
+    if key in KNOWN:
+        return KNOWN[key]
+    group, slash, name = key.partition("/")
+    if group == "loss" and slash:
+        return Numbers(key, "train", f"Term {name}, unweighted", "learning")
+    if group in ("weight", "temperature") and slash:
+        return Numbers(key, "train", f"{group.capitalize()} of {name}", "learning", group=group)
+    if group == "time" and slash:
+        return Numbers(key, "train", f"Share of the time: {name.replace('_', ' ')}", "speed", share, "share of the time")
+    words = key.replace("/", " ").replace("_", " ")
+    part: Part = next((part for part, known in WORDS.items() if any(word in words for word in known)), "other")
+    form = share if any(word in words for word in SHARES) else number
+    return Numbers(key, "train", words.capitalize(), part, form, group if slash else "")
+
+
+def _score(key: str) -> Numbers:
+    name = key.removeprefix("heldout_")
+    title = SCORE_TITLES.get(name, name.replace("_", " "))
+    return Numbers(key, "heldout", f"Held-out {title}", "heldout", share if any(word in name for word in SHARES) else number)
+
+
+def points(lines: Iterable[Mapping[str, Any]], key: str, axis: str = "update", begin: float = 0.0, unit: float = 1.0) -> list[Point]:
+    """The finite values of a key as (x, y), in the order of the lines. x: (line[axis] - begin) / unit."""
+    found = []
+    for line in lines:
+        x, y = line.get(axis), line.get(key)
+        if _is_finite(x) and _is_finite(y):
+            found.append(((float(x) - begin) / unit, float(y)))
+    return found
+
+
+def thinned(curve: Sequence[Point], buckets: int = BUCKETS) -> list[Point]:
+    """At most 2 x buckets + 2 points: the lowest and the highest of each bucket in their order, the first and the last."""
+    if len(curve) <= 2 * buckets + 2:
+        return list(curve)
+    kept = [curve[0]]
+    step = len(curve) / buckets
+    for bucket in range(buckets):
+        part = range(math.floor(bucket * step), min(len(curve), math.floor((bucket + 1) * step)))
+        ends = sorted({min(part, key=lambda n: curve[n][1]), max(part, key=lambda n: curve[n][1])})
+        kept += [curve[n] for n in ends]
+    return [*kept, curve[-1]]
+
+
+def samples(curve: Sequence[Point], count: int) -> list[Point]:
+    """At most `count` points at even distances, the first and the last among them."""
+    if len(curve) <= count:
+        return list(curve)
+    return [curve[round(n * (len(curve) - 1) / (count - 1))] for n in range(count)]
