@@ -86,4 +86,4 @@ def _show(found: Found) -> None:
         Column("kept", ["quantised" if row.drop is None else "fp32" for row in rows]),
         Column("lost", ["" if row.drop is None else f"{row.drop:.2f}" for row in rows], "points, with this part and those above in fp32"),
     ]
-    print_table(PipeSafeConsole(), Column("part", [row.part for row in rows]), columns)
+    print_table(PipeSafeConsole(), Column("part", [row.part for row in rows], justify="left"), columns)

@@ -111,6 +111,29 @@ def test_each_task_head_is_exported_and_its_classifier_stays_in_fp32(kind):
     assert any(sorted(array.shape) == sorted(shape) for array in floats)
 
 
+@pytest.mark.parametrize(
+    ("family", "kind", "last"),
+    [
+        ("roberta", "classification", "classifier.out_proj.weight"),
+        ("deberta-v3", "tagging", "classifier.weight"),
+        ("modernbert", "question_answering", "classifier.weight"),
+    ],
+)
+def test_task_heads_of_other_families_are_exported(family, kind, last):
+    exported = Exported(TaskEncoder(task_model(family, kind, layers=1), kind), "spans" if kind == "question_answering" else "logits")
+    graph = export_graph(exported)
+    assert parity(exported, Session(graph.SerializeToString())).relative < 2e-6
+    made = quantise(graph, exported, Scheme("int4", "int4"))
+    assert made.precisions[last] == "fp32"
+    assert parity(exported, Session(made.graph.SerializeToString())).relative < 0.8  # 4 bits of tiny random layers
+
+
+def test_a_sliding_window_is_the_same_beyond_its_width():
+    model = MODELS["modernbert"](layers=2, max_position_embeddings=300, local_attention=32)
+    exported = Exported(Encoder(model), "logits")
+    assert parity(exported, Session(export_graph(exported).SerializeToString())).relative < 4e-6  # fp32 sums of 300 tokens
+
+
 def test_hidden_states_are_exported_without_the_head(tiny_distilbert):
     exported = Exported(tiny_distilbert, "hidden")
     graph = export_graph(exported)
