@@ -30,7 +30,9 @@ MODULES = {
     "push": "launcher.deployment.push",
     "export": "launcher.deployment.export",
     "predict": "launcher.deployment.prediction.predict",
+    "calibrate": "launcher.deployment.prediction.calibrate",
     "latency": "launcher.deployment.timing.latency",
+    "advise": "launcher.advice.advise",
     "wandb-replay": "launcher.reporting.wandb_replay",
     "dashboard": "launcher.dashboard.dashboard",
 }

@@ -28,7 +28,7 @@ ORDER = {
         *("errors", "redaction", "text", "tables", "commands", "process", "config", "run_folder", "reporting", "dashboard"),
         *("report", "run_page", "planning"),
         *("training", "benchmarks", "evaluation", "corpus", "comparison", "tasks", "deployment", "retention"),
-        *("doctor", "demo"),
+        *("advice", "doctor", "demo"),
         *("prepare", "api", "run", "cli"),
     ],
 }

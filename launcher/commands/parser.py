@@ -23,7 +23,7 @@ GROUPS = {
         *(plot.add_watch, plot.add_report, doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
         plot.add_dashboard,
     ),
-    "ship": (ship.add_export, deploy.add_predict, deploy.add_latency),
+    "ship": (ship.add_export, deploy.add_predict, deploy.add_calibrate, deploy.add_latency, deploy.add_advise),
     "publish": (ship.add_push,),
     "set up": (completion.add_completion,),
 }

@@ -53,6 +53,8 @@ def add_export(verbs: Verbs) -> None:
     export.add_argument("--keep-fp32", nargs="+", default=[], metavar="PART", help="parts in fp32, as layers.0.attention or embeddings")
     export.add_argument("--opset", type=int, default=20, choices=(20, 21), help="ONNX operator set (20)")
     export.add_argument("--force", action="store_true", help="write the folder in spite of a failed comparison; the record names it")
+    export.add_argument("--push-to-hub", default=None, metavar="REPO", help="then send the folder to owner/name on the hub, as push does")
+    _add_hub_options(export)
 
 
 def add_push(verbs: Verbs) -> None:
@@ -60,13 +62,18 @@ def add_push(verbs: Verbs) -> None:
     push = verbs.add_parser(
         "push", help="publish a student and its model card on a hub", description=PUSH, epilog=PUSH_EXAMPLE, formatter_class=RAW
     )
-    push.add_argument("run", metavar="RUN", help="the folder of a finished run, or a model folder")
+    push.add_argument("run", metavar="RUN", help="the folder of a finished run, a model folder, or one from stillhouse export")
     push.add_argument("repo", metavar="REPO", help="owner/name on the hub (HF_ENDPOINT; huggingface.co)")
-    push.add_argument("--licence", "--license", default=None, metavar="NAME", help="for the card, as apache-2.0 (none)")
-    push.add_argument("--language", default=None, metavar="CODE", help="for the card, as en or en,de (none)")
-    push.add_argument("--base-model", default=None, metavar="NAME", help="for the card: the hub name of a teacher that is a local folder")
-    push.add_argument("--private", action="store_true", help="make the repository private, and refuse a public one")
-    push.add_argument("--dry-run", action="store_true", help="list the files with sizes, and send nothing")
+    _add_hub_options(push)
+
+
+def _add_hub_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the card and the repository."""
+    parser.add_argument("--licence", "--license", default=None, metavar="NAME", help="for the card, as apache-2.0 (none)")
+    parser.add_argument("--language", default=None, metavar="CODE", help="for the card, as en or en,de (none)")
+    parser.add_argument("--base-model", default=None, metavar="NAME", help="for the card: the hub name of a teacher that is a local folder")
+    parser.add_argument("--private", action="store_true", help="make the repository private, and refuse a public one")
+    parser.add_argument("--dry-run", action="store_true", help="list the files with sizes, and send nothing")
 
 
 def _points(text: str) -> float:

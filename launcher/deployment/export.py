@@ -16,6 +16,7 @@ from kd.export.model_card import public_name
 from kd.export.runtime import TorchSession
 from kd.models.config import quiet_transformers
 from kd.models.loading import weights_digest
+from launcher.deployment.command import command_of
 from launcher.deployment.conversion.convert import TORCH, kept_weights, to_onnx, to_safetensors
 from launcher.deployment.conversion.data import ExportData
 from launcher.deployment.conversion.graph import Converted, Graph
@@ -25,6 +26,7 @@ from launcher.deployment.conversion.quality import Quality
 from launcher.deployment.folder import MODEL, TOKENIZER, check_target, write_folder
 from launcher.deployment.machine import processor
 from launcher.deployment.models import open_model
+from launcher.deployment.push import check_before_export, publish
 from launcher.deployment.readme import readme
 from launcher.errors import LaunchError
 from launcher.process.standard_streams import say
@@ -37,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.out)
     check_target(folder)
     check_options(arguments)
+    check_before_export(arguments)
     if arguments.format == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             onnx_module(package)
@@ -72,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         "speed": speed,
         "written_in_spite_of": problems,
         "machine": processor(),
+        "command": command_of(arguments),
         "versions": {name: metadata.version(name) for name in PACKAGES if _installed(name)} | {"python": platform.python_version()},
     }
 
@@ -87,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     write_folder(folder, fill)
     _say_result(folder, made, quality, speed, problems)
+    if arguments.push_to_hub:
+        publish(folder, arguments.push_to_hub, arguments)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`stillhouse push RUN REPO`: the student of a finished run, with its model card, to a model hub.
+"""`stillhouse push RUN REPO`: the student of a finished run, or an exported folder, with its model card, to a model hub.
 
 1. Find the files to publish: those that transformers reads, and the card. Everything else of a run stays on this machine.
 2. Check that they are the files that the run wrote.
@@ -24,7 +24,9 @@ from rich.console import Console
 
 from kd.export.files import CARD
 from kd.export.model_card import THIS_FOLDER
+from launcher.deployment.exported_files import add_front_matter, exported_files
 from launcher.deployment.files import PublishedFiles, published_files
+from launcher.deployment.folder import is_exported
 from launcher.errors import LaunchError
 from launcher.process.model_hub import HUB, unreachable
 from launcher.redaction import redacted
@@ -50,23 +52,43 @@ class CardSettings:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show what would be sent, or send it."""
+    check_name(arguments.repo)
+    publish(Path(arguments.run), arguments.repo, arguments)
+    return 0
+
+
+def publish(folder: Path, repo: str, arguments: argparse.Namespace) -> None:
+    """Show what would be sent of a run, a model folder or an exported folder, or send it. arguments: those of the card and the hub."""
     console = Console(highlight=False)
-    _check_name(arguments.repo)
-    files = published_files(Path(arguments.run))
+    exported = is_exported(folder)
+    files = exported_files(folder) if exported else published_files(folder)
     settings = CardSettings(arguments.licence, arguments.language.split(",") if arguments.language else None, arguments.base_model)
-    card = completed_card((files.folder / CARD).read_text(encoding="utf-8"), arguments.repo, settings)
+    card = completed_card((files.folder / CARD).read_text(encoding="utf-8"), repo, settings)
+    if exported:
+        add_front_matter(card, folder)
     hub = os.environ.get("HF_ENDPOINT") or HUB
     _show(files, card, console)
     if arguments.dry_run:
         kind = "private repository" if arguments.private else "repository"
-        console.print(f"dry run: nothing was sent to the {kind} {arguments.repo} on {redacted(hub)}", soft_wrap=True, markup=False)
-        return 0
-    push(files, str(card), arguments.repo, hub, arguments.private, console)
-    return 0
+        console.print(f"dry run: nothing was sent to the {kind} {repo} on {redacted(hub)}", soft_wrap=True, markup=False)
+        return
+    push(files, str(card), repo, hub, arguments.private, console)
+
+
+def check_before_export(arguments: argparse.Namespace) -> None:
+    """Raise LaunchError now, and not after an export, for a name that is none, and where there is no token."""
+    if arguments.push_to_hub is None:
+        if arguments.dry_run:
+            raise LaunchError("--dry-run: expected --push-to-hub with it, got none; name a repository")
+        return
+    check_name(arguments.push_to_hub)
+    if not arguments.dry_run:
+        _token()
 
 
 def completed_card(text: str, repo: str, settings: CardSettings) -> ModelCard:
     """A card with the settings in its front matter and the repository's name in its code. Raises LaunchError for a broken front matter."""
+    logging.set_verbosity_error()  # a README without a front matter is no reason to warn
     try:
         card = ModelCard(text.replace(THIS_FOLDER, f'MODEL = "{repo}"'), ignore_metadata_errors=False)
         added = {"license": settings.licence, "language": settings.languages, "base_model": settings.base_model}
@@ -81,14 +103,11 @@ def completed_card(text: str, repo: str, settings: CardSettings) -> ModelCard:
 
 def push(files: PublishedFiles, card: str, repo: str, hub: str, private: bool, console: Console) -> None:
     """Create the repository, unless it is there, and send what it lacks as one commit. Raises LaunchError."""
-    token = get_token()
-    if token is None:
-        raise LaunchError("token: expected a token of the model hub, got none; run `hf auth login`, or set HF_TOKEN")
+    token = _token()
     problem = "HF_HUB_OFFLINE is set" if _is_offline() else unreachable(hub)
     if problem:
         advice = "unset it" if _is_offline() else "check the network"
         raise LaunchError(f"{redacted(hub)}: expected the hub to answer, got none ({problem}); {advice}, and start again")
-    logging.set_verbosity_error()
     if not sys.stderr.isatty():
         disable_progress_bars()
     api = HfApi(endpoint=hub, token=token)
@@ -153,7 +172,15 @@ def _hub_errors(repo: str, token: str) -> Iterator[None]:
     raise LaunchError(redacted(text).replace(token, "***"))
 
 
-def _check_name(repo: str) -> None:
+def _token() -> str:
+    token = get_token()
+    if token is None:
+        raise LaunchError("token: expected a token of the model hub, got none; run `hf auth login`, or set HF_TOKEN")
+    return token
+
+
+def check_name(repo: str) -> None:
+    """Raise LaunchError for a name that is not owner/name."""
     try:
         validate_repo_id(repo)
     except HFValidationError as error:

@@ -71,7 +71,7 @@ def readme(record: dict[str, Any]) -> str:
         lines.append("| quality beside the original | not measured |")
     if speed:
         lines.append(f"| CPU time beside fp32, {speed['batch']} x {speed['tokens']} tokens | {speed['share_of_fp32']:.2f} |")
-    lines += [f"| measured on | {record['machine']} |", ""]
+    lines += [f"| measured on | {record['machine']} |", f"| by | `{record['command']}` |", ""]
     if note := NOTES.get(record.get("activations") or ""):
         lines += [note, ""]
     return "\n".join(lines)

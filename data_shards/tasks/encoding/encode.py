@@ -79,7 +79,12 @@ def pipeline(tokenizer: Any, words: bool = False) -> Tokenizer:
 
     A byte-level pipeline (RoBERTa's) then puts a space before each word, as transformers demands with add_prefix_space.
     """
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    return own_pipeline(tokenizer.backend_tokenizer.to_str(), words)
+
+
+def own_pipeline(serialized: str, words: bool = False) -> Tokenizer:
+    """The same for the content of a tokenizer.json."""
+    content = json.loads(serialized)
     if words:
         _prefix_space(content.get("pre_tokenizer"))
     own = Tokenizer.from_str(json.dumps(content))

@@ -23,6 +23,10 @@ class Text:
     pair: str | None
     words: list[str] | None = None
 
+    def split_words(self) -> list[str]:
+        """The words of the input, or the text split at white space."""
+        return self.words if self.words is not None else self.text.split()
+
 
 def format_of(path: str, given: str | None) -> str:
     """The format of a file by its ending, unless it is given. Standard input has lines."""
@@ -42,6 +46,17 @@ def read_texts(path: str, form: str, column: str, pair: str | None) -> Iterator[
             yield from _texts(file, path, form, column, pair)
     except (OSError, UnicodeDecodeError) as error:
         raise LaunchError(f"{path}: expected a readable text file in UTF-8, got {one_line(error)}; correct the path") from error
+
+
+def number_of_texts(path: str, form: str) -> int | None:
+    """The number of texts in a file of lines or jsonl; None for standard input, other formats, and a file that cannot be read."""
+    if path == "-" or form not in ("lines", "jsonl"):
+        return None
+    try:
+        with open(path, "rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError:
+        return None
 
 
 def _texts(file: TextIO, name: str, form: str, column: str, pair: str | None) -> Iterator[Text]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from data_shards.tasks.encoding.encode import own_pipeline
 from kd.export.runtime import AnySession, Session, TorchSession
 from launcher.deployment.folder import MODEL, TOKENIZER, is_exported, read_exported
 from launcher.deployment.models import open_model
@@ -17,7 +18,10 @@ from stillhouse.errors import one_line
 
 @dataclass(frozen=True)
 class Served:
-    """A session with its tokenizer. labels: in the order of the head. mask_id: None where the tokenizer has no mask token."""
+    """A session with its tokenizer, which neither cuts nor pads. labels: in the order of the head.
+
+    mask_id: None where the tokenizer has no mask token.
+    """
 
     purpose: str
     session: AnySession
@@ -75,7 +79,6 @@ def _tokenizer(path: Any) -> Tokenizer:
 def _served(
     purpose: str, session: AnySession, backend: Tokenizer, labels: list[str], mask: str | None, pad_id: int | None, max_tokens: int
 ) -> Served:
-    backend.no_padding()
-    backend.enable_truncation(max_tokens)
+    backend = own_pipeline(backend.to_str(), words=purpose == "tagging")
     mask_id = None if mask is None else backend.token_to_id(mask)
     return Served(purpose, session, backend, labels, mask, mask_id, pad_id or 0, max_tokens)

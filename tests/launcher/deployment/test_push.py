@@ -17,7 +17,9 @@ from data_shards.corpus import Corpus
 from kd.evaluation.mlm import MlmScores
 from kd.models.loading import load_mlm
 from kd.student.student import make_student
+from launcher.commands.parser import parser
 from launcher.config.load import load_config
+from launcher.deployment.export import run as export
 from launcher.run_folder.folder import RunFolder
 from launcher.training.finish import write_student
 from launcher.training.parts import Finished
@@ -61,10 +63,10 @@ def hub() -> Iterator[Hub]:
 def push(hub: Hub, tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """push(*words, **environment): (exit code, what `stillhouse push words` printed). An environment value of None unsets the name."""
 
-    def call(*words: object, **more: str | None) -> tuple[int, str]:
+    def call(*words: object, verb: str | None = "push", **more: str | None) -> tuple[int, str]:
         own = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
         environment = {**os.environ, **own, **more}
-        command = [sys.executable, "-m", "launcher.cli", "push", *map(str, words)]
+        command = [sys.executable, "-m", "launcher.cli", *([verb] if verb else []), *map(str, words)]
         kept = {name: value for name, value in environment.items() if value is not None}
         done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, check=False, timeout=120)
         text = done.stdout + done.stderr
@@ -239,3 +241,69 @@ def test_a_push_imports_no_torch(run):
 
 def test_the_report_is_unchanged_by_what_a_push_needs(finished):
     assert set(json.loads((finished / "report.json").read_text())["files"]) == set(FILES) - {"README.md"}
+
+
+@pytest.fixture(scope="module")
+def exported(corpus, tmp_path_factory) -> Path:
+    """An exported folder that no test may change."""
+    folder = tmp_path_factory.mktemp("exported") / "mlm"
+    export(parser().parse_args(["export", str(corpus.model), "--out", str(folder)]))
+    return folder
+
+
+EXPORTED = ["README.md", "model.onnx", "stillhouse.json", "tokenizer.json", "tokenizer_config.json"]
+
+
+def test_an_exported_folder_is_pushed_with_its_figures_their_machine_and_command(push, hub, exported):
+    before = (exported / "README.md").read_bytes()
+    code, text = push(exported, "me/onnx", "--licence", "mit")
+    assert code == 0, text
+    files = hub.repositories["me/onnx"].files
+    assert sorted(files) == EXPORTED
+    assert files["model.onnx"] == (exported / "model.onnx").read_bytes()
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.license, card.data.pipeline_tag, card.data.library_name) == ("mit", "fill-mask", "onnx")
+    record = json.loads(files["stillhouse.json"])
+    assert f"| measured on | {record['machine']} |" in card.text
+    assert "| by | `stillhouse export model` |" in card.text
+    assert str(exported.parent) not in files["README.md"].decode() + files["stillhouse.json"].decode()
+    assert (exported / "README.md").read_bytes() == before
+
+
+def test_a_changed_export_is_not_pushed(push, hub, exported, tmp_path):
+    changed = shutil.copytree(exported, tmp_path / "changed")
+    content = bytearray((changed / "model.onnx").read_bytes())
+    content[-1] ^= 1
+    (changed / "model.onnx").write_bytes(content)
+    code, text = push(changed, "me/onnx")
+    assert (code, hub.requests) == (2, {})
+    assert "model.onnx: expected sha256" in text
+
+
+def test_export_pushes_only_when_asked_and_a_dry_run_sends_nothing(push, hub, corpus, tmp_path):
+    words = ["export", corpus.model, "--out", tmp_path / "made"]
+    code, text = push(*words, "--push-to-hub", "me/onnx", "--dry-run", verb=None, HF_TOKEN=None)
+    assert code == 0, text
+    assert [line.split()[0] for line in text.splitlines() if line.startswith("  ") and "quality" not in line] == EXPORTED
+    assert f"dry run: nothing was sent to the repository me/onnx on {hub.url}" in text
+    assert hub.requests == {}
+    code, text = push(*words, "--push-to-hub", "me/onnx", verb=None)
+    assert code == 0, text
+    assert f"pushed: {hub.url}/me/onnx" in text
+    assert sorted(hub.repositories["me/onnx"].files) == EXPORTED
+
+
+@pytest.mark.parametrize(
+    ("flags", "token", "message"),
+    [
+        (["--push-to-hub", "onnx"], TOKEN, "REPO: expected owner/name, got onnx; put your user name or organisation in front"),
+        (["--push-to-hub", "me/onnx"], None, "token: expected a token of the model hub, got none; run `hf auth login`, or set HF_TOKEN"),
+        (["--dry-run"], TOKEN, "--dry-run: expected --push-to-hub with it, got none; name a repository"),
+    ],
+)
+def test_mistakes_of_a_push_are_named_before_the_export(push, corpus, tmp_path, flags, token, message):
+    code, text = push("export", corpus.model, "--out", tmp_path / "made", *flags, verb=None, HF_TOKEN=token)
+    assert code == 2
+    assert text.count("\n") == 1
+    assert message in text
+    assert not (tmp_path / "made").exists()
