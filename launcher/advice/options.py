@@ -1,0 +1,243 @@
+"""The models of a task that could be shipped, each with the figures that were measured for it. A figure that is None was not measured."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from launcher.advice.files import Measured
+from launcher.comparison.settings import folder_name
+from launcher.deployment.timing.figures import Row
+from launcher.errors import LaunchError
+from launcher.text import counted
+
+Shape = tuple[int, int, int]
+"""Batch, tokens and threads."""
+
+
+@dataclass
+class Option:
+    """One model in one form. value: the task's metric. retained: value over the teacher's. seconds: compute of training it, with ranks.
+
+    folder: of the model, for commands. config: of the run that trained it. files: sha256 of the files of weights.
+    """
+
+    name: str
+    form: str
+    folder: Path
+    teacher: bool
+    metric: str
+    value: float | None = None
+    retained: float | None = None
+    retained_interval: list[float] | None = None
+    bytes: int | None = None
+    seconds: float | None = None
+    config: Path | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    p95_ms: float | None = None
+    cpu_ms: float | None = None
+    trusted: bool = True
+    """False where other processes had the core while its time was measured."""
+
+    @property
+    def title(self) -> str:
+        """Model and form."""
+        return f"{self.name}, {self.form}"
+
+
+@dataclass
+class Options:
+    """Everything about a task. shape: of the times, all on `processor`. left_out: lines on what was measured and is not used."""
+
+    task: str
+    models: list[Option]
+    shape: Shape | None
+    processor: str | None
+    left_out: list[str]
+
+
+def options_of(measured: Measured, task: str, shape: tuple[int | None, int | None, int | None]) -> Options:
+    """The options of one task. shape: batch, tokens and threads of the times; None: those that most models were measured at.
+
+    Raises LaunchError where no report has the task.
+    """
+    models = _of_proofs(measured, task)
+    known = {one.folder.resolve() for one in models}
+    models += [one for one in _of_runs(measured, task) if one.folder.resolve() not in known]
+    if not models:
+        names = sorted({str(name) for name in _task_names(measured)})
+        raise LaunchError(f"--task {task}: expected a task with a report, got none; reports have: {', '.join(names) or 'no task'}")
+    left_out = list(measured.others)
+    exports, foreign = _of_exports(measured, models)
+    if foreign:
+        left_out.append(f"{counted(foreign, 'export')} of other models than those of {task}")
+    models += exports
+    chosen, processor = _add_times(measured, models, shape, left_out)
+    return Options(task, models, chosen, processor, left_out)
+
+
+def _task_names(measured: Measured) -> Iterable[str]:
+    for report in measured.proofs.values():
+        for one in report["tasks"]:
+            yield one["task"]
+    for report in measured.runs.values():
+        if report["task"].get("preset"):
+            yield report["task"]["preset"]
+
+
+def _same(one: str | None, other: str) -> bool:
+    def plain(text: str) -> str:
+        return "".join(letter for letter in text.rpartition("/")[2].lower() if letter.isalnum())
+
+    return one is not None and plain(one) == plain(other)
+
+
+def _of_proofs(measured: Measured, task: str) -> list[Option]:
+    """The models of retention reports, one option for each seed's run that is still there; the figures are those of the report."""
+    made = []
+    for path, proof in measured.proofs.items():
+        for entry in proof["tasks"]:
+            if not (_same(entry["task"], task) or _same(entry["title"], task)):
+                continue
+            for model in entry["models"]:
+                below = path.parent / folder_name(entry["task"]) / folder_name(model["model"])
+                runs = {place: report for place, report in measured.runs.items() if below in place.parents}
+                place = min(runs, default=None)
+                report = runs[place] if place is not None else {}
+                made.append(
+                    Option(
+                        name=model["model"],
+                        form="torch fp32",
+                        folder=place.parent / "student" if place is not None else below,
+                        teacher=model["role"] == "teacher",
+                        metric=entry["metric"],
+                        value=model["value"],
+                        retained=1.0 if model["role"] == "teacher" else model["retained"],
+                        retained_interval=model["retained_interval"],
+                        bytes=model["bytes"],
+                        seconds=sum(_seconds(one) for one in runs.values()) if runs else None,
+                        config=None if place is None else place.parent / "config.yaml",
+                        files=_weights(report.get("files", {})),
+                    )
+                )
+    return made
+
+
+def _of_runs(measured: Measured, task: str) -> list[Option]:
+    """Runs on the task that stand alone. A run that others were taught by, or without a teacher, is a teacher where others name it."""
+    runs = {
+        path: report for path, report in measured.runs.items() if _same(report["task"].get("preset"), task) or _same(report["name"], task)
+    }
+    taught_by = {str(report.get("teacher")) for report in runs.values()}
+    made = []
+    for path, report in runs.items():
+        key, scores = report["task"]["metric"], report["dev"]
+        folder = path.parent / "student"
+        teachers = report.get("teachers") or []
+        teacher = str(report.get("student")) in taught_by or any(str(folder.resolve()) == name for name in taught_by)
+        above = teachers[0][key] if teachers and teachers[0].get(key, 0) > 0 else None
+        made.append(
+            Option(
+                name=str(path.parent),
+                form="torch fp32",
+                folder=folder,
+                teacher=teacher,
+                metric=key,
+                value=scores[key],
+                retained=1.0 if teacher else None if above is None else scores[key] / above,
+                bytes=report.get("bytes"),
+                seconds=_seconds(report),
+                config=path.parent / "config.yaml",
+                files=_weights(report.get("files", {})),
+            )
+        )
+    return made
+
+
+def _of_exports(measured: Measured, models: list[Option]) -> tuple[list[Option], int]:
+    """The exports of these models, found by the digest of their weights; and how many exports are of others."""
+    digests: dict[str, Option] = {}
+    for model in models:
+        for file in sorted(model.folder.glob("model.safetensors")):
+            digests[tensors_digest(file)] = model
+    made, foreign = [], 0
+    for path, record in measured.exports.items():
+        origin = digests.get(record.get("made_from", {}).get("weights_sha256", ""))
+        if origin is None:
+            foreign += 1
+            continue
+        quality = record.get("quality") or {}
+        value = quality.get("exported") if quality.get("metric") == origin.metric else None
+        retained = None
+        if value is not None and origin.value and origin.retained is not None:
+            retained = origin.retained * value / origin.value
+        made.append(
+            Option(
+                name=origin.name,
+                form=f"{record['model_format']} {record['precision']}",
+                folder=path.parent,
+                teacher=origin.teacher,
+                metric=origin.metric,
+                value=value,
+                retained=retained,
+                bytes=record["bytes"],
+                seconds=origin.seconds,
+                config=origin.config,
+                files=_weights(record["files"]),
+            )
+        )
+    return made, foreign
+
+
+def _add_times(
+    measured: Measured, models: list[Option], asked: tuple[int | None, int | None, int | None], left_out: list[str]
+) -> tuple[Shape | None, str | None]:
+    """Give the models their times at one shape on one processor: those at which most models were measured."""
+    found: list[tuple[Option, Row, str]] = []
+    for path in sorted(measured.latencies, key=lambda one: one.stat().st_mtime):
+        content = measured.latencies[path]
+        files = {(one["model"], one["form"]): one.get("files", {}) for one in content.get("models", [])}
+        for row in content["rows"]:
+            weights = files.get((row["model"], row["form"]), {})
+            mine = [one for one in models if one.files and one.files == _weights(weights) and one.form == row["form"]]
+            found += [(one, row, content["processor"]) for one in mine]
+
+    def shape_of(row: Row) -> Shape:
+        return row["batch"], row["length"], row["threads"]
+
+    fits = [one for one in found if all(want in (None, got) for want, got in zip(asked, shape_of(one[1]), strict=True))]
+    if not fits:
+        return None, None
+    counts = Counter((shape_of(row), processor) for _, row, processor in {(id(o), shape_of(r), p): (o, r, p) for o, r, p in fits}.values())
+    (batch, length, threads), processor = max(counts, key=lambda key: (counts[key], key[0][0] == 1, key[0][1], -key[0][2], key[1]))
+    for option, row, where in fits:
+        if (shape_of(row), where) == ((batch, length, threads), processor):  # a later file replaces an earlier one
+            option.p95_ms, option.cpu_ms = row["p95_ms"], row["cpu_p50_ms"] / batch
+            option.trusted = bool(row["trusted"])
+    if others := {where for _, _, where in found} - {processor}:
+        left_out.append(f"times on other processors: {'; '.join(sorted(others))}")
+    return (batch, length, threads), processor
+
+
+def _weights(files: dict[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in files.items() if name.endswith((".safetensors", ".onnx", ".bin"))}
+
+
+def _seconds(report: dict[str, Any]) -> float:
+    return float(report.get("elapsed_seconds", 0.0)) * float(report.get("ranks", 1))
+
+
+def tensors_digest(file: Path) -> str:
+    """The digest that kd.models.loading.weights_digest has for a model whose parameters are the tensors of this file."""
+    digest = hashlib.sha256()
+    with safe_open(str(file), framework="pt") as tensors:
+        for name in sorted(tensors.keys()):
+            weight = tensors.get_tensor(name)
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            digest.update(weight.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
