@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.tasks.labels import resolve_labels
-from kd.tasks.metrics.calibration import best_temperature, expected_calibration_error
+from kd.tasks.metrics.calibration import HIGHEST, LOWEST, best_temperature, expected_calibration_error
 from kd.tasks.metrics.multi_label import best_thresholds, f1_micro
 from kd.tasks.model import TaskEncoder
 from launcher.deployment.command import command_of
@@ -65,6 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     place = write_calibration(model, calibration)
     for line in calibration.lines:
         say(line)
+    if calibration.temperature in (LOWEST, HIGHEST):
+        reason = "no better than chance" if calibration.temperature == HIGHEST else "right everywhere"
+        say(f"this temperature is the bound of the search: the logits are {reason} on these rows")
     say(f"stored in {place}; stillhouse predict {model} --calibrated uses it")
     return 0
 
