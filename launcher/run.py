@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         from launcher.planning.table import show_rows  # noqa: PLC0415
         from launcher.prepare import prepare  # noqa: PLC0415
 
-        prepared = prepare(config, world, corpus)
+        prepared = prepare(config, world, corpus, measured=arguments.estimate)
         plan = prepared.plan
     if arguments.dry_run:
         if rank == 0:

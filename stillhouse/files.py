@@ -47,3 +47,10 @@ def sha256_of_file(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """STILLHOUSE_CACHE, or `stillhouse` in the user's cache folder."""
+    if own := os.environ.get("STILLHOUSE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stillhouse"

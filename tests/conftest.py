@@ -12,6 +12,8 @@ from fork_server import HELPERS, ROOT, ForkServer
 from run_lines import free_port
 from xdist.scheduler import LoadScopeScheduling
 
+from stillhouse.files import cache_folder
+
 
 class Quota:
     """A folder whose files may take so much of a larger disk; what goes beyond fails with EDQUOT, said by the operating system."""
@@ -26,6 +28,14 @@ class Quota:
     def limit(self, size: str) -> None:
         self.btrfs("filesystem", "sync", str(self.disk))  # what was removed counts until then
         self.btrfs("qgroup", "limit", size, str(self.folder))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def users_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The user's cache folder. The tests, and the processes that they start, have a cache folder of their own."""
+    users = cache_folder()
+    os.environ["STILLHOUSE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    return users
 
 
 @pytest.fixture

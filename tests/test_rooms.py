@@ -27,7 +27,7 @@ ORDER = {
     "launcher": [
         *("errors", "redaction", "text", "tables", "commands", "process", "config", "run_folder", "reporting", "dashboard"),
         *("report", "run_page", "planning"),
-        *("training", "benchmarks", "evaluation", "corpus", "comparison", "tasks", "deployment", "retention"),
+        *("training", "benchmarks", "evaluation", "corpus", "tasks", "comparison", "deployment", "retention"),
         *("advice", "doctor", "demo"),
         *("prepare", "api", "run", "cli"),
     ],

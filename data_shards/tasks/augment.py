@@ -32,7 +32,7 @@ def augmented(examples: Examples, copies: Copies) -> Examples:
                     places.append(f"{place} (augmented)")
     return replace(
         examples,
-        split="unlabelled",
+        split="augmented",
         texts=[row[0] for row in made],
         pairs=None if examples.pairs is None else [row[1] for row in made],
         labels=None,

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import NoReturn
 
 import deepspeed
+import numpy as np
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
@@ -154,8 +155,8 @@ def texts(text: str) -> list[str]:
     lengths = [int(n) for n in sum_over_ranks(torch.tensor(lengths, device=device())).tolist()]
     data = torch.zeros(sum(lengths), dtype=torch.int32, device=device())
     first = sum(lengths[: rank()])
-    data[first : first + lengths[rank()]] = torch.tensor(list(text.encode()), dtype=torch.int32, device=device())
-    whole = bytes(sum_over_ranks(data).tolist())
+    data[first : first + lengths[rank()]] = torch.from_numpy(np.frombuffer(text.encode(), np.uint8).astype(np.int32)).to(device())
+    whole = sum_over_ranks(data).to(torch.uint8).cpu().numpy().tobytes()
     return [whole[sum(lengths[:r]) : sum(lengths[: r + 1])].decode() for r in range(world_size())]
 
 

@@ -35,6 +35,22 @@ def load_mlm(path: str, dtype: torch.dtype = torch.float32, attention: str = "sd
     """
     config = read_config(path)
     family = family_of(config)
+    _check_head(path, config)
+    encoder, missing = load(path, config, dtype, attention)
+    if any(name.startswith(f"{family.head_dense}.") for name in missing):
+        raise KdError(_headless(path))
+    if missing:
+        raise KdError(incomplete(path, missing))
+    return encoder
+
+
+def check_mlm_head(path: str) -> None:
+    """Raise KdError for a folder whose files have no MLM head. Reads the names of the weights alone; says nothing of what has no names."""
+    _check_head(path, read_config(path))
+
+
+def _check_head(path: str, config: PreTrainedConfig) -> None:
+    family = family_of(config)
     names = _names(path, config)
     if names:
         check_names(path, names, family)
@@ -44,12 +60,6 @@ def load_mlm(path: str, dtype: torch.dtype = torch.float32, attention: str = "sd
             legacy = str(other.startswith("cls.")).lower()
             raise KdError(f"{path}: expected the head that config.json describes, got {other}; set legacy: {legacy} in config.json")
         raise KdError(_headless(path))
-    encoder, missing = load(path, config, dtype, attention)
-    if any(name.startswith(f"{family.head_dense}.") for name in missing):
-        raise KdError(_headless(path))
-    if missing:
-        raise KdError(incomplete(path, missing))
-    return encoder
 
 
 def with_new_head(path: str, seed: int, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Encoder:

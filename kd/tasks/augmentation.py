@@ -8,34 +8,19 @@ the other texts, their order or a batch size. All masked rows of a text have one
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from kd.batch import IGNORED, Batch
 from kd.errors import KdError
 from kd.models.encoder import Encoder
+from kd.tasks.settings import AugmentationSettings
 
 ROW_TOKENS = 16_384
 """Tokens of one forward pass at most, unless one row has more."""
-
-
-class AugmentationSettings(BaseModel):
-    """The names in brackets are the paper's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    copies: Annotated[int, Field(ge=1)] = 20
-    """Texts made of each text (N_a); fewer if a text has too few words for that many different texts."""
-    probability: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Probability that a word is replaced (p_t)."""
-    candidates: Annotated[int, Field(ge=1)] = 15
-    """Words to choose from (K)."""
-    seed: int = 0
 
 
 @dataclass(frozen=True)

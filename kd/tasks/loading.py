@@ -40,7 +40,7 @@ def load_task(path: str, kind: TaskKind, order: LabelOrder, dtype: torch.dtype =
         raise KdError(f"{path}: {expected}; fine-tune it first: stillhouse task train")
     if missing:
         raise KdError(incomplete(path, missing))
-    names = _labels_of(config, kind)
+    names = labels_of_model(config, kind)
     return TaskEncoder(encoder.hf, kind, None if names is None else order(path, names)).eval()
 
 
@@ -52,7 +52,7 @@ def load_with_head(
     A fresh head is drawn by seed. Raises KdError where weights of the encoder itself are lacking.
     """
     config = read_config(path)
-    same = _labels_of(config, kind) == (list(labels) or None)
+    same = labels_of_model(config, kind) == (list(labels) or None)
     set_labels(config, kind, labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -75,7 +75,7 @@ def untrained_task(config: PreTrainedConfig, kind: TaskKind, attention: str = "s
         return TaskEncoder(MODEL_CLASSES[kind].from_config(config, dtype=torch.float32, attn_implementation=kernel), kind)
 
 
-def _labels_of(config: PreTrainedConfig, kind: TaskKind) -> list[str] | None:
+def labels_of_model(config: PreTrainedConfig, kind: TaskKind) -> list[str] | None:
     """The names of a model's labels; None where the kind of task has none."""
     if kind in ("question_answering", "regression"):
         return None

@@ -33,6 +33,8 @@ class TeacherSettings(BaseModel):
     """A task: the data's name of a label -> the model's, where they differ."""
     allow_untrained: bool = False
     """A task: also learn from a teacher that is no better than a constant prediction."""
+    cache_outputs: Literal["auto"] | bool = "auto"
+    """A task: compute the teacher's outputs once for each row, and keep them in a file that other runs find by content."""
 
     @model_validator(mode="after")
     def _cache_where_cached(self) -> "TeacherSettings":

@@ -10,6 +10,7 @@ COMPARE_EXAMPLE = """examples:
   stillhouse compare configs/compare/layers.yaml --dry-run
   stillhouse compare configs/compare/layers.yaml data.shards=shards/mine teacher.model=bert-base-uncased --budget tokens
   stillhouse compare configs/compare/*.yaml --budget time --jobs 2
+  stillhouse compare tasks/rates-small data.folder=glue/MRPC student.init=bert-base-uncased
 """
 CHAIN_EXAMPLE = """example:
   stillhouse chain configs/chains/assistants.yaml data.shards=shards/mine teacher.model=bert-base-uncased

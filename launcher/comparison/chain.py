@@ -14,7 +14,10 @@ from rich.console import Console
 from data_shards.corpus import Corpus
 from launcher.comparison.chain_plan import Chain, Link, file_and_settings, plan, teacher_of
 from launcher.comparison.jobs import Job, last_words, run_jobs
+from launcher.comparison.tasks import chain as task_chain
 from launcher.config.load import load_settings
+from launcher.config.run_config import RunConfig
+from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.evaluation import evaluate
 from launcher.planning.checks import check_fits
@@ -33,7 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     chain = load_settings(Chain, file, "chains")
     root = Path(arguments.folder) / Path(file).stem
     links = plan(chain, file, root, words)
-    check(links, file)
+    if isinstance(links[0].config, TaskRunConfig):
+        links = task_chain.check(links, file, arguments.ranks)
+    else:
+        check(links, file)
     console = PipeSafeConsole()
     if arguments.dry_run:
         for link in links:
@@ -51,6 +57,7 @@ def check(links: list[Link], where: str) -> None:
     Shapes are checked; no weight is loaded.
     """
     first = links[0].config
+    assert isinstance(first, RunConfig)
     corpus = Corpus.open(first.data.shards, first.data.cache_folder)
     teacher = meta_model(teacher_of(first, where).model)
     check_fits("teacher", teacher, corpus.manifest, first.data.stream)
@@ -73,13 +80,19 @@ def _go(links: list[Link], root: Path, ranks: int, console: Console) -> int:
         code = run_jobs([link.job], ranks, 1, console, finished)
         if code != Exit.DONE:
             return code
+    report = root / "chain.json"
     config = links[0].config
+    if isinstance(config, TaskRunConfig):
+        rows = task_chain.show(links, console)
+        write_atomically(report, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        console.print(f"report: {report}", soft_wrap=True, highlight=False)
+        return Exit.DONE
+    assert isinstance(config, RunConfig)
     teacher = teacher_of(config, links[0].name).model
     students = {str(link.job.folder / "student"): link.name for link in links}
     rows = evaluate.score(list(students), config.data.shards, teacher, config.data.stream, batch=config.evaluate.batch)
     names = {teacher: "teacher"} | students
     evaluate.show(rows, console, names)
-    report = root / "chain.json"
     write_atomically(report, json.dumps([row | {"name": names[row["model"]]} for row in rows], indent=1) + "\n")
     console.print(f"report: {report}", soft_wrap=True, highlight=False)
     return Exit.DONE

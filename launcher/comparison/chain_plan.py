@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kd.teacher.settings import TeacherSettings
 from launcher.comparison.jobs import Job, updates_in
 from launcher.comparison.settings import Words, folder_name, refuse_decided, resolved
-from launcher.config.run_config import RunConfig, Text
+from launcher.comparison.tasks.plan import is_of_task, task_config_of
+from launcher.config.run_config import AnyRunConfig, RunConfig, Text
 from launcher.errors import LaunchError
 
 DECIDED = ("run.folder", "run.name", "data.shards", "teacher.model")
@@ -35,7 +36,7 @@ class Link:
     """One run of a chain."""
 
     name: str
-    config: RunConfig
+    config: AnyRunConfig
     job: Job
 
 
@@ -49,6 +50,7 @@ def file_and_settings(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def plan(chain: Chain, where: str, root: Path, words: list[str]) -> list[Link]:
     """The chain's runs, first to last. Raises LaunchError for settings that make no valid run or that the chain decides."""
+    of_task = is_of_task(chain.base)
     links: list[Link] = []
     names: dict[str, str] = {}
     for name, own in chain.links.items():
@@ -61,13 +63,14 @@ def plan(chain: Chain, where: str, root: Path, words: list[str]) -> list[Link]:
         teaching = [f"teacher.model={json.dumps(str(links[-1].job.folder / 'student'))}"] if links else []
         fixed = [f"run.folder={json.dumps(str(folder))}", f"run.name={json.dumps(f'{root.name}: {name}')}", *teaching]
         all_words = [*chain.settings, *words, *own, *fixed]
-        config = resolved(link_key, chain.base, all_words)
+        config = task_config_of(link_key, chain.base, all_words) if of_task else resolved(link_key, chain.base, all_words)
         teacher_of(config, link_key)
-        links.append(Link(name, config, Job(name, folder, chain.base, tuple(all_words), updates_in(config))))
+        updates = updates_in(config) if isinstance(config, RunConfig) else config.train.updates or 0  # epochs of a task: its plan knows
+        links.append(Link(name, config, Job(name, folder, chain.base, tuple(all_words), updates)))
     return links
 
 
-def teacher_of(config: RunConfig, where: str) -> TeacherSettings:
+def teacher_of(config: AnyRunConfig, where: str) -> TeacherSettings:
     """The one teacher of a link. Raises LaunchError for none, or several."""
     if config.teacher is None or isinstance(config.teacher, list):
         got = "teacher: null" if config.teacher is None else f"{len(config.teacher)} teachers"

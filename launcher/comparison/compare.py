@@ -27,6 +27,9 @@ from launcher.comparison.jobs import Job, last_words, run_jobs
 from launcher.comparison.results import Results
 from launcher.comparison.scores import RunScores, learning_seconds
 from launcher.comparison.settings import Comparison, PlannedRun
+from launcher.comparison.tasks.compare import ComparingTasks
+from launcher.comparison.tasks.plan import is_of_task
+from launcher.config.load import load_settings
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.evaluation.scoring import with_retention
@@ -51,7 +54,7 @@ LEGEND = {
 def run(arguments: argparse.Namespace) -> int:
     """Compare what each file says, one after the other; the worst exit code, or at once that of a stop."""
     files, words = settings.files_and_settings(arguments.words)
-    made = [Comparing(file, words, arguments, PipeSafeConsole()) for file in files]
+    made = [_comparing(file, words, arguments) for file in files]
     for comparing in made:
         comparing.check()
     code = 0
@@ -61,6 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
             return ended
         code = code or ended
     return code
+
+
+def _comparing(file: str, words: list[str], arguments: argparse.Namespace) -> "Comparing | ComparingTasks":
+    """The comparison of a file, on text or on a task."""
+    of_task = is_of_task(load_settings(Comparison, file, settings.PACKAGED).base)
+    return (ComparingTasks if of_task else Comparing)(file, words, arguments, PipeSafeConsole())
 
 
 class Comparing:

@@ -22,7 +22,7 @@ from stillhouse.settings import FREE
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
 Text = Annotated[str, Field(min_length=1)]
-TASK_ONLY = {"label_map": {}, "allow_untrained": False}
+TASK_ONLY = {"label_map": {}, "allow_untrained": False, "cache_outputs": "auto"}
 """Settings of a teacher that only a task has, and their defaults."""
 
 

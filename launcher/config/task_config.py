@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from data_shards.tasks.settings import TaskDataSettings
+from kd.tasks.settings import AugmentationSettings
 from kd.terms import Term
 from kd.terms.base import AttentionTerm, LogitTerm, TokenTerm
 from launcher.config.run_config import AnyRunConfig, EvaluateSettings
@@ -33,10 +34,32 @@ class TaskEvaluateSettings(EvaluateSettings):
     """
 
 
+class AugmentSettings(AugmentationSettings):
+    """TinyBERT's data augmentation of the training rows."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """A Hugging Face folder or hub name with a masked-language-model head; it suggests words."""
+
+
+class TaskRunDataSettings(TaskDataSettings):
+    """The data of a run on a task."""
+
+    augment: AugmentSettings | None = None
+    """Copies of the training rows with other words, which the teacher labels. null: none."""
+
+    @model_validator(mode="after")
+    def _augments_texts(self) -> "TaskRunDataSettings":
+        if self.augment is not None and self.kind in ("tagging", "question_answering"):
+            raise ValueError(
+                f"augment: expected classification, multi_label or regression, got {self.kind}, whose labels belong to words; drop it"
+            )
+        return self
+
+
 class TaskRunConfig(AnyRunConfig):
     """A run on a task: fine-tuning without a teacher, distillation with one."""
 
-    data: TaskDataSettings
+    data: TaskRunDataSettings
     evaluate: Annotated[TaskEvaluateSettings, FREE] = TaskEvaluateSettings()
 
     @model_validator(mode="after")

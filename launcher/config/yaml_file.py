@@ -21,8 +21,8 @@ def read_yaml(path: str, folder: str = ".") -> tuple[str, str]:
     """
     packaged = PACKAGED / folder / f"{path}.yaml"
     names = sorted(file.stem for file in (PACKAGED / folder).glob("*.yaml"))
-    if folder == ".":
-        names += sorted(f"tasks/{file.stem}" for file in (PACKAGED / "tasks").glob("*.yaml"))
+    if folder in (".", "compare"):
+        names += sorted(f"tasks/{file.stem}" for file in (PACKAGED / folder / "tasks").glob("*.yaml"))
     inside = path in names and not Path(path).is_file()
     try:
         with open(packaged if inside else path, "rb") as file:

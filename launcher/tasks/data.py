@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console
@@ -13,7 +14,8 @@ from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.process.standard_streams import say
 from launcher.reporting.console import PipeSafeConsole
-from launcher.tasks.source import TaskSource, base_model
+from launcher.tasks.augment import most_rows, read_augmented
+from launcher.tasks.source import AUGMENTED, TaskSource, base_model
 
 SHOWN = 12  # labels in the table
 
@@ -22,12 +24,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the tables."""
     config = task_config(arguments.config, arguments.settings)
     source = TaskSource.read(config)
+    made = read_augmented(source)
     model = base_model(config)
-    encoded = {split: source.encoded(split, model) for split in source.splits}
-    summary = describe(source.data, encoded)
+    encoded = {split: source.encoded(split, model) for split in source.splits if len(source.splits[split])}
+    shown = {**source.data.splits, **{name: rows for name, rows in source.splits.items() if name == AUGMENTED}}
+    summary = describe(replace(source.data, splits=shown), encoded)
     show(summary.splits, PipeSafeConsole())
     for line in summary.lines:
         say(f"  {line}")
+    if not made:
+        say(f"  augmented: at most {most_rows(source):,} rows, made once before the first update of a run")
     return 0
 
 

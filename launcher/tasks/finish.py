@@ -13,8 +13,9 @@ from kd.export.model_card import public_name
 from kd.tasks.model import TaskEncoder
 from launcher.config.task_config import TaskRunConfig
 from launcher.tasks.card import task_card
+from launcher.tasks.outputs import Outputs
 from launcher.tasks.remarks import remarks_on
-from launcher.tasks.scores import Outputs, TaskScorer, TaskScores, predictions_of
+from launcher.tasks.scores import TaskScorer, TaskScores, predictions_of
 from launcher.tasks.source import TaskSource, base_model
 from launcher.training.finish import digests_of, report_of
 from launcher.training.parts import Finished

@@ -1,10 +1,11 @@
 """A run on a task as arithmetic: rows, updates, parameters, bytes. No weight is loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kd.models.config import read_config
+from kd.models.encoder import Encoder
 from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
 from launcher.config.derived import precision_of, updates_of
@@ -14,7 +15,9 @@ from launcher.planning.checks import disk
 from launcher.planning.memory import StudentMemory, student_memory
 from launcher.planning.phases import objectives_of, plan_phases
 from launcher.planning.shape_models import meta_model, meta_student
-from launcher.tasks.source import TaskSource
+from launcher.tasks.augment import most_rows, read_augmented
+from launcher.tasks.caching import caching_of
+from launcher.tasks.source import AUGMENTED, TaskSource, base_model
 from launcher.text import size
 
 
@@ -30,6 +33,8 @@ class TaskPlan:
     warmup_updates: int
     epochs: float
     rows: dict[str, int]
+    to_augment: int
+    """The most rows that data.augment has yet to make."""
     kind: str
     labels: tuple[str, ...]
     precision: str
@@ -38,6 +43,8 @@ class TaskPlan:
     student_parameters: int
     """Of the encoder, without the task's head."""
     teachers: tuple[str, ...]
+    outputs: tuple[str, ...]
+    """By teacher: whether its outputs are computed once, and the memory that they take."""
     memory: StudentMemory
     disk_needed: int
     disk_free: int
@@ -48,8 +55,8 @@ class _Rows:
     windows_per_epoch: int
 
 
-def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int) -> TaskPlan:
-    """The plan of a run on `world` ranks.
+def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes: Sequence[Encoder] | None = None) -> TaskPlan:
+    """The plan of a run on `world` ranks. shapes: the teachers on the meta device, where their folders are not there yet.
 
     Raises LaunchError for batch arithmetic that does not divide, KdError for models that do not fit the objective.
     """
@@ -58,15 +65,17 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int) -> Tas
         micro_batches = train.micro_batches(world)
     except ValueError as error:
         raise LaunchError(str(error)) from None
-    for member in config.members.values():
+    for member in config.members.values() if shapes is None else ():
         MODES[member.mode].check(member.model, read_config(member.model), world)
-    rows = len(source.splits["train"]) + len(source.splits.get("unlabelled", ()))
+    made = read_augmented(source)
+    rows, outputs = _sizes(config, source)
     if rows < train.global_batch:
         raise LaunchError(f"data.train: expected at least {train.global_batch} rows, a global batch, got {rows}; lower train.global_batch")
     updates, precision = updates_of(config, _Rows(rows)), precision_of(config)
-    teachers = [meta_model(member.model) for member in config.members.values()]
+    teachers = [meta_model(member.model) for member in config.members.values()] if shapes is None else list(shapes)
     student = meta_student(config.student, teachers[0] if teachers else None)
     phases = config.phases_of(updates)
+    caching = [caching_of(config, number, phases, rows, 4 * source.columns * outputs) for number in range(len(config.members))]
     plans = plan_phases(phases, objectives_of(config, updates, student, teachers), student, 0.0)
     body = sum(weight.numel() for name, weight in student.hf.named_parameters() if name.startswith(f"{student.family.base}."))
     projections, trainable = max(phase.projections for phase in plans), max(phase.trainable for phase in plans)
@@ -81,6 +90,7 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int) -> Tas
         warmup_updates=config.optimizer.warmup_updates(updates),
         epochs=updates * train.global_batch / rows,
         rows={name: len(examples) for name, examples in source.splits.items()},
+        to_augment=0 if made else most_rows(source),
         kind=config.data.kind,
         labels=tuple(source.labels),
         precision=precision,
@@ -88,10 +98,25 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int) -> Tas
         student_layers=student.layers,
         student_parameters=body,
         teachers=tuple(f"{member.model} ({member.mode})" for member in config.members.values()),
+        outputs=tuple(one.text for one in caching),
         memory=student_memory(body + projections, min(trainable, body + projections), stage, precision, world),
         disk_needed=needed,
         disk_free=free,
     )
+
+
+def _sizes(config: TaskRunConfig, source: TaskSource) -> tuple[int, int]:
+    """(rows of an epoch, rows of outputs of a teacher on them): of question answering windows and tokens, of tagging at most the words."""
+    parts = ["train", *source.unlabelled]
+    if config.data.kind == "question_answering":
+        encoded = [source.encoded(name, base_model(config)) for name in parts]
+        return sum(len(task) for task in encoded), sum(int(task.offsets[-1]) for task in encoded)
+    rows = sum(len(source.splits[name]) for name in parts)
+    if config.data.kind == "tagging":
+        return rows, sum(len(words) for name in parts for words in source.splits[name].words or [])
+    if AUGMENTED not in source.splits:
+        rows += most_rows(source)
+    return rows, rows
 
 
 def task_rows(plan: TaskPlan) -> Iterator[tuple[str, str]]:
@@ -99,9 +124,13 @@ def task_rows(plan: TaskPlan) -> Iterator[tuple[str, str]]:
     ranks = "1 rank" if plan.ranks == 1 else f"{plan.ranks} ranks"
     yield "the task", plan.kind.replace("_", " ") + (f": {', '.join(plan.labels[:12])}" if plan.labels else "")
     yield "the data", ", ".join(f"{count:,} rows of {name}" for name, count in plan.rows.items())
+    if plan.to_augment:
+        yield "augmented rows", f"at most {plan.to_augment:,}; made before the first update, once, so the run may be shorter than below"
     yield "an update", f"{ranks} x {plan.micro_batches} micro-batches x {plan.micro_batch} rows = {plan.global_batch:,} rows"
     yield "the run", f"{plan.updates:,} updates ({plan.warmup_updates:,} of warm-up), {plan.epochs:.3g} epochs"
     yield "the student", f"{plan.student_layers} layers, {plan.student_parameters:,} parameters and a head"
     yield "the teacher", ", ".join(plan.teachers) or "none: the run fine-tunes"
+    for number, text in enumerate(plan.outputs):
+        yield "its outputs" if len(plan.outputs) == 1 else f"outputs of teacher {number}", text
     yield "a rank holds", f"{size(plan.memory.total)} of the student ({plan.precision}, ZeRO {plan.zero_stage}); activations come on top"
     yield "the disk", f"{size(plan.disk_needed)} needed, {size(plan.disk_free)} free"

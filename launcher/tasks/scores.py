@@ -5,39 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from data_shards.tasks.encoding.batches import sequential
 from data_shards.tasks.encoding.encoded import EncodedTask
 from data_shards.tasks.examples import Examples
-from kd.distributed import process_group
 from kd.tasks.metrics.catalogue import Metric
 from kd.tasks.metrics.spans import best_span
 from kd.tasks.model import TaskEncoder
-from kd.tasks.selection import TaskSelection
-from kd.terms.logits import TaskLoss
-from kd.terms.views import LogitView
 from launcher.errors import LaunchError
-from launcher.tasks.stream import tensors
-
-Logits = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The outputs of a model on a split.
-
-    logits: the form depends on the task's kind.
-      classification, multi_label: [R, C].
-      regression: [R, 1].
-      tagging: rows of words [words of the row, C], by row.
-      question_answering: start and end [2, tokens of the row], by row.
-    loss: mean over labelled rows, or NaN.
-    """
-
-    logits: list[Logits]
-    loss: float
+from launcher.tasks.outputs import Outputs, flat_outputs
 
 
 @dataclass(frozen=True)
@@ -65,58 +40,8 @@ class TaskScores:
 
 
 def outputs_of(encoder: TaskEncoder, task: EncodedTask, batch: int, before_batch: Callable[[], None] = lambda: None) -> Outputs:
-    """A model's outputs on every row, in eval mode, without dropout. Collective: each rank computes every world-th batch.
-
-    Rows of like length share a batch, and padding does not change them.
-    """
-    device = next(encoder.parameters()).device
-    rank, world = process_group.rank(), process_group.world_size()
-    pieces: dict[int, Logits] = {}
-    sums = torch.zeros(2, dtype=torch.float64)
-    with torch.no_grad(), encoder.evaluating():
-        for rows in sequential(task, batch, rank, world):
-            before_batch()
-            made = tensors(rows, task.kind).to(device)
-            logits = encoder(made).logits
-            assert logits is not None
-            if task.labels is not None:
-                selection = TaskSelection(made, [])
-                known = selection.mask(TaskLoss())
-                values = TaskLoss()(LogitView(selection.rows(logits), None, selection.labels))
-                sums += torch.stack([values[known].double().sum(), known.sum().double()]).cpu()
-            for place, number in enumerate(rows.rows.tolist()):
-                pieces[number] = _of_row(logits[place].float().cpu().numpy(), rows, place, task.kind)
-    if world > 1:
-        sums = process_group.sum_over_ranks(sums.to(process_group.device())).cpu()
-        pieces = _gathered(pieces, task, encoder.hf.config.num_labels)
-    total, count = sums.tolist()
-    return Outputs([pieces[number] for number in range(len(task))], total / count if count else float("nan"))
-
-
-def _of_row(logits: Logits, rows: Any, place: int, kind: str) -> Logits:
-    if kind == "tagging":
-        return logits[rows.words[place] >= 0]
-    if kind == "question_answering":
-        return logits[: int(rows.segments[place].sum())].T
-    return logits
-
-
-def _gathered(pieces: dict[int, Logits], task: EncodedTask, labels: int) -> dict[int, Logits]:
-    """The pieces of all ranks on every rank. Collective."""
-    if task.kind == "tagging":
-        assert task.words is not None
-        counts = [(int((task.words[begin:end] >= 0).sum()), labels) for begin, end in zip(task.offsets[:-1], task.offsets[1:], strict=True)]
-    elif task.kind == "question_answering":
-        counts = [(2, int(length)) for length in task.lengths]
-    else:
-        counts = [next(iter(pieces.values())).shape if pieces else (labels,)] * len(task)
-    sizes = np.array([int(np.prod(shape)) for shape in counts])
-    begins = np.concatenate([[0], np.cumsum(sizes)])
-    flat = torch.zeros(int(begins[-1]), dtype=torch.float64)
-    for number, values in pieces.items():
-        flat[begins[number] : begins[number + 1]] = torch.from_numpy(values.reshape(-1)).double()
-    whole = process_group.sum_over_ranks(flat.to(process_group.device())).cpu().float().numpy()
-    return {number: whole[begins[number] : begins[number + 1]].reshape(shape) for number, shape in enumerate(counts)}
+    """A model's outputs on every row of a split. Collective. See flat_outputs."""
+    return flat_outputs(encoder, task, batch, before_batch).by_row(task)
 
 
 def predictions_of(outputs: Outputs, task: EncodedTask, examples: Examples) -> Any:

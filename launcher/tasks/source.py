@@ -10,10 +10,12 @@ from data_shards.tasks.encoding.encoded import EncodedTask
 from data_shards.tasks.examples import Examples
 from data_shards.tasks.splits import TaskData, hold_out, read_task
 from data_shards.tokenizer.tokenizer import load_tokenizer
-from launcher.config.task_config import TaskRunConfig
+from launcher.config.task_config import AugmentSettings, TaskRunConfig
 from launcher.errors import LaunchError
 from stillhouse.digests import canonical_sha256
 
+AUGMENTED = "augmented"
+"""The rows that data.augment makes of train."""
 CHOOSE = "choose"
 """The part of train that chooses the best evaluation."""
 
@@ -37,14 +39,36 @@ class TaskSource:
             raise LaunchError("data.dev: expected a development set, got none; name a file, or set data.dev_fraction: 0.1")
         if "unlabelled" in splits and not config.members:
             data.report.note(f"unlabelled: {len(splits.pop('unlabelled')):,} rows are left out, for without a teacher nothing labels them")
+        if config.data.augment is not None and not config.members:
+            data.report.note("augment: no rows are made, for without a teacher nothing labels them")
         if config.evaluate.choose_on:
             splits["train"], splits[CHOOSE] = hold_out(splits["train"], config.evaluate.choose_on, config.data.split_seed, CHOOSE)
         return cls(config, data, splits)
 
     @property
+    def augment(self) -> AugmentSettings | None:
+        """The settings of the augmentation; None without it, and without a teacher to label its rows."""
+        return self.config.data.augment if self.config.members else None
+
+    def add_augmented(self, rows: Examples, note: str) -> None:
+        """Add the augmented rows as a split."""
+        self.splits[AUGMENTED] = rows
+        self.data.report.note(note)
+
+    @property
+    def unlabelled(self) -> list[str]:
+        """The splits that the teacher labels, in the order in which they follow train."""
+        return [name for name in ("unlabelled", AUGMENTED) if name in self.splits]
+
+    @property
     def labels(self) -> list[str]:
         """Label names in order; [] for regression and question answering."""
         return list(self.data.labels or [])
+
+    @property
+    def columns(self) -> int:
+        """Numbers that a head gives for a row, word or token."""
+        return {"regression": 1, "question_answering": 2}.get(self.config.data.kind) or len(self.labels)
 
     @property
     def digest(self) -> str:

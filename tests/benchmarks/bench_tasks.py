@@ -9,11 +9,16 @@ bare     the same batches in a plain torch loop: gradients, clipping, AdamW
 trainer  transformers' Trainer on the same batches; left out where `accelerate` is not installed
 
 A ratio is the median over rounds of the other way's seconds divided by ours: above 1, the run is faster.
+
+distil: the same rows with that model as the teacher of its layers 0, 2 and 4. Updates that read the teacher's kept outputs alternate with
+updates that compute them. The pass over all rows that makes the outputs counts once, so the gain depends on the number of epochs.
 """
 
 import importlib.util
 import json
+import os
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -78,6 +83,55 @@ def prepare(folder: Path) -> str:
     return str(path)
 
 
+def distil_words(folder: Path) -> list[str]:
+    """The settings of a distillation with a teacher of random weights."""
+    labels = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+    with quiet_transformers():
+        model = AutoModelForSequenceClassification.from_pretrained(folder / "model", **labels)
+    model.save_pretrained(folder / "teacher")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / "model" / name, folder / "teacher" / name)
+    student = ["student.init=teacher", "student.layers=every_other"]
+    return [f"teacher.model={folder}/teacher", "teacher.allow_untrained=true", *student]
+
+
+def distil(path: str, folder: Path) -> dict[str, Any]:
+    """The gain of kept outputs: interleaved updates, and the one pass that makes them."""
+    os.environ["STILLHOUSE_CACHE"] = str(folder / "cache")
+    words = distil_words(folder)
+    ways, loaders = {}, {}
+    for way, more in (("computed", ["teacher.cache_outputs=false"]), ("kept", ["teacher.cache_outputs=true"])):
+        config = load_run(path, [*words, *more])
+        began = time.perf_counter()
+        ways[way] = build_task(config, TaskSource.read(config), None)
+        building = time.perf_counter() - began
+        at = {"rank": 0, "world": 1, "update": 0, "windows": 0}
+        loaders[way] = BatchLoader(ways[way].stream, config.train, **at, to_batch=ways[way].to_batch)
+    began = time.perf_counter()
+    build_task(config, TaskSource.read(config), None)  # the same, from the file
+    labelling = building - (time.perf_counter() - began)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(ROUNDS + 1):
+        for way, parts in ways.items():
+            began = time.perf_counter()
+            for _ in range(UPDATES):
+                parts.trainer.update(loaders[way].next_update())
+            if number:
+                seconds[way].append((time.perf_counter() - began) / UPDATES)
+    for loader in loaders.values():
+        loader.close()
+    ratio = statistics.median(b / a for a, b in zip(seconds["kept"], seconds["computed"], strict=True))
+    kept, computed = statistics.median(seconds["kept"]), statistics.median(seconds["computed"])
+    updates = ROWS / BATCH
+    gain = {epochs: epochs * updates * computed / (labelling + epochs * updates * kept) for epochs in (1, 3, 10)}
+    return {
+        "computed_to_kept_per_update": round(ratio, 3),
+        "seconds_per_update": {"computed": round(computed, 3), "kept": round(kept, 3)},
+        "seconds_to_make_the_outputs": round(labelling, 1),
+        "whole_run_ratio_by_epochs": {str(epochs): round(value, 3) for epochs, value in gain.items()},
+    }
+
+
 def inputs_of(batch: Any) -> dict[str, torch.Tensor]:
     """The arguments of a transformers model for a batch of ours."""
     return {
@@ -132,7 +186,8 @@ def main() -> None:
     """Print and write the ratios."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = load_run(prepare(folder))
+        path = prepare(folder)
+        config = load_run(path)
         process_group.start(60)
         parts = build_task(config, TaskSource.read(config), None)
         loader = BatchLoader(parts.stream, config.train, rank=0, world=1, update=0, windows=0, to_batch=parts.to_batch)
@@ -158,12 +213,14 @@ def main() -> None:
                 for way, value in took.items():
                     seconds[way].append(value)
         loader.close()
+        kept = distil(path, folder)
         process_group.stop()
     ratios = {way: statistics.median(b / a for a, b in zip(seconds["run"], seconds[way], strict=True)) for way in seconds if way != "run"}
     rate = {way: round(BATCH * UPDATES / statistics.median(values), 1) for way, values in seconds.items()}
     result = {
         "ratio_to": {way: round(value, 3) for way, value in ratios.items()},
         "rows_per_second": rate,
+        "distil": kept,
         "threads": torch.get_num_threads(),
     }
     result["torch"] = torch.__version__

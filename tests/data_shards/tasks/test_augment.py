@@ -21,7 +21,7 @@ def shouted(texts):
 def test_each_copy_is_a_row_without_a_label():
     made = augmented(examples(["one", "", "two"]), shouted)
     assert made.texts == ["ONE", "one!", "TWO", "two!"]
-    assert (made.labels, made.split, made.ids) == (None, "unlabelled", ["0", "1", "2", "3"])
+    assert (made.labels, made.split, made.ids) == (None, "augmented", ["0", "1", "2", "3"])
     assert made.places == [f"f:{n} (augmented)" for n in (0, 0, 2, 2)]
 
 

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from kd.errors import KdError
 from kd.models.encoder import Encoder
-from kd.tasks.augmentation import AugmentationSettings, Augmenter, whole_words
+from kd.tasks.augmentation import Augmenter, whole_words
+from kd.tasks.settings import AugmentationSettings
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [f"word{chr(97 + n // 10)}{chr(97 + n % 10)}" for n in range(90)]

@@ -15,6 +15,7 @@ import pytest
 
 from launcher.demo import downloads
 from launcher.errors import LaunchError
+from stillhouse.files import cache_folder
 
 TOKENIZER = {"truncation": {"max_length": 128}, "padding": {"strategy": {"Fixed": 128}}, "model": {"vocab": {"é": 0}}}
 
@@ -130,15 +131,16 @@ def test_a_full_disk_leaves_no_half_made_folder(wheelhouse: Path, tmp_path: Path
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     monkeypatch.setenv("STILLHOUSE_CACHE", "/own")
-    assert downloads.cache_folder() == Path("/own")
+    assert cache_folder() == Path("/own")
     monkeypatch.delenv("STILLHOUSE_CACHE")
-    assert downloads.cache_folder() == Path("/x/stillhouse")
+    assert cache_folder() == Path("/x/stillhouse")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert downloads.cache_folder() == Path.home() / ".cache" / "stillhouse"
+    assert cache_folder() == Path.home() / ".cache" / "stillhouse"
 
 
-def test_the_real_assets_are_what_the_demo_was_measured_on():
-    root = downloads.cache_folder()
+def test_the_real_assets_are_what_the_demo_was_measured_on(users_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    root = users_cache
+    monkeypatch.setenv("STILLHOUSE_CACHE", str(root))
     if not all((root / asset.wheel).is_file() for asset in downloads.ASSETS.values()):
         pytest.skip(f"{root} does not hold the demo's wheels: `make demo` brings them")
     config = json.loads((downloads.teacher() / "config.json").read_text())

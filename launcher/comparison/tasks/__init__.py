@@ -1,0 +1,1 @@
+"""Comparisons and chains of runs on a task."""
