@@ -12,7 +12,7 @@ from launcher.comparison.jobs import Job
 from launcher.comparison.settings import folder_name
 from launcher.errors import LaunchError
 from launcher.report.results import CurvePoint, Model, Prediction, Results, Run, Task
-from launcher.retention.finished import Finished, report_of
+from launcher.retention.finished import Finished, chose_on_train, report_of
 from launcher.retention.latency import latencies_of
 from launcher.retention.plan import Plan
 from launcher.retention.settings import TEACHER
@@ -34,7 +34,11 @@ def results_of(plan: Plan, finished: dict[str, Finished], notes: list[str]) -> R
     chosen = {report_of(job)["chosen_on"] for runs in finished.values() for jobs in runs.values() for job in jobs.values()}
     lines = [f"Weights were chosen on {text}." for text in sorted(chosen)]
     if any(len(settings.learner(name).learning_rates) > 1 for name in plan.learners):
-        lines.append(f"Learning rates were chosen on dev with seed {settings.seeds[0]}: dev scores are flattered by that choice.")
+        reports = [report_of(job) for runs in finished.values() for jobs in runs.values() for job in jobs.values()]
+        if all(chose_on_train(report) for report in reports):
+            lines.append(f"Learning rates were chosen on the same part of train, with seed {settings.seeds[0]}.")
+        else:
+            lines.append(f"Learning rates were chosen on dev with seed {settings.seeds[0]}: dev scores are flattered by that choice.")
     lines.append("The student of a seed learns from the teacher of the same seed.")
     return Results(
         title=settings.title or plan.root.name,

@@ -18,7 +18,7 @@ from launcher.process.signals import Exit, StopFlag
 from launcher.report.write import write_report
 from launcher.reporting.console import PipeSafeConsole
 from launcher.retention.collect import results_of
-from launcher.retention.finished import Finished, report_of, score_of
+from launcher.retention.finished import Finished, choosing_score, chose_on_train, report_of
 from launcher.retention.initial import make_initial
 from launcher.retention.latency import check_latency, measure
 from launcher.retention.plan import Plan
@@ -114,9 +114,10 @@ class Proof:
         done = {rate: job for rate, job in zip(rates, self._jobs(task, learner, [first], rates), strict=True) if job.done}
         if code == Exit.SAVED_AFTER_SIGNAL or stop.requested or not done:
             return code
-        best = max(done, key=lambda rate: score_of(done[rate]))
+        best = max(done, key=lambda rate: choosing_score(done[rate]))
         if len(rates) > 1:
-            self.say(f"{task}: {learner}: learning rate {best:g} is the best on dev")
+            rows = "a part of train" if chose_on_train(report_of(done[best])) else "dev"
+            self.say(f"{task}: {learner}: learning rate {best:g} is the best on {rows}")
         code = self._run(task, learner, self._jobs(task, learner, others, [best]), stop)
         jobs = dict(zip(self.plan.settings.seeds, self._jobs(task, learner, [first, *others], [best]), strict=True))
         self.finished[task][learner] = {seed: job for seed, job in jobs.items() if job.done}

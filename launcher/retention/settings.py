@@ -42,7 +42,7 @@ class Learner(BaseModel):
     model_config = STRICT
 
     learning_rates: Rates = [1e-4]
-    """Each is tried with the first seed. The other seeds use the one with the best score on dev."""
+    """Each is tried with the first seed. The other seeds use the best one (see choosing_score)."""
     epochs: Epochs = 3
     settings: Words = []
     """key=value words for its runs."""
