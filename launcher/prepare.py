@@ -29,8 +29,9 @@ class Prepared:
 def prepare(config: AnyRunConfig, world: int, corpus: Corpus | None = None, measured: bool = False) -> Prepared:
     """Open the data of a configuration and plan the run on `world` ranks.
 
-    corpus: the data of a run on text, if it is open already. measured: a few updates are timed and thrown away, so nothing is computed on
-    all rows before.
+    corpus: the data of a run on text, if it is open already.
+    measured: a few updates are timed and thrown away, so nothing is computed on all rows before.
+
     Raises StillhouseError for what cannot work.
     """
     if isinstance(config, TaskRunConfig):

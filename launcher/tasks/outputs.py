@@ -40,7 +40,11 @@ class Outputs:
 
 @dataclass(frozen=True)
 class FlatOutputs:
-    """values: [N, C] fp32 on the CPU, the logits of all rows one after the other, as `begins_of` says. loss: as in Outputs."""
+    """Outputs in one tensor.
+
+    values: [N, C] fp32 on the CPU, the logits of all rows one after the other, as `begins_of` says.
+    loss: as in Outputs.
+    """
 
     values: Tensor
     loss: float
