@@ -15,6 +15,7 @@ FOLDERS = {
     "train --config": ".",
     "task train --config tasks/": "tasks",
     "compare": "compare",
+    "compare tasks/": "compare/tasks",
     "chain": "chains",
     "retention --config": "retention",
     "train --scale": "scales",

@@ -179,7 +179,7 @@ def test_the_schema_knows_the_settings_and_refuses_others(capsys: pytest.Capture
     assert set(schema["properties"]) == set(RunConfig.model_fields)
     assert presets.run(parser().parse_args(["config", "schema", "--task"])) == 0
     of_task = json.loads(capsys.readouterr().out)
-    assert "max_length" in json.dumps(of_task["$defs"]["TaskDataSettings"])
+    assert "max_length" in json.dumps(of_task["$defs"]["TaskRunDataSettings"])
     assert schema["additionalProperties"] is False
     assert "updates" in schema["$defs"]["TrainSettings"]["properties"]
 
