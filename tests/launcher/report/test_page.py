@@ -2,40 +2,16 @@
 
 import re
 import tomllib
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from outline import Outline
 from report_results import HOSTILE, write_results
 
 from launcher.report import page as page_module
 from launcher.report.page import clipped, page
 from launcher.report.results import Results
 from launcher.report.retention import read_all, summarise
-
-
-class Outline(HTMLParser):
-    """Elements with their attributes, and text without markup."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-    def of(self, *tags: str) -> list[dict[str, str | None]]:
-        return [attributes for tag, attributes in self.elements if tag in tags]
 
 
 def rendered(folder: Path, results: Results) -> tuple[str, Outline]:
@@ -58,7 +34,7 @@ def test_texts_of_examples_stay_text(whole: tuple[str, Outline]):
     assert not outline.of("script", "img", "iframe", "object", "form", "base")
     assert len(outline.of("style")) == 1
     assert not [name for _, attributes in outline.elements for name in attributes if name.startswith("on")]
-    told = "".join(outline.text)
+    told = outline.text
     assert HOSTILE[0] in told
     assert HOSTILE[3] in told, "a template's marks in a text are text"
 
