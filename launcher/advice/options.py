@@ -85,9 +85,12 @@ def _task_names(measured: Measured) -> Iterable[str]:
     for report in measured.proofs.values():
         for one in report["tasks"]:
             yield one["task"]
-    for report in measured.runs.values():
+    proofs = {path.parent for path in measured.proofs}
+    for path, report in measured.runs.items():
         if report["task"].get("preset"):
             yield report["task"]["preset"]
+        elif proofs.isdisjoint(path.parents):
+            yield report["name"]
 
 
 def _same(one: str | None, other: str) -> bool:
@@ -130,9 +133,14 @@ def _of_proofs(measured: Measured, task: str) -> list[Option]:
 
 def _of_runs(measured: Measured, task: str) -> list[Option]:
     """Runs on the task that stand alone. A run that others were taught by, or without a teacher, is a teacher where others name it."""
-    runs = {
-        path: report for path, report in measured.runs.items() if _same(report["task"].get("preset"), task) or _same(report["name"], task)
-    }
+    runs = _with_relatives(
+        measured.runs,
+        {
+            path: report
+            for path, report in measured.runs.items()
+            if _same(report["task"].get("preset"), task) or _same(report["name"], task)
+        },
+    )
     taught_by = {str(report.get("teacher")) for report in runs.values()}
     made = []
     for path, report in runs.items():
@@ -157,6 +165,23 @@ def _of_runs(measured: Measured, task: str) -> list[Option]:
             )
         )
     return made
+
+
+def _with_relatives(every: dict[Path, dict[str, Any]], runs: dict[Path, dict[str, Any]]) -> dict[Path, dict[str, Any]]:
+    """The runs, and those that taught them or learned from them: they have the same task, under another name."""
+
+    def student(path: Path) -> Path:
+        return (path.parent / "student").resolve()
+
+    def teacher(report: dict[str, Any]) -> Path | None:
+        return Path(str(report["teacher"])).resolve() if report.get("teacher") else None
+
+    while True:
+        students, teachers = {student(path) for path in runs}, {teacher(report) for report in runs.values()}
+        more = {path: one for path, one in every.items() if path not in runs and (teacher(one) in students or student(path) in teachers)}
+        if not more:
+            return runs
+        runs = runs | more
 
 
 def _of_exports(measured: Measured, models: list[Option]) -> tuple[list[Option], int]:

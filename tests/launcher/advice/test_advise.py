@@ -111,6 +111,24 @@ def test_what_was_not_measured_is_said_with_the_command_that_measures_it(measure
     assert Path(parsed.model, "model.safetensors").is_file()
 
 
+def test_a_run_that_a_run_of_the_task_taught_is_of_the_task_whatever_its_name(measured, tmp_path, capsys):
+    (teacher,), (half,) = ((measured / "proof" / "moods" / name).glob("rate-*/seed-1") for name in ("teacher", "half"))
+    for number, name in enumerate((teacher, half)):
+        report = json.loads((name / "report.json").read_text())
+        for task, others in ((report["name"], 2), (f"no {report['name']}", None)):
+            words = ["advise", "--task", task, str(teacher), str(half), "--json", str(tmp_path / f"{number}.json")]
+            if others is None:
+                with pytest.raises(
+                    LaunchError, match="expected a task with a report, got none; reports have: proof: moods, half, seed 1, "
+                ):
+                    run(parser().parse_args(words))
+                continue
+            assert run(parser().parse_args(words)) == 0
+            models = json.loads((tmp_path / f"{number}.json").read_text())["models"]
+            assert [one["teacher"] for one in models if one["form"] == "torch fp32"].count(True) == 1
+            assert len(models) == others
+
+
 def test_figures_are_those_of_the_files_that_have_them(measured, timed, tmp_path, capsys):
     made = content_of(capsys, tmp_path / "made.json", measured / "proof", measured / "shipped", timed)
     by_name = {(one["name"], one["form"]): one for one in made["models"]}
