@@ -92,7 +92,10 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+012
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML's safe dumper, which also quotes the text that _Loader would take for a number (a run named 1e5)."""
+    """YAML's safe dumper. It quotes a text that _Loader would take for a number (a run named 1e5), and writes a repeated list twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))

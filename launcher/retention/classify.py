@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.tasks.settings import TaskDataSettings
+from kd.models.config import read_config
 from launcher.config.yaml_file import dump_yaml
 from launcher.errors import LaunchError
 from launcher.process.signals import Exit
@@ -18,6 +19,7 @@ from launcher.retention.guess import Guess, guess_kind
 from launcher.retention.plan import Plan
 from launcher.retention.settings import Retention
 from launcher.retention.ship import PRECISIONS, export_student, export_words, usage
+from launcher.retention.start import read_start
 from stillhouse.files import write_atomically
 
 TASK, PROOF = "task.yaml", "proof.yaml"
@@ -29,6 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the configurations, run the proof and export the student; the exit code of the proof."""
     if not Path(arguments.file).is_file():
         raise LaunchError(f"{arguments.file}: expected a file of examples, got none there; check the path")
+    read_config(arguments.teacher)  # before files are written, which a corrected command would not match
+    if arguments.student != LAYERS:
+        read_start("--student", arguments.student)
     out = Path(arguments.out)
     console = PipeSafeConsole()
 

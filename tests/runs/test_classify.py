@@ -18,6 +18,7 @@ from launcher.process import start_ranks
 from launcher.process.signals import Exit
 from launcher.report.results import read_results
 from launcher.retention import classify, retention
+from stillhouse.errors import StillhouseError
 
 pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +124,13 @@ def test_a_refused_precision_is_said_and_the_next_is_tried(words, tmp_path, caps
     assert [line[:17] for line in lines if line.startswith("no ")] == ["no int8 ONNX file", "no fp32 ONNX file"]
     assert lines[-1].startswith("python -c ")
     assert (tmp_path / "mine" / "onnx" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--teacher", "--student"])
+def test_a_mistyped_model_is_refused_before_a_file_is_written(option, words, tmp_path):
+    with pytest.raises(StillhouseError, match="expected a model folder.* nothing there; check the path"):
+        classify.run(parser().parse_args([*words, option, str(tmp_path / "nowhere")]))
+    assert not (tmp_path / "mine").exists()
 
 
 def test_kind_decides_over_the_guess(words, capsys):
