@@ -128,7 +128,7 @@ def test_a_refused_precision_is_said_and_the_next_is_tried(words, tmp_path, caps
 
 @pytest.mark.parametrize("option", ["--teacher", "--student"])
 def test_a_mistyped_model_is_refused_before_a_file_is_written(option, words, tmp_path):
-    with pytest.raises(StillhouseError, match="expected a model folder.* nothing there; check the path"):
+    with pytest.raises(StillhouseError, match=r"expected a model folder.* nothing there; check the path"):
         classify.run(parser().parse_args([*words, option, str(tmp_path / "nowhere")]))
     assert not (tmp_path / "mine").exists()
 
