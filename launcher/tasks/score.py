@@ -32,11 +32,21 @@ def run(arguments: argparse.Namespace) -> int:
     source = TaskSource.read(config)
     if arguments.split not in source.splits:
         raise LaunchError(f"data.{arguments.split}: expected files of the split to score, got none; name them, or choose another --split")
+    if arguments.predictions:
+        make_folder(arguments.predictions)
     rows = [score(config, source, model, arguments) for model in arguments.models]
     _show(rows, rows[0]["metrics"])
     if arguments.json:
         write_atomically(Path(arguments.json), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     return 0
+
+
+def make_folder(path: str) -> None:
+    """The folder of the predictions, before anything is scored. Raises LaunchError where it cannot be made."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LaunchError(f"--predictions {path}: expected a folder, got {(error.strerror or str(error)).lower()}; name another") from None
 
 
 def score(config: TaskRunConfig, source: TaskSource, model: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -51,7 +61,7 @@ def score(config: TaskRunConfig, source: TaskSource, model: str, arguments: argp
     check_finite(model, outputs)
     scores = scorer.scores(outputs, config.evaluate.resamples)
     if arguments.predictions:
-        name = f"{Path(model).resolve().name}.jsonl" if len(arguments.models) > 1 else "predictions.jsonl"
+        name = f"{model.strip('/.').replace('/', '-')}.jsonl" if len(arguments.models) > 1 else "predictions.jsonl"
         write_atomically(Path(arguments.predictions) / name, "".join(f"{line}\n" for line in prediction_lines(outputs, scorer)))
     if remark := constant_remark(scores, model, arguments.split):
         say(remark)

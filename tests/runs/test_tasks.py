@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from run_lines import facts
 from safetensors.torch import load_file
 from task_files import TaskFiles, make_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from launcher.commands.parser import parser
+from launcher.errors import LaunchError
+from launcher.tasks import score
 
 pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 KINDS = ("classification", "regression", "multi_label", "tagging", "question_answering")
@@ -130,3 +135,19 @@ def test_transformers_alone_gives_the_reported_score(files, fine_tuned):
     assert right / len(rows) == pytest.approx(report(folder)["dev"]["accuracy"], abs=1e-9)
     predicted = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert sum(line["label"] == line["prediction"] for line in predicted) == right
+
+
+def test_predictions_of_each_scored_model_have_a_file_of_their_own(files, fine_tuned, config, tmp_path, monkeypatch, capsys):
+    folder = fine_tuned("classification")
+    for name in ("one", "two"):
+        shutil.copytree(folder / "student", tmp_path / name / "student")
+    monkeypatch.chdir(tmp_path)
+    words = [word for setting in (*files["classification"].settings, *FINE_TUNE, "student.init=one/student") for word in ("--set", setting)]
+    words = ["task", "score", "one/student", "./two/student/", "--config", config, *words, "--predictions"]
+    assert score.run(parser().parse_args([*words, "new/folder"])) == 0
+    written = {path.name: path.read_text() for path in (tmp_path / "new" / "folder").iterdir()}
+    assert sorted(written) == ["one-student.jsonl", "two-student.jsonl"]
+    assert set(written.values()) == {(folder / "predictions.jsonl").read_text()}
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(LaunchError, match="--predictions taken: expected a folder, got file exists; name another"):
+        score.run(parser().parse_args([*words, "taken"]))
