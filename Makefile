@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv demo test test-tasks test-cluster lint check bench soak clean
+.PHONY: help .venv demo test test-faults test-tasks test-cluster lint check bench soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -29,13 +29,16 @@ demo: .venv ## text to a distilled, measured student: runs/demo
 	$(BIN)/stillhouse demo
 
 # The tests bring what they need: once installed, no network.
-test test-tasks test-cluster check: export HF_HUB_OFFLINE := 1
-test test-tasks test-cluster check: export WANDB_MODE := offline
-test test-tasks test-cluster check: export OMP_NUM_THREADS := 1
+test test-faults test-tasks test-cluster check: export HF_HUB_OFFLINE := 1
+test test-faults test-tasks test-cluster check: export WANDB_MODE := offline
+test test-faults test-tasks test-cluster check: export OMP_NUM_THREADS := 1
 WORKERS := -n 2
 
-test: .venv ## every test but those of test-tasks and test-cluster
-	$(BIN)/python -m pytest -m 'not cluster and not tasks' $(WORKERS)
+test: .venv ## every test but those of test-faults, test-tasks and test-cluster
+	$(BIN)/python -m pytest -m 'not cluster and not faults and not tasks' $(WORKERS)
+
+test-faults: .venv ## kills, lost ranks, full disks and failing servers in whole runs
+	$(BIN)/python -m pytest -m faults $(WORKERS)
 
 test-tasks: .venv ## task models and runs, comparisons, retention reports, exported and published models
 	$(BIN)/python -m pytest -m 'tasks and not cluster' $(WORKERS)

@@ -11,7 +11,7 @@ import torch
 from run_lines import facts, lines, train_lines
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 HASTY = {"launcher.training.rank_watch.BEAT_SECONDS": 0.5}
 """Half of what a user waits for before a lost rank is named."""
 SETTINGS = ("train.updates=24", "checkpoint.every_updates=3", "report.every_updates=1", "evaluate.every_updates=8")

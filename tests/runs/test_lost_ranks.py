@@ -14,7 +14,7 @@ from run_lines import lines
 from kd.checkpoint.on_disk import TEMPORARY
 from stillhouse.files import temporary_path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 ROOT = Path(__file__).resolve().parents[2]
 HASTY = {
     "launcher.training.rank_watch.BEAT_SECONDS": 0.25,

@@ -30,7 +30,7 @@ from launcher.process.signals import StopFlag
 from launcher.training import checkpoints, session
 from launcher.training.build import data_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch and DeepSpeed warn of themselves while they are imported
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.filterwarnings("ignore")]  # of torch and DeepSpeed
 SETTINGS = (
     "train.updates=18",
     "checkpoint.every_updates=3",

@@ -17,7 +17,7 @@ from wandb_server import KEY, WandbServer, python, updates_of
 
 from launcher.run_folder.metrics_file import read, trim
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 RUN = """
 import sys, time
 from pathlib import Path
