@@ -8,13 +8,16 @@ ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds launcher, kd, data_shards, configs: a clone, or site-packages."""
 
 
-def write_atomically(path: Path, content: str | bytes, sync: bool = True) -> None:
+def write_atomically(path: Path, content: str | bytes, sync: bool = True, shared: bool = False) -> None:
     """Replace a file. After a crash it holds the old content or the new content, never a part. Text is written as UTF-8.
 
     sync: content and name are on the disk when this returns.
+    shared: other processes may write the same file at the same time, as in a cache.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = temporary_path(path)
+    if shared:
+        temporary = temporary.with_name(f"{temporary.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             file.write(data)

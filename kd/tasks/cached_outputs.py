@@ -6,7 +6,6 @@ is checked whenever the file is read.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from kd.models.states import StateKey
 from kd.objective.selection import Indices
 from kd.tasks.batch import TaskBatch
 from kd.teacher.teacher import FrozenEncoder, Teacher
-from stillhouse.files import sync_path
+from stillhouse.files import write_atomically
 
 FORMAT = 1
 VALUES = "outputs"
@@ -91,13 +90,4 @@ def write_outputs(path: Path, values: Tensor, numbers: dict[str, float]) -> None
     """Put a file in its place, whole or not at all. Several processes may write the same one. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {"format": FORMAT, "sha256": digest_of(values), "numbers": numbers}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(save({VALUES: values.contiguous()}, {"facts": json.dumps(facts)}))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_path(path.parent)
+    write_atomically(path, save({VALUES: values.contiguous()}, {"facts": json.dumps(facts)}), shared=True)

@@ -70,7 +70,7 @@ def augment(source: TaskSource, touch: Callable[[], None]) -> None:
             body = json.dumps(copies, ensure_ascii=True)
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}")
+                write_atomically(file, f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}", shared=True)
             except OSError as error:
                 say(f"{file}: the augmented rows could not be written ({error.strerror or error}); they are kept in memory")
     assert copies is not None
