@@ -16,6 +16,7 @@ MODULES = {
     "classify": "launcher.retention.classify",
     "retention": "launcher.retention.retention",
     "config": "launcher.config.presets",
+    "student": "launcher.evaluation.student",
     "evaluate": "launcher.evaluation.evaluate",
     "compare": "launcher.comparison.compare",
     "chain": "launcher.comparison.chain",
