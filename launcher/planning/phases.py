@@ -91,6 +91,11 @@ def logit_chunks(objective: Objective) -> int:
     return most + int(len(terms) > 1)  # the gradient of the terms before
 
 
+def states_read(objectives: Sequence[Objective], teachers: int) -> list[int]:
+    """The number of hidden tensors that terms read of each teacher, the most over the phases."""
+    return [max((len(objective.teacher_states(number)) for objective in objectives), default=0) for number in range(teachers)]
+
+
 def phase_rows(plans: Sequence[PhasePlan]) -> Iterator[tuple[str, str]]:
     """The plans in words, a line each; none for a run without phases."""
     for number, plan in enumerate(plans, start=1):

@@ -13,12 +13,15 @@ from kd.models.config import read_config
 from kd.models.sizes import model_sizes
 from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
-from launcher.config.derived import precision_of, updates_of
+from launcher.config.derived import attention_of, precision_of, updates_of
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_caches, check_fits, disk
+from launcher.planning.cost.memory import MemoryPlan, plan_memory
+from launcher.planning.cost.this_device import this_device
+from launcher.planning.cost.workload import DataWork, Workload, teacher_work, workload_of
 from launcher.planning.memory import StudentMemory, TeacherPlan, student_memory, teacher_plan
-from launcher.planning.phases import PhasePlan, logit_chunks, objectives_of, plan_phases
+from launcher.planning.phases import PhasePlan, logit_chunks, objectives_of, plan_phases, states_read
 from launcher.planning.shape_models import meta_model, meta_student
 from launcher.planning.tokenizer_check import check_tokenizers
 
@@ -57,6 +60,9 @@ class Plan:
     logits_bytes: int
     """The largest chunk of logits, with all that terms make of it at once: the student's, its teachers', copies and gradients."""
     checkpoint_bytes: int
+    work: Workload
+    peak: MemoryPlan
+    """The memory of a rank on this machine's device, activations included."""
     disk_needed: int
     """Checkpoints that are kept, the one that is being written, and the exported student; what the folder already holds is taken off."""
     disk_free: int
@@ -102,6 +108,32 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
     windows = updates * train.global_batch
     epochs = windows / stream.windows_per_epoch
     chunk = min(train.chunk(process_group.device().type), train.micro_batch * config.data.window_tokens)
+    heldout = _heldout_windows(config, corpus)
+    planned = [teacher_plan(config.members[place], teacher, precision, world) for place, teacher in teachers.items()]
+    work = workload_of(
+        config,
+        student,
+        [
+            teacher_work(config.members[place], teacher, precision, world, states)
+            for (place, teacher), states in zip(teachers.items(), states_read(objectives, len(teachers)), strict=True)
+        ],
+        objectives,
+        ranks=world,
+        precision=precision,
+        stage=stage,
+        attention=attention_of(config, precision),
+        chunk_tokens=chunk,
+        updates=updates,
+        trainable=trainable,
+        projections=projections,
+        data=DataWork(
+            windows_per_epoch=stream.windows_per_epoch,
+            shards=len(manifest.entries("train")),
+            lanes=config.data.stream.lanes,
+            filled=stream.tokens_per_epoch / (stream.windows_per_epoch * config.data.window_tokens),
+        ),
+        evaluates=heldout > 0,
+    )
     return Plan(
         ranks=world,
         micro_batch=train.micro_batch,
@@ -114,7 +146,7 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
         tokens=round(epochs * stream.tokens_per_epoch),
         epochs=epochs,
         windows_per_epoch=stream.windows_per_epoch,
-        heldout_windows=_heldout_windows(config, corpus),
+        heldout_windows=heldout,
         precision=precision,
         zero_stage=stage,
         student_layers=student.layers,
@@ -123,9 +155,11 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
         trainable=trainable,
         phases=tuple(phases),
         memory=student_memory(sizes.parameters + projections, trainable, stage, precision, world),
-        teachers=tuple(teacher_plan(config.members[place], teacher, precision, world) for place, teacher in teachers.items()),
+        teachers=tuple(planned),
         logits_bytes=4 * chunk * manifest.vocabulary_size * max(map(logit_chunks, objectives)),
         checkpoint_bytes=checkpoint,
+        work=work,
+        peak=plan_memory(work, this_device()),
         disk_needed=needed,
         disk_free=free,
     )

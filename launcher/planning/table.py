@@ -6,9 +6,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.planning.cost.memory import MemoryPlan
 from launcher.planning.phases import phase_rows
 from launcher.planning.plan import Plan
 from launcher.text import counted, size
+
+
+def memory_rows(memory: MemoryPlan) -> Iterator[tuple[str, str]]:
+    """The planned memory of a rank: its largest moment by part, and the total of the others."""
+    peak = memory.peak
+    parts = sorted(peak.parts.items(), key=lambda part: -part[1])
+    listed = ", ".join(f"{name} {size(count)}" for name, count in parts)
+    others = ", ".join(f"{moment.name} {size(moment.total)}" for moment in memory.moments if moment is not peak)
+    yield "memory of a rank", f"{size(peak.total)} at most, at the moment '{peak.name}' ({listed}); {others}"
 
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:
@@ -53,5 +63,6 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     masters = f"masters {size(plan.memory.masters)}, moments {size(plan.memory.moments)}"
     yield "a rank holds: student", f"{size(plan.memory.total)} in {plan.precision}, ZeRO-{plan.zero_stage} ({kinds}, {masters})"
     yield "a rank holds: logits", f"{size(plan.logits_bytes)} at most"
+    yield from memory_rows(plan.peak)
     yield "a checkpoint", size(plan.checkpoint_bytes)
     yield "disk", f"{size(plan.disk_needed)} needed, {size(plan.disk_free)} free"

@@ -1,0 +1,174 @@
+"""Memory of one rank by part, at four moments of a run: build, update, evaluate, save. The plan is the largest of them.
+
+On a GPU this is the device's memory. On a CPU it is the process's, where freed blocks are kept for reuse: what an update needed is still
+there when a checkpoint is written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from launcher.planning.cost.devices import Device
+from launcher.planning.cost.workload import BYTES, TeacherWork, Workload
+from launcher.planning.memory import student_memory
+
+PREFETCHED = 3
+"""Updates whose batches are in memory: two that are loaded ahead, and the current one."""
+EVALUATION_CHUNK = 2048
+EVALUATION_COPIES = 2
+"""Tensors [predicted, V] in fp32 of an evaluation: logits and their logarithms."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One moment of a run. parts: bytes by name."""
+
+    name: str
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes at this moment."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The memory of one rank."""
+
+    moments: tuple[Moment, ...]
+
+    @property
+    def peak(self) -> Moment:
+        """The moment that needs most."""
+        return max(self.moments, key=lambda moment: moment.total)
+
+    def __getitem__(self, name: str) -> Moment:
+        """A moment by its name."""
+        return next(moment for moment in self.moments if moment.name == name)
+
+
+def plan_memory(work: Workload, device: Device) -> MemoryPlan:
+    """The memory of one rank on a device, at each moment."""
+    fixed = {"libraries": round(device.libraries_gb * 1e9)} | _held(work)
+    update = _update(work)
+    moments = [Moment("build", fixed | _build(work, device.is_cpu)), Moment("update", fixed | update)]
+    left = {"left by the update": _left(work, update)} if device.is_cpu else {}
+    if work.evaluate_batch:
+        moments.append(Moment("evaluate", fixed | left | _evaluate(work)))
+    if device.is_cpu:  # else the copies are in the host's memory
+        moments.append(Moment("save", fixed | left | _save(work)))
+    return MemoryPlan(tuple(Moment(one.name, {name: size for name, size in one.parts.items() if size}) for one in moments))
+
+
+def host_bytes(work: Workload) -> int:
+    """Bytes that the first rank of a GPU run needs in its host's memory: whole models while it is built, one checkpoint while it saves."""
+    whole = sum(4 * one.size.parameters for one in work.teachers[:1]) + 8 * work.student.parameters
+    return max(whole, _save(work)["checkpoint"])
+
+
+def _held(work: Workload) -> dict[str, int]:
+    """What a rank holds all the time."""
+    parameters = work.student.parameters + work.projections
+    student = student_memory(parameters, work.trainable, work.stage, work.precision, work.ranks)
+    held = {"student: weights": student.weights, "student: masters": student.masters, "student: moments": student.moments}
+    if work.stage == 3:  # DeepSpeed makes both when it starts
+        held |= {"gradients": 4 * work.trainable // work.ranks, "DeepSpeed's buckets": 4 * work.trainable}
+    for number, one in enumerate(work.teachers):
+        name = "teacher" if len(work.teachers) == 1 else f"teacher {number}"
+        held[f"{name}: weights"] = BYTES[one.precision] * one.elements_per_rank
+    return held
+
+
+def _build(work: Workload, on_host: bool) -> dict[str, int]:
+    """While the engine is made: the student's first weights in fp32, and one parameter's weight and moments whole."""
+    largest = 8 * work.student.largest
+    if not on_host:
+        return {"largest weight with moments": largest}
+    parts = {"student: first weights": 4 * (work.student.parameters + work.projections), "largest weight with moments": largest}
+    for number, one in enumerate(work.teachers):  # each rank reads the whole teacher, in fp32 where the student is made of it
+        whole = 4 if number == 0 and work.student_from == "teacher" else BYTES[one.precision]
+        over = whole * one.size.parameters - BYTES[one.precision] * one.elements_per_rank
+        parts[f"teacher {number}: read whole" if number else "teacher: read whole"] = max(0, over)
+    return parts
+
+
+def _update(work: Workload) -> dict[str, int]:
+    """What the largest micro-batch of an update adds: the forward pass with gradients of the micro-batches before."""
+    a, student, count = BYTES[work.precision], work.student, work.logit_positions
+    gradients = 4 * work.trainable
+    share = work.ranks
+    if work.stage == 0:
+        held, bucket = gradients, gradients if work.ranks > 1 else 0
+    elif work.stage == 1:
+        held, bucket = gradients, gradients + gradients // share
+    else:
+        held, bucket = gradients // share, gradients + gradients // share
+    whole = 0
+    if work.stage == 3:  # gradients are whole until the bucket is full, and reduce-scatter copies them
+        held, bucket, whole = 0, 0, gradients * (2 if share > 1 else 1)
+    gathered = a * student.parameters if work.stage >= 3 and work.ranks > 1 else 0
+    parts = {
+        "activations": work.micro_batch * work.activations.bytes(work.checkpointing),
+        **({"gradients": held, "DeepSpeed's buckets": bucket} if work.stage < 3 else {"gradients: whole": whole}),
+        "student: gathered": gathered,
+        "teacher: pass": max((_teacher_pass(work, one) for one in work.teachers), default=0),
+        "head: chunks": 0,
+        "loss terms": _term_bytes(work),
+        "batches": 8 * 5 * work.positions * work.micro_batches * PREFETCHED,
+    }
+    if work.logit_terms:
+        several = work.logit_positions > work.chunk_tokens
+        parts["head: chunks"] = 4 * work.chunk_tokens * student.vocabulary * work.logit_chunks
+        parts["head: gradient of the decoder"] = (4 if several else a) * student.table + (a * student.table if several and a < 4 else 0)
+        parts["head: states"] = 5 * count * student.width * a
+        parts["embedding gradient"] = 0 if work.stage == 0 else a * student.table
+    return parts
+
+
+def _left(work: Workload, update: Mapping[str, int]) -> int:
+    """Bytes that a CPU's allocator keeps between updates: its blocks below 32 MiB, and those of models that were read in fp32."""
+    kept = sum(update[name] for name in ("activations", "head: chunks", "teacher: pass")) + update.get("head: states", 0)
+    read = [one for one in work.teachers[:1] if one.precision != "fp32" and work.student_from == "teacher"]
+    return kept + sum(4 * (one.size.layer_parameters + work.student.layer_parameters) for one in read)
+
+
+def _teacher_pass(work: Workload, one: TeacherWork) -> int:
+    """Bytes of a teacher's forward pass without gradients: one layer's values, what terms read, and what is gathered meanwhile."""
+    a, size = BYTES[one.precision], one.size
+    rows = work.positions * (work.ranks if one.mode == "tensor_parallel" else 1)
+    kept = a * work.positions * size.width * one.states + a * work.logit_positions * size.width
+    if one.mode == "cached":
+        return kept + a * work.positions * size.width
+    share = work.ranks if one.mode == "tensor_parallel" else 1
+    mask = a * (rows // work.window) * work.window**2
+    layer = a * rows * (4 * size.width + (size.inner + size.width) // share) + mask
+    gathered = a * size.largest + (a * size.table if work.logit_terms else 0) if one.mode == "zero3" and work.ranks > 1 else 0
+    return max(layer, gathered) + kept
+
+
+def _term_bytes(work: Workload) -> int:
+    """Bytes of the terms on hidden states and attention maps, in fp32."""
+    states = work.state_pairs * 3 * 4 * work.positions * work.student.width
+    maps = work.relation_heads * 2 * 4 * work.positions * work.window
+    return states + maps
+
+
+def _evaluate(work: Workload) -> dict[str, int]:
+    """A whole copy of the student, one forward pass, and the logits of the predicted positions."""
+    a, student = BYTES[work.precision], work.student
+    positions = work.evaluate_batch * work.window
+    logits = min(EVALUATION_CHUNK, round(positions * work.masked))
+    forward = a * positions * (5 * student.width + student.inner)
+    return {"student: copy": a * student.parameters, "scores": max(forward, EVALUATION_COPIES * 4 * logits * student.vocabulary)}
+
+
+def _save(work: Workload) -> dict[str, int]:
+    """Copies of all weights and moments, and one tensor that is read back."""
+    parameters = work.student.parameters + work.projections
+    return {"checkpoint": 4 * parameters + 8 * work.trainable, "read back": 4 * work.student.largest}
+
+
+def with_micro_batch(work: Workload, micro_batch: int) -> Workload:
+    """The same run with another micro-batch."""
+    chunk = min(work.chunk_tokens, micro_batch * work.window)
+    return replace(work, micro_batch=micro_batch, chunk_tokens=chunk)
