@@ -55,7 +55,8 @@ def fit(work: Workload, device: Device, available: int | None = None) -> Fit:
     for text, changed in _alternatives(work):  # one change alone is the best advice
         if needed(changed, device) <= room:
             return Fit(need, room, (text,))
-    changes, best = [], work
+    changes: list[str] = []
+    best = work
     for _ in range(6):
         options = [(needed(changed, device), text, changed) for text, changed in _alternatives(best)]
         smallest = min(options, key=lambda option: option[0], default=None)
