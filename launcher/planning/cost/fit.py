@@ -10,7 +10,7 @@ from launcher.planning.cost.workload import TeacherWork, Workload
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a run fits. changes: settings that make it fit, in the order in which to set them; () if it fits, or if none of them do."""
+    """Memory that a run needs and that is there. changes: settings that make it fit, in the order in which to set them; () if it fits, or if none of them do."""
 
     needed: int
     available: int
@@ -47,7 +47,7 @@ def largest_micro_batch(work: Workload, device: Device, available: int) -> int |
 
 
 def fit(work: Workload, device: Device, available: int | None = None) -> Fit:
-    """Whether a run fits `available` bytes (the device's), and what to change where it does not."""
+    """The memory of a run against `available` bytes (the device's), and what to change where it does not."""
     room = usable(device) if available is None else available
     need = needed(work, device)
     if need <= room:
