@@ -27,6 +27,7 @@ MODULES = {
     "plot": "launcher.reporting.curves",
     "report": "launcher.run_page.write",
     "watch": "launcher.run_page.watch",
+    "plan": "launcher.planning.cost.command",
     "completion": "launcher.config.completion",
     "push": "launcher.deployment.push",
     "export": "launcher.deployment.export",
@@ -70,6 +71,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         arguments.corpus = check_inputs(load_config(arguments.config, arguments.settings), rank_and_world()[1])
     if arguments.verb == "task":
         module = TASK_MODULES[arguments.task_verb]
+    if arguments.verb == "plan" and arguments.calibrate:
+        module = "launcher.benchmarks.calibrate"
     if arguments.verb in ("compare", "chain"):
         from launcher.comparison import light_checks  # noqa: PLC0415
 

@@ -44,7 +44,10 @@ HOMES = {
         *("kd/training/engine.py", "kd/teacher/split.py", "kd/distributed/process_group.py"),
         *("launcher/run.py", "launcher/process/preflight.py"),
     ),
-    "matplotlib": ("launcher/comparison/plots.py", "launcher/reporting/curves.py", "launcher/deployment/timing/plot.py"),
+    "matplotlib": (
+        *("launcher/comparison/plots.py", "launcher/reporting/curves.py", "launcher/deployment/timing/plot.py"),
+        "launcher/planning/cost/picture.py",
+    ),
     "jinja2": ("launcher/report/page.py", "launcher/run_page/page.py"),
     "huggingface_hub": ("kd/models/config.py", "kd/export/*", "launcher/deployment/*", "launcher/tasks/card.py"),
     "onnxruntime": ("kd/export/*",),

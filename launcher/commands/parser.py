@@ -16,7 +16,7 @@ EXAMPLES = """examples:
 GROUPS = {
     "try": (demo.add_demo,),
     "data": (corpus.add_shards, corpus.add_vocabulary),
-    "train": (train.add_train, train.add_student, train.add_show_config, corpus.add_cache, compare.add_chain),
+    "train": (doctor.add_plan, train.add_train, train.add_student, train.add_show_config, corpus.add_cache, compare.add_chain),
     "tasks": (task.add_task, retention.add_retention, retention.add_classify),
     "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
     "check and report": (

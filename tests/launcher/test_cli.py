@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VERBS = [
     "",
     "demo",
+    "plan",
     "train",
     "evaluate",
     "compare",

@@ -24,8 +24,8 @@ ATTENTION_COST = {
 }
 """Bytes that attention keeps per token and layer, beside queries, keys, values and its output, by kernel.
 
-eager: the probabilities. sdpa: the float mask that torch makes of the bool one in each layer, and the log-sum-exp. documents: attention
-within each document, without a mask.
+eager: the probabilities. sdpa: the log-sum-exp, and the float mask that torch makes of the bool one in each layer.
+documents: attention within each document, without a mask.
 """
 
 
@@ -61,7 +61,10 @@ def attention_bytes(kernel: str, element: int, window: int, heads: int) -> int:
 
 
 def closed_form(layers: int, width: int, inner: int, heads: int, window: int, kernel: str, precision: str) -> Activations:
-    """Activations of BERT's layers without dropout: a (8 D + 2 F) + 4 a + attention per token and layer, a D + 2 a + 16 a token beside."""
+    """Activations of BERT's layers without dropout.
+
+    Per token and layer: a (8 D + 2 F) + 4 a + attention. Per token beside the layers: a D + 2 a + 16.
+    """
     a = BYTES[precision]
     layer = window * (a * (8 * width + 2 * inner) + 4 * a + attention_bytes(kernel, a, window, heads))
     return Activations(layers, layer, window * (a * width + 2 * a + 16), window * a * width, exact=False)

@@ -1,6 +1,6 @@
 """Bytes and seconds of the collectives of an update, by ring algorithms over the slowest link.
 
-An all-reduce of B bytes over n ranks sends 2 (n - 1) / n B from each rank, in 2 (n - 1) steps; an all-gather or reduce-scatter of B
+An all-reduce of B bytes over n ranks sends 2 (n - 1) / n B from each rank, in 2 (n - 1) steps. An all-gather or reduce-scatter of B
 bytes in all sends half of that.
 """
 

@@ -10,7 +10,10 @@ from launcher.planning.cost.workload import TeacherWork, Workload
 
 @dataclass(frozen=True)
 class Fit:
-    """Memory that a run needs and that is there. changes: settings that make it fit, in the order in which to set them; () if it fits, or if none of them do."""
+    """Memory that a run needs and that is there.
+
+    changes: settings that make it fit, in the order in which to set them; () if it fits, or if none of them do.
+    """
 
     needed: int
     available: int
@@ -23,7 +26,7 @@ class Fit:
 
     @property
     def advice(self) -> str:
-        """What to do, as the end of an error line."""
+        """The end of an error line: the settings to change."""
         if not self.changes:
             return "use more ranks, a smaller student or teacher, or a device with more memory"
         return f"set {', '.join(self.changes)}"

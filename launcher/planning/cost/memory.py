@@ -1,6 +1,6 @@
 """Memory of one rank by part, at four moments of a run: build, update, evaluate, save. The plan is the largest of them.
 
-On a GPU this is the device's memory. On a CPU it is the process's, where freed blocks are kept for reuse: what an update needed is still
+On a GPU this is the device's memory. On a CPU it is the process's, which keeps freed blocks for reuse. So what an update needed is still
 there when a checkpoint is written.
 """
 
