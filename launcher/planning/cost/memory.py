@@ -67,7 +67,7 @@ def host_bytes(work: Workload) -> int:
 
 
 def _held(work: Workload) -> dict[str, int]:
-    """What a rank holds all the time."""
+    """Bytes that a rank holds all the time."""
     parameters = work.student.parameters + work.projections
     student = student_memory(parameters, work.trainable, work.stage, work.precision, work.ranks)
     held = {"student: weights": student.weights, "student: masters": student.masters, "student: moments": student.moments}
@@ -93,7 +93,7 @@ def _build(work: Workload, on_host: bool) -> dict[str, int]:
 
 
 def _update(work: Workload) -> dict[str, int]:
-    """What the largest micro-batch of an update adds: the forward pass with gradients of the micro-batches before."""
+    """Bytes that an update adds: the largest micro-batch, with the gradients of the micro-batches before."""
     a, student, count = BYTES[work.precision], work.student, work.logit_positions
     gradients = 4 * work.trainable
     share = work.ranks
