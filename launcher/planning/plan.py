@@ -18,8 +18,8 @@ from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_caches, check_fits, disk
 from launcher.planning.cost.memory import MemoryPlan, plan_memory
-from launcher.planning.cost.this_device import this_device
 from launcher.planning.cost.workload import DataWork, Workload, teacher_work, workload_of
+from launcher.planning.devices.this_device import this_device
 from launcher.planning.memory import StudentMemory, TeacherPlan, student_memory, teacher_plan
 from launcher.planning.phases import PhasePlan, logit_chunks, objectives_of, plan_phases, states_read
 from launcher.planning.shape_models import meta_model, meta_student

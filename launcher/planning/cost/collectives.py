@@ -6,8 +6,8 @@ bytes in all sends half of that.
 
 from dataclasses import dataclass
 
-from launcher.planning.cost.devices import Device
 from launcher.planning.cost.workload import BYTES, Workload
+from launcher.planning.devices.devices import Device
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any
 
 from launcher.config.load import load_config
 from launcher.errors import LaunchError
-from launcher.planning.cost.devices import device_of
 from launcher.planning.cost.from_config import Planned, work_of_config
 from launcher.planning.cost.picture import picture
 from launcher.planning.cost.report import as_json, show
 from launcher.planning.cost.run_plan import Cluster, plan_run
 from launcher.planning.cost.scaling import scale
 from launcher.planning.cost.teacher_modes import compare_modes
+from launcher.planning.devices.devices import device_of
 from launcher.process.standard_streams import say
 from launcher.reporting.console import PipeSafeConsole
 from stillhouse.files import write_atomically

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from launcher.planning.cost.devices import Device
 from launcher.planning.cost.memory import plan_memory, with_micro_batch
 from launcher.planning.cost.workload import TeacherWork, Workload
+from launcher.planning.devices.devices import Device
 
 
 @dataclass(frozen=True)

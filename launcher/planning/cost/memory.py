@@ -7,8 +7,8 @@ there when a checkpoint is written.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from launcher.planning.cost.devices import Device
 from launcher.planning.cost.workload import BYTES, TeacherWork, Workload
+from launcher.planning.devices.devices import Device
 from launcher.planning.memory import student_memory
 
 PREFETCHED = 3

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from launcher.planning.cost.devices import Device, Measured
 from launcher.planning.cost.workload import BYTES, ModelSize, TeacherWork, Workload
+from launcher.planning.devices.devices import Device, Measured
 
 FORWARD_VALUES, BACKWARD_VALUES = (12, 2), (19, 4)
 """Values that a layer's GELU, sums and LayerNorms read and write per token: (times D, times F)."""

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, replace
 
 from launcher.planning.cost.collectives import collective_seconds, links_of
-from launcher.planning.cost.devices import Device
 from launcher.planning.cost.fit import Fit, fit, largest_micro_batch, usable
 from launcher.planning.cost.memory import MemoryPlan, plan_memory
 from launcher.planning.cost.operations import compute_seconds, flops
 from launcher.planning.cost.workload import TeacherWork, Workload
+from launcher.planning.devices.devices import Device
 
 READ_AHEAD_POSITIONS = 5e6
 """Positions per second that a rank's loader reads and masks on one core (docs/measurements.md, Data). It runs beside the update."""

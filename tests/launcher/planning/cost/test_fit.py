@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from planned_runs import planned_run
 
-from launcher.planning.cost.devices import DEVICES
 from launcher.planning.cost.fit import fit, largest_micro_batch, needed, usable
 from launcher.planning.cost.memory import with_micro_batch
+from launcher.planning.devices.devices import DEVICES
 
 V100, H100 = DEVICES["v100"], DEVICES["h100"]
 

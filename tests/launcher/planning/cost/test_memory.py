@@ -3,8 +3,8 @@
 import pytest
 from planned_runs import BERT, DISTILBERT, planned_run
 
-from launcher.planning.cost.devices import DEVICES
 from launcher.planning.cost.memory import plan_memory, with_micro_batch
+from launcher.planning.devices.devices import DEVICES
 
 CPU, H100 = DEVICES["cpu"], DEVICES["h100"]
 P = DISTILBERT.parameters

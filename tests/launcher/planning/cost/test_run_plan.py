@@ -8,11 +8,11 @@ from planned_runs import BERT, DISTILBERT, planned_run
 
 from launcher.errors import LaunchError
 from launcher.planning.cost.collectives import collective_seconds, links_of
-from launcher.planning.cost.devices import DEVICES, Device, device_of, device_text
 from launcher.planning.cost.operations import compute_seconds, flops
 from launcher.planning.cost.run_plan import Cluster, on_ranks, plan_run
 from launcher.planning.cost.scaling import COUNTS, limits, scale
 from launcher.planning.cost.teacher_modes import cache_bytes, cheapest, compare_modes, crossovers
+from launcher.planning.devices.devices import DEVICES, Device, device_of, device_text
 
 H100, V100 = DEVICES["h100"], DEVICES["v100"]
 D, F, V, S = 768, 3072, 30522, 128

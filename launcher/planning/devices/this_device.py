@@ -6,7 +6,7 @@ import psutil
 import torch
 
 from kd.distributed import process_group
-from launcher.planning.cost.devices import DEVICES, Device
+from launcher.planning.devices.devices import DEVICES, Device
 
 GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
