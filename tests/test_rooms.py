@@ -45,7 +45,8 @@ HOMES = {
         *("launcher/run.py", "launcher/process/preflight.py"),
     ),
     "matplotlib": (
-        *("launcher/comparison/plots.py", "launcher/reporting/curves.py", "launcher/deployment/timing/plot.py"),
+        *("launcher/comparison/plots.py", "launcher/comparison/tasks/plots.py"),
+        *("launcher/reporting/curves.py", "launcher/deployment/timing/plot.py"),
         "launcher/planning/cost/picture.py",
     ),
     "jinja2": ("launcher/report/page.py", "launcher/run_page/page.py"),

@@ -55,8 +55,12 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
     pair_spread = spread(pairs)
     if pair_spread.deviation is None:
         return Difference(pair_spread.mean, None, 1)
-    margin = t_quantile(len(pairs) - 1, 0.5 + CONFIDENCE / 2) * pair_spread.deviation / math.sqrt(len(pairs))
-    return Difference(pair_spread.mean, margin, len(pairs))
+    return Difference(pair_spread.mean, t_interval(pair_spread.deviation, len(pairs)), len(pairs))
+
+
+def t_interval(deviation: float, count: int) -> float:
+    """Half of Student's 95 % interval of a mean of at least two values."""
+    return t_quantile(count - 1, 0.5 + CONFIDENCE / 2) * deviation / math.sqrt(count)
 
 
 @cache

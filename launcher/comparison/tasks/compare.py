@@ -10,6 +10,7 @@ from rich.console import Console
 
 from kd.tasks.metrics.catalogue import metric
 from launcher.comparison.jobs import Job, last_words, run_jobs
+from launcher.comparison.tasks import plots
 from launcher.comparison.tasks import results as task_results
 from launcher.comparison.tasks.plan import PlannedTask, check_folders, load_task_comparison, plan_tasks
 from launcher.comparison.tasks.results import TaskResults
@@ -100,7 +101,7 @@ class ComparingTasks:
         self.say(task_results.sentence(job.name, self.metric, self.rows[-1]))
 
     def report(self) -> None:
-        """The ranking and the verdicts on the console; JSON and CSV beside the runs."""
+        """The ranking and the verdicts on the console; JSON, CSV and PNG beside the runs."""
         order = list(self.settings.variants)
         self.rows.sort(key=lambda row: (order.index(row["variant"]), row["seed"]))
         lower = metric(self.runs[0].config.data.kind, self.metric).better == "lower"
@@ -112,7 +113,8 @@ class ComparingTasks:
         stem = self.root / RESULTS
         write_atomically(stem.with_suffix(".json"), json.dumps(outcome.as_dict(), indent=1, ensure_ascii=False) + "\n")
         write_atomically(stem.with_suffix(".csv"), task_results.rows_csv(outcome))
-        self.say(f"numbers: {stem}.json, .csv")
+        plots.draw(outcome, stem.with_suffix(".png"))
+        self.say(f"numbers and picture: {stem}.json, .csv, .png")
 
     def dry_run(self) -> int:
         """Every run, and what of it is done."""

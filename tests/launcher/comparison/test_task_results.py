@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from launcher.comparison.settings import Comparison
-from launcher.comparison.tasks import results
+from launcher.comparison.tasks import plots, results
 from launcher.comparison.tasks.plan import is_of_task, load_task_comparison, plan_tasks
 from launcher.comparison.tasks.results import TaskResults
 from launcher.config.load import load_settings
@@ -71,6 +71,31 @@ def test_the_table_fits_in_80_columns_and_the_csv_has_every_run():
     assert len(rows) == 9
     assert rows[3]["variant"] == "best"
     assert float(rows[3]["retained"]) == pytest.approx(0.875)
+
+
+@pytest.mark.parametrize("values", [VALUES, {"one": (0.6,), "two": (0.7,), "none": ()}])
+@pytest.mark.parametrize("teacher", [0.8, None])
+def test_the_picture_has_a_row_for_each_variant_with_a_run(values, teacher, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, *_arguments, **_more: drawn.append(figure))
+    plots.draw(outcome(values, teacher=teacher), tmp_path / "x.png")
+    (figure,) = drawn
+    assert len(figure.axes) == (2 if teacher else 1)  # the second has the shares of the teacher's score
+    metric = figure.axes[0]
+    names = [name for name, own in values.items() if own]
+    assert [label.get_text() for label in metric.get_yticklabels()] == names
+    points = [sorted(x for x, _ in dots.get_offsets()) for dots in metric.collections]
+    assert points == [sorted(values[name]) for name in names]
+    lines = [tuple(line.get_xdata()) for line in metric.lines]
+    mean = sum(values[names[0]]) / len(values[names[0]])
+    assert any(line == pytest.approx((mean - 0.03, mean + 0.03)) for line in lines)  # the rows of dev
+    # three seeds of deviation 0.01: 4.3027 x 0.01 / sqrt(3) = 0.02484; one seed has no interval
+    assert any(line == pytest.approx((mean - 0.02484, mean + 0.02484), abs=1e-5) for line in lines) == (len(values[names[0]]) == 3)
+
+
+def test_the_picture_is_a_png(tmp_path):
+    plots.draw(outcome(VALUES), tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", NAMES)
