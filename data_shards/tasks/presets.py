@@ -21,6 +21,7 @@ class Preset:
     official: settings of the official files.
     hub: settings of the hub's version.
     both: settings of either.
+    test_columns: columns, by name, of official test files that have a header where the other files have none.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Preset:
     official: dict[str, Any]
     hub: dict[str, Any]
     both: dict[str, Any] = field(default_factory=dict)
+    test_columns: dict[str, str] = field(default_factory=dict)
 
     def settings(self, folder: str | None) -> dict[str, Any]:
         """The settings that the preset gives, for the official files of a folder or, without one, for the hub."""
@@ -55,7 +57,7 @@ def _glue(
     name: str, metrics: tuple[str, ...], labels: tuple[str, ...], official: dict[str, Any], hub: dict[str, Any], **more: Any
 ) -> Preset:
     """A GLUE task. Its files have tabs between the fields, and quotes are text."""
-    dev = more.pop("dev", "dev.tsv")
+    dev, test_columns = more.pop("dev", "dev.tsv"), more.pop("test_columns", {})
     kind = "classification" if labels else "regression"
     names = {"labels": list(labels), "label_names": {str(index): label for index, label in enumerate(labels)}} if labels else {}
     official = {"format": "tsv", "quoting": "none", **official}
@@ -68,6 +70,7 @@ def _glue(
         official,
         {"columns": hub},
         {**names, "max_length": 128, **more},
+        test_columns,
     )
 
 
@@ -96,7 +99,12 @@ def _squad(version: str, name: str) -> Preset:
 SENTENCE = {"text": "sentence", "label": "label"}
 PRESETS: dict[str, Preset] = {
     "glue/cola": _glue(
-        "cola", ("matthews",), ("unacceptable", "acceptable"), {"header": False, "columns": {"text": 3, "label": 1}}, SENTENCE
+        "cola",
+        ("matthews",),
+        ("unacceptable", "acceptable"),
+        {"header": False, "columns": {"text": 3, "label": 1}},
+        SENTENCE,
+        test_columns={"text": "sentence"},
     ),
     "glue/sst2": _glue("sst2", ("accuracy",), ("negative", "positive"), {"columns": SENTENCE}, SENTENCE),
     "glue/mrpc": _glue(

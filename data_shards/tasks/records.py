@@ -11,8 +11,9 @@ from data_shards.sources.sources import opened
 from data_shards.tasks.formats.conll import sentences
 from data_shards.tasks.formats.squad import questions
 from data_shards.tasks.formats.tables import Record, Rows, Wanted, csv_rows, hub_rows, json_rows, parquet_rows
+from data_shards.tasks.presets import PRESETS
 from data_shards.tasks.report import DataReport
-from data_shards.tasks.settings import NEEDED, TaskDataSettings, is_hub
+from data_shards.tasks.settings import NEEDED, Columns, TaskDataSettings, is_hub
 
 LABEL_ROLES = ("label", "tags", "answers")
 FORMAT_OF_ENDING = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
@@ -21,10 +22,9 @@ CONLL_ENDINGS = (".txt", ".conll", ".conll03", ".bio", ".iob", ".iob2")
 
 def records(settings: TaskDataSettings, split: str, report: DataReport) -> Rows:
     """The rows of all files of a split, in order. Files that a pattern or folder leaves out are in the report."""
-    wanted = _wanted(settings, split)
     for path in settings.paths(split):
         if is_hub(path):
-            yield from hub_rows(path, wanted)
+            yield from hub_rows(path, _wanted(settings, split))
             continue
         files = find_files(SourceSettings(path=path))
         report.add(split, "files of a folder or pattern", "left out", [f"{name} ({reason})" for name, reason in files.left_out])
@@ -32,8 +32,21 @@ def records(settings: TaskDataSettings, split: str, report: DataReport) -> Rows:
         for file, _ in files.files:
             in_folder = place.is_dir() or (split != "unlabelled" and file != str(place))
             form = format_of(settings, split, file, in_folder)
+            own = _for_test(settings, file, form) if split == "test" else settings
             with opened(file, form) as (_, content):
-                yield from _of_file(content, file, form, settings, wanted, split)
+                yield from _of_file(content, file, form, own, _wanted(own, split), split)
+
+
+def _for_test(settings: TaskDataSettings, file: str, form: str) -> TaskDataSettings:
+    """The settings for a test file: those of the preset's official test file if its first line names those columns."""
+    names = PRESETS[settings.preset].test_columns if settings.preset else {}
+    if not names or settings.header or form not in ("csv", "tsv"):
+        return settings
+    with opened(file, form) as (_, content):
+        header = content.readline().decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
+    if not set(names.values()) <= set(header):
+        return settings
+    return settings.model_copy(update={"header": True, "columns": Columns(**names)})
 
 
 def format_of(settings: TaskDataSettings, split: str, path: str, in_folder: bool = False) -> str:

@@ -124,7 +124,8 @@ class TaskDataSettings(BaseModel):
         folder = values.get("folder")
         given = {key: value for key, value in values.items() if value is not None or key not in SPLITS}
         merged = {**PRESETS[name].settings(None if folder is None else str(folder)), **given}
-        if any(given.get(split) for split in ("train", "dev", "test")):  # a user's own files are not mixed with the preset's
+        own = ("train", "dev", "test") if folder is None else ("train", "dev")  # a test file belongs to the official folder
+        if any(given.get(split) for split in own):  # a user's own files are not mixed with the preset's
             merged = {key: value for key, value in merged.items() if key not in SPLITS or key in given}
         return merged
 

@@ -192,7 +192,8 @@ def make_scorer(config: TaskRunConfig, source: TaskSource, split: str, model: st
         metrics.insert(0, metric(kind, config.evaluate.metric))
     task = source.encoded(split, model)
     if task.labels is None:
-        raise LaunchError(f"data.{split}: expected labels, got none; name the column")
+        label = f"name the column, or label its rows with stillhouse predict {model} FILE" if split == "test" else "name the column"
+        raise LaunchError(f"data.{split}: expected labels to score, got none; {label}")
     train_labels = labels_of(source.encoded("train", model), source.splits["train"]) if kind != "question_answering" else None
     return TaskScorer(task, source.splits[split], metrics, config.evaluate.metric or metrics[0].key, train_labels)
 

@@ -3,6 +3,8 @@
 import pytest
 
 from data_shards.tasks.presets import PRESETS
+from data_shards.tasks.read import read_split
+from data_shards.tasks.report import DataReport
 from data_shards.tasks.settings import TaskDataSettings
 from kd.tasks.metrics.catalogue import OFFICIAL
 
@@ -66,3 +68,38 @@ def test_conll_is_found_under_the_names_of_its_copies(read, write, tmp_path, nam
 def test_files_of_the_user_are_not_mixed_with_those_of_the_preset():
     settings = TaskDataSettings(preset="glue/qnli", dev="mine.tsv", folder="official")
     assert (settings.train, settings.dev) == (None, "mine.tsv")
+
+
+OFFICIAL_TESTS = {
+    "glue/cola": 'index\tsentence\n0\tBill whistled past the "house.\n1\tHe yawned.\n',
+    "glue/sst2": 'index\tsentence\n0\tuneasy "mishmash\n1\tfine\n',
+    "glue/mrpc": '\ufeffindex\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tPCCW said "so .\tIt did .\n1\t3\t4\tA\tB\n',
+    "glue/stsb": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\n"
+    '0\tnews\tf\t2015\t1\tn\tn\tA girl .\tA "brush .\n1\tnews\tf\t2015\t2\tn\tn\tC\tD\n',
+    "glue/qqp": "id\tquestion1\tquestion2\n0\tWhy?\tWho?\n1\tA?\tB?\n",
+    "glue/mnli": "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\t"
+    "sentence1\tsentence2\n0\t1\t2\tx\tx\tx\tx\tx\tHi .\tYes .\n1\t1\t2\tx\tx\tx\tx\tx\tA\tB\n",
+    "glue/qnli": "index\tquestion\tsentence\n0\tWhat?\tThis.\n1\tA?\tB.\n",
+    "glue/rte": "index\tsentence1\tsentence2\n0\tIt is.\tIt was.\n1\tA\tB\n",
+    "glue/wnli": "index\tsentence1\tsentence2\n0\tMaude.\tDora.\n1\tA\tB\n",
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL_TESTS)
+def test_official_test_files_are_read_without_labels(name, write):
+    settings = TaskDataSettings(preset=name, folder="official", test=write("test.tsv", OFFICIAL_TESTS[name]))
+    test = read_split(settings, "test", DataReport())
+    assert len(test) == 2
+    assert test.labels is None
+    last = OFFICIAL_TESTS[name].splitlines()[1].split("\t")
+    column = {"glue/mnli": 8, "glue/stsb": 7, "glue/mrpc": 3}.get(name, 1)
+    assert test.texts[0] == last[column]  # a quote is text
+    assert (test.pairs is None) == (name in ("glue/cola", "glue/sst2"))
+    assert test.places[0].endswith("test.tsv:2")
+
+
+def test_a_named_test_file_joins_the_official_files_of_the_folder(read, write, cola):
+    data = read(preset="glue/cola", folder=cola, test=write("test.tsv", OFFICIAL_TESTS["glue/cola"]))
+    assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 3, "dev": 2, "test": 2}
+    labelled = write("own.tsv", "gj04\t1\t\tBirds sing.\n")  # in the form of the other files
+    assert read(preset="glue/cola", folder=cola, test=labelled).splits["test"].labels == ["acceptable"]
