@@ -93,6 +93,8 @@ SCORES = (
     Score("agreement", "agrees", agreement, ".1%", meaning="masked tokens with the teacher's first guess", needs_teacher=True),
     Score("kl", "KL", kl, more_is_better=False, meaning="nats from the teacher's distribution; 0 is equal", needs_teacher=True),
 )
+BANDS = ("common", "middle", "rare")
+"""Bands of tokens by their frequency in the corpus (kd/training/teaching.py)."""
 RETAINED = "top-1 as a share of the teacher's"
 """The meaning of retention in legends."""
 

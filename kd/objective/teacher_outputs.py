@@ -31,8 +31,8 @@ class TeacherOutputs:
     outputs: Mapping[int, EncoderOutputs] = field(default_factory=dict)
     weights: Sequence[float] = (1.0,)
 
-    def logits(self, requests: Sequence[LogitRequest | None], chunk: slice) -> list[Tensor | None]:
-        """[n, V] fp32 for each request (None: None), at a chunk of the selected positions.
+    def logits(self, requests: Sequence[LogitRequest | None], chunk: slice | Tensor) -> list[Tensor | None]:
+        """[n, V] fp32 for each request (None: None), at some of the selected positions: a slice, or their numbers.
 
         The logits of one teacher exist at a time, besides the results.
         """
@@ -56,7 +56,7 @@ class TeacherOutputs:
         return [None if request is None else scaled[request] for request in requests]
 
 
-def _logits(outputs: EncoderOutputs, chunk: slice) -> Tensor:
+def _logits(outputs: EncoderOutputs, chunk: slice | Tensor) -> Tensor:
     """[n, V] fp32 of one teacher at a chunk of the selected positions."""
     if outputs.logits is not None:
         return outputs.logits[chunk].float()

@@ -9,6 +9,7 @@ from kd.objective.objective import Objective
 from kd.objective.projections import make_projections
 from kd.objective.selection import Selection
 from kd.objective.teacher_outputs import TeacherOutputs
+from kd.training.teaching import Teaching
 
 
 class DistillationModule(nn.Module):
@@ -20,6 +21,8 @@ class DistillationModule(nn.Module):
         self.projections = make_projections(objective, seed)
         self.objective = objective
         self.vocabulary = vocabulary
+        self.teaching: Teaching | None = None
+        """Filled by each micro-batch, where an update is looked at."""
 
     def forward(self, selection: Selection, teachers: TeacherOutputs, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """One micro-batch. divisors [K]: the update's global token count of each term."""
@@ -28,6 +31,8 @@ class DistillationModule(nn.Module):
             transformed = self.student.transform(outputs.last_hidden[selection.logits])
             decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)
             outputs = outputs._replace(transformed=transformed, decoder=decoder)
+            if self.teaching is not None:
+                self.teaching.add(outputs, teachers, selection, self.objective.on_logits)
         else:
             outputs = outputs._replace(logits=selection.rows(outputs.logits))
         return self.objective(outputs, teachers, selection, divisors, dict(self.projections))

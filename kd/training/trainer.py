@@ -34,6 +34,7 @@ from kd.training.distillation_module import DistillationModule
 from kd.training.engine import StudentEngine
 from kd.training.phases import Phase, check_layers, phase_at
 from kd.training.settings import TrainSettings
+from kd.training.teaching import Teaching
 from kd.training.update_report import UpdateReport, reported
 
 STEPS = "optimizer_steps"  # the trainer's own entry among a checkpoint's facts
@@ -54,9 +55,13 @@ class Trainer:
         progress: RankProgress | None = None,
         sources: LayerSources | None = None,
         select: type[Selection] = Selection,
+        bands: Tensor | None = None,
     ) -> None:
-        """sources: the layers of the layer maps `copied` and `cka`. select: finds the positions of a batch that the terms read."""
-        self.select = select
+        """sources: the layers of the layer maps `copied` and `cka`. select: finds the positions of a batch that the terms read.
+
+        bands: see kd.training.teaching.
+        """
+        self.select, self.bands = select, bands
         self.device = process_group.device()
         self.teachers = teachers
         self.phases = phases
@@ -75,14 +80,15 @@ class Trainer:
         self.may_train = frozenset(name for name, weight in student.named_parameters() if weight.requires_grad)
         self._begin(phases[0], student, {})
 
-    def update(self, batches: Sequence[Batch]) -> UpdateReport:
-        """Learn from this rank's micro-batches of the next update. Collective."""
+    def update(self, batches: Sequence[Batch], look: bool = False) -> UpdateReport:
+        """Learn from this rank's micro-batches of the next update. look: also report kd.training.teaching. Collective."""
         self.progress.enter("counting")
         phase = phase_at(self.phases, self.done)
         if phase is not self.phase:
             self._cross(phase)
         within = (self.done - phase.first, phase.updates)
         objective = self.module.objective = self.objective.at(*within)
+        teaching = self.module.teaching = Teaching(self.bands) if look else None
         rate = phase.learning_rate(self.done)
         self.engine.set_learning_rate(rate)
         batches = [batch.to(self.device) for batch in batches]
@@ -109,6 +115,8 @@ class Trainer:
         scheduled = self.objective.scheduled(*within)
         cause = "" if applied else self._cause(selections, objective, terms)
         more = {"clipped_share": float(norm > self.settings.clip)} if self.settings.clip else {}
+        if teaching is not None:
+            more |= teaching.means(process_group.sum_over_ranks(teaching.sums.to(self.device)))
         return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause, more)
 
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:

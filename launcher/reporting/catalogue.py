@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kd.evaluation.scores import BANDS
 from launcher.text import duration, number, share
 
 AXES = ("update", "tokens", "elapsed_seconds")
@@ -51,6 +52,13 @@ TRAIN_METRICS = (
     TrainMetric("learning_rate", lambda value: f"lr {value:.3g}", panel=("learning", "learning rate", "")),
     TrainMetric("gradient_norm", lambda value: f"norm {number(value)}", per_update=True, panel=("learning", "gradient norm", "")),
     TrainMetric("clipped_share", per_update=True, panel=("learning", "clipped updates", "share")),
+    TrainMetric("agreement", per_update=True, panel=("teaching", "agreement with the teacher, training tokens", "share")),
+    TrainMetric("kl", per_update=True, panel=("teaching", "KL from the teacher, training tokens", "nats")),
+    *(TrainMetric(f"kl/{band}", per_update=True, panel=("teaching", "KL by frequency of the token", "nats")) for band in BANDS),
+    TrainMetric("entropy", per_update=True, panel=("teaching", "entropy of student and teacher", "nats")),
+    TrainMetric("teacher_entropy", per_update=True, panel=("teaching", "entropy of student and teacher", "nats")),
+    TrainMetric("masked_loss", per_update=True, panel=("learning", "loss of masked training tokens", "nats")),
+    TrainMetric("masked_top1", per_update=True, panel=("learning", "right guesses of masked training tokens", "share")),
     TrainMetric("tokens_per_second", lambda value: f"{value:,.0f} tokens/s", panel=("speed", "tokens per second", "tokens/s")),
     TrainMetric("tokens_per_second_per_rank", panel=("speed", "tokens per second and rank", "tokens/s")),
     TrainMetric("epoch", lambda value: f"epoch {value:.3f}", panel=("learning", "data position", "passes")),
@@ -68,3 +76,4 @@ TRAIN_METRICS = (
     TrainMetric("stragglers", panel=("health", "restarts and stragglers", "since the start")),
 )
 PER_UPDATE = tuple(metric.key for metric in TRAIN_METRICS if metric.per_update)
+PANELS = {metric.key: metric.panel for metric in TRAIN_METRICS if metric.panel is not None}

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, cast
 
 from kd.evaluation.scores import SCORES
+from launcher.reporting.catalogue import PANELS
 from launcher.text import number, share
 
 BUCKETS = 500
@@ -107,6 +108,10 @@ def _train_number(key: str) -> Numbers:
         return Numbers(key, "train", f"{group.capitalize()} of {name}", "learning", group=group)
     if group == "time" and slash:
         return Numbers(key, "train", f"Share of the time: {name.replace('_', ' ')}", "speed", share, "share of the time")
+    if key in PANELS:
+        section, title, unit = PANELS[key]
+        own = f"{title[:1].upper()}{title[1:]}{f': {name}' if slash else ''}"
+        return Numbers(key, "train", own, cast(Part, section), share if unit == "share" else number, group if slash else "")
     words = key.replace("/", " ").replace("_", " ")
     part: Part = next((part for part, known in WORDS.items() if any(word in words for word in known)), "other")
     form = share if any(word in words for word in SHARES) else number

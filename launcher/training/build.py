@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from data_shards.corpus import Corpus
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
@@ -25,6 +27,7 @@ from kd.terms import layer_map
 from kd.terms.base import has_layer_map
 from kd.terms.layer_map import LayerMaps, LayerSources, by_similarity
 from kd.training.phases import Phase
+from kd.training.teaching import bands_of
 from kd.training.trainer import Trainer
 from launcher.config.derived import attention_of, precision_of, updates_of
 from launcher.config.run_config import RunConfig
@@ -82,6 +85,7 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
         precision=precision,
         progress=progress,
         sources=LayerSources(made_from["copied_layers"], maps),
+        bands=bands_of(torch.from_numpy(corpus.token_statistics.counts.astype("float64"))),
     )
     if checkpoint is not None and state is not None:
         trainer.load(checkpoint, state)

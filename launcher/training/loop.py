@@ -103,7 +103,7 @@ class Run:
         while self.trainer.done < self.parts.updates:
             self.progress.begin(self.trainer.done + 1, "data")
             batches = self.loader.next_update()
-            report = self.trainer.update(batches)
+            report = self.trainer.update(batches, look=(self.trainer.done + 1) % self.config.report.every_updates == 0)
             self.announce()
             self.meter.add(report)
             self.stop.done = report.update

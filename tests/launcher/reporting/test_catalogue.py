@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 def test_the_documented_train_numbers_are_those_of_the_catalogue():
     section = DOCS.read_text(encoding="utf-8").split("## `train`")[1].split("\n## ")[0]
-    names = [name for cell in re.findall(r"^\| (`[^|]*`) \|", section, re.MULTILINE) for name in re.findall(r"`([a-z_/]+)`", cell)]
+    names = [name for cell in re.findall(r"^\| (`[^|]*`) \|", section, re.MULTILINE) for name in re.findall(r"`([a-z0-9_/]+)`", cell)]
     assert names == [name for name in names if name in {metric.key for metric in TRAIN_METRICS}]
     assert {metric.key for metric in TRAIN_METRICS} - set(names) == set()
 
