@@ -4,10 +4,12 @@ It writes two configurations, `task.yaml` and `proof.yaml`, runs `stillhouse ret
 """
 
 import argparse
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+from data_shards.errors import DataError
 from data_shards.tasks.settings import TaskDataSettings
 from kd.models.config import read_config
 from launcher.config.yaml_file import dump_yaml
@@ -15,7 +17,7 @@ from launcher.errors import LaunchError
 from launcher.process.signals import Exit
 from launcher.reporting.console import PipeSafeConsole
 from launcher.retention import retention
-from launcher.retention.guess import Guess, guess_kind
+from launcher.retention.guess import Guess, guess_kind, guess_separator
 from launcher.retention.plan import Plan
 from launcher.retention.settings import Retention
 from launcher.retention.ship import PRECISIONS, export_student, export_words, usage
@@ -33,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise LaunchError(f"{arguments.file}: expected a file of examples, got none there; check the path")
     read_config(arguments.teacher)  # before files are written, which a corrected command would not match
     if arguments.student != LAYERS:
-        read_start("--student", arguments.student)
+        read_config(read_start("--student", arguments.student).model)
     out = Path(arguments.out)
     console = PipeSafeConsole()
 
@@ -42,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     guess = _kind(arguments)
     said = f"# kind: {guess.kind}, for {guess.reason}{'' if arguments.kind else '; --kind sets another'}"
+    if separator := _separator(arguments):
+        said += f"\n# separator: {'a tab' if separator == chr(9) else separator}, for the first line has these columns with it"
     files = {out / TASK: dump_yaml(task_values(arguments, guess)), out / PROOF: dump_yaml(proof_values(arguments))}
     command = shlex.join(["stillhouse", "retention", "--config", str(out / PROOF), "--folder", str(out)])
     if arguments.dry_run:
@@ -52,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         words = [shlex.join(["stillhouse", *export_words(_student(arguments, out), out, out / TASK, one)]) for one in PRECISIONS]
         say(f"# {words[0]}\n# if INT8 is refused: {words[1]}")
         return Exit.DONE
-    say(said.removeprefix("# "))
+    say(said.replace("# ", ""))
     out.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         if path.exists() and path.read_text(encoding="utf-8") != text:
@@ -72,11 +76,33 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _kind(arguments: argparse.Namespace) -> Guess:
     """The kind that --kind says, or the one that the label column suggests."""
-    settings = TaskDataSettings(kind="classification", train=str(Path(arguments.file).resolve()), columns=_columns(arguments))
-    guess = guess_kind(settings)
+    values = {"train": str(Path(arguments.file).resolve()), "columns": _columns(arguments), **_file_settings(arguments)}
+    try:
+        guess = guess_kind(TaskDataSettings(kind="classification", **values))
+    except DataError as error:
+        if arguments.kind is not None and "decimal point" in str(error):
+            return Guess(arguments.kind, "--kind says so")
+        raise LaunchError(_as_options(str(error))) from None
     if arguments.kind in (None, guess.kind):
         return guess
     return Guess(arguments.kind, "--kind says so", guess.separator)
+
+
+def _as_options(message: str) -> str:
+    """An error about columns that names this command's options instead of settings."""
+    problem, semicolon, advice = message.rpartition("; ")
+    option = re.match(r"set columns\.(\w+)", advice)
+    return f"{problem}; correct --{option[1].replace('_', '-')}" if semicolon and option else message
+
+
+def _separator(arguments: argparse.Namespace) -> str | None:
+    return guess_separator(arguments.file, list(_columns(arguments).values()))
+
+
+def _file_settings(arguments: argparse.Namespace) -> dict[str, str]:
+    """The settings that the file's form needs."""
+    separator = _separator(arguments)
+    return {} if separator is None else {"separator": separator}
 
 
 def _columns(arguments: argparse.Namespace) -> Any:
@@ -99,6 +125,7 @@ def task_values(arguments: argparse.Namespace, guess: Guess) -> dict[str, Any]:
             "kind": guess.kind,
             **several,
             "train": str(Path(arguments.file).resolve()),
+            **_file_settings(arguments),
             "columns": _columns(arguments),
             "dev_fraction": arguments.dev_fraction,
             "split_seed": arguments.seed,
