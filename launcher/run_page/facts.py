@@ -201,11 +201,23 @@ def _time(record: Record) -> str:
 
 def _scores(record: Record) -> str:
     scores = section(record.report, "heldout") or section(record.report, "dev")
-    return ", ".join(
-        f"{SCORE_TITLES.get(name, name.replace('_', ' '))} {share(value) if any(word in name for word in SHARES) else number(value)}"
-        for name, value in scores.items()
-        if is_number(value) and name not in ("tokens", "rows")
-    )
+    intervals = section(scores, "intervals")
+    found = []
+    for name, value in scores.items():
+        if is_number(value) and name not in ("tokens", "rows"):
+            form = share if any(word in name for word in SHARES) else number
+            interval = intervals.get(name)
+            ends = [form(end) for end in interval if is_number(end)] if isinstance(interval, list) else []
+            within = f" (95 %: {' to '.join(ends)})" if len(ends) == 2 else ""
+            found.append(f"{SCORE_TITLES.get(name, name.replace('_', ' '))} {form(value)}{within}")
+    deciding = str(section(record.report, "task").get("metric"))
+    teachers = items(record.report, "teachers")
+    others = [*((f"teacher {n}" if len(teachers) > 1 else "teacher", one) for n, one in enumerate(teachers, 1))]
+    for who, one in [*others, ("constant prediction", section(scores, "constant"))]:
+        if is_number(one.get(deciding)):
+            form = share if any(word in deciding for word in SHARES) else number
+            found.append(f"{who}: {deciding.replace('_', ' ')} {form(one[deciding])}")
+    return ", ".join(found)
 
 
 def _term_name(term: Mapping[str, Any]) -> str:

@@ -121,8 +121,11 @@ def _run(number: int, label: str, record: Record) -> Run:
         missing.append("sample predictions (a task records them at its end)")
     if not record.environment.get("data"):
         missing.append("manifest of the data (environment.json has none)")
-    wrong = [line for line in record.predictions if line.get("prediction") != line.get("label")]
-    right = [line for line in record.predictions if line.get("prediction") == line.get("label")]
+    wrong = [line for line in record.predictions if not _is_right(line)]
+    right = [line for line in record.predictions if _is_right(line)]
+    rights = f"{len(right):,} of {len(record.predictions):,} predictions equal their label. The first wrong ones come first."
+    if facts.section(record.report, "task").get("kind") == "regression":
+        rights = f"Some of {len(record.predictions):,} predictions. The largest errors come first, the smallest last."
     warnings, events = event_rows(record.events)
     yaml = dump_yaml(record.values) if record.values else ""
     return Run(
@@ -132,8 +135,8 @@ def _run(number: int, label: str, record: Record) -> Run:
         facts=dict(facts.facts(record)),
         terms=facts.terms(record),
         similarities=similarities,
-        predictions=[*wrong[:WRONG], *right[:RIGHT]],
-        rights=f"{len(right):,} of {len(record.predictions):,} predictions equal their label.",
+        predictions=list(record.samples[: WRONG + RIGHT]) or [*wrong[:WRONG], *right[:RIGHT]],
+        rights=rights,
         warnings=warnings,
         events=events,
         saving=saving(record.events),
@@ -143,6 +146,12 @@ def _run(number: int, label: str, record: Record) -> Run:
         yaml=yaml if len(yaml) <= YAML_LIMIT else f"{yaml[:YAML_LIMIT]}\n# … cut here: config.yaml has all of it",
         missing=missing,
     )
+
+
+def _is_right(line: Line) -> bool:
+    """True if a prediction is its label, or one of the answers of a question. A question without an answer has an empty prediction."""
+    label, prediction = line.get("label"), line.get("prediction")
+    return prediction == label or (isinstance(prediction, str) and isinstance(label, list) and prediction in (label or [""]))
 
 
 def _similarities(text: str) -> list[Similarity]:

@@ -17,7 +17,7 @@ from launcher.run_folder.metrics_file import read
 from launcher.run_folder.state import RunState, run_state
 from stillhouse.errors import one_line
 
-PREDICTIONS = "predictions.jsonl"
+PREDICTIONS, SAMPLES = "predictions.jsonl", "samples.jsonl"
 MOST_BYTES = 64 << 20
 """Of predictions.jsonl that are read."""
 Line = dict[str, Any]
@@ -28,7 +28,8 @@ class Record:
     """A run as its folder tells it. Credentials in URLs are ***.
 
     values: the settings of config.yaml. environment, report: the JSON files; empty where there are none. train, heldout, events: lines of
-    metrics.jsonl. predictions: lines of predictions.jsonl. missing: what is not recorded, with the reason.
+    metrics.jsonl. predictions: lines of predictions.jsonl. samples: some of them with their texts. missing: what is not recorded, with the
+    reason.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Record:
     events: Sequence[Line] = ()
     layer_maps: str = ""
     predictions: Sequence[Line] = ()
+    samples: Sequence[Line] = ()
     missing: Sequence[str] = ()
 
     @property
@@ -89,6 +91,7 @@ def read_run(folder: Path, ended: bool = False) -> Record:
         events=[line for line in lines if line["kind"] == "event"],
         layer_maps=_text(run.layer_maps),
         predictions=_predictions(folder / PREDICTIONS),
+        samples=_predictions(folder / SAMPLES),
         missing=missing,
     )
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kd.export.hugging_face import save_student
 from kd.export.model_card import public_name
+from kd.tasks.metrics.question_answering import answer_scores
 from kd.tasks.model import TaskEncoder
 from launcher.config.task_config import TaskRunConfig
 from launcher.tasks.card import task_card
@@ -22,6 +23,9 @@ from launcher.training.parts import Finished
 from stillhouse.files import write_atomically
 
 PREDICTIONS = "predictions.jsonl"
+SAMPLES = "samples.jsonl"
+WRONG, RIGHT, TEXT_LIMIT = 8, 4, 1000
+"""Sample predictions of each kind, and characters of their texts."""
 
 
 def write_task_student(
@@ -56,6 +60,7 @@ def write_task_student(
         shutil.rmtree(tokenizer, ignore_errors=True)
     report["files"] = digests_of(folder.student)
     write_atomically(folder.folder / PREDICTIONS, "".join(f"{line}\n" for line in prediction_lines(scores.outputs, scorer)))
+    write_atomically(folder.folder / SAMPLES, "".join(f"{line}\n" for line in sample_lines(scores.outputs, scorer)))
     write_atomically(folder.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return list(report["remarks"])
 
@@ -75,6 +80,34 @@ def prediction_lines(outputs: Outputs, scorer: TaskScorer) -> list[str]:
             line["logits"] = [round(float(value), 5) for value in outputs.logits[number]]
         lines.append(json.dumps(line, ensure_ascii=False))
     return lines
+
+
+def sample_lines(outputs: Outputs, scorer: TaskScorer) -> list[str]:
+    """A few predictions as JSON lines with their texts: the first wrong ones, then the first right ones. Of numbers, the largest errors."""
+    predictions, examples, kind = predictions_of(outputs, scorer.task, scorer.examples), scorer.examples, scorer.task.kind
+    errors = [_error(kind, predicted, label) for predicted, label in zip(predictions, scorer.labels, strict=True)]
+    wrong = [number for number, error in enumerate(errors) if error > 0]
+    right = [number for number, error in enumerate(errors) if error == 0]
+    if kind == "regression":
+        order = sorted(range(len(errors)), key=lambda number: -errors[number])
+        wrong, right = order[:WRONG], order[max(WRONG, len(order) - RIGHT) :]
+    lines = [json.loads(line) for line in prediction_lines(outputs, scorer)]
+    made = []
+    for number in [*wrong[:WRONG], *right[:RIGHT]]:
+        texts = {"text": examples.texts[number][:TEXT_LIMIT]}
+        if examples.pairs is not None:
+            texts["text_pair"] = examples.pairs[number][:TEXT_LIMIT]
+        made.append(json.dumps({"id": lines[number]["id"], **texts, **lines[number]}, ensure_ascii=False))
+    return made
+
+
+def _error(kind: str, predicted: Any, label: Any) -> float:
+    """0 for a right prediction. Of numbers, the distance."""
+    if kind == "regression":
+        return abs(float(predicted) - float(label))
+    if kind == "question_answering":
+        return 1.0 - float(answer_scores([predicted], [label])[0, 0])
+    return float(not np.array_equal(predicted, label))
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from markupsafe import escape
 from run_lines import facts
 from safetensors.torch import load_file
 from task_files import TaskFiles, make_task
@@ -151,3 +152,37 @@ def test_predictions_of_each_scored_model_have_a_file_of_their_own(files, fine_t
     (tmp_path / "taken").write_text("")
     with pytest.raises(LaunchError, match="--predictions taken: expected a folder, got file exists; name another"):
         score.run(parser().parse_args([*words, "taken"]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_leaves_its_page_with_curves_samples_and_how_to_reproduce_it(kind, files, fine_tuned):
+    folder = fine_tuned(kind)
+    text, key = (folder / "report.html").read_text(), report(folder)["task"]["metric"]
+    heading = key.replace("_", " ")
+    for words in (
+        '<p class="state">done</p>',
+        f"Held-out {heading}",
+        "constant prediction: ",
+        " (95 %: ",
+        "Events and warnings",
+        "stillhouse task train --config ",
+        f"kind: {kind}",
+        "Predictions of the student on the development set",
+    ):
+        assert words in text, words
+    assert "not recorded: sample predictions" not in text
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert 0 < len(samples) <= 12
+    predicted = {line["id"]: line for line in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())}
+    for sample in samples:
+        assert sample["text"]
+        assert {name: sample[name] for name in predicted[sample["id"]]} == predicted[sample["id"]]
+        assert escape(sample["text"][:40]) in text
+    if kind == "regression":
+        errors = [abs(line["prediction"] - line["label"]) for line in predicted.values()]
+        assert abs(samples[0]["prediction"] - samples[0]["label"]) == max(errors)
+    elif kind == "classification":
+        rights = sum(line["prediction"] == line["label"] for line in predicted.values())
+        assert f"{rights:,} of {len(predicted):,} predictions equal their label" in text
+        wrong = [line["id"] for line in predicted.values() if line["prediction"] != line["label"]][:8]
+        assert [sample["id"] for sample in samples][: len(wrong)] == wrong
