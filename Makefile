@@ -55,6 +55,7 @@ check: lint ## format, lint, types, the import rule, fast tests
 	$(BIN)/python -m pytest -q -m 'not slow' $(WORKERS)
 
 bench: .venv ## speed and memory against bare loops, as JSON
+	$(BIN)/stillhouse bench --json tests/benchmarks/results/bench.json --picture tests/benchmarks/results/bench.png
 	$(BIN)/python tests/benchmarks/bench_train.py
 	$(BIN)/python tests/benchmarks/bench_tasks.py
 

@@ -18,6 +18,7 @@ MODULES = {
     "config": "launcher.config.presets",
     "student": "launcher.evaluation.student",
     "evaluate": "launcher.evaluation.evaluate",
+    "bench": "launcher.benchmarks.bench",
     "compare": "launcher.comparison.compare",
     "chain": "launcher.comparison.chain",
     "cache": "launcher.corpus.teacher_cache",

@@ -46,7 +46,7 @@ HOMES = {
     ),
     "matplotlib": (
         *("launcher/comparison/plots.py", "launcher/comparison/tasks/plots.py"),
-        *("launcher/reporting/curves.py", "launcher/deployment/timing/plot.py"),
+        *("launcher/reporting/curves.py", "launcher/deployment/timing/plot.py", "launcher/benchmarks/picture.py"),
         "launcher/planning/cost/picture.py",
     ),
     "jinja2": ("launcher/report/page.py", "launcher/run_page/page.py"),

@@ -1,4 +1,4 @@
-"""Arguments of `stillhouse evaluate` and `stillhouse layers`."""
+"""Arguments of `stillhouse evaluate`, `stillhouse layers` and `stillhouse bench`."""
 
 from launcher.commands.common import RAW, Verbs, add_cache_folder, add_config, at_least, share
 
@@ -13,6 +13,15 @@ EVALUATE_EXAMPLE = """example:
 """
 LAYERS_EXAMPLE = """example:
   stillhouse layers --config configs/demo.yaml student.layers=last
+"""
+
+
+BENCH = """Measure the trainer against a plain torch loop on the same batches, update by update: speed, memory, share of a matrix
+product's rate, time by part. Without --config: three shapes with random weights, in about two minutes. Nothing of a run is written.
+"""
+BENCH_EXAMPLE = """examples:
+  stillhouse bench --json bench.json --picture bench.png
+  stillhouse bench --config laptop data.shards=shards/mine --updates 10
 """
 
 
@@ -47,3 +56,20 @@ def add_layers(verbs: Verbs) -> None:
     )
     add_config(layers)
     layers.add_argument("--tokens", type=at_least(2), default=4096, metavar="N", help="tokens of the corpus to compare on (4096)")
+
+
+def add_bench(verbs: Verbs) -> None:
+    """`stillhouse bench`."""
+    bench = verbs.add_parser(
+        "bench",
+        help="speed and memory of the trainer here, against a plain loop",
+        description=BENCH,
+        epilog=BENCH_EXAMPLE,
+        formatter_class=RAW,
+    )
+    bench.add_argument("--config", default=None, metavar="YAML", help="a run's file or a name in configs/, instead of the three shapes")
+    bench.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's")
+    bench.add_argument("--updates", type=at_least(1), default=3, metavar="N", help="timed updates of each side, after one that is not (3)")
+    bench.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the three shapes (auto)")
+    bench.add_argument("--json", default=None, metavar="FILE", help="also write the figures there")
+    bench.add_argument("--picture", default=None, metavar="FILE", help="also draw them into this PNG")

@@ -18,7 +18,7 @@ GROUPS = {
     "data": (corpus.add_shards, corpus.add_vocabulary),
     "train": (doctor.add_plan, train.add_train, train.add_student, train.add_show_config, corpus.add_cache, compare.add_chain),
     "tasks": (task.add_task, retention.add_retention, retention.add_classify),
-    "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers),
+    "compare": (evaluate.add_evaluate, compare.add_compare, evaluate.add_layers, evaluate.add_bench),
     "check and report": (
         *(plot.add_watch, plot.add_report, doctor.add_doctor, plot.add_plot, doctor.add_wandb_replay),
         plot.add_dashboard,

@@ -24,11 +24,11 @@ from launcher.deployment.conversion.options import check_options
 from launcher.deployment.conversion.problems import problems_of, speed_of
 from launcher.deployment.conversion.quality import Quality
 from launcher.deployment.folder import MODEL, TOKENIZER, check_target, write_folder
-from launcher.deployment.machine import processor
 from launcher.deployment.models import open_model
 from launcher.deployment.push import check_before_export, publish
 from launcher.deployment.readme import readme
 from launcher.errors import LaunchError
+from launcher.process.machine import processor
 from launcher.process.standard_streams import say
 
 PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers")

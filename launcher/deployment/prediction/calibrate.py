@@ -15,12 +15,12 @@ from kd.tasks.metrics.multi_label import best_thresholds, f1_micro
 from kd.tasks.model import TaskEncoder
 from launcher.deployment.command import command_of
 from launcher.deployment.conversion.quality import BATCH, RuntimeTask
-from launcher.deployment.machine import processor
 from launcher.deployment.models import DeployedModel
 from launcher.deployment.prediction.answers import softmax
 from launcher.deployment.prediction.calibration import Calibration, write_calibration
 from launcher.deployment.prediction.served import serve
 from launcher.errors import LaunchError
+from launcher.process.machine import processor
 from launcher.process.standard_streams import say
 from launcher.tasks.build import check_metric_packages, make_scorer
 from launcher.tasks.data import task_config

@@ -19,13 +19,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from launcher.deployment.machine import processor
 from launcher.deployment.speed import input_arrays, measure
 from launcher.deployment.timing.candidates import Candidate, candidates_of
 from launcher.deployment.timing.figures import Row, row_of, verdict_of
 from launcher.deployment.timing.plot import picture
 from launcher.deployment.timing.table import show
 from launcher.errors import LaunchError
+from launcher.process.machine import processor
 from launcher.process.standard_streams import say
 from launcher.reporting.console import PipeSafeConsole
 from launcher.text import counted

@@ -1,0 +1,126 @@
+"""`stillhouse bench`: speed and memory of the trainer against a plain torch loop on the same batches, and how near the hardware's limit.
+
+Nothing of a run is written: no run folder, no checkpoint.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from kd.distributed import process_group
+from kd.models.config import quiet_transformers
+from launcher.benchmarks.cases import Case, invented, of_run
+from launcher.benchmarks.measured import BUSY, Figures, measure
+from launcher.benchmarks.picture import picture
+from launcher.config.load import load_config
+from launcher.errors import LaunchError
+from launcher.process.machine import processor
+from launcher.process.steps import step
+from launcher.tables import Column, print_table
+from launcher.text import share
+from launcher.training.start import meet
+from stillhouse.files import write_atomically
+
+UPDATES = 3
+PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print the table, write the files."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise LaunchError("bench: expected one process, got several ranks; start it alone")
+    if arguments.settings and not arguments.config:
+        raise LaunchError(f"bench: expected --config with settings, got {arguments.settings[0]} alone; name the run's YAML")
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="stillhouse-bench-") as folder, quiet_transformers():
+        meet(60.0)
+        try:
+            figures = _measured(arguments, Path(folder))
+        finally:
+            process_group.stop()
+    facts = machine()
+    show(figures, facts, console)
+    if arguments.json:
+        write_atomically(Path(arguments.json), json.dumps({"machine": facts, "cases": [one.row for one in figures]}, indent=1) + "\n")
+        console.print(f"figures: {arguments.json}", soft_wrap=True)
+    if arguments.picture:
+        write_atomically(Path(arguments.picture), picture(figures, facts))
+        console.print(f"picture: {arguments.picture}", soft_wrap=True)
+    return 0
+
+
+def _measured(arguments: argparse.Namespace, folder: Path) -> list[Figures]:
+    if arguments.config:
+        cases: Sequence[Case] = of_run(load_config(arguments.config, arguments.settings))
+    else:
+        with step("writing random teachers and invented documents"):
+            cases = invented(folder, arguments.precision)
+    figures = []
+    for case in cases:
+        with step(f"measuring {case.name}"):
+            figures.append(measure(case, arguments.updates, 1))
+    return figures
+
+
+def machine() -> dict[str, Any]:
+    """The machine of the figures."""
+    device = process_group.device()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
+    versions = {package: metadata.version(package) for package in PACKAGES}
+    return {"processor": name, "threads": torch.get_num_threads(), "packages": versions}
+
+
+def show(figures: Sequence[Figures], facts: dict[str, Any], console: Console) -> None:
+    """The table, its legend, and what makes a figure unreliable."""
+
+    def cells(text: Any) -> list[str]:
+        return [text(one) for one in figures]
+
+    columns = [
+        Column("precision", cells(lambda one: one.precision)),
+        Column("tokens/s", cells(lambda one: f"{one.tokens_per_second:,.0f}"), "real tokens a second of the trainer"),
+        Column(
+            "of plain",
+            cells(lambda one: f"{one.ratio:.2f} ({one.low:.2f}-{one.high:.2f})"),
+            "speed of the trainer over that of a plain torch loop with whole logits: median and quartiles of pairs of updates",
+        ),
+        Column(
+            "memory",
+            cells(lambda one: f"{one.trainer_memory / 1e9:.2f} GB"),
+            "of an update of the trainer, at its peak, above weights and moments",
+        ),
+        Column("plain's", cells(lambda one: f"{one.plain_memory / 1e9:.2f} GB"), "the same of the plain loop"),
+        Column(
+            "of GEMM",
+            cells(lambda one: "" if one.utilisation is None else share(one.utilisation)),
+            "FLOP/s of an update over those of a matrix product of the student's width, measured in between",
+        ),
+        Column("stream", cells(lambda one: f"{one.stream_tokens_per_second:,.0f}"), "tokens a second of the stream alone"),
+        Column(
+            "loss off by",
+            cells(lambda one: f"{one.loss_difference:.1e}"),
+            "largest relative difference between the losses of both",
+        ),
+    ]
+    print_table(console, Column("case", [one.case for one in figures], justify="left"), columns)
+    for one in figures:
+        parts = sorted(one.time.items(), key=lambda part: -part[1])
+        named = ", ".join(f"{part.removeprefix('time/')} {share(value)}" for part, value in parts if value > 0)
+        console.print(f"{one.case}, time of the trainer: {named}", soft_wrap=True)
+    threads = f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
+    versions = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+    console.print(f"{facts['processor']}; {threads}; {versions}", soft_wrap=True)
+    for one in figures:
+        if not one.is_reliable:
+            console.print(
+                f"{one.case}: unreliable, other processes had the core (wall time {one.wall_per_cpu:.2f} of CPU time, limit {BUSY})",
+                soft_wrap=True,
+            )

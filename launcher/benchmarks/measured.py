@@ -1,0 +1,223 @@
+"""One case of a benchmark in this process: updates of the trainer and of the plain loop in turn, on the same batches."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from data_shards.corpus import Corpus
+from data_shards.stream.stream import Stream
+from kd.distributed import process_group
+from kd.distributed.rank_progress import RankProgress
+from kd.models.loading import load_mlm
+from launcher.benchmarks.cases import Case
+from launcher.benchmarks.plain import PlainLoop
+from launcher.benchmarks.rates import DTYPES, gemm_rate
+from launcher.config.derived import attention_of, precision_of
+from launcher.config.run_config import RunConfig
+from launcher.errors import LaunchError
+from launcher.planning.cost.from_config import work_of_config
+from launcher.planning.cost.operations import flops
+from launcher.planning.devices.this_device import this_device
+from launcher.reporting.meter import peak_memory_gb
+from launcher.reporting.train_line import shares_of_time
+from launcher.training.batches import BatchLoader
+from launcher.training.build import build
+
+CLEAR = Path("/proc/self/clear_refs")
+BUSY = 1.2
+"""Wall time over CPU time of one thread, above which another process had the core."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one case. Seconds are of one update; CPU seconds where one thread computes.
+
+    ratio: plain / trainer seconds, the median over pairs of updates; low, high: the quartiles. memory: bytes above those before the
+    update, at its peak. utilisation: the trainer's FLOP/s over a matrix product's, measured in between; None: not known.
+    loss_difference: the largest relative one of the pairs.
+    """
+
+    case: str
+    precision: str
+    attention: str
+    updates: int
+    tokens: float
+    trainer_seconds: float
+    plain_seconds: float
+    ratio: float
+    low: float
+    high: float
+    trainer_memory: float
+    plain_memory: float
+    flops: float | None
+    gemm_tflops: float
+    utilisation: float | None
+    time: dict[str, float]
+    stream_tokens_per_second: float
+    loss_difference: float
+    wall_per_cpu: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the trainer."""
+        return self.tokens / self.trainer_seconds
+
+    @property
+    def is_reliable(self) -> bool:
+        """False: other processes had the cores."""
+        return self.wall_per_cpu <= BUSY
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return asdict(self) | {"tokens_per_second": self.tokens_per_second, "reliable": self.is_reliable}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One update of the trainer and of the plain loop. busy: seconds of the trainer's phases."""
+
+    trainer: "_Timed"
+    plain: "_Timed"
+    tokens: int
+    busy: dict[str, float]
+    gemm_tflops: float
+
+    @property
+    def loss_difference(self) -> float:
+        """Relative."""
+        return abs(float(self.trainer.result.loss) - self.plain.result) / max(abs(self.plain.result), 1e-9)
+
+
+def measure(case: Case, updates: int, warm: int) -> Figures:
+    """Run `warm` updates, then time `updates` pairs. The process group is up. Raises what the start of the run would raise."""
+    config = case.config
+    if config.teacher_mixing != "mean" or any(member.mode != "replicated" for member in config.members.values()):
+        raise LaunchError("bench: expected teachers with mode replicated that all teach, got others; add teacher.mode=replicated")
+    corpus = Corpus.open(config.data.shards, config.data.cache_folder)
+    precision = precision_of(config)
+    pairs = _pairs(case, corpus, updates, warm)
+    gc.collect()  # an engine and its module hold each other
+    ratios = [pair.plain.seconds / pair.trainer.seconds for pair in pairs]
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    seconds, rate = _median(pair.trainer.seconds for pair in pairs), _median(pair.gemm_tflops for pair in pairs)
+    count = _flops(config, precision)
+    both = [timed for pair in pairs for timed in (pair.trainer, pair.plain)]
+    alone = torch.get_num_threads() == 1 and process_group.device().type == "cpu"
+    return Figures(
+        case=case.name,
+        precision=precision,
+        attention=attention_of(config, precision),
+        updates=len(pairs),
+        tokens=sum(pair.tokens for pair in pairs) / len(pairs),
+        trainer_seconds=seconds,
+        plain_seconds=_median(pair.plain.seconds for pair in pairs),
+        ratio=statistics.median(ratios),
+        low=low,
+        high=high,
+        trainer_memory=_median(pair.trainer.memory for pair in pairs),
+        plain_memory=_median(pair.plain.memory for pair in pairs),
+        flops=count,
+        gemm_tflops=rate,
+        utilisation=None if count is None else count / seconds / (rate * 1e12),
+        time=shares_of_time({phase: sum(pair.busy.get(phase, 0.0) for pair in pairs) for phase in pairs[0].busy}),
+        stream_tokens_per_second=_stream_rate(Stream(corpus, "train", config.data.stream, config.train.global_batch)),
+        loss_difference=max(pair.loss_difference for pair in pairs),
+        wall_per_cpu=sum(one.wall for one in both) / sum(one.cpu for one in both) if alone else 1.0,
+    )
+
+
+def _pairs(case: Case, corpus: Corpus, updates: int, warm: int) -> list[_Pair]:
+    """The timed pairs of updates. Both sides begin with the same weights and see the same batches."""
+    config, progress, device = case.config, RankProgress(), process_group.device()
+    parts = build(config, corpus, None, progress)
+    trainer = parts.trainer
+    plain = PlainLoop(
+        trainer.snapshot(),
+        [load_mlm(member.model).to(device) for member in config.members.values()],
+        trainer.teachers.weights,
+        trainer.objective.at(0, parts.updates),
+        trainer.vocabulary,
+        trainer.phase.optimizer,
+        DTYPES[parts.precision],
+        config.train.clip,
+        config.train.seed,
+    )
+    plain.student.use_attention(attention_of(config, parts.precision))
+    loader = BatchLoader(parts.stream, config.train, rank=0, world=1, update=0, windows=0, to_batch=parts.to_batch)
+    pairs = []
+    try:
+        for number in range(warm + updates):
+            batches, rate = loader.next_update(), trainer.phase.learning_rate(trainer.done)
+            progress.begin(number + 1, "counting")
+            progress.busy = {}
+            mine = _timed(partial(trainer.update, batches))
+            progress.enter("reporting")
+            busy = dict(progress.busy)
+            theirs = _timed(partial(plain.update, [batch.to(device) for batch in batches], rate))
+            gemm = gemm_rate(parts.precision, trainer.student.width, device)
+            pairs.append(_Pair(mine, theirs, mine.result.tokens, busy, gemm))
+    finally:
+        loader.close()
+        trainer.engine.close()
+    return pairs[warm:]
+
+
+@dataclass(frozen=True)
+class _Timed:
+    result: Any
+    seconds: float
+    wall: float
+    cpu: float
+    memory: float
+
+
+def _timed(action: Callable[[], Any]) -> _Timed:
+    """An action with its time, and its peak memory above what was held before."""
+    device = process_group.device()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 1e9
+    else:
+        before = psutil.Process().memory_info().rss / 1e9
+        if CLEAR.exists():
+            CLEAR.write_text("5", encoding="ascii")  # the peak starts at what is held now
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = action()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return _Timed(result, cpu if alone else wall, wall, cpu, max(0.0, peak_memory_gb() - before) * 1e9)
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)
+
+
+def _stream_rate(stream: Stream, updates: int = 30) -> float:
+    """Real tokens per second of the stream alone: shards to masked batches."""
+    tokens, started, rows = 0, time.process_time(), stream.global_batch
+    for update in range(updates):
+        batch = stream.batch(update * rows, 0, 1, rows, 0)
+        tokens += int((batch.segments > 0).sum())
+    return tokens / max(time.process_time() - started, 1e-9)
+
+
+def _flops(config: RunConfig, precision: str) -> float | None:
+    """FLOPs of one update as the planner counts them; None where it cannot."""
+    known = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    try:
+        return flops(work_of_config(known, 1, this_device()).work).total
+    except LaunchError:
+        return None
