@@ -66,8 +66,8 @@ def caching_of(config: TaskRunConfig, number: int, phases: Sequence[Phase], rows
         reason = f"{place}.cache_outputs is false"
     elif size_in_bytes > MOST_BYTES:
         reason = f"its outputs take {size(size_in_bytes)}; {place}.cache_outputs: true keeps them"
-    elif read < rows:
-        reason = f"the run is {read / rows:.2g} epochs; outputs that another run left are used"
+    elif read < rows + config.train.global_batch:  # the last batch of one epoch is filled up
+        reason = f"the run is {read / rows:.2g} epochs, in which keeping them saves nothing; outputs that another run left are used"
     return Caching(not reason, size_in_bytes, bool(states), reason, if_present=reason.startswith("the run is"))
 
 
