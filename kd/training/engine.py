@@ -54,6 +54,8 @@ class StudentEngine:
         with process_group.quiet():
             self.engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=self._config(train, precision))
         self.optimizer = self.engine.optimizer
+        if self.world == 1 and not hasattr(self.optimizer, "reduce_gradients") and effective_stage(train.zero_stage, precision) < 2:
+            self.engine.enable_backward_allreduce = False  # DeepSpeed would copy every gradient twice for a sum over one rank
         self.inner = inner
         self._allocate_moments()
         self.load_full_state(initial, {}, steps=0)

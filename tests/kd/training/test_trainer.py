@@ -86,6 +86,21 @@ def test_every_stage_precision_micro_batch_and_number_of_ranks_does_what_plain_t
                     assert seen["weights"][key] == pytest.approx(total, abs=2e-3), f"{where}: {key}"
 
 
+@pytest.mark.slow
+def test_one_rank_sums_no_gradients_and_learns_the_same_bits(make_model, tmp_path, run_ranks):
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    with quiet_transformers():
+        make_model("bert", layers=3).save_pretrained(teacher)
+        make_model("distilbert", seed=2, layers=2).save_pretrained(student)
+    run_ranks(1, "sums_of_one_rank", tmp_path / "result.json", teacher, student)
+    report = json.loads((tmp_path / "result.json").read_text())
+    assert all(one["same"] for one in report.values()), report
+    for name in ("stage 0, fp32", "stage 0, bf16", "stage 1, bf16"):
+        ours, summed = report[name]["buckets"]
+        assert ours == 0, name
+        assert summed > 0, name
+
+
 def test_an_objective_that_needs_a_teacher_is_refused_without_one(tiny_distilbert):
     with pytest.raises(KdError, match="expected a teacher that offers logits"):
         Trainer(
