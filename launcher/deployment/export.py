@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from tokenizers import Tokenizer
 
@@ -15,6 +16,7 @@ from kd.export.files import CARD
 from kd.export.model_card import public_name
 from kd.export.runtime import TorchSession
 from kd.models.config import quiet_transformers
+from kd.models.encoder import Encoder
 from kd.models.loading import weights_digest
 from launcher.deployment.command import command_of
 from launcher.deployment.conversion.convert import TORCH, kept_weights, to_onnx, to_safetensors
@@ -31,6 +33,10 @@ from launcher.errors import LaunchError
 from launcher.process.machine import processor
 from launcher.process.standard_streams import say
 
+LARGE = 300_000_000
+"""Bytes of fp32 weights from which the expected memory is named."""
+BASE_MEMORY, MEMORY_OF_WEIGHTS = 600_000_000, 3.7
+"""Bytes of libraries and batches, and bytes for each byte of fp32 weights. Measured: docs/shipping.md."""
 PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers")
 
 
@@ -48,12 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
     tokenizer = model.tokenizer()
     say(f"{arguments.model}: {model.purpose.replace('_', ' ')}, {model.encoder.family.name}; exporting as {arguments.precision} …")
     kept_weights(model, arguments)
+    if line := memory_line(model.encoder):
+        say(line)
     comparison = data.comparison(model, TorchSession(model.exported))
     if arguments.format == "safetensors":
         made = to_safetensors(model, arguments)
     else:
-        made = to_onnx(model, Graph(model, arguments.opset), data, comparison, arguments)
-    quality = None if comparison is None else comparison.quality(made.session)
+        made = to_onnx(model, Graph(model, arguments.opset, _existing(folder)), data, comparison, arguments)
+    quality = None if comparison is None else comparison.quality(made.session, "report" if arguments.precision == "auto" else "all")
     speed = speed_of(model, made) if arguments.format == "onnx" and arguments.precision != "fp32" else None
     problems = problems_of(made, quality, speed, arguments)
     if problems and not arguments.force:
@@ -80,8 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     }
 
     def fill(partial: Path) -> dict[str, Any]:
-        if made.content is not None:
-            (partial / MODEL).write_bytes(made.content)
+        if made.onnx is not None:
+            made.onnx.write(partial / MODEL)
         else:
             with quiet_transformers():
                 model.encoder.hf.to(getattr(torch, TORCH[arguments.precision])).save_pretrained(partial)
@@ -94,6 +102,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.push_to_hub:
         publish(folder, arguments.push_to_hub, arguments)
     return 0
+
+
+def memory_line(encoder: Encoder) -> str:
+    """The memory that an export takes at most, beside what is free here; "" for a small model."""
+    weights = 4 * sum(weight.numel() for weight in encoder.hf.parameters())
+    if weights < LARGE:
+        return ""
+    free = psutil.virtual_memory().available + weights  # which are loaded already
+    needed = BASE_MEMORY + MEMORY_OF_WEIGHTS * weights
+    line = f"  about {needed / 1e9:.1f} GB of memory at most, {free / 1e9:.1f} GB are free here"
+    return line if needed <= free else f"{line}: expected more; close other programs, or export on a larger machine"
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest folder above this one that exists."""
+    return next(parent for parent in folder.absolute().parents if parent.is_dir())
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path, max_tokens: int) -> None:

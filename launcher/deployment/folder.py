@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from kd.export.files import CARD
@@ -17,7 +18,18 @@ RECORD = "stillhouse.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
 FORMAT = "stillhouse export 1"
-NEEDED = ("task", "model_format", "precision", "labels", "mask_token", "pad_id", "max_tokens", "vocabulary")
+NEEDED: dict[str, tuple[type, ...]] = {
+    "task": (str,),
+    "model_format": (str,),
+    "precision": (str,),
+    "labels": (list,),
+    "mask_token": (str, NoneType),
+    "pad_id": (int, NoneType),
+    "max_tokens": (int,),
+    "vocabulary": (int,),
+}
+"""The entries of a record that other commands read, with their types."""
+TASKS = ("classification", "multi_label", "regression", "tagging", "question_answering", "masked_lm", "hidden")
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ def read_exported(path: str | Path) -> ExportedFolder:
     folder = Path(path)
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError(f"JSON of type {type(record).__name__}")
         files = dict(record["files"])
         known = record["format"] == FORMAT
         if lacking := [name for name in NEEDED if name not in record]:
@@ -46,6 +60,13 @@ def read_exported(path: str | Path) -> ExportedFolder:
         raise LaunchError(f"{folder / RECORD}: expected the record of an export, got {one_line(error)}; export the model again") from error
     if not known:
         raise LaunchError(f"{folder / RECORD}: expected format {FORMAT!r}, got {record['format']!r}; export the model again")
+    wrong = [name for name, types in NEEDED.items() if type(record[name]) not in types]
+    wrong += [] if record["task"] in TASKS else ["task"]
+    if wrong:
+        value = json.dumps(record[wrong[0]], ensure_ascii=False)[:40]
+        raise LaunchError(f"{folder / RECORD}: expected {wrong[0]} as an export writes it, got {value}; export the model again")
+    if record["model_format"] == "onnx" and MODEL not in files:
+        raise LaunchError(f"{folder / RECORD}: expected the sha256 of {MODEL}, got none; export the model again")
     for name, digest in files.items():
         file = folder / name
         got = sha256_of_file(file) if file.is_file() else "no file"

@@ -1,13 +1,14 @@
 """Ranges of the inputs of linear maps on real texts, for 8-bit activations whose scales are fixed."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kd.export.extra import onnx_module
 from kd.export.onnx_graph import Exported
+from kd.export.onnx_model import OnnxModel
 from kd.export.quantise.editor import FLOAT
 from kd.export.quantise.rewrite import Keep, keep_nothing, linear_inputs
 from kd.export.quantise.scheme import Range, Scheme
@@ -19,14 +20,18 @@ MASK = "attention_mask"
 class Calibration:
     """Runs the fp32 graph on texts and keeps the lowest and highest value of each linear map's input at real tokens."""
 
-    def __init__(self, graph: Any, exported: Exported, scheme: Scheme, keep: Keep = keep_nothing) -> None:
+    def __init__(
+        self, graph: OnnxModel, exported: Exported, scheme: Scheme, keep: Keep = keep_nothing, scratch: Path | None = None
+    ) -> None:
+        """scratch: a folder for a large model's temporary file."""
         self._names = linear_inputs(graph, exported, scheme, keep)
-        wider = type(graph)()
-        wider.CopyFrom(graph)
-        known = {value.name for value in (*graph.graph.input, *graph.graph.output)}
+        wider = type(graph.proto)()
+        wider.CopyFrom(graph.proto)
+        known = {value.name: value for value in (*graph.proto.graph.input, *graph.proto.graph.output)}
         make = onnx_module("onnx.helper").make_tensor_value_info
-        wider.graph.output.extend(make(name, FLOAT, None) for name in self._names if name not in known)
-        self._session = Session(wider.SerializeToString(), threads=1)
+        del wider.graph.output[:]  # logits of a large vocabulary are not needed
+        wider.graph.output.extend(known.get(name) or make(name, FLOAT, None) for name in self._names)
+        self._session = Session(OnnxModel(wider, graph.weights), threads=1, scratch=scratch)
         self.inputs = self._session.inputs
         self.ranges: dict[str, Range] = {}
         """By the input's name in the graph."""

@@ -30,7 +30,7 @@ class Matrices:
         editor = self._editor
         if self._scheme.tables == "int4":
             self._four_bit_rows(name)
-            width, block = int(editor.initializers[name].dims[1]), self._scheme.block
+            width, block = editor.initializers[name].shape[1], self._scheme.block
             padded = output if width % block == 0 else f"{output}_padded"
             sizes = {"bits": 4, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
             editor.add("GatherBlockQuantized", [f"{name}_int4", ids, f"{name}_int4_scales"], padded, domain=RUNTIME, **sizes)
@@ -60,7 +60,7 @@ class Matrices:
         editor, block = self._editor, self._scheme.block
         shared = editor.shared.get(node.input[1])
         name = shared or node.input[1]
-        rows, width = (int(length) for length in editor.initializers[name].dims)
+        rows, width = editor.initializers[name].shape
         if shared is not None:
             self._four_bit_rows(name)
             matrix = f"{name}_int4_blocks"
@@ -73,7 +73,7 @@ class Matrices:
                 rows, width = width, rows
             matrix = f"{name}_int4"
             if matrix not in editor.initializers:
-                array = editor.array(name)
+                array = editor.initializers[name]
                 values, scales = blocks_to_int4(array.T if node.op_type == "MatMul" else array, block)
                 editor.constant(matrix, values)
                 editor.constant(f"{name}_int4_scales", scales)
@@ -83,14 +83,14 @@ class Matrices:
 
     def _eight_bit_rows(self, name: str) -> None:
         if f"{name}_int8" not in self._editor.initializers:
-            values, scales = rows_to_int8(self._editor.array(name))
+            values, scales = rows_to_int8(self._editor.initializers[name])
             self._editor.constant(f"{name}_int8", values)
             self._editor.constant(f"{name}_scale", scales)
             self.precisions[self._editor.names[name]] = "int8, a scale per row"
 
     def _four_bit_rows(self, name: str) -> None:
         if f"{name}_int4" not in self._editor.initializers:
-            values, scales = blocks_to_int4(self._editor.array(name), self._scheme.block)
+            values, scales = blocks_to_int4(self._editor.initializers[name], self._scheme.block)
             self._editor.constant(f"{name}_int4", values.reshape(len(values), -1))
             self._editor.constant(f"{name}_int4_scales", scales)
             self.precisions[self._editor.names[name]] = self._scheme.four_bits
@@ -107,7 +107,7 @@ class Matrices:
             return f"{name}_int8_columns", f"{table}_scale"
         matrix, scale = f"{name}_linear_int8", f"{name}_linear_scale"
         if matrix not in editor.initializers:
-            array = editor.array(name)
+            array = editor.initializers[name]
             values, scales = rows_to_int8(array if node.op_type == "Gemm" else array.T)
             editor.constant(matrix, values.T)
             editor.constant(scale, scales)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kd.export.onnx_graph import Exported
+from kd.export.onnx_model import OnnxModel
 from kd.export.quantise.activations import ActivationQuantiser
 from kd.export.quantise.editor import Editor
 from kd.export.quantise.matrices import Matrices
@@ -20,18 +21,18 @@ def keep_nothing(_name: str) -> bool:
     return False
 
 
-def quantise(graph: Any, exported: Exported, scheme: Scheme, keep: Keep = keep_nothing) -> Quantised:
+def quantise(graph: OnnxModel, exported: Exported, scheme: Scheme, keep: Keep = keep_nothing) -> Quantised:
     """A new graph at the scheme's precision. keep: says of a weight's name in the Hugging Face model whether it stays in fp32."""
     return _Rewriter(graph, exported, scheme, keep).run()
 
 
-def linear_inputs(graph: Any, exported: Exported, scheme: Scheme, keep: Keep = keep_nothing) -> list[str]:
+def linear_inputs(graph: OnnxModel, exported: Exported, scheme: Scheme, keep: Keep = keep_nothing) -> list[str]:
     """The names in the graph of the inputs of linear maps that `quantise` would make 8-bit."""
     return _Rewriter(graph, exported, scheme, keep).inputs()
 
 
 class _Rewriter:
-    def __init__(self, graph: Any, exported: Exported, scheme: Scheme, keep: Keep) -> None:
+    def __init__(self, graph: OnnxModel, exported: Exported, scheme: Scheme, keep: Keep) -> None:
         self.exported, self.scheme, self.keep = exported, scheme, keep
         self.editor = Editor(graph, exported)
         self.base = {id(weight) for weight in exported.base.parameters()}

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from kd.export.onnx_model import OnnxModel
 
 Linears = Literal["int8", "int8-static", "int4"]
 Tables = Literal["fp32", "int8", "int4"]
@@ -39,5 +41,5 @@ class Scheme:
 class Quantised:
     """A graph and the precision of each weight matrix in it, by the name that the weight has in the Hugging Face model."""
 
-    graph: Any
+    graph: OnnxModel
     precisions: dict[str, str]

@@ -15,9 +15,10 @@ from kd.export.runtime import AnySession
 from launcher.tasks.stream import tensors
 
 
-def task_batches(task: EncodedTask, rows: int, batch: int) -> Iterator[Batch]:
-    """At most `rows` rows of a split, of evenly spaced lengths, in order of length."""
+def task_batches(task: EncodedTask, rows: int, batch: int, among: NDArray[np.int64] | None = None) -> Iterator[Batch]:
+    """At most `rows` rows of a split, of evenly spaced lengths, in order of length. among: the rows to take them from."""
     order = np.argsort(task.lengths, kind="stable")
+    order = order if among is None else order[np.isin(order, among)]
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).astype(np.int64))]
     for start in range(0, len(chosen), batch):
         yield tensors(padded(task, chosen[start : start + batch]), task.kind)

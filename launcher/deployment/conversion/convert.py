@@ -29,7 +29,7 @@ def to_onnx(
     precision = arguments.precision
     if precision == "fp32":
         parts = {name: "fp32" for name, weight in model.encoder.hf.named_parameters() if weight.ndim == 2}
-        return graph.converted(precision, graph.content, graph.session, parts, {})
+        return graph.converted(precision, graph.onnx, graph.session, parts, {})
     kept = kept_weights(model, arguments)
     scheme = scheme_of(arguments)
     more: dict[str, Any] = {"activations": ACTIVATIONS[scheme.activations if scheme.linears == "int8" else scheme.linears]}
@@ -37,10 +37,10 @@ def to_onnx(
         if comparison is None:
             raise LaunchError("auto: expected --task-config or --shards to measure the loss on, got neither; give one")
         found = search(graph, scheme, comparison, kept, arguments.max_drop)
-        return graph.converted("int8", found.content, found.session, found.precisions, more | {"search": found.record})
+        return graph.converted("int8", found.onnx, found.session, found.precisions, more | {"search": found.record})
     if precision == "int8-static":
         batches = data.calibration(model)
-        calibration = Calibration(graph.proto, model.exported, scheme, kept.__contains__)
+        calibration = Calibration(graph.onnx, model.exported, scheme, kept.__contains__, graph.scratch)
         for batch in batches:
             calibration.observe(inputs_of(graph.session, batch))
         scheme = replace(scheme, ranges=calibration.ranges)

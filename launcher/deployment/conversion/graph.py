@@ -1,12 +1,14 @@
 """A model's fp32 graph, checked against torch, and the same model at other precisions."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from kd.export.onnx_graph import export_graph, parity
+from kd.export.onnx_model import OnnxModel
 from kd.export.quantise.rewrite import quantise
 from kd.export.quantise.scheme import Scheme
-from kd.export.runtime import AnySession, Session
+from kd.export.runtime import MAPPED_BYTES, AnySession, Session
 from launcher.deployment.models import DeployedModel
 from launcher.errors import LaunchError
 
@@ -16,9 +18,9 @@ FP32_PARITY = 1e-4
 
 @dataclass(frozen=True)
 class Converted:
-    """A model in its new form. content: the bytes of model.onnx; None for safetensors."""
+    """A model in its new form. onnx: None for safetensors. bytes: of its files."""
 
-    content: bytes | None
+    onnx: OnnxModel | None
     session: AnySession
     fp32: AnySession
     record: dict[str, Any]
@@ -29,31 +31,27 @@ class Converted:
 class Graph:
     """A model's fp32 graph, with a session that runs it. It is the start of each precision."""
 
-    def __init__(self, model: DeployedModel, opset: int) -> None:
-        """Raises LaunchError for a graph that does not compute what torch computes."""
-        self.model, self.opset = model, opset
-        self.proto = export_graph(model.exported, opset)
-        content = self.content
-        self.bytes, self.session = len(content), Session(content, threads=1)
-        del content
+    def __init__(self, model: DeployedModel, opset: int, scratch: Path | None = None) -> None:
+        """scratch: a folder for temporary files of large models. Raises LaunchError for a graph that is not within FP32_PARITY of torch."""
+        self.model, self.opset, self.scratch = model, opset, scratch
+        self.onnx = export_graph(model.exported, opset)
+        self.bytes = self.onnx.size
+        self.session = self._session(self.onnx)
         self.parity = parity(model.exported, self.session)
         if self.parity.relative > FP32_PARITY:
             got = f"got {self.parity.relative:.1e}; report this model"
             raise LaunchError(f"{model.path}: expected the fp32 graph within {FP32_PARITY:g} of torch, {got}")
 
-    @property
-    def content(self) -> bytes:
-        """The fp32 file. It is made anew each time, for it may have a gigabyte."""
-        content: bytes = self.proto.SerializeToString()
-        return content
+    def at(self, scheme: Scheme, kept: frozenset[str] = frozenset()) -> tuple[OnnxModel, Session, dict[str, str]]:
+        """The model, a session, and the precision of each weight. kept: weights that stay in fp32."""
+        made = quantise(self.onnx, self.model.exported, scheme, kept.__contains__)
+        return made.graph, self._session(made.graph), made.precisions
 
-    def at(self, scheme: Scheme, kept: frozenset[str] = frozenset()) -> tuple[bytes, Session, dict[str, str]]:
-        """The file, a session, and the precision of each weight. kept: weights that stay in fp32."""
-        made = quantise(self.proto, self.model.exported, scheme, kept.__contains__)
-        content: bytes = made.graph.SerializeToString()
-        return content, Session(content, threads=1), made.precisions
+    def _session(self, onnx: OnnxModel) -> Session:
+        """All sessions of a large model go without an arena, so that their times stay comparable."""
+        return Session(onnx, threads=1, scratch=self.scratch, arena=self.bytes < MAPPED_BYTES)
 
-    def converted(self, precision: str, content: bytes, session: Session, parts: dict[str, str], more: dict[str, Any]) -> Converted:
+    def converted(self, precision: str, onnx: OnnxModel, session: Session, parts: dict[str, str], more: dict[str, Any]) -> Converted:
         """This form with its record. more: added to the record."""
         near = self.parity if session is self.session else parity(self.model.exported, session)
         record = {
@@ -66,4 +64,4 @@ class Graph:
             "outputs": session.outputs,
             "parity": {"inputs": "random ids", "fp32": asdict(self.parity), precision: asdict(near)},
         }
-        return Converted(content, session, self.session, record, len(content), self.bytes)
+        return Converted(onnx, session, self.session, record, onnx.size, self.bytes)

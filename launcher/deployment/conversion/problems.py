@@ -39,10 +39,13 @@ def problems_of(made: Converted, quality: Quality | None, speed: dict[str, Any] 
     return lines
 
 
+AUTO = "--keep-fp32 with one more part of the table, or --precision fp32"
+
+
 def _gentler(precision: str, tables: str | None) -> str:
     """The next thing to try where too much quality was lost."""
     if tables == "int4":
         return "--tables int8"
-    return {"int4": "--block 32, or --precision int8", "int8-static": "--precision int8", "int8": "--precision auto"}.get(
+    return {"int4": "--block 32, or --precision int8", "int8-static": "--precision int8", "int8": "--precision auto", "auto": AUTO}.get(
         precision, "--precision fp32"
     )

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from data_shards.corpus import Corpus
@@ -28,6 +29,7 @@ from launcher.tasks.source import TaskSource
 from launcher.training.batches import heldout_batches
 
 BATCH = 16
+SERVED = "rows of like length in batches of {}"
 SAMPLE = 128
 """Rows on which the error of the logits is measured."""
 
@@ -50,7 +52,7 @@ class Quality:
     agreement: float
     largest_logit_difference: float
     remark: str = ""
-    served: str = f"rows of like length in batches of {BATCH}"
+    served: str = SERVED.format(BATCH)
 
 
 class RuntimeTask(nn.Module):
@@ -74,14 +76,38 @@ class RuntimeTask(nn.Module):
         yield
 
 
+Part = Literal["all", "choice", "report"]
+"""Rows of a comparison. choice, report: two halves. `--precision auto` chooses on the first, and its loss is that of the second."""
+FEWEST_TO_SPLIT = 40
+
+
 class Comparison(Protocol):
     """The original's outputs on some rows, and the comparison of an exported model with them."""
 
-    def quality(self, exported: AnySession) -> Quality:
-        """Every figure, on all rows."""
+    def quality(self, exported: AnySession, part: Part = "all") -> Quality:
+        """Every figure, on these rows."""
 
     def error(self, exported: AnySession) -> float:
-        """Mean squared difference of the logits on a sample of the rows, as a share of their variance."""
+        """Mean squared difference of the logits on a sample of the rows of "choice", as a share of their variance."""
+
+
+def part_of(count: int, part: Part) -> NDArray[np.int64]:
+    """The indices of a part of so many rows, in order. Raises LaunchError where a half would be too small to say anything."""
+    if part == "all":
+        return np.arange(count)
+    if count < FEWEST_TO_SPLIT:
+        raise LaunchError(
+            f"auto: expected at least {FEWEST_TO_SPLIT} rows, half to choose on and half to report on, got {count}; "
+            "use more rows, or --keep-fp32"
+        )
+    order = np.random.default_rng(0).permutation(count)
+    return np.sort(order[: count // 2] if part == "choice" else order[count // 2 :])
+
+
+def _data(rows: int, of: int, unit: str, part: Part) -> str:
+    """The words for the compared rows."""
+    remark = {"all": "", "choice": "", "report": "; the others chose the parts in fp32"}[part]
+    return f"{rows} {unit}" if part == "all" else f"{rows} of {of} {unit}{remark}"
 
 
 class TaskComparison:
@@ -97,28 +123,31 @@ class TaskComparison:
         self._order = resolve_labels(source.labels, dict(enumerate(model.labels)), {}, model.path) if model.labels else None
         self._scorer = make_scorer(config, source, "dev", model.path)
         self._original = self._outputs(original)
-        self._batches = list(task_batches(self._scorer.task, SAMPLE, BATCH))
+        task, count = self._scorer.task, len(self._scorer.examples)
+        chosen = part_of(count, "choice") if count >= FEWEST_TO_SPLIT else np.arange(count)
+        self._batches = list(task_batches(task, SAMPLE, BATCH, np.flatnonzero(np.isin(task.examples, chosen))))
         self._original_sample = [real_outputs(original, batch) for batch in self._batches]
 
-    def quality(self, exported: AnySession) -> Quality:
+    def quality(self, exported: AnySession, part: Part = "all") -> Quality:
         """See Comparison."""
         scorer, metric = self._scorer, self._scorer.deciding
         outputs = [self._original, self._outputs(exported)]
-        before, after = (predictions_of(one, scorer.task, scorer.examples) for one in outputs)
-        difference = metric.difference(after, before, scorer.labels, self._resamples)
-        value, exported_value = (metric.value(predictions, scorer.labels) for predictions in (before, after))
+        chosen = part_of(len(scorer.examples), part)
+        before, after = (_rows(predictions_of(one, scorer.task, scorer.examples), chosen) for one in outputs)
+        labels = _rows(scorer.labels, chosen)
+        difference = metric.difference(after, before, labels, self._resamples)
+        value, exported_value = (metric.value(predictions, labels) for predictions in (before, after))
         sign = -100 if metric.better == "higher" else 100
         drops = sorted(round(sign * end, 9) + 0.0 for end in (difference.low, difference.high))
         agreement = np.nan
         if self._model.purpose != "regression":
             agreement = float(np.mean([np.array_equal(one, other) for one, other in zip(before, after, strict=True)]))
         largest = max(float(np.abs(a - b).max()) for a, b in zip(outputs[0].logits, outputs[1].logits, strict=True) if a.size)
-        rows = len(scorer.examples)
         drop = round(sign * difference.value, 9) + 0.0  # never -0.0
         constant = "constant_prediction" in scorer.scores(outputs[0]).details
         remark = "the original predicts the same for every row, so this comparison proves nothing" if constant else ""
-        data = f"{rows} rows of dev"
-        return Quality(data, rows, metric.key, value, exported_value, drop, drops[0], drops[1], agreement, largest, remark)
+        data = _data(len(chosen), len(scorer.examples), "rows of dev", part)
+        return Quality(data, len(chosen), metric.key, value, exported_value, drop, drops[0], drops[1], agreement, largest, remark)
 
     def error(self, exported: AnySession) -> float:
         """See Comparison."""
@@ -140,13 +169,17 @@ class ShardsComparison:
         if not corpus.manifest.entries("heldout"):
             raise LaunchError(f"{shards}: expected a held-out part, got none; build the shards with --heldout 0.01")
         tokens = min(128, model.encoder.max_positions)
+        self._batch = min(BATCH, model.exported.most_rows(tokens))
         self._stream = Stream(corpus, "heldout", StreamSettings(window_tokens=tokens, packing="documents"), 1)
 
-    def quality(self, exported: AnySession) -> Quality:
+    def quality(self, exported: AnySession, part: Part = "all") -> Quality:
         """See Comparison."""
         right: list[Any] = []
-        agreed, largest = [], 0.0
-        for pair, labels in self._pairs(exported, self._windows):
+        agreed, largest, total = [], 0.0, 0
+        for pair, labels, count in self._pairs(exported, self._windows, part):
+            total += count
+            if not labels.size:
+                continue
             if int(labels.max()) >= pair[0].shape[-1]:
                 got = "got ids beyond its vocabulary; build them with it"
                 raise LaunchError(f"{self._shards}: expected shards of the model's tokenizer, {got}")
@@ -162,19 +195,33 @@ class ShardsComparison:
         drop = float(lost.mean())
         value, exported_value = (float(value) for value in hits.mean(axis=1))
         agreement = float(np.concatenate(agreed).mean())
-        data = f"{lost.size} masked tokens of held-out documents"
-        return Quality(data, lost.size, "top1", value, exported_value, drop, drop - half, drop + half, agreement, largest)
+        data = _data(lost.size, total, "masked tokens of held-out documents", part)
+        low, high, served = drop - half, drop + half, SERVED.format(self._batch)
+        return Quality(data, lost.size, "top1", value, exported_value, drop, low, high, agreement, largest, served=served)
 
     def error(self, exported: AnySession) -> float:
         """See Comparison."""
-        return _error((pair[0], pair[1]) for pair, _ in self._pairs(exported, min(SAMPLE, self._windows)))
+        return _error((pair[0], pair[1]) for pair, labels, _ in self._pairs(exported, min(SAMPLE, self._windows), "choice") if labels.size)
 
-    def _pairs(self, exported: AnySession, windows: int) -> Iterator[tuple[list[Any], Any]]:
-        """Logits [N, V] of both models at masked tokens, and the labels [N], by batch."""
-        for batch in heldout_batches(self._stream, BATCH, windows):
-            where = batch.predicted.numpy()
-            if where.any():
-                yield [run_batch(session, batch)[0][where] for session in (self._original, exported)], batch.labels.numpy()[where]
+    def _pairs(self, exported: AnySession, windows: int, part: Part) -> Iterator[tuple[list[Any], Any, int]]:
+        """By batch: logits [N, V] of both models at masked tokens of the part's documents, labels [N], and masked tokens of all documents.
+
+        The halves are every other document.
+        """
+        first = 0
+        for batch in heldout_batches(self._stream, self._batch, windows):
+            where = batch.predicted.numpy().copy()
+            count, numbers = int(where.sum()), np.arange(first, first + len(where))
+            first += len(where)
+            if part != "all":
+                where[numbers % 2 == (part == "report")] = False
+            pair = [run_batch(session, batch)[0][where] for session in (self._original, exported)] if where.any() else []
+            yield pair, batch.labels.numpy()[where], count
+
+
+def _rows(values: Any, indices: NDArray[np.int64]) -> Any:
+    """These rows of an array or a list."""
+    return values[indices] if isinstance(values, np.ndarray) else [values[index] for index in indices]
 
 
 def _error(pairs: Iterable[tuple[Any, Any]]) -> float:

@@ -1,11 +1,12 @@
 """`--precision auto`: parts stay in fp32, the most error for each byte first, until the loss is within the limit.
 
-The loss is measured on the data that the export is compared on. So the choice fits these rows a little better than others.
+The choice is made on one half of the compared rows. The loss that is reported is that of the other half.
 """
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from kd.export.onnx_model import OnnxModel
 from kd.export.quantise.scheme import Scheme
 from kd.export.runtime import Session
 from launcher.deployment.conversion.graph import Graph
@@ -32,27 +33,32 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Found:
-    """The search's result. drop_of_all: points lost with every part at the scheme's precision. parts: in the order of the search."""
+    """The search's result. drop_of_all: points lost with every part at the scheme's precision. parts: in the order of the search.
 
-    content: bytes
+    data: the rows that the choice was made on.
+    """
+
+    onnx: OnnxModel
     session: Session
     precisions: dict[str, str]
     drop_of_all: float
     parts: tuple[Sensitivity, ...]
+    data: str
 
     @property
     def record(self) -> dict[str, Any]:
         """The search, for stillhouse.json."""
-        return {"points_lost_without_fp32_parts": self.drop_of_all, "parts": [asdict(part) for part in self.parts]}
+        return {"chosen_on": self.data, "points_lost_without_fp32_parts": self.drop_of_all, "parts": [asdict(part) for part in self.parts]}
 
 
 def search(graph: Graph, scheme: Scheme, comparison: Comparison, kept: frozenset[str], max_drop: float) -> Found:
     """The smallest set of fp32 parts, in order of error for each byte, that keeps the loss within max_drop points. kept: fp32 anyway."""
     made = graph.at(scheme, kept)
-    lost = comparison.quality(made[1]).drop
+    before = comparison.quality(made[1], "choice")
+    lost = before.drop
     if lost <= max_drop:
-        say(f"  auto: {lost:.2f} points lost with every part quantised, within {max_drop:g}; no part stays in fp32")
-        return Found(*made, lost, ())
+        say(f"  auto: {lost:.2f} points lost with every part quantised, on {before.data}, within {max_drop:g}; no part stays in fp32")
+        return Found(*made, lost, (), before.data)
     parts = parts_of(graph.model.encoder)
     measured = [_measured(graph, scheme, comparison, parts, part, kept) for part in parts]
     order = sorted((one for one in measured if one.bytes > 0), key=lambda one: one.error / one.bytes, reverse=True)
@@ -61,10 +67,10 @@ def search(graph: Graph, scheme: Scheme, comparison: Comparison, kept: frozenset
         if drop > max_drop:
             kept |= parts[one.part]
             made = graph.at(scheme, kept)
-            drop = comparison.quality(made[1]).drop
+            drop = comparison.quality(made[1], "choice").drop
             one = replace(one, drop=drop)
         done.append(one)
-    found = Found(*made, lost, tuple(done))
+    found = Found(*made, lost, tuple(done), before.data)
     _show(found)
     return found
 
@@ -73,13 +79,13 @@ def _measured(
     graph: Graph, scheme: Scheme, comparison: Comparison, parts: dict[str, frozenset[str]], part: str, kept: frozenset[str]
 ) -> Sensitivity:
     others = kept.union(*(weights for name, weights in parts.items() if name != part))
-    content, session, _ = graph.at(scheme, others)
-    return Sensitivity(part, comparison.error(session), graph.bytes - len(content))
+    onnx, session, _ = graph.at(scheme, others)
+    return Sensitivity(part, comparison.error(session), graph.bytes - onnx.size)
 
 
 def _show(found: Found) -> None:
     rows = found.parts
-    say(f"  auto: {found.drop_of_all:.2f} points lost with every part quantised")
+    say(f"  auto: {found.drop_of_all:.2f} points lost with every part quantised, on {found.data}")
     columns = [
         Column("error", [f"{100 * row.error:.3f} %" for row in rows], "squared difference of logits, of their variance, this part alone"),
         Column("saves", [f"{row.bytes / 1e6:.2f} MB" for row in rows], "bytes that quantising it saves"),

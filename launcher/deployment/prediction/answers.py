@@ -31,7 +31,7 @@ class AnswerSettings:
 
 
 Rows = Sequence[tuple[Encoding, Logits]]
-"""The rows of a text, each with its outputs: [1, C], [1, S, C], or [2, S] for starts and ends of answers."""
+"""The rows of a text, each with its outputs: [1, C], [1, S, C], [1, masks, V], or [2, S] for starts and ends of answers."""
 
 
 def answer(served: Served, text: Text, rows: Rows, settings: AnswerSettings) -> dict[str, Any]:
@@ -92,13 +92,11 @@ def _span(_served: Served, text: Text, rows: Rows, settings: AnswerSettings) -> 
 
 
 def _fill(served: Served, text: Text, rows: Rows, settings: AnswerSettings) -> dict[str, Any]:
-    encoding, logits = rows[0]
     fills = []
-    for token, number in enumerate(encoding.ids):
-        if number == served.mask_id:
-            shares = softmax(logits[0][token])
-            best = np.argsort(-shares, kind="stable")[: settings.top]
-            fills.append([{"token": served.tokenizer.decode([int(one)]).strip(), "score": _rounded(shares[one])} for one in best])
+    for logits in rows[0][1][0]:
+        shares = softmax(logits)
+        best = np.argsort(-shares, kind="stable")[: settings.top]
+        fills.append([{"token": served.tokenizer.decode([int(one)]).strip(), "score": _rounded(shares[one])} for one in best])
     return {**_source(text), "label": fills[0][0]["token"], "score": fills[0][0]["score"], "fills": fills}
 
 

@@ -69,8 +69,8 @@ def predictions(
         rows = [(number, place) for number, several in enumerate(encodings) for place in range(len(several))]
         rows.sort(key=lambda row: len(encodings[row[0]][row[1]].ids))
         made: dict[tuple[int, int], Any] = {}
-        for start in range(0, len(rows), batch):
-            some = rows[start : start + batch]
+        for indices in served.batches([len(encodings[number][place].ids) for number, place in rows], batch):
+            some = rows[indices.start : indices.stop]
             made |= zip(some, served.logits([encodings[number][place] for number, place in some]), strict=True)
         yield [
             answer(served, text, [(one, made[number, place]) for place, one in enumerate(several)], settings)

@@ -13,6 +13,7 @@ from launcher.deployment.folder import MODEL, is_exported, read_exported
 from launcher.deployment.models import open_model
 from stillhouse.files import sha256_of_file
 
+WEIGHT_FILES = ("*.safetensors", "*.onnx", "*.onnx.data", "*.bin")
 FORMS = {"torch fp32": torch.float32, "torch bf16": torch.bfloat16}
 
 
@@ -90,7 +91,7 @@ def _forms(model: str, number: int) -> list[Candidate]:
 
 def _weights(model: str) -> tuple[int | None, dict[str, str]]:
     folder = Path(model).expanduser()
-    files = [file for pattern in ("*.safetensors", "*.onnx", "*.bin") for file in sorted(folder.glob(pattern))] if folder.is_dir() else []
+    files = [file for pattern in WEIGHT_FILES for file in sorted(folder.glob(pattern))] if folder.is_dir() else []
     return (sum(file.stat().st_size for file in files) if files else None), {file.name: sha256_of_file(file) for file in files}
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from kd.errors import KdError
 from kd.export.onnx_graph import Exported, export_graph, parity
+from kd.export.onnx_model import OnnxModel
 from kd.export.quantise.activations import scale_and_zero
 from kd.export.quantise.calibration import Calibration
 from kd.export.quantise.rewrite import linear_inputs, quantise
@@ -34,8 +35,8 @@ def mlm():
 
 
 def run(made, arrays):
-    onnx.checker.check_model(made.graph)
-    return Session(made.graph.SerializeToString(), threads=1).run(arrays)[0]
+    onnx.checker.check_model(made.graph.content())
+    return Session(made.graph, threads=1).run(arrays)[0]
 
 
 def rows(exported, tokens=(40, 7, 12, 3), padded=40):
@@ -106,8 +107,8 @@ def test_tables_and_linear_maps_have_precisions_of_their_own(mlm, scheme, table,
     made = quantise(graph, exported, scheme)
     assert made.precisions["bert.embeddings.word_embeddings.weight"] == table
     assert made.precisions["bert.encoder.layer.1.intermediate.dense.weight"] == linear
-    assert parity(exported, Session(made.graph.SerializeToString())).relative < 0.8
-    decoders = [tensor for tensor in made.graph.graph.initializer if 120 in tensor.dims and len(tensor.dims) == 2]
+    assert parity(exported, Session(made.graph)).relative < 0.8
+    decoders = [one for one in made.graph.weights.values() if 120 in one.shape and one.ndim == 2]
     assert len(decoders) == (2 if "int4" in table else 1)  # the table alone, and the scales of its blocks
 
 
@@ -132,8 +133,8 @@ def test_a_static_graph_has_no_dynamic_scale_and_stays_near(classifier):
     calibration = Calibration(graph, exported, scheme)
     calibration.observe(rows(exported))
     made = quantise(graph, exported, Scheme("int8-static", ranges=calibration.ranges))
-    assert not {node.op_type for node in made.graph.graph.node} & {"DynamicQuantizeLinear", "ReduceMax"}
-    assert parity(exported, Session(made.graph.SerializeToString())).relative < 0.3
+    assert not {node.op_type for node in made.graph.proto.graph.node} & {"DynamicQuantizeLinear", "ReduceMax"}
+    assert parity(exported, Session(made.graph)).relative < 0.3
 
 
 def test_zero_is_exact_in_a_range():
@@ -153,8 +154,8 @@ def test_eight_bit_rows_are_within_half_a_step():
 
 def test_an_opset_that_the_runtime_lacks_is_one_line(mlm):
     _, graph = mlm
-    newer = type(graph)()
-    newer.CopyFrom(graph)
-    newer.opset_import[0].version = 99
+    newer = OnnxModel(type(graph.proto)(), graph.weights)
+    newer.proto.CopyFrom(graph.proto)
+    newer.proto.opset_import[0].version = 99
     with pytest.raises(KdError, match=r"model.onnx: expected a model that ONNX Runtime can load, got [^\n]*opset[^\n]*; export it again$"):
-        Session(newer.SerializeToString())
+        Session(newer)

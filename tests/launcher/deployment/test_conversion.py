@@ -11,9 +11,11 @@ from kd.export.quantise.scheme import Scheme
 from kd.export.runtime import TorchSession
 from kd.models.encoder import Encoder
 from launcher.commands.parser import parser
+from launcher.deployment.conversion.data import ExportData
 from launcher.deployment.conversion.graph import Graph
 from launcher.deployment.conversion.options import check_options
 from launcher.deployment.conversion.parts import parts_of, weights_of
+from launcher.deployment.conversion.quality import ShardsComparison, part_of
 from launcher.deployment.conversion.search import search
 from launcher.deployment.export import run
 from launcher.deployment.folder import read_exported
@@ -132,14 +134,15 @@ class LogitComparison:
         before, after = (session.run(arrays)[0] for session in (self.original, exported))
         return float(np.square(before - after).sum() / np.square(before).sum())
 
-    def quality(self, exported):
-        return SimpleNamespace(drop=100 * self.error(exported))
+    def quality(self, exported, part):
+        assert part == "choice"
+        return SimpleNamespace(drop=100 * self.error(exported), data="8 of 16 rows")
 
 
 def test_auto_keeps_the_parts_with_most_error_for_each_byte_until_the_loss_is_within_the_limit(classifier_task, capsys):
     model = open_model(str(classifier_task[0]))
     graph, comparison, scheme = Graph(model, 20), LogitComparison(model), Scheme("int4", "int4")
-    all_quantised = comparison.quality(graph.at(scheme)[1]).drop
+    all_quantised = comparison.quality(graph.at(scheme)[1], "choice").drop
     found = search(graph, scheme, comparison, frozenset(), all_quantised / 3)
     assert found.drop_of_all == pytest.approx(all_quantised)
     assert {part.part for part in found.parts} >= {"embeddings", "layers.0.attention", "layers.1.feed_forward"}
@@ -148,7 +151,7 @@ def test_auto_keeps_the_parts_with_most_error_for_each_byte_until_the_loss_is_wi
     drops = [part.drop for part in found.parts if part.drop is not None]
     assert all(drop > all_quantised / 3 for drop in drops[:-1])
     assert drops[-1] <= all_quantised / 3
-    assert comparison.quality(found.session).drop == pytest.approx(drops[-1])
+    assert comparison.quality(found.session, "choice").drop == pytest.approx(drops[-1])
     kept = [part.part for part in found.parts if part.drop is not None]
     assert 0 < len(kept) < len(found.parts)
     for part in kept:
@@ -160,7 +163,42 @@ def test_auto_keeps_the_parts_with_most_error_for_each_byte_until_the_loss_is_wi
 def test_auto_keeps_nothing_where_the_loss_is_within_the_limit(classifier_task, tmp_path):
     model, config = classifier_task
     export(model, tmp_path / "out", "--precision", "auto", "--task-config", config, *FORCED)
-    assert read_exported(tmp_path / "out").record["search"]["parts"] == []
+    record = read_exported(tmp_path / "out").record
+    assert record["search"]["parts"] == []
+    assert record["search"]["chosen_on"] == "30 of 60 rows of dev"
+    assert record["quality"]["data"] == "30 of 60 rows of dev; the others chose the parts in fp32"
+    assert record["quality"]["rows"] == 30
+
+
+def test_the_loss_that_auto_reports_is_that_of_rows_that_chose_nothing(classifier_task):
+    model, config = classifier_task
+    arguments = parser().parse_args(["export", str(model), "--out", "o", "--task-config", str(config)])
+    opened = open_model(str(model))
+    comparison = ExportData(arguments).comparison(opened, TorchSession(opened.exported))
+    session = Graph(opened, 20).at(Scheme("int4", "int4"))[1]
+    choice, report, whole = (comparison.quality(session, part) for part in ("choice", "report", "all"))
+    assert (choice.rows, report.rows, whole.rows) == (30, 30, 60)
+    assert whole.original == pytest.approx((choice.original + report.original) / 2)
+    assert whole.exported == pytest.approx((choice.exported + report.exported) / 2)
+    halves = [set(part_of(61, part).tolist()) for part in ("choice", "report")]
+    assert (len(halves[0]), len(halves[1])) == (30, 31)
+    assert halves[0] | halves[1] == set(range(61))
+
+
+def test_auto_on_shards_chooses_on_every_other_document(corpus):
+    model = open_model(str(corpus.model))
+    comparison = ShardsComparison(model, TorchSession(model.exported), str(corpus.shards), 32)
+    session = Graph(model, 20).session
+    parts = [comparison.quality(session, part) for part in ("choice", "report", "all")]
+    assert parts[0].rows + parts[1].rows == parts[2].rows
+    assert min(parts[0].rows, parts[1].rows) > 0
+    assert parts[1].data.startswith(f"{parts[1].rows} of {parts[2].rows} masked tokens of held-out documents; the others chose")
+    assert comparison.error(session) < 1e-6
+
+
+def test_too_few_rows_for_two_halves_are_one_line():
+    with pytest.raises(LaunchError, match=r"^auto: expected at least 40 rows, half to choose on and half to report on, got 39; use more"):
+        part_of(39, "report")
 
 
 def test_auto_without_data_is_one_line(corpus, tmp_path):

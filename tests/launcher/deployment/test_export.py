@@ -1,5 +1,6 @@
 """`stillhouse export`: folders that run with onnxruntime and tokenizers alone, and exports that are refused with figures."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,13 +13,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from kd.export.onnx_graph import export_graph
 from kd.models.loading import load_mlm
 from launcher.commands.parser import parser
 from launcher.deployment.conversion.graph import Converted
 from launcher.deployment.conversion.problems import problems_of
 from launcher.deployment.conversion.quality import Quality
-from launcher.deployment.export import run
+from launcher.deployment.export import memory_line, run
 from launcher.deployment.folder import read_exported
+from launcher.deployment.models import open_model
+from launcher.deployment.prediction import predict
+from launcher.deployment.prediction.served import serve
+from launcher.deployment.timing.candidates import candidates_of
 from launcher.errors import LaunchError
 from stillhouse.errors import StillhouseError
 
@@ -41,6 +47,72 @@ def mlm(corpus, tmp_path_factory) -> Path:
 def test_the_lines_of_the_readme_run_with_onnxruntime_and_tokenizers_alone(mlm, run_readme):
     assert "import numpy, onnxruntime, tokenizers\n" in (mlm / "README.md").read_text()
     assert run_readme(mlm)
+
+
+@pytest.fixture(scope="module")
+def two_files(corpus, tmp_path_factory) -> Path:
+    """An export whose weights are in a second file, as those of a model above 2 GB."""
+    folder = tmp_path_factory.mktemp("two") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kd.export.onnx_model.MOST_BYTES", 50_000)
+        patch.setattr("kd.export.onnx_model.INLINE_BYTES", 1000)
+        assert export(corpus.model, folder) == 0
+    return folder
+
+
+def test_a_model_beyond_the_size_of_a_file_has_two_and_gives_the_same_predictions(mlm, two_files, tmp_path, run_readme, capsys):
+    record = read_exported(two_files).record
+    assert {"model.onnx", "model.onnx.data"} <= set(record["files"])
+    sizes = [(two_files / name).stat().st_size for name in ("model.onnx", "model.onnx.data")]
+    assert record["bytes"] == pytest.approx(sum(sizes), abs=64 * 1024)
+    assert run_readme(two_files) == run_readme(mlm)
+    (tmp_path / "texts.txt").write_text("The [MASK] stands on a hill.\nA [MASK] and a [MASK].\n")
+    printed = []
+    for folder in (mlm, two_files):
+        capsys.readouterr()
+        assert predict.run(parser().parse_args(["predict", str(folder), str(tmp_path / "texts.txt")])) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert printed[0].count("fills") == 2
+    candidates = candidates_of([str(two_files)])
+    assert candidates[0].bytes == sum(sizes)
+    candidates[0].session(1)
+
+
+def test_int8_weights_below_the_size_of_a_file_are_one_file(corpus, tmp_path, monkeypatch):
+    fp32 = export_graph(open_model(str(corpus.model)).exported).size
+    monkeypatch.setattr("kd.export.onnx_model.MOST_BYTES", fp32 - 1)
+    export(corpus.model, tmp_path / "out", "--precision", "int8", "--force")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.onnx*")) == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", r"model\.onnx\.data: expected sha256 [0-9a-f]{12}… as exported, got no file; export the model again$"),
+        ("one byte", r"model\.onnx\.data: expected sha256 [0-9a-f]{12}… as exported, got [0-9a-f]{12}; export the model again$"),
+    ],
+)
+def test_a_changed_second_file_is_one_line(two_files, tmp_path, change, message):
+    shutil.copytree(two_files, tmp_path / "out")
+    data = tmp_path / "out" / "model.onnx.data"
+    if change == "missing":
+        data.unlink()
+    else:
+        content = bytearray(data.read_bytes())
+        content[len(content) // 2] ^= 1
+        data.write_bytes(content)
+    with pytest.raises(LaunchError, match=message):
+        serve(str(tmp_path / "out"))
+
+
+def test_the_memory_of_a_large_model_is_named_before_it_is_used(corpus, monkeypatch):
+    encoder = open_model(str(corpus.model)).encoder
+    assert memory_line(encoder) == ""
+    monkeypatch.setattr("launcher.deployment.export.LARGE", 0)
+    assert re.fullmatch(r"  about 0\.6 GB of memory at most, [0-9.]+ GB are free here", memory_line(encoder))
+    monkeypatch.setattr("launcher.deployment.export.BASE_MEMORY", 1e15)
+    assert memory_line(encoder).endswith("free here: expected more; close other programs, or export on a larger machine")
 
 
 def test_a_missing_tokenizer_is_one_line(corpus, tmp_path):
@@ -153,3 +225,33 @@ def test_a_changed_file_is_found_by_its_digest(mlm, tmp_path):
         LaunchError, match=r"model\.onnx: expected sha256 [0-9a-f]{12}… as exported, got [0-9a-f]{12}; export the model again"
     ):
         read_exported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task", "poetry", r'expected task as an export writes it, got "poetry"; export the model again'),
+        ("max_tokens", "many", r'expected max_tokens as an export writes it, got "many"; export the model again'),
+        ("labels", {}, r"expected labels as an export writes it, got {}; export the model again"),
+        ("labels", ["a", "b"], r"expected \d+ labels, as many as the model has outputs, got 2; export the model again"),
+        ("files", {}, r"expected the sha256 of model.onnx, got none; export the model again"),
+    ],
+)
+def test_a_record_with_other_values_is_one_line(mlm, tmp_path, key, value, message):
+    shutil.copytree(mlm, tmp_path / "out")
+    record = tmp_path / "out" / "stillhouse.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {key: value}))
+    with pytest.raises(LaunchError, match=rf"stillhouse\.json: {message}$"):
+        serve(str(tmp_path / "out"))
+    record.write_text("[]")
+    with pytest.raises(LaunchError, match=r"stillhouse\.json: expected the record of an export, got JSON of type list; export the model"):
+        serve(str(tmp_path / "out"))
+
+
+def test_an_unknown_family_is_one_line(corpus, tmp_path):
+    shutil.copytree(corpus.model, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    with pytest.raises(StillhouseError, match=r"model: expected a model of a known family \(bert, [^\n]*\), got 'gpt2'; use one of those$"):
+        export(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

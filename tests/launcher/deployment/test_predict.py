@@ -142,7 +142,7 @@ def test_words_are_read_as_training_reads_them(tmp_path):
     loaded = PreTrainedTokenizerFast(tokenizer_object=backend)
     expected = pipeline(loaded, words=True).encode(["a", "b"], is_pretokenized=True).ids
     assert expected == [4, 5]
-    served = _served("tagging", None, backend, ["O"], None, 0, 16)
+    served = _served("tagging", None, backend, ["O"], None, 0, (16, 6))
     assert served.tokenizer.encode(["a", "b"], is_pretokenized=True).ids == expected
 
 
@@ -153,6 +153,19 @@ def test_masks_are_filled(corpus, predict, tmp_path):
     assert one["label"] == one["fills"][0][0]["token"]
     scores = [fill["score"] for fill in one["fills"][0]]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_logits_of_masked_language_models_are_kept_at_masks_alone_in_batches_of_limited_bytes(corpus, monkeypatch):
+    served = serve(str(corpus.model))
+    texts = ["The [MASK] and a [MASK].", "A [MASK]."]
+    encodings = [served.tokenizer.encode(text) for text in texts]
+    together = served.logits(encodings)
+    assert [one.shape for one in together] == [(1, 2, served.vocabulary), (1, 1, served.vocabulary)]
+    lengths = [len(one.ids) for one in sorted(encodings, key=lambda one: len(one.ids))]
+    assert list(served.batches(lengths, 16)) == [range(2)]
+    assert list(served.batches([5, 5, 5], 2)) == [range(2), range(2, 3)]
+    monkeypatch.setattr("launcher.deployment.prediction.served.OUTPUT_BYTES", 4 * served.vocabulary * lengths[1])
+    assert list(served.batches(lengths, 16)) == [range(1), range(1, 2)]
 
 
 def test_tags_come_by_word(model, predict, tmp_path):
