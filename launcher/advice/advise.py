@@ -2,22 +2,22 @@
 
 import argparse
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
+from launcher.advice.commands import UNKNOWN, commands_of
 from launcher.advice.files import read_measured
-from launcher.advice.options import Option, Options, options_of
+from launcher.advice.option import Option, Options
+from launcher.advice.options import options_of
 from launcher.advice.rules import Limits, Rule, cheapest, figures, nearest, pareto, rules
 from launcher.process.standard_streams import say
 from launcher.reporting.console import PipeSafeConsole
 from launcher.tables import Column, print_table
 from stillhouse.files import write_atomically
 
-UNKNOWN = "not measured"
 STATES = {True: "distillation does not pay", False: "no objection", None: "undecided"}
 
 
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     models = sorted(options.models, key=lambda one: (one.cpu_ms is None, one.cpu_ms or 0, one.bytes or 0))
     options.models = models
     front, chosen, near = pareto(models), cheapest(models, limits), nearest(models, limits)
-    cases, commands = rules(models, limits), commands_of(options)
+    cases, commands = rules(models, limits, options.task), commands_of(options)
     _show(options, front, limits, PipeSafeConsole())
     say(f"Pareto front (metric, time, size): {'; '.join(one.title for one in front) or 'no model has all three figures'}")
     if chosen is not None:
@@ -50,41 +50,28 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def commands_of(options: Options) -> list[str]:
-    """The commands that measure what is lacking: times of all models at once, scores of exports, an INT8 export of each model."""
-    made = []
-    if any(one.p95_ms is None or not one.trusted for one in options.models):
-        batch, length, threads = options.shape or (1, 128, 1)
-        folders = list(dict.fromkeys(str(one.folder) for one in options.models if one.folder.is_dir()))
-        shape = ["--batch", str(batch), "--length", str(length), "--threads", str(threads)]
-        made.append(shlex.join(["stillhouse", "latency", *folders, *shape, "--json", f"latency-{options.task.replace('/', '-')}.json"]))
-    names = {one.name for one in options.models if one.form.startswith("onnx int8")}
-    for one in options.models:
-        config = ["--task-config", str(one.config)] if one.config is not None and one.config.is_file() else ["--task-config", "TASK"]
-        if one.form == "torch fp32" and one.name not in names and one.folder.is_dir():
-            out = f"shipped/{options.task}-{one.name}-int8".replace(" ", "-").replace(",", "")
-            made.append(shlex.join(["stillhouse", "export", str(one.folder), "--precision", "int8", "--out", out, *config]))
-        if one.form != "torch fp32" and one.value is None:
-            made.append(f"export it again with {shlex.join(config)}: {one.folder}")
-    return made
-
-
 def _show(options: Options, front: Sequence[Option], limits: Limits, console: Console) -> None:
     models = options.models
-    retained = [UNKNOWN if one.retained is None else f"{one.retained:.1%}" for one in models]
+    retained = [UNKNOWN if one.retained is None else f"{one.retained:.1%}{_interval(one)}" for one in models]
     times = [UNKNOWN if one.p95_ms is None else f"{one.p95_ms:.2f}" + ("" if one.trusted else "?") for one in models]
     meets = ["yes" if limits.meets(one) else "?" if limits.excess(one) is None else "no" for one in models]
     columns = [
         Column("form", [one.form for one in models], justify="left"),
         Column(models[0].metric, [UNKNOWN if one.value is None else f"{one.value:.4f}" for one in models]),
-        Column("retained", retained, "of the teacher's metric"),
+        Column("retained", retained, "of the teacher's metric, with the 95 % interval where one was measured"),
         Column("MB", [UNKNOWN if one.bytes is None else f"{one.bytes / 1e6:.1f}" for one in models], "weights on disk"),
         Column("p95", times, _time_legend(options)),
         Column("meets", meets, _limit_text(limits)),
         Column("front", ["*" if one in front else "" for one in models], "no other model is as good in metric, time and size at once"),
     ]
-    names = [one.name + (" (teacher)" if one.teacher and one.name != "teacher" else "") for one in models]
+    names = [
+        one.name + (f", {one.seed}" if one.seed else "") + (" (teacher)" if one.teacher and one.name != "teacher" else "") for one in models
+    ]
     print_table(console, Column("model", names, justify="left"), columns)
+
+
+def _interval(option: Option) -> str:
+    return "" if option.retained_interval is None else f" ({option.retained_interval[0]:.1%} to {option.retained_interval[1]:.1%})"
 
 
 def _time_legend(options: Options) -> str:

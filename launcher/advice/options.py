@@ -1,64 +1,17 @@
 """The models of a task that could be shipped, each with the figures that were measured for it. A figure that is None was not measured."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-
+from launcher.advice.exports import exports_of, weight_files
 from launcher.advice.files import Measured
+from launcher.advice.option import Option, Options, Shape
 from launcher.comparison.settings import folder_name
 from launcher.deployment.timing.figures import Row
 from launcher.errors import LaunchError
 from launcher.text import counted
-
-Shape = tuple[int, int, int]
-"""Batch, tokens and threads."""
-
-
-@dataclass
-class Option:
-    """One model in one form. value: the task's metric. retained: value over the teacher's. seconds: compute of training it, with ranks.
-
-    folder: of the model, for commands. config: of the run that trained it. files: sha256 of the files of weights.
-    """
-
-    name: str
-    form: str
-    folder: Path
-    teacher: bool
-    metric: str
-    value: float | None = None
-    retained: float | None = None
-    retained_interval: list[float] | None = None
-    bytes: int | None = None
-    seconds: float | None = None
-    config: Path | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    p95_ms: float | None = None
-    cpu_ms: float | None = None
-    trusted: bool = True
-    """False where other processes had the core while its time was measured."""
-
-    @property
-    def title(self) -> str:
-        """Model and form."""
-        return f"{self.name}, {self.form}"
-
-
-@dataclass
-class Options:
-    """Everything about a task. shape: of the times, all on `processor`. left_out: lines on what was measured and is not used."""
-
-    task: str
-    models: list[Option]
-    shape: Shape | None
-    processor: str | None
-    left_out: list[str]
 
 
 def options_of(measured: Measured, task: str, shape: tuple[int | None, int | None, int | None]) -> Options:
@@ -73,7 +26,7 @@ def options_of(measured: Measured, task: str, shape: tuple[int | None, int | Non
         names = sorted({str(name) for name in _task_names(measured)})
         raise LaunchError(f"--task {task}: expected a task with a report, got none; reports have: {', '.join(names) or 'no task'}")
     left_out = list(measured.others)
-    exports, foreign = _of_exports(measured, models)
+    exports, foreign = exports_of(measured, models)
     if foreign:
         left_out.append(f"{counted(foreign, 'export')} of other models than those of {task}")
     models += exports
@@ -124,8 +77,10 @@ def _of_proofs(measured: Measured, task: str) -> list[Option]:
                         retained_interval=model["retained_interval"],
                         bytes=model["bytes"],
                         seconds=sum(_seconds(one) for one in runs.values()) if runs else None,
+                        device=report.get("device"),
+                        folders=tuple(one.parent / "student" for one in sorted(runs)),
                         config=None if place is None else place.parent / "config.yaml",
-                        files=_weights(report.get("files", {})),
+                        files=weight_files(report.get("files", {})),
                     )
                 )
     return made
@@ -160,8 +115,10 @@ def _of_runs(measured: Measured, task: str) -> list[Option]:
                 retained=1.0 if teacher else None if above is None else scores[key] / above,
                 bytes=report.get("bytes"),
                 seconds=_seconds(report),
+                device=report.get("device"),
+                folders=(folder,),
                 config=path.parent / "config.yaml",
-                files=_weights(report.get("files", {})),
+                files=weight_files(report.get("files", {})),
             )
         )
     return made
@@ -184,41 +141,6 @@ def _with_relatives(every: dict[Path, dict[str, Any]], runs: dict[Path, dict[str
         runs = runs | more
 
 
-def _of_exports(measured: Measured, models: list[Option]) -> tuple[list[Option], int]:
-    """The exports of these models, found by the digest of their weights; and how many exports are of others."""
-    digests: dict[str, Option] = {}
-    for model in models:
-        for file in sorted(model.folder.glob("model.safetensors")):
-            digests[tensors_digest(file)] = model
-    made, foreign = [], 0
-    for path, record in measured.exports.items():
-        origin = digests.get(record.get("made_from", {}).get("weights_sha256", ""))
-        if origin is None:
-            foreign += 1
-            continue
-        quality = record.get("quality") or {}
-        value = quality.get("exported") if quality.get("metric") == origin.metric else None
-        retained = None
-        if value is not None and origin.value and origin.retained is not None:
-            retained = origin.retained * value / origin.value
-        made.append(
-            Option(
-                name=origin.name,
-                form=f"{record['model_format']} {record['precision']}",
-                folder=path.parent,
-                teacher=origin.teacher,
-                metric=origin.metric,
-                value=value,
-                retained=retained,
-                bytes=record["bytes"],
-                seconds=origin.seconds,
-                config=origin.config,
-                files=_weights(record["files"]),
-            )
-        )
-    return made, foreign
-
-
 def _add_times(
     measured: Measured, models: list[Option], asked: tuple[int | None, int | None, int | None], left_out: list[str]
 ) -> tuple[Shape | None, str | None]:
@@ -229,7 +151,7 @@ def _add_times(
         files = {(one["model"], one["form"]): one.get("files", {}) for one in content.get("models", [])}
         for row in content["rows"]:
             weights = files.get((row["model"], row["form"]), {})
-            mine = [one for one in models if one.files and one.files == _weights(weights) and one.form == row["form"]]
+            mine = [one for one in models if one.files and one.files == weight_files(weights) and one.form == row["form"]]
             found += [(one, row, content["processor"]) for one in mine]
 
     def shape_of(row: Row) -> Shape:
@@ -249,20 +171,5 @@ def _add_times(
     return (batch, length, threads), processor
 
 
-def _weights(files: dict[str, str]) -> dict[str, str]:
-    return {name: digest for name, digest in files.items() if name.endswith((".safetensors", ".onnx", ".bin"))}
-
-
 def _seconds(report: dict[str, Any]) -> float:
     return float(report.get("elapsed_seconds", 0.0)) * float(report.get("ranks", 1))
-
-
-def tensors_digest(file: Path) -> str:
-    """The digest that kd.models.loading.weights_digest has for a model whose parameters are the tensors of this file."""
-    digest = hashlib.sha256()
-    with safe_open(str(file), framework="pt") as tensors:
-        for name in sorted(tensors.keys()):
-            weight = tensors.get_tensor(name)
-            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            digest.update(weight.contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.advice.options import Option
+from launcher.advice.commands import UNKNOWN, export_command, latency_command
+from launcher.advice.option import Option
 from launcher.text import duration
 
-TEACHER_REMARK = "the teacher"
+MOST_TRAINING = 0.1
+"""Of the time between two changes of the data. A student that is trained for longer serves too short a time."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,18 @@ def nearest(options: Sequence[Option], limits: Limits) -> Option | None:
     return options[min(known)[1]] if known else None
 
 
-def rules(options: Sequence[Option], limits: Limits) -> list[Rule]:
+def rules(options: Sequence[Option], limits: Limits, task: str = "TASK") -> list[Rule]:
     """The cases in which distillation does not pay, in the order of their weight."""
-    return [_teacher_is_enough(options, limits), _gap(options, limits), _repaid(options, limits)]
+    return [
+        _teacher_is_enough(options, limits, task),
+        _gap(options, limits),
+        _repaid(options, limits, task),
+        _data_changes(options, limits),
+        _prototype(limits),
+    ]
 
 
-def _teacher_is_enough(options: Sequence[Option], limits: Limits) -> Rule:
+def _teacher_is_enough(options: Sequence[Option], limits: Limits, task: str) -> Rule:
     name = "the teacher in 8 bits, or unchanged, meets the target"
     teachers = [one for one in options if one.teacher]
     met = [one for one in teachers if limits.meets(one)]
@@ -90,9 +98,13 @@ def _teacher_is_enough(options: Sequence[Option], limits: Limits) -> Rule:
         return Rule(name, True, f"{best.title} meets every limit: {figures(best)}")
     quantised = [one for one in teachers if "int8" in one.form]
     unknown = [one for one in teachers if limits.excess(one) is None]
-    if not quantised or unknown:
-        missing = "no INT8 export of the teacher" if not quantised else f"figures of {', '.join(one.title for one in unknown)}"
-        return Rule(name, None, f"not measured: {missing}")
+    if not teachers:
+        return Rule(name, None, f"{UNKNOWN}: no report of the teacher; run: stillhouse task train --config {task}")
+    if not quantised:
+        return Rule(name, None, f"{UNKNOWN}: no INT8 export of the teacher; run: {export_command(teachers[0], task)}")
+    if unknown:
+        missing = ", ".join(one.title for one in unknown)
+        return Rule(name, None, f"{UNKNOWN}: figures of {missing}; run the commands below")
     return Rule(name, False, "; ".join(f"{one.title}: {figures(one)}" for one in quantised))
 
 
@@ -100,7 +112,7 @@ def _gap(options: Sequence[Option], limits: Limits) -> Rule:
     name = "the quality gap matters more"
     students = [one for one in options if not one.teacher and one.retained is not None]
     if not students:
-        return Rule(name, None, "not measured: no student has a score beside a teacher's")
+        return Rule(name, None, "not measured: no student has a score beside a teacher's; run: stillhouse retention --config YAML")
     best = max(students, key=lambda one: one.retained or 0)
     interval = "" if best.retained_interval is None else f" (95 %: {best.retained_interval[0]:.1%} to {best.retained_interval[1]:.1%})"
     text = f"the best student retains {best.retained:.1%}{interval}, asked for {limits.retained:.1%}: {best.title}"
@@ -109,23 +121,25 @@ def _gap(options: Sequence[Option], limits: Limits) -> Rule:
     return Rule(name, (best.retained or 0) < limits.retained, text)
 
 
-def _repaid(options: Sequence[Option], limits: Limits) -> Rule:
-    """Training costs seconds of the processes that ran it; a call saves CPU time against the teacher's fastest form."""
+def _repaid(options: Sequence[Option], limits: Limits, task: str) -> Rule:
+    """Training costs seconds of the device that ran it. A call saves CPU time against the teacher's fastest form."""
     name = "too few calls before the task's data changes"
     teachers = [one for one in options if one.teacher and one.cpu_ms is not None and one.trusted]
     students = [one for one in options if not one.teacher and one.cpu_ms is not None and one.seconds and one.trusted]
     if not teachers or not students:
         lacking = "a teacher" if not teachers else "a student with a run"
-        return Rule(name, None, f"not measured: reliable times of {lacking}")
+        return Rule(name, None, f"{UNKNOWN}: reliable times of {lacking}; run: {latency_command(options, task, (1, 128, 1))}")
     base = min(teachers, key=lambda one: one.cpu_ms or 0)
     met = [one for one in students if limits.meets(one)] or students
     best = min(met, key=lambda one: one.cpu_ms or 0)
     saved = (base.cpu_ms or 0) - (best.cpu_ms or 0)
-    cost = f"training {best.name} took {duration(best.seconds or 0)} of compute"
+    cost = f"training {best.name} took {duration(best.seconds or 0)} {best.device_time}"
     if saved <= 0:
         return Rule(name, True, f"{cost}, and {best.title} saves no CPU time against {base.title}")
     calls = 1000 * (best.seconds or 0) / saved
     text = f"{cost}; {best.title} saves {saved:.2f} ms of CPU time a call against {base.title}, so {calls:,.0f} calls repay it"
+    if best.device not in (None, "cpu"):
+        text += ", where a second of the GPU costs as much as one of the CPU"
     if limits.calls_per_day is None:
         return Rule(name, None, f"{text}; give --calls-per-day")
     days = calls / limits.calls_per_day
@@ -133,6 +147,28 @@ def _repaid(options: Sequence[Option], limits: Limits) -> Rule:
     if limits.days is None:
         return Rule(name, None, f"{text}; it does not pay if the task's data changes sooner (--data-changes-days)")
     return Rule(name, days > limits.days, f"{text}, and the data changes every {limits.days:g} days")
+
+
+def _data_changes(options: Sequence[Option], limits: Limits) -> Rule:
+    """Each change of the task's data asks for a new student. It has to be trained before the next change."""
+    name = "the task's data changes often"
+    trained = [one for one in options if not one.teacher and one.seconds]
+    if not trained:
+        return Rule(name, None, f"{UNKNOWN}: no student has a run with its time; run: stillhouse task train")
+    best = max((one for one in trained if one.retained is not None), key=lambda one: one.retained or 0, default=trained[0])
+    seconds = best.seconds or 0
+    text = f"a new {best.name} takes {duration(seconds)} {best.device_time}"
+    if limits.days is None:
+        return Rule(name, None, f"{text}; give --data-changes-days")
+    share = seconds / (86400 * limits.days)
+    return Rule(name, share > MOST_TRAINING, f"{text}, {share:.2%} of the {limits.days:g} days until the data changes")
+
+
+def _prototype(limits: Limits) -> Rule:
+    name = "early prototyping: it is not known if the model will be used at scale"
+    if limits.calls_per_day is None:
+        return Rule(name, None, f"{UNKNOWN}: count the calls of a day, and give --calls-per-day")
+    return Rule(name, False, f"{limits.calls_per_day:,.0f} calls a day are expected")
 
 
 def figures(option: Option) -> str:

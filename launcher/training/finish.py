@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data_shards.corpus import Corpus
 from data_shards.errors import DataError
 from kd.distributed import process_group
@@ -28,6 +30,7 @@ def report_of(finished: Finished) -> dict[str, Any]:
         "elapsed_seconds": round(finished.seconds, 1),
         "tokens_per_second": round(finished.facts["tokens"] / max(finished.seconds, 1e-9), 1),
         "ranks": process_group.world_size(),
+        "device": torch.cuda.get_device_name() if process_group.device().type == "cuda" else "cpu",
         "precision": finished.precision,
         "parameters": sizes.parameters,
         "bytes": sizes.bytes,

@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 from school import make_school
 from task_files import make_task
 
 from kd.models.loading import weights_digest
 from kd.tasks.loading import load_task
 from launcher.advice.advise import run
-from launcher.advice.options import tensors_digest
+from launcher.advice.exports import tensors_digest
 from launcher.commands.parser import parser
 from launcher.deployment.export import run as export
 from launcher.deployment.timing.latency import run as latency
@@ -148,6 +149,35 @@ def test_figures_are_those_of_the_files_that_have_them(measured, timed, tmp_path
     assert by_name["teacher", "onnx int8"]["cpu_ms"] == rows["teacher", "onnx int8"]["cpu_p50_ms"]
     assert made["shape"] == {"batch": 1, "length": 16, "threads": 1}
     assert not [one for one in made["not_measured"] if "latency" in one]
+
+
+def test_an_export_of_any_seed_is_found_and_its_retention_has_an_interval(measured, tmp_path, capsys):
+    """A second seed: the run of the first under another name, with other weights, and an export of it."""
+    proof = shutil.copytree(measured / "proof", tmp_path / "proof")
+    (first,) = (proof / "moods" / "half").glob("rate-*/seed-1")
+    second = shutil.copytree(first, first.with_name("seed-2"))
+    weights = load_file(second / "student" / "model.safetensors")
+    weights["classifier.bias"] += 0.01
+    save_file(weights, second / "student" / "model.safetensors", {"format": "pt"})
+    words = ["--precision", "int8", "--out", str(tmp_path / "shipped"), "--task-config", str(second / "config.yaml"), "--force"]
+    assert export(parser().parse_args(["export", str(second / "student"), *words])) == 0
+    made = content_of(capsys, tmp_path / "made.json", proof, tmp_path / "shipped", measured / "shipped")
+    exports = {one["seed"]: one for one in made["models"] if (one["name"], one["form"]) == ("half", "onnx int8")}
+    assert sorted(exports) == ["seed 1", "seed 2"]
+    assert not [one for one in made["left_out"] if "export" in one]
+    quality = json.loads((tmp_path / "shipped" / "stillhouse.json").read_text())["quality"]
+    (student,) = [one for one in made["models"] if (one["name"], one["form"]) == ("half", "torch fp32")]
+    low, high = exports["seed 2"]["retained_interval"]
+    assert exports["seed 2"]["retained"] == pytest.approx(student["retained"] * quality["exported"] / quality["original"])
+    ends = student["retained_interval"] or [student["retained"]] * 2
+    assert low == pytest.approx(ends[0] * (1 - quality["high"] / 100 / quality["original"]))
+    assert high == pytest.approx(ends[1] * (1 - quality["low"] / 100 / quality["original"]))
+    assert "half, seed 2" in advise(capsys, proof, tmp_path / "shipped")
+
+
+def test_a_run_records_the_device_that_its_time_was_measured_on(measured):
+    for report in (measured / "proof" / "moods").glob("*/rate-*/seed-1/report.json"):
+        assert json.loads(report.read_text())["device"] == "cpu"
 
 
 def test_a_moved_folder_keeps_its_figures_and_a_changed_model_loses_them(measured, timed, tmp_path, capsys):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.advice.options import Option
+from launcher.advice.option import Option
 from launcher.advice.rules import Limits, cheapest, nearest, pareto, rules
 
 LIMITS = Limits(10.0, 50.0, 0.97, None, None)
@@ -47,12 +47,13 @@ def test_the_nearest_misses_its_worst_limit_by_the_smallest_factor():
 
 
 def test_a_teacher_within_the_limits_is_enough():
-    enough, _, _ = rules(ALL, Limits(25.0, 120.0, 0.97, None, None))
+    enough, *_ = rules(ALL, Limits(25.0, 120.0, 0.97, None, None))
     assert enough.applies is True
     assert enough.text == "teacher, onnx int8 meets every limit: 20.00 ms, 110.0 MB, 99.0% retained"
     assert rules(ALL, LIMITS)[0].applies is False
     unknown = rules([TEACHER, STUDENT], LIMITS)[0]
-    assert (unknown.applies, unknown.text) == (None, "not measured: no INT8 export of the teacher")
+    command = "stillhouse export teacher --precision int8 --out shipped/TASK-teacher-int8 --task-config TASK"
+    assert (unknown.applies, unknown.text) == (None, f"not measured: no INT8 export of the teacher; run: {command}")
 
 
 def test_a_gap_beyond_the_least_retention_is_named_with_its_interval():
@@ -79,3 +80,34 @@ def test_a_student_that_saves_nothing_is_never_repaid():
     repaid = rules([SMALL, slower], LIMITS)[2]
     assert (repaid.applies, "saves no CPU time" in repaid.text) == (True, True)
     assert rules([TEACHER, option("student", "onnx int8", 0.98, 40, None, seconds=60.0)], LIMITS)[2].applies is None
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cpu", "training student took 1 h 00 min of wall time a process on CPUs; student"),
+        (None, "training student took 1 h 00 min of wall time a process, on a device that the run did not record; student"),
+        ("NVIDIA H100", "training student took 1 h 00 min of GPU time (NVIDIA H100); student"),
+    ],
+)
+def test_the_cost_of_training_names_the_device_that_was_measured(device, words):
+    student = option("student", "onnx int8", 0.975, 40, 8.0, seconds=3600.0, device=device)
+    text = rules([TEACHER, SMALL, student], LIMITS)[2].text
+    assert text.startswith(words)
+    assert ("where a second of the GPU costs as much as one of the CPU" in text) is (device == "NVIDIA H100")
+
+
+@pytest.mark.parametrize(("days", "applies", "words"), [(30.0, False, "0.14% of the 30 days"), (0.25, True, "16.67% of the 0.25 days")])
+def test_data_that_changes_before_a_new_student_has_paid_is_named(days, applies, words):
+    rule = rules(ALL, Limits(10.0, 50.0, 0.97, None, days))[3]
+    assert (rule.name, rule.applies) == ("the task's data changes often", applies)
+    assert rule.text.startswith("a new student takes 1 h 00 min ")
+    assert words in rule.text
+    assert rules(ALL, LIMITS)[3].text.endswith("; give --data-changes-days")
+    assert rules([TEACHER], LIMITS)[3].text == "not measured: no student has a run with its time; run: stillhouse task train"
+
+
+def test_a_prototype_has_no_count_of_calls():
+    rule = rules(ALL, LIMITS)[4]
+    assert (rule.applies, rule.text) == (None, "not measured: count the calls of a day, and give --calls-per-day")
+    assert rules(ALL, Limits(10.0, 50.0, 0.97, 1e6, None))[4].text == "1,000,000 calls a day are expected"
