@@ -18,6 +18,7 @@ from kd.distributed import process_group
 from kd.distributed.rank_progress import RankProgress
 from kd.models.loading import load_mlm
 from launcher.benchmarks.cases import Case
+from launcher.benchmarks.peer import PeerLoop
 from launcher.benchmarks.plain import PlainLoop
 from launcher.benchmarks.rates import DTYPES, gemm_rate
 from launcher.config.derived import attention_of, precision_of
@@ -42,7 +43,7 @@ class Figures:
 
     ratio: plain / trainer seconds, the median over pairs of updates; low, high: the quartiles. memory: bytes above those before the
     update, at its peak. utilisation: the trainer's FLOP/s over a matrix product's, measured in between; None: not known.
-    loss_difference: the largest relative one of the pairs.
+    loss_difference: the largest relative one of the pairs. peer_ratio: peer / trainer seconds per real token.
     """
 
     case: str
@@ -64,6 +65,9 @@ class Figures:
     stream_tokens_per_second: float
     loss_difference: float
     wall_per_cpu: float
+    peer_seconds: float | None = None
+    peer_ratio: float | None = None
+    peer_memory: float | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -87,6 +91,7 @@ class _Pair:
 
     trainer: "_Timed"
     plain: "_Timed"
+    peer: "_Timed | None"
     tokens: int
     busy: dict[str, float]
     gemm_tflops: float
@@ -97,14 +102,14 @@ class _Pair:
         return abs(float(self.trainer.result.loss) - self.plain.result) / max(abs(self.plain.result), 1e-9)
 
 
-def measure(case: Case, updates: int, warm: int) -> Figures:
+def measure(case: Case, updates: int, warm: int, peer: Path | None = None) -> Figures:
     """Run `warm` updates, then time `updates` pairs. The process group is up. Raises what the start of the run would raise."""
     config = case.config
     if config.teacher_mixing != "mean" or any(member.mode != "replicated" for member in config.members.values()):
         raise LaunchError("bench: expected teachers with mode replicated that all teach, got others; add teacher.mode=replicated")
     corpus = Corpus.open(config.data.shards, config.data.cache_folder)
     precision = precision_of(config)
-    pairs = _pairs(case, corpus, updates, warm)
+    pairs = _pairs(case, corpus, updates, warm, peer)
     gc.collect()  # an engine and its module hold each other
     ratios = [pair.plain.seconds / pair.trainer.seconds for pair in pairs]
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
@@ -132,10 +137,23 @@ def measure(case: Case, updates: int, warm: int) -> Figures:
         stream_tokens_per_second=_stream_rate(Stream(corpus, "train", config.data.stream, config.train.global_batch)),
         loss_difference=max(pair.loss_difference for pair in pairs),
         wall_per_cpu=sum(one.wall for one in both) / sum(one.cpu for one in both) if alone else 1.0,
+        **_of_peer(pairs),
     )
 
 
-def _pairs(case: Case, corpus: Corpus, updates: int, warm: int) -> list[_Pair]:
+def _of_peer(pairs: list[_Pair]) -> dict[str, float]:
+    """The figures of the peer, if there is one."""
+    timed = [(pair.peer, pair.trainer) for pair in pairs if pair.peer is not None]
+    if not timed:
+        return {}
+    return {
+        "peer_seconds": _median(its.seconds for its, _ in timed),
+        "peer_ratio": _median(its.seconds / mine.seconds for its, mine in timed),
+        "peer_memory": _median(its.memory for its, _ in timed),
+    }
+
+
+def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | None) -> list[_Pair]:
     """The timed pairs of updates. Both sides begin with the same weights and see the same batches."""
     config, progress, device = case.config, RankProgress(), process_group.device()
     parts = build(config, corpus, None, progress)
@@ -152,6 +170,12 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int) -> list[_Pair]:
         config.train.seed,
     )
     plain.student.use_attention(attention_of(config, parts.precision))
+    other = None
+    if peer is not None:
+        special = {name: getattr(corpus.manifest, f"{name[:-6]}_id") for name in ("pad_token", "mask_token", "cls_token", "sep_token")}
+        counts = torch.from_numpy(corpus.token_statistics.counts.astype("float64"))
+        teacher = load_mlm(next(iter(config.members.values())).model).to(device)
+        other = PeerLoop(peer, config, trainer.snapshot().hf, teacher.hf, special, counts)
     loader = BatchLoader(parts.stream, config.train, rank=0, world=1, update=0, windows=0, to_batch=parts.to_batch)
     pairs = []
     try:
@@ -163,8 +187,9 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int) -> list[_Pair]:
             progress.enter("reporting")
             busy = dict(progress.busy)
             theirs = _timed(partial(plain.update, [batch.to(device) for batch in batches], rate))
+            its = None if other is None else _timed(partial(other.update, [batch.to(device) for batch in batches]))
             gemm = gemm_rate(parts.precision, trainer.student.width, device)
-            pairs.append(_Pair(mine, theirs, mine.result.tokens, busy, gemm))
+            pairs.append(_Pair(mine, theirs, its, mine.result.tokens, busy, gemm))
     finally:
         loader.close()
         trainer.engine.close()

@@ -71,5 +71,8 @@ def add_bench(verbs: Verbs) -> None:
     bench.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's")
     bench.add_argument("--updates", type=at_least(1), default=3, metavar="N", help="timed updates of each side, after one that is not (3)")
     bench.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the three shapes (auto)")
+    bench.add_argument(
+        "--peer", default=None, metavar="FOLDER", help="also DistilBERT's step: distillation/ of transformers-research-projects"
+    )
     bench.add_argument("--json", default=None, metavar="FILE", help="also write the figures there")
     bench.add_argument("--picture", default=None, metavar="FILE", help="also draw them into this PNG")

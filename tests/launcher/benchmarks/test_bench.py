@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from kd.batch import IGNORED, Batch
+from launcher.benchmarks.peer import documents
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -43,7 +47,19 @@ def test_what_it_cannot_measure_is_one_line():
     done = bench("train.updates=3")
     assert done.returncode == 2
     assert done.stderr == "stillhouse: bench: expected --config with settings, got train.updates=3 alone; name the run's YAML\n"
+    done = bench("--config", "tiny", "--peer", "elsewhere")
+    assert done.stderr == "stillhouse: --peer: expected it without --config, because its loss is fixed, got both; leave one out\n"
     done = bench("--config", "tasks/sst2")
     assert done.returncode == 2
     assert "expected a run on shards (data.shards), got a task" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_peer_reads_the_documents_of_packed_windows_without_masks():
+    ids = torch.tensor([[2, 9, 3, 2, 4, 8, 3, 0], [2, 7, 7, 7, 3, 0, 0, 0]])
+    labels = torch.full_like(ids, IGNORED)
+    labels[0, 4] = 5  # 4 hides it
+    segments = torch.tensor([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 0, 0, 0]])
+    rows, lengths = documents(Batch(ids, labels, ids, segments, torch.arange(2)))
+    assert rows.tolist() == [[2, 9, 3, 0, 0], [2, 5, 8, 3, 0], [2, 7, 7, 7, 3]]
+    assert lengths.tolist() == [3, 4, 5]
