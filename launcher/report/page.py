@@ -9,9 +9,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from kd.tasks.metrics.statistics import macro
 from launcher.report import charts
 from launcher.report.ablation import part_values
+from launcher.report.costs import cost_charts_of, cost_rows
 from launcher.report.predictions import Disagreement, TaskPredictions
 from launcher.report.pretraining import PretrainingCurve, chart_of, pretraining_curve, tokens_text
 from launcher.report.published import PUBLISHED, PUBLISHED_TASKS
@@ -19,7 +19,7 @@ from launcher.report.results import ROLE_TITLES, Model, Results, Task
 from launcher.report.retention import Row, TaskSummary, macros
 from launcher.report.svg import legend_line, legend_mark
 from launcher.report.verdicts import points, verdicts
-from launcher.text import share, size
+from launcher.text import share
 
 FOLDER = Path(__file__).parent
 MOST_BYTES = 1_500_000
@@ -75,7 +75,7 @@ def _render(results: Results, summaries: list[TaskSummary], predictions: dict[st
     series = {name: number for number, name in enumerate(_names(results))}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((FOLDER / "page.html").read_text(encoding="utf-8"))
-    cost_charts, cost_missing = _cost_charts(results, series)
+    cost_charts, cost_missing, cost_series = cost_charts_of(results, series)
     pretraining = pretraining_curve(summaries)
     return template.render(
         results=results,
@@ -91,7 +91,9 @@ def _render(results: Results, summaries: list[TaskSummary], predictions: dict[st
         pretraining=pretraining,
         pretraining_charts=[] if pretraining is None else _pretraining_charts(pretraining, series),
         tokens_text=tokens_text,
-        cost_charts=cost_charts,
+        cost_charts=[(title, Markup(chart)) for title, chart in cost_charts],
+        cost_series=cost_series,
+        cost_marks={name: Markup(legend_mark(number)) for name, number in cost_series.items()},
         cost_missing=cost_missing,
         costs=cost_rows(results),
         roles=ROLE_TITLES,
@@ -141,69 +143,15 @@ def _confusion(predictions: TaskPredictions, model: Model) -> Confusion | None:
     return Confusion(model.name, names, rows)
 
 
-def _cost_charts(results: Results, series: dict[str, int]) -> tuple[list[tuple[str, Markup]], list[str]]:
-    """The charts of quality against size and latency, and a sentence for each that cannot be drawn."""
-    drawn, missing = [], []
-    for attribute, title, form in (("parameters", "parameters", _millions), ("latency_ms", "latency, ms per example", _milliseconds)):
-        places = _places(results, series, attribute)
-        if len(places) > 1:
-            chart = charts.against_cost(f"cost-{attribute}", places, series, title, form, "mean score")
-            drawn.append((f"Quality against {title}", Markup(chart)))
-        else:
-            missing.append(f"No chart of quality against {title}: fewer than two models have the figure.")
-    return drawn, missing
-
-
 def _pretraining_charts(curve: PretrainingCurve, series: dict[str, int]) -> list[tuple[str, Markup]]:
     """The chart of the mean where it is over several tasks, then one for each task."""
     tasks: list[str | None] = [*([None] if len(curve.common) > 1 else []), *curve.tasks]
     return [(task or "Mean score", Markup(chart_of(f"pretraining-{place}", curve, task, series))) for place, task in enumerate(tasks)]
 
 
-def _places(results: Results, series: dict[str, int], attribute: str) -> list[charts.Place]:
-    """Models with that cost on every task on which such models were scored."""
-    costs = {name: _mean(results, name, attribute) for name in series}
-    names = [name for name, cost in costs.items() if cost is not None]
-    having = [{task.name for task in results.tasks if any(model.name == name for model in task.models)} for name in names]
-    common = set.intersection(*having) if having else set()
-    places = []
-    for name in names:
-        values = {task.name: _value(task.model(name)) for task in results.tasks if task.name in common}
-        quality, cost = macro(values), costs[name]
-        if quality is not None and cost is not None:
-            places.append(charts.Place(name, cost, quality))
-    return places
-
-
-def _mean(results: Results, name: str, attribute: str) -> float | None:
-    """The mean of a cost over the tasks that have it: heads of tasks differ a little."""
-    models = [model for task in results.tasks for model in task.models if model.name == name]
-    values = [getattr(model, attribute) for model in models if getattr(model, attribute) is not None]
-    return macro({str(number): float(value) for number, value in enumerate(values)})
-
-
-def cost_rows(results: Results) -> list[dict[str, str]]:
-    """Name, parameters, bytes and latency of each model as text."""
-    return [_cost_row(results, name) for name in _names(results)]
-
-
 def _names(results: Results) -> list[str]:
     """The models' names in the order of first appearance."""
     return list(dict.fromkeys(model.name for task in results.tasks for model in task.models))
-
-
-def _cost_row(results: Results, name: str) -> dict[str, str]:
-    parameters, on_disk, latency = (_mean(results, name, attribute) for attribute in ("parameters", "bytes", "latency_ms"))
-    return {
-        "name": name,
-        "parameters": "unknown" if parameters is None else _millions(parameters),
-        "bytes": "unknown" if on_disk is None else size(on_disk),
-        "latency": "not measured" if latency is None else f"{latency:.3g}",
-    }
-
-
-def _value(model: Model) -> float:
-    return mean([run.value for run in model.runs])
 
 
 def percent(value: float | None) -> str:
@@ -219,14 +167,6 @@ def clipped(text: str) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _millions(value: float) -> str:
-    return f"{value / 1e6:.3g} M"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:.3g}"
 
 
 def rows_of(summaries: Sequence[TaskSummary]) -> list[tuple[TaskSummary, Row]]:

@@ -65,6 +65,17 @@ class Run(Described):
         return self
 
 
+class Exported(Described):
+    """A model's ONNX file. value: the task's metric, as its export measured it; null: not measured. problems: of its comparison."""
+
+    form: Annotated[str, Field(min_length=1)]
+    """Such as INT8."""
+    bytes: Annotated[int, Field(gt=0)]
+    value: float | None = None
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
+    problems: list[str] = []
+
+
 class Model(Described):
     """One model on one task. `name` is the same on every task. latency_ms: per example; null: not measured."""
 
@@ -82,6 +93,7 @@ class Model(Described):
     """It also learned from rows without labels, or from augmented rows."""
     random_start: bool = False
     """Its weights were random before its training on the task."""
+    exported: Exported | None = None
     settings: dict[str, str] = {}
     """Further settings by name, such as epochs. The report names those in which two compared students differ."""
 

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.report.ablation import part_values
-from launcher.report.page import averages, cost_rows, percent, rows_of
+from launcher.report.costs import cost_rows
+from launcher.report.page import averages, percent, rows_of
 from launcher.report.pretraining import Score, pretraining_curve
 from launcher.report.published import PUBLISHED, PUBLISHED_TASKS
 from launcher.report.results import ROLE_TITLES, Results
@@ -17,7 +18,7 @@ from launcher.report.verdicts import points, verdicts
 
 TASK_HEADINGS = ("task", "model", "score", "95 % interval", "± seeds", "retained", "above constant", "to teacher")
 MACRO_HEADINGS = ("student", "mean score", "teacher's", "retained", "above constant")
-COST_HEADINGS = ("model", "parameters", "on disk", "ms per example")
+COST_HEADINGS = ("model", "parameters", "on disk", "ms per example", "mean score")
 NOT_MEANINGFUL = "not meaningful"
 
 

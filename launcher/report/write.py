@@ -68,6 +68,7 @@ def figures(results: Results, summaries: list[TaskSummary]) -> dict[str, Any]:
                     {
                         **asdict(row),
                         **{name: getattr(summary.task.model(row.model), name) for name in ("parameters", "bytes", "latency_ms")},
+                        "exported": None if (file := summary.task.model(row.model).exported) is None else file.model_dump(),
                     }
                     for row in summary.rows
                 ],

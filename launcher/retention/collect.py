@@ -11,7 +11,8 @@ from data_shards.tasks.examples import Examples
 from launcher.comparison.jobs import Job
 from launcher.comparison.settings import folder_name
 from launcher.errors import LaunchError
-from launcher.report.results import CurvePoint, Model, Prediction, Results, Run, Task
+from launcher.report.results import CurvePoint, Exported, Model, Prediction, Results, Run, Task
+from launcher.retention.exports import described, read_exports
 from launcher.retention.finished import Finished, chose_on_train, report_of
 from launcher.retention.latency import latencies_of
 from launcher.retention.plan import Plan
@@ -27,7 +28,15 @@ PACKAGES = ("stillhouse", "torch", "transformers", "numpy")
 def results_of(plan: Plan, finished: dict[str, Finished], notes: list[str]) -> Results | None:
     """The results of the tasks whose teacher is done; None if there is none. Writes predictions below the folder."""
     latency = latencies_of(plan, finished)
-    tasks = [task_results(plan, name, runs, latency.milliseconds) for name, runs in finished.items() if runs.get(TEACHER)]
+    exports = read_exports(plan, finished) if plan.settings.int8 else {}
+    described_exports = {
+        task: {model: described(one, latency.exported.get(model)) for model, one in models.items()} for task, models in exports.items()
+    }
+    tasks = [
+        task_results(plan, name, runs, latency.milliseconds, described_exports.get(name, {}))
+        for name, runs in finished.items()
+        if runs.get(TEACHER)
+    ]
     if not tasks:
         return None
     settings = plan.settings
@@ -40,6 +49,10 @@ def results_of(plan: Plan, finished: dict[str, Finished], notes: list[str]) -> R
         else:
             lines.append(f"Learning rates were chosen on dev with seed {settings.seeds[0]}: dev scores are flattered by that choice.")
     lines.append("The student of a seed learns from the teacher of the same seed.")
+    for task, models in described_exports.items():
+        lines += [f"{task}: {model} in {one.form}: {'; '.join(one.problems)}." for model, one in models.items() if one.problems]
+    if described_exports:
+        lines.append(f"Exported files are those of seed {settings.seeds[0]}. A score of theirs is of one run.")
     return Results(
         title=settings.title or plan.root.name,
         tasks=tasks,
@@ -51,8 +64,8 @@ def results_of(plan: Plan, finished: dict[str, Finished], notes: list[str]) -> R
     )
 
 
-def task_results(plan: Plan, name: str, runs: Finished, milliseconds: dict[str, float]) -> Task:
-    """One task with its teacher and the students that have at least one finished run. milliseconds: latency by model."""
+def task_results(plan: Plan, name: str, runs: Finished, milliseconds: dict[str, float], exports: dict[str, Exported]) -> Task:
+    """One task with its teacher and the students that have at least one finished run. milliseconds, exports: by model."""
     settings, first = plan.settings, report_of(next(iter(runs[TEACHER].values())))
     kind, key, labels = first["task"]["kind"], first["task"]["metric"], list(first["task"]["labels"])
     dev = plan.source(name).splits["dev"]
@@ -72,6 +85,7 @@ def task_results(plan: Plan, name: str, runs: Finished, milliseconds: dict[str, 
                 parameters=report["parameters"],
                 bytes=report["bytes"],
                 latency_ms=milliseconds.get(learner),
+                exported=exports.get(learner),
                 without_teacher=other if other is not None and runs.get(other) else None,
                 pretraining_tokens=plan.pretraining_tokens(learner),
                 transfer_set=plan.has_transfer_set(name, learner),

@@ -15,20 +15,24 @@ from launcher.comparison.jobs import Job
 from launcher.deployment.timing import latency
 from launcher.deployment.timing.figures import shape_text
 from launcher.errors import LaunchError
+from launcher.retention.exports import Export, Exports, read_exports, weights_of
 from launcher.retention.finished import Finished, report_of
 from launcher.retention.plan import Plan
 
 FILE = "latency.json"
 FORM = "torch fp32"
+EXPORTED_FORM = "onnx int8"
 MOST_TOKENS = 128
 REPETITIONS = 50
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """milliseconds: of one example, by model. text: where and how they were measured. command: measures them, where they were not."""
+    """milliseconds: of one example, by model; exported: of its ONNX file. text: where and how they were measured. command: measures them,
+    where they were not."""
 
     milliseconds: dict[str, float] = field(default_factory=dict)
+    exported: dict[str, float] = field(default_factory=dict)
     text: str = ""
     command: str = ""
 
@@ -58,20 +62,28 @@ def latencies_of(plan: Plan, finished: dict[str, Finished]) -> Latencies:
     chosen = min(shapes, key=lambda shape: (shape[0], shape[1], -shape[2]))
     rows = [row for row in rows if (row["batch"], row["threads"], row["length"]) == chosen]
     milliseconds = {letters[row["letter"]]: row["p50_ms"] / row["batch"] for row in rows}
-    return Latencies(milliseconds, _text(rows, content))
+    files = {next(iter(model["files"].values())): model["letter"] for model in content["models"] if model["form"] == EXPORTED_FORM}
+    own = {letter: name for name, one in _exports_by_model(read_exports(plan, finished)) if (letter := files.get(weights_of(one)))}
+    shown = [row for row in content["rows"] if row["letter"] in own and (row["batch"], row["threads"], row["length"]) == chosen]
+    exported = {own[row["letter"]]: row["p50_ms"] / row["batch"] for row in shown}
+    return Latencies(milliseconds, exported, _text([*rows, *shown], content))
 
 
 def measure(plan: Plan, finished: dict[str, Finished]) -> None:
-    """Measure the teacher and each student of one task, unless latency.json has exactly their weights."""
+    """Measure the teacher and each student of one task, and their exports, unless latency.json has exactly their weights."""
     jobs = dict(reversed(list(_jobs(finished))))  # the first finished run of each model
+    exports = dict(reversed(list(_exports_by_model(read_exports(plan, finished)))))
     path, weights = plan.root / FILE, {_weights(report_of(job)["files"]) for job in jobs.values()}
     if path.is_file():
         models = _read(str(path), path)["models"]
-        if weights <= {_weights(model["files"]) for model in models if model["form"] == FORM}:
+        files = {digest for model in models if model["form"] == EXPORTED_FORM for digest in model["files"].values()}
+        known = {_weights(model["files"]) for model in models if model["form"] == FORM}
+        if weights <= known and {weights_of(one) for one in exports.values()} <= files:
             return
     length = min(MOST_TOKENS, *(plan.config(task, job.words).data.max_length for task in finished for job in _of(finished[task], jobs)))
     words: dict[str, Any] = {"batch": [1], "length": [length], "threads": [1], "repetitions": REPETITIONS, "target_ms": None, "plot": None}
     models = [str(jobs[name].folder / "student") for name in plan.learners if name in jobs]
+    models += [exports[name].folder for name in plan.learners if name in exports]
     latency.run(argparse.Namespace(models=models, json=str(path), **words))
 
 
@@ -81,6 +93,12 @@ def _jobs(finished: dict[str, Finished]) -> Iterator[tuple[str, Job]]:
         for learner, jobs in runs.items():
             for job in jobs.values():
                 yield learner, job
+
+
+def _exports_by_model(exports: Exports) -> Iterator[tuple[str, Export]]:
+    """(model, export) of every export, task by task."""
+    for models in exports.values():
+        yield from models.items()
 
 
 def _of(runs: Finished, chosen: dict[str, Job]) -> list[Job]:
@@ -95,7 +113,8 @@ def _weights(files: dict[str, str]) -> frozenset[str]:
 
 def _text(rows: list[dict[str, Any]], content: dict[str, Any]) -> str:
     shown = rows[0]
-    text = f"Latency: {FORM}, {shape_text(shown)}, median of {shown['repetitions']}, {content['processor']}."
+    forms = FORM if len({row["form"] for row in rows}) == 1 else f"{FORM} and {EXPORTED_FORM}"
+    text = f"Latency: {forms}, {shape_text(shown)}, median of {shown['repetitions']}, {content['processor']}."
     if all(row["trusted"] for row in rows):
         return text
     worst = max(row["wall_per_cpu"] for row in rows)

@@ -18,6 +18,7 @@ from launcher.process.signals import Exit, StopFlag
 from launcher.report.write import write_report
 from launcher.reporting.console import PipeSafeConsole
 from launcher.retention.collect import results_of
+from launcher.retention.exports import check_packages, export_all
 from launcher.retention.finished import Finished, choosing_score, chose_on_train, report_of
 from launcher.retention.initial import make_initial
 from launcher.retention.latency import check_latency, measure
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     root = Path(arguments.folder or Path("runs") / "retention" / Path(arguments.config).stem)
     plan = Plan(arguments.config, settings, root)
     check_latency(plan)
+    if settings.int8:
+        check_packages()
     plan.check(arguments.ranks)
     proof = Proof(plan, arguments.ranks, arguments.jobs, PipeSafeConsole())
     if arguments.dry_run:
@@ -80,6 +83,9 @@ class Proof:
                 if learner == TEACHER and not self.finished[task].get(TEACHER):
                     self.say(f"{task}: no teacher, so no student is trained")
                     break
+            self._report()
+        if self.plan.settings.int8 and any(self.finished.values()):
+            export_all(self.plan, self.finished, self.say)
             self._report()
         if self.plan.settings.latency is True and any(self.finished.values()):
             measure(self.plan, self.finished)

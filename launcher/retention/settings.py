@@ -102,6 +102,8 @@ class Retention(BaseModel):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
     latency: bool | Text = False
     """true: measure the latency of the models after the last run. A text: a file that `stillhouse latency --json` wrote."""
+    int8: bool = False
+    """true: export a run of each model and task to ONNX in INT8 after the last run. The report has its size, score and latency."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.03
     """The loss of retention from which the report advises against a student."""
 

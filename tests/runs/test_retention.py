@@ -209,6 +209,36 @@ def test_latency_is_measured_when_asked_or_read_from_a_file_and_else_the_page_ha
     assert "mine.json has none of these models in torch fp32" in (root / "report.html").read_text()
 
 
+def test_int8_files_have_their_own_size_score_and_latency_and_are_made_once(proof, forked_jobs, tmp_path, capsys):
+    values = yaml.safe_load(proof.read_text())
+    values["seeds"], values["teacher"]["learning_rates"] = [1], [3e-3]
+    values |= {"int8": True, "latency": True}
+    proof.write_text(yaml.safe_dump(values, sort_keys=False))
+    root = tmp_path / "proof"
+    assert retention.run(parser().parse_args(arguments(proof))) == Exit.DONE, capsys.readouterr().out
+    first, second = read_results(root / "results.json").tasks
+    for task in (first, second):
+        for model in task.models:
+            file = model.exported
+            assert file is not None
+            record = json.loads(next(root.glob(f"onnx/*/{model.name}/stillhouse.json")).read_text())
+            assert record["precision"] == "int8"
+            assert 0 < file.bytes < (model.bytes or 0)
+            assert file.value is not None
+            assert abs(file.value - model.runs[0].value) < 0.2
+            assert file.latency_ms is not None
+    rows = json.loads((root / "latency.json").read_text())["rows"]
+    assert {row["form"] for row in rows} == {"torch fp32", "torch bf16", "onnx int8"}
+    page = (root / "report.html").read_text()
+    assert "Quality against size on disk, MB" in page
+    assert "teacher, INT8" in page
+    assert "Latency: torch fp32 and onnx int8, 1 x 64 tokens" in page
+    files = {path: path.stat().st_mtime_ns for path in [root / "latency.json", *root.glob("onnx/*/*/model.onnx")]}
+    assert len(files) == 1 + len(first.models) + len(second.models)
+    assert retention.run(parser().parse_args(arguments(proof))) == Exit.DONE
+    assert {path: path.stat().st_mtime_ns for path in files} == files, "the same weights are neither exported nor measured again"
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(proof, forked_jobs, capsys):
     values = yaml.safe_load(proof.read_text())
     del values["tasks"]["ratings"]
