@@ -6,8 +6,8 @@ from report_results import write_results
 
 from launcher.report.costs import cost_charts_of, cost_rows
 from launcher.report.results import Exported, Results
-from launcher.report.tables import markdown
 from launcher.report.retention import read_all, summarise
+from launcher.report.tables import markdown
 
 
 def with_exports(results: Results, value: float | None, latency_ms: float | None) -> Results:
