@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_shards.tasks.splits import read_task
 from launcher.comparison.jobs import Job
 from launcher.comparison.settings import folder_name, refuse_decided
 from launcher.config.derived import updates_of
@@ -42,6 +43,7 @@ class Plan:
     root: Path
     _sources: dict[str, TaskSource] = field(default_factory=dict)
     _starts: dict[str, Start] = field(default_factory=dict)
+    _unlabelled: dict[str, int] = field(default_factory=dict)
 
     @property
     def learners(self) -> list[str]:
@@ -162,6 +164,22 @@ class Plan:
             self._sources[task] = TaskSource.read(self.config(task, words))
         return self._sources[task]
 
+    def rows(self, task: str, learner: str, config: TaskRunConfig | None = None) -> tuple[int, int]:
+        """(rows of train, rows without labels that a model also learns from). Augmented rows are made by the run and not counted.
+
+        config: of one of the model's runs, if the caller has it.
+        """
+        train, without = len(self.source(task).splits["train"]), 0
+        student = self.settings.students.get(learner)
+        if student is not None and student.distilled:
+            own = (config or self.config(task, self.jobs(task, learner, self.settings.seeds[:1], [1e-4], 1e-4)[0].words)).data
+            if own.unlabelled:
+                key = f"{task}/{own.model_dump_json()}"
+                if key not in self._unlabelled:
+                    self._unlabelled[key] = len(read_task(own).splits["unlabelled"])
+                without = self._unlabelled[key]
+        return train, without
+
     def start_config(self, name: str) -> TaskRunConfig:
         """A configuration whose `student` makes layers of the base model as a student's settings say."""
         task = next(iter(self.settings.tasks))
@@ -227,5 +245,5 @@ class Plan:
             refuse_decided(f"{self.where}: students.{name}.settings", words, DECIDED)
 
     def _updates(self, task: str, learner: str, words: list[str]) -> int:
-        splits = self.source(task).splits
-        return updates_of(self.config(task, words), _Rows(len(splits["train"]) + len(splits.get("unlabelled", ()))))
+        config = self.config(task, words)
+        return updates_of(config, _Rows(sum(self.rows(task, learner, config))))

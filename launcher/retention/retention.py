@@ -31,7 +31,7 @@ from launcher.text import counted, duration
 from stillhouse.files import write_atomically
 
 LEGEND = {
-    "rows": "of train",
+    "rows": "of train, and of the transfer set without labels",
     "state": "done, to do, or the updates that are done",
     "later seeds": "their learning rate is the best of the first seed's",
 }
@@ -100,10 +100,11 @@ class Proof:
         for name in ("run", "rows", "updates", "state"):
             table.add_column(name, justify="left" if name in ("run", "state") else "right", overflow="fold")
         total = 0
-        for task, _, job in self.plan.expected():
-            rows = len(self.plan.source(task).splits["train"])
+        for task, learner, job in self.plan.expected():
+            train, without = self.plan.rows(task, learner)
+            rows = f"{train:,} + {without:,}" if without else f"{train:,}"
             state = "done" if job.done else f"{job.updates_done:,}" if job.updates_done else "to do"
-            table.add_row(job.name, f"{rows:,}", f"{job.updates:,}", state)
+            table.add_row(job.name, rows, f"{job.updates:,}", state)
             total += job.updates
         self.console.print(table)
         self.say(f"{counted(self.costs.count, 'run')}, {total:,} updates, in {self.plan.root}")

@@ -270,6 +270,15 @@ def test_a_dry_run_prints_the_runs_with_rows_and_updates(proof, capsys):
     assert not (proof.parent / "proof").exists()
 
 
+def test_a_dry_run_counts_the_rows_of_a_transfer_set_for_the_student_that_has_one(proof, tmp_path, capsys):
+    (tmp_path / "more.txt").write_text("".join(f"one more line, number {number}\n" for number in range(160)))
+    word = f"students.distilled.settings=[data.unlabelled={tmp_path / 'more.txt'}]"
+    assert retention.run(parser().parse_args([*arguments(proof), word, "--dry-run"])) == Exit.DONE
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("moods: ")]
+    assert {tuple(line[-6:-3]) for line in shown if "distilled," in line} == {("240", "+", "160")}
+    assert all("+" not in line for line in shown if "distilled," not in line)
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
