@@ -144,7 +144,8 @@ def _say_result(folder: Path, made: Converted, quality: Quality | None, speed: d
     if quality is not None:
         interval, difference = f"{quality.low:.2f} to {quality.high:.2f}", quality.largest_logit_difference
         say(f"  {quality.metric} {quality.exported:.4f}, original {quality.original:.4f}: {quality.drop:.2f} points lost ({interval})")
-        say(f"  equal predictions {quality.agreement:.2%}, largest difference of logits {difference:.3g}; {quality.data}")
+        equal = "" if quality.agreement is None else f"equal predictions {quality.agreement:.2%}, "
+        say(f"  {equal}largest difference of logits {difference:.3g}; {quality.data}")
         if quality.remark:
             say(f"  {quality.remark}")
     else:

@@ -62,7 +62,7 @@ def readme(record: dict[str, Any]) -> str:
             f"| compared with the original on | {quality['data']} |",
             f"| {quality['metric']}, original and exported | {quality['original']:.4f}, {quality['exported']:.4f} |",
             f"| lost, points, with its 95 % interval | {drop} |",
-            f"| equal predictions | {quality['agreement']:.2%} |",
+            *([] if quality["agreement"] is None else [f"| equal predictions | {quality['agreement']:.2%} |"]),
             f"| largest difference of logits | {quality['largest_logit_difference']:.3g} |",
             f"| served | {quality['served']} |",
             *([f"| remark | {quality['remark']} |"] if quality["remark"] else []),

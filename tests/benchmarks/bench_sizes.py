@@ -73,7 +73,8 @@ def quality(arguments: argparse.Namespace) -> None:
         made = comparison.quality(session)
         lost = f"{made.drop:.2f} ({made.low:.2f} to {made.high:.2f})"
         error = f"{100 * comparison.error(session):.2f} %"
-        cells = [f"{name}, {made.metric} {made.original:.4f}", f"{made_of.size / 1e6:.1f}", lost, f"{made.agreement:.2%}", error]
+        equal = "-" if made.agreement is None else f"{made.agreement:.2%}"
+        cells = [f"{name}, {made.metric} {made.original:.4f}", f"{made_of.size / 1e6:.1f}", lost, equal, error]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

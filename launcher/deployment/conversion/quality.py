@@ -36,7 +36,7 @@ SAMPLE = 128
 
 @dataclass(frozen=True)
 class Quality:
-    """rows: compared rows, or masked tokens. agreement: share of equal predictions. original, exported: the metric.
+    """rows: compared rows, or masked tokens. agreement: share of equal predictions; None for numbers. original, exported: the metric.
 
     drop: points of the metric that are lost; negative where the exported model is better. low, high: its 95 % interval.
     """
@@ -49,7 +49,7 @@ class Quality:
     drop: float
     low: float
     high: float
-    agreement: float
+    agreement: float | None
     largest_logit_difference: float
     remark: str = ""
     served: str = SERVED.format(BATCH)
@@ -139,7 +139,7 @@ class TaskComparison:
         value, exported_value = (metric.value(predictions, labels) for predictions in (before, after))
         sign = -100 if metric.better == "higher" else 100
         drops = sorted(round(sign * end, 9) + 0.0 for end in (difference.low, difference.high))
-        agreement = np.nan
+        agreement = None
         if self._model.purpose != "regression":
             agreement = float(np.mean([np.array_equal(one, other) for one, other in zip(before, after, strict=True)]))
         largest = max(float(np.abs(a - b).max()) for a, b in zip(outputs[0].logits, outputs[1].logits, strict=True) if a.size)

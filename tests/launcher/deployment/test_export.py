@@ -12,9 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from kd.export.onnx_graph import export_graph
+from kd.models.config import quiet_transformers
 from kd.models.loading import load_mlm
+from kd.tasks.model import MODEL_CLASSES, set_labels
 from launcher.commands.parser import parser
 from launcher.deployment.conversion.graph import Converted
 from launcher.deployment.conversion.problems import problems_of
@@ -167,6 +170,31 @@ def test_a_classifier_is_compared_on_its_task(classifier_task, tmp_path):
     assert record["quality"]["metric"] == "accuracy"
     assert record["quality"]["largest_logit_difference"] > 0
     assert record["precision_by_part"]["classifier.weight"] == "fp32"
+
+
+def test_numbers_have_no_equal_predictions_and_the_record_is_json(corpus, tmp_path, capsys):
+    for split in ("train", "dev"):
+        rows = [{"text": text[:100], "label": len(text) / 100} for text in corpus.texts[:40]]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = AutoConfig.from_pretrained(corpus.model)
+    set_labels(config, "regression", [])
+    with quiet_transformers():
+        MODEL_CLASSES["regression"].from_config(config).save_pretrained(tmp_path / "model")
+        AutoTokenizer.from_pretrained(corpus.model).save_pretrained(tmp_path / "model")
+    data = f"{{kind: regression, train: {tmp_path}/train.jsonl, dev: {tmp_path}/dev.jsonl, max_length: 40}}"
+    (tmp_path / "task.yaml").write_text(f"run: {{folder: x}}\ndata: {data}\ntrain: {{global_batch: 8, micro_batch: 8, epochs: 1}}\n")
+    export(tmp_path / "model", tmp_path / "out", "--precision", "int8", "--task-config", tmp_path / "task.yaml", "--force")
+
+    def no_number(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    record = json.loads((tmp_path / "out" / "stillhouse.json").read_text(), parse_constant=no_number)
+    assert record["quality"]["agreement"] is None
+    assert record["quality"]["metric"] == "pearson"
+    assert "nan" not in (tmp_path / "out" / "README.md").read_text()
+    shown = capsys.readouterr()
+    assert "largest difference of logits" in shown.out + shown.err
+    assert "nan" not in shown.out + shown.err
 
 
 def test_bf16_is_half_of_fp32(corpus, tmp_path):
