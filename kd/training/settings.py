@@ -41,6 +41,10 @@ class TrainSettings(BaseModel):
     roll_backs: Annotated[int, Field(ge=0), FREE] = 0
     """Number of times that the run may go back to its last good checkpoint. The weights lose the updates since then."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1e6), FREE] = 600.0
+    check_memory: Annotated[bool, FREE] = True
+    """Refuse a start whose planned memory is not there."""
+    try_largest_batch: Annotated[bool, FREE] = False
+    """Before the first update, learn from the largest batch once and undo it, so that too little memory is known at once."""
 
     @model_validator(mode="after")
     def _arithmetic(self) -> "TrainSettings":

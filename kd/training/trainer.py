@@ -119,6 +119,22 @@ class Trainer:
             more |= teaching.means(process_group.sum_over_ranks(teaching.sums.to(self.device)))
         return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause, more)
 
+    def try_update(self, batches: Sequence[Batch]) -> None:
+        """Learn from micro-batches and undo it: weights, moments and counts are as before, bit by bit. Collective.
+
+        Shows whether the memory is enough. The full state in fp32 passes through host memory.
+        """
+        weights: dict[str, Tensor] = {}
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, weight, kept in self.engine.full_state():
+            weights[name] = weight.detach().to("cpu", copy=True)
+            moments[name] = {key: value.detach().to("cpu", copy=True) for key, value in kept.items()}
+        before = self.done, self.skipped, self.tokens, self.steps
+        self.update(batches)
+        self.done, self.skipped, self.tokens, self.steps = before
+        self.engine.set_weights(weights)
+        self.engine.load_full_state(weights, moments, self.steps)
+
     def snapshot(self, dtype: torch.dtype = torch.float32) -> Encoder:
         """A whole copy of the current student, for evaluation and export. Collective; every rank gets one."""
         copy = self.student.blank(dtype)

@@ -17,6 +17,7 @@ from launcher.config.derived import attention_of, precision_of, updates_of
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_caches, check_fits, disk
+from launcher.planning.cost.fit import MemoryNeed
 from launcher.planning.cost.memory import MemoryPlan, plan_memory
 from launcher.planning.cost.workload import DataWork, Workload, teacher_work, workload_of
 from launcher.planning.devices.this_device import this_device
@@ -66,6 +67,11 @@ class Plan:
     disk_needed: int
     """Checkpoints that are kept, the one that is being written, and the exported student; what the folder already holds is taken off."""
     disk_free: int
+
+    @property
+    def memory_need(self) -> MemoryNeed:
+        """For the check before a start."""
+        return MemoryNeed(self.work, this_device())
 
 
 def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Plan:

@@ -64,6 +64,7 @@ TRAIN_METRICS = (
     TrainMetric("epoch", lambda value: f"epoch {value:.3f}", panel=("learning", "data position", "passes")),
     TrainMetric("data_wait_share", lambda value: f"data wait {share(value)}", panel=("speed", "waiting for data", "share")),
     TrainMetric("memory_gb", lambda value: f"{value:.2f} GB", panel=("health", "peak memory of rank 0", "GB")),
+    TrainMetric("memory_planned_gb", lambda value: f"planned {value:.2f} GB"),
     TrainMetric("seconds_left", lambda value: f"{duration(value)} left", panel=("speed", "time left", "s")),
     *(TrainMetric(f"time/{part}", panel=("speed", "share of time by part", "share")) for part in TIME_PARTS),
     TrainMetric(

@@ -22,6 +22,8 @@ class Meter:
     """Sums since the last report line."""
 
     def __init__(self) -> None:
+        self.planned_memory: int | None = None
+        """Bytes that a rank plans for build and updates. The next line says so, and no other."""
         self._reset()
 
     def _reset(self) -> None:
@@ -58,6 +60,9 @@ class Meter:
             "data_wait_share": waited_seconds / seconds,
             "seconds_per_update": seconds / max(self.updates, 1),
         }
+        if self.planned_memory is not None:
+            values["memory_planned_gb"] = self.planned_memory / 1e9
+            self.planned_memory = None
         self._reset()
         return values
 

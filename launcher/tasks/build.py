@@ -32,7 +32,7 @@ from launcher.tasks.finish import write_task_student
 from launcher.tasks.outputs import begins_of
 from launcher.tasks.scores import TaskScorer, TaskScores, labels_of, outputs_of
 from launcher.tasks.source import CHOOSE, TaskSource, base_model
-from launcher.tasks.stream import TaskRows, TaskStream, joined, to_task_batch
+from launcher.tasks.stream import TaskRows, TaskStream, joined, largest_task_batches, to_task_batch
 from launcher.tasks.teachers import TaskTeachers, check_length
 from launcher.training.build import similarities_and_maps
 from launcher.training.parts import RunParts, TrainingData
@@ -129,6 +129,7 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
         similarities=similarities,
         student=record,
         write=partial(write_task_student, source, final, scorer is final, record),
+        largest=partial(largest_task_batches, stream, config.train, config.data.kind),
         notes=notes,
     )
 

@@ -12,6 +12,7 @@ from launcher.config.derived import precision_of, updates_of
 from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import disk
+from launcher.planning.cost.fit import MemoryNeed
 from launcher.planning.memory import StudentMemory, student_memory
 from launcher.planning.phases import objectives_of, plan_phases
 from launcher.planning.shape_models import meta_model, meta_student
@@ -48,6 +49,8 @@ class TaskPlan:
     memory: StudentMemory
     disk_needed: int
     disk_free: int
+    memory_need: MemoryNeed | None = None
+    """None: the memory of a task is not planned."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from data_shards.tasks.encoding import batches
 from data_shards.tasks.encoding.encoded import EncodedTask
 from data_shards.tasks.encoding.order import TaskOrder
 from kd.batch import IGNORED
+from kd.distributed import process_group
 from kd.tasks.batch import TaskBatch, TaskKind
+from kd.training.settings import TrainSettings
 from stillhouse.digests import canonical_sha256
 
 
@@ -84,6 +86,15 @@ class TaskStream:
             made += [tensors(batches.padded(self.task, numbers[at : at + rows]), self.task.kind) for at in range(0, len(numbers), rows)]
             update += 1
         return made
+
+
+def largest_task_batches(stream: TaskStream, train: TrainSettings, kind: TaskKind) -> list[TaskBatch]:
+    """This rank's micro-batches of the update of the first epoch that has the longest row."""
+    rank, world = process_group.rank(), process_group.world_size()
+    updates = range(-(-len(stream.task) // stream.global_batch))
+    longest = max(updates, key=lambda update: int(stream.task.lengths[stream.slots(update * stream.global_batch)[0]].max()))
+    start, count = longest * stream.global_batch, train.micro_batches(world)
+    return [to_task_batch(stream.batch(start, rank, world, train.micro_batch, index), kind, update=0) for index in range(count)]
 
 
 def to_task_batch(rows: TaskRows, kind: TaskKind, update: int) -> TaskBatch:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from data_shards.corpus import Corpus
 from data_shards.stream.stream import Stream, StreamBatch
 from kd.batch import Batch
+from kd.distributed import process_group
 from kd.training.settings import TrainSettings
 from launcher.config.run_config import RunConfig
 
@@ -84,6 +86,24 @@ class BatchLoader:
         rows = [self.stream.batch(windows, self.rank, self.world, size, index) for index in range(self.train.micro_batches(self.world))]
         missing = {name: why for part in rows for name, why in part.missing.items()}
         return [self._to_batch(part, update) for part in rows], missing
+
+
+def largest_batches(stream: Stream, train: TrainSettings, window: int) -> list[Batch]:
+    """An update's micro-batches of this rank at the full length of a window. Shorter rows are repeated to it, as one document each."""
+    rank, world = process_group.rank(), process_group.world_size()
+    rows = [stream.batch(0, rank, world, train.micro_batch, index) for index in range(train.micro_batches(world))]
+    return [widened(to_batch(part, update=0), window) for part in rows]
+
+
+def widened(batch: Batch, window: int) -> Batch:
+    """The batch itself where its rows are `window` long; else the same tokens over and over up to that length."""
+    rows, width = batch.input_ids.shape
+    if width >= window:
+        return batch
+    times = -(-window // width)
+    ids, labels = (values.repeat(1, times)[:, :window] for values in (batch.input_ids, batch.labels))
+    positions = torch.arange(window).expand(rows, window).contiguous()
+    return replace(batch, input_ids=ids, labels=labels, positions=positions, segments=torch.ones_like(ids))
 
 
 def sample_batches(stream: Stream, tokens: int) -> list[Batch]:

@@ -34,7 +34,7 @@ from launcher.config.run_config import RunConfig
 from launcher.planning.checks import check_fits
 from launcher.process.rank_zero import on_rank_zero
 from launcher.reporting.layer_similarity import Similarities
-from launcher.training.batches import sample_of_corpus, to_batch
+from launcher.training.batches import largest_batches, sample_of_corpus, to_batch
 from launcher.training.evaluations import heldout_scores
 from launcher.training.finish import write_student
 from launcher.training.parts import RunParts, TrainingData
@@ -108,6 +108,7 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
         similarities=similarities,
         student=made_from,
         write=partial(write_student, corpus),
+        largest=partial(largest_batches, stream, config.train, config.data.window_tokens),
     )
 
 

@@ -68,5 +68,7 @@ class RunParts:
     """The student's model configuration and the layers it was copied from: a checkpoint keeps them."""
     write: Callable[[Finished], list[str]]
     """Writes the finished student and report.json; gives remarks on its scores. Rank 0 calls it."""
+    largest: Callable[[], Sequence[Batch]]
+    """The largest micro-batches of one update of this rank."""
     notes: Sequence[str] = ()
     """Sentences about what was built, for the start of a new run."""

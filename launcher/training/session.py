@@ -12,6 +12,7 @@ from launcher.config.load import config_of, public_values
 from launcher.config.run_config import AnyRunConfig
 from launcher.errors import SharedError
 from launcher.planning.checks import check_disk
+from launcher.planning.cost.fit import MemoryNeed
 from launcher.process.preflight import check_writable
 from launcher.process.rank_zero import on_rank_zero
 from launcher.process.signals import Exit, StopFlag
@@ -24,7 +25,7 @@ from launcher.training.loop import Run
 from launcher.training.parts import TrainingData
 from launcher.training.rank_consistency import agree, check_teachers
 from launcher.training.rank_watch import say_aloud, watching
-from launcher.training.start import meet, newest_checkpoint, open_folder
+from launcher.training.start import check_memory, meet, newest_checkpoint, open_folder
 
 
 class DiskNeed(Protocol):
@@ -37,6 +38,10 @@ class DiskNeed(Protocol):
     @property
     def disk_free(self) -> int:
         """Bytes."""
+
+    @property
+    def memory_need(self) -> MemoryNeed | None:
+        """The planned memory of a rank; None where it is not planned."""
 
 
 def main(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool = False) -> int:
@@ -53,7 +58,9 @@ def main(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool 
         with watching(progress, config.train.timeout_seconds, say_aloud):
             agree(config, data.contents)
             on_rank_zero(lambda: _check_folder(config, plan))  # after the meeting: an error reaches every rank
-            return _run(config, data, resume, stop, progress)
+            if plan.memory_need is not None and config.train.check_memory:
+                check_memory(plan.memory_need)
+            return _run(config, plan, data, resume, stop, progress)
     finally:
         process_group.stop()
 
@@ -64,7 +71,7 @@ def _check_folder(config: AnyRunConfig, plan: DiskNeed) -> None:
     check_disk(Path(config.run.folder), plan.disk_needed, plan.disk_free)
 
 
-def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag, progress: RankProgress) -> int:
+def _run(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool, stop: StopFlag, progress: RankProgress) -> int:
     """The work of `main` while the process group exists."""
     with open_folder(config) as folder:
         if folder.report.exists() and folder.student.exists():
@@ -83,6 +90,9 @@ def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag,
         with step("loading the teacher and building the student" if config.members else "loading the model"):
             parts = data.build(saved, progress)
         on_rank_zero(lambda: folder.record(config, data.described))
+        if config.train.try_largest_batch:
+            with step("trying an update on the largest batch, which is undone"):
+                parts.trainer.try_update(parts.largest())
         reporters, dropped = None, 0
         if process_group.rank() == 0:
             dropped = trim(folder.metrics, parts.trainer.done)
@@ -90,6 +100,7 @@ def _run(config: AnyRunConfig, data: TrainingData, resume: bool, stop: StopFlag,
             reporters = Reporters(config.report, folder.folder, name=config.name, config=values, run_id=folder.wandb_id)
         run = Run(config, folder, parts, reporters, stop)
         run.begin(saved, dropped)
+        run.meter.planned_memory = plan.memory_need.before_the_first_line if plan.memory_need is not None else None
         stop.updates = parts.updates
         code = Exit.FAILED
         try:

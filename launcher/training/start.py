@@ -3,20 +3,28 @@
 Rank 0 alone looks and writes; what it finds wrong is raised on every rank with the same words, so that none is left waiting.
 """
 
+import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
+import torch
 
 from kd.checkpoint import on_disk
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed import process_group
 from launcher.config.run_config import AnyRunConfig
-from launcher.errors import LaunchError, RendezvousFailed
+from launcher.errors import LaunchError, RendezvousFailed, SharedError
+from launcher.planning.cost.fit import MemoryNeed
+from launcher.planning.devices.this_device import host_memory
 from launcher.process.failures import is_lost_connection
 from launcher.process.rank_zero import on_rank_zero
 from launcher.process.standard_streams import say
 from launcher.run_folder.folder import RunFolder
+from launcher.text import size
 
 
 def meet(timeout_seconds: float) -> None:
@@ -33,6 +41,30 @@ def meet(timeout_seconds: float) -> None:
             f"{place}: expected {process_group.world_size()} ranks to meet there within {timeout_seconds:.0f} s, got "
             f"{' '.join(str(error).split())[:200]}; see that each was started, and that rank 0's host lets them in"
         ) from None
+
+
+def check_memory(need: MemoryNeed) -> None:
+    """Raise SharedError, on every rank, where a host or GPU lacks the memory that its ranks plan to use. Collective.
+
+    Memory that a rank holds already counts as there.
+    """
+    host, on_gpu = socket.gethostname(), process_group.device().type == "cuda"
+    if on_gpu:
+        place = f"{host} GPU {process_group.device().index}"
+        held, free = torch.cuda.memory_reserved(), torch.cuda.mem_get_info()[0]
+    else:
+        place, held, free = host, psutil.Process().memory_info().rss, host_memory()
+    ranks = [json.loads(text) for text in process_group.texts(json.dumps([place, need.bytes - held, held, free]))]
+    for where in dict.fromkeys(rank[0] for rank in ranks):
+        here = [rank for rank in ranks if rank[0] == where]
+        missing, available = sum(max(0, rank[1]) for rank in here), max(rank[3] for rank in here)
+        if missing > available:
+            share = (available + sum(rank[2] for rank in here)) // len(here)
+            each = "a rank" if len(here) == 1 else f"each of {len(here)} ranks"
+            raise SharedError(
+                f"train.check_memory: expected {size(need.bytes)} for {each} on {where}, as planned, got {size(share)}; "
+                f"{need.advice(share)}, or set train.check_memory=false to start all the same"
+            )
 
 
 @contextmanager

@@ -8,7 +8,16 @@ from typing import Any
 from launcher.reporting.catalogue import TIME_PARTS
 
 CLOCK = (
-    *("tokens_per_second", "tokens_per_second_per_rank", "seconds_left", "data_wait_share", "memory_gb", "time", "elapsed_seconds"),
+    *(
+        "tokens_per_second",
+        "tokens_per_second_per_rank",
+        "seconds_left",
+        "data_wait_share",
+        "memory_gb",
+        "memory_planned_gb",
+        "time",
+        "elapsed_seconds",
+    ),
     *(f"time/{part}" for part in TIME_PARTS),
     *("restarts", "stragglers"),
 )

@@ -32,6 +32,29 @@ class Fit:
         return f"set {', '.join(self.changes)}"
 
 
+@dataclass(frozen=True)
+class MemoryNeed:
+    """The planned memory of a rank of this run on this machine."""
+
+    work: Workload
+    device: Device
+
+    @property
+    def bytes(self) -> int:
+        """Of the rank at its largest moment."""
+        return needed(self.work, self.device)
+
+    @property
+    def before_the_first_line(self) -> int:
+        """Of the moments that a run has been through at its first report line: build and update."""
+        memory = plan_memory(self.work, self.device)
+        return max(memory["build"].total, memory["update"].total)
+
+    def advice(self, available: int) -> str:
+        """Settings with which the run fits `available` bytes of a rank."""
+        return fit(self.work, self.device, available).advice
+
+
 def usable(device: Device) -> int:
     """Bytes of a device that a rank can fill."""
     return round(device.memory_gb * 1e9 * (1 - (0.0 if device.is_cpu else device.spare)))

@@ -7,12 +7,15 @@ there when a checkpoint is written.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from kd.training.teaching import ROWS as LOOKED_AT
 from launcher.planning.cost.workload import BYTES, TeacherWork, Workload
 from launcher.planning.devices.devices import Device
 from launcher.planning.memory import student_memory
 
 PREFETCHED = 3
 """Updates whose batches are in memory: two that are loaded ahead, and the current one."""
+REPORT_COPIES = 6
+"""Tensors [predicted, V] in fp32 of a report line: logits, their logarithms and one distribution (kd/training/teaching.py)."""
 EVALUATION_CHUNK = 2048
 EVALUATION_COPIES = 2
 """Tensors [predicted, V] in fp32 of an evaluation: logits and their logarithms."""
@@ -118,7 +121,11 @@ def _update(work: Workload) -> dict[str, int]:
     }
     if work.logit_terms:
         several = work.logit_positions > work.chunk_tokens
-        parts["head: chunks"] = 4 * work.chunk_tokens * student.vocabulary * work.logit_chunks
+        parts["head: chunks"] = _chunk_bytes(work)
+        if work.teachers:  # a report line compares the heads on some rows, before the loss does
+            rows = min(-(-LOOKED_AT // work.ranks), work.micro_batch)
+            looked = round(rows * work.window * work.data.filled * work.masked)
+            parts["head: chunks"] = max(parts["head: chunks"], REPORT_COPIES * 4 * looked * student.vocabulary)
         parts["head: gradient of the decoder"] = (4 if several else a) * student.table + (a * student.table if several and a < 4 else 0)
         parts["head: states"] = 5 * count * student.width * a
         parts["embedding gradient"] = 0 if work.stage == 0 else a * student.table
@@ -127,9 +134,14 @@ def _update(work: Workload) -> dict[str, int]:
 
 def _left(work: Workload, update: Mapping[str, int]) -> int:
     """Bytes that a CPU's allocator keeps between updates: its blocks below 32 MiB, and those of models that were read in fp32."""
-    kept = sum(update[name] for name in ("activations", "head: chunks", "teacher: pass")) + update.get("head: states", 0)
+    kept = update["activations"] + update["teacher: pass"] + update.get("head: states", 0) + _chunk_bytes(work)
     read = [one for one in work.teachers[:1] if one.precision != "fp32" and work.student_from == "teacher"]
     return kept + sum(4 * (one.size.layer_parameters + work.student.layer_parameters) for one in read)
+
+
+def _chunk_bytes(work: Workload) -> int:
+    """Bytes of the logits of one chunk, with all that the terms make of it."""
+    return 4 * work.chunk_tokens * work.student.vocabulary * work.logit_chunks if work.logit_terms else 0
 
 
 def _teacher_pass(work: Workload, one: TeacherWork) -> int:

@@ -7,6 +7,8 @@ from launcher.planning.devices.devices import Device, Measured
 
 FORWARD_VALUES, BACKWARD_VALUES = (12, 2), (19, 4)
 """Values that a layer's GELU, sums and LayerNorms read and write per token: (times D, times F)."""
+TERM_VALUES = 12
+"""Values that a term on hidden states reads and writes per position, forward and backward, times D, in fp32."""
 STEP_BYTES = 44
 """Bytes that an AdamW step moves per weight: gradient, master and moments read and written, norm, gradient set to zero."""
 
@@ -55,7 +57,7 @@ def compute_seconds(work: Workload, device: Device) -> dict[str, float]:
     the memory.
     """
     if device.measured is not None:
-        return _measured_seconds(work, device.measured)
+        return _measured_seconds(work, device.measured, device.bandwidth_gb * 1e9)
     parts = flops(work)
     rate = (device.peak(work.precision) or device.peak("fp32") or 1e9) * device.utilisation
     share = work.ranks if work.stage >= 1 else 1
@@ -71,7 +73,7 @@ def compute_seconds(work: Workload, device: Device) -> dict[str, float]:
     }
 
 
-def _measured_seconds(work: Workload, measured: Measured) -> dict[str, float]:
+def _measured_seconds(work: Workload, measured: Measured, bandwidth: float) -> dict[str, float]:
     positions, selected = work.positions * work.micro_batches, work.logit_positions * work.micro_batches
     forward, backward = _pass_seconds(work.student, work, work.precision, work.attention, measured)
     teacher = sum(_pass_seconds(one.size, work, one.precision, "sdpa", measured)[0] for one in work.teachers if computes(one))
@@ -82,11 +84,15 @@ def _measured_seconds(work: Workload, measured: Measured) -> dict[str, float]:
     head = logits * per_logit * 1e-9 + products / (rate * 1e12)
     head += work.micro_batches * work.student.table * per_weight * 1e-9 if work.logit_terms else 0.0
     share = work.ranks if work.stage >= 1 else 1
+    terms = work.state_pairs * positions * TERM_VALUES * 4.0 * work.student.width / (measured.elementwise["fp32"][0] * 1e9)
+    a = BYTES[work.precision]
+    moved = (a + 8.0 + (16.0 if work.stage >= 2 else 0.0)) * work.trainable + 3.0 * a * work.student.table
     return {
         "teacher": positions * teacher,
         "forward": positions * forward,
-        "backward": positions * (backward + (forward if work.checkpointing else 0.0)),
+        "backward": positions * (backward + (forward if work.checkpointing else 0.0)) + work.micro_batches * moved / bandwidth,
         "head": head,
+        "loss terms": terms,
         "optimizer": work.trainable / share * measured.optimizer * 1e-9,
     }
 
@@ -97,13 +103,14 @@ def _pass_seconds(size: ModelSize, work: Workload, precision: str, kernel: str, 
     products = 2.0 * size.layer_weights / (_nearest(measured.gemm[key], size.width) * 1e12)
     scores = float(size.layers * size.heads * work.window)
     table = measured.attention.get(f"{key} {kernel}") or measured.attention[f"{key} sdpa"]
-    per_score = table[min(table, key=lambda window: abs(window - work.window))]
+    ahead, ahead_value, back, back_value = table[min(table, key=lambda window: abs(window - work.window))]
+    value = size.width / size.heads
     values, values_back = (times_d * size.width + times_f * size.inner for times_d, times_f in (FORWARD_VALUES, BACKWARD_VALUES))
     speed, speed_back = measured.elementwise[key]
-    a = BYTES[key]
+    a, beside = BYTES[key], size.layers + 1  # the embeddings' sums and LayerNorm cost no more than a layer's
     return (
-        products + scores * per_score[0] * 1e-9 + size.layers * a * values / (speed * 1e9),
-        2 * products + scores * per_score[1] * 1e-9 + size.layers * a * values_back / (speed_back * 1e9),
+        products + scores * (ahead + value * ahead_value) * 1e-9 + beside * a * values / (speed * 1e9),
+        2 * products + scores * (back + value * back_value) * 1e-9 + beside * a * values_back / (speed_back * 1e9),
     )
 
 

@@ -24,8 +24,8 @@ class Measured(BaseModel):
     threads: Annotated[int, Field(ge=1)]
     gemm: dict[str, dict[int, Positive]]
     """TFLOP/s of [tokens, D] x [D, 4 D] by precision and D."""
-    attention: dict[str, dict[int, tuple[Positive, Positive]]]
-    """Nanoseconds per score (head, query, key), forward and backward, by `precision kernel` and window."""
+    attention: dict[str, dict[int, tuple[NotNegative, NotNegative, NotNegative, NotNegative]]]
+    """ns per score (head, query, key) by `precision kernel` and window: forward, forward per value of a head, and backward alike."""
     elementwise: dict[str, tuple[Positive, Positive]]
     """GB/s of GELU, sum and LayerNorm by precision, forward and backward."""
     head: dict[str, tuple[NotNegative, Positive, NotNegative]]
