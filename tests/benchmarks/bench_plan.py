@@ -52,6 +52,7 @@ RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
     "4x512 bf16": (1, ("teacher.model=t4x512", "train.precision=bf16")),
     "6x384 fp32, checkpointing": (1, ("train.activation_checkpointing=true", "train.precision=fp32")),
     "6x384 bf16, ZeRO-2": (1, ("train.zero_stage=2", "train.micro_batch=4", "train.precision=bf16")),
+    "6x384 fp32, cached": (1, ("teacher.mode=cached", "teacher.cache=cache", "train.updates=5", "train.precision=fp32")),
     "6x384 fp32, 2 ranks, zero3": (2, ("teacher.mode=zero3", "train.precision=fp32")),
     "6x384 bf16, 2 ranks, tensor parallel": (2, ("teacher.mode=tensor_parallel", "train.precision=bf16")),
     "6x384 fp32, 2 ranks, ZeRO-3": (2, ("train.zero_stage=3", "train.precision=fp32")),
@@ -98,7 +99,8 @@ def make_files(folder: Path) -> None:
 
 def words_of(folder: Path, words: tuple[str, ...]) -> list[str]:
     """Settings with the folder's models."""
-    return [f"teacher.model={folder / word.partition('=')[2]}" if word.startswith("teacher.model=") else word for word in words]
+    named = [word.partition("=") for word in words]
+    return [f"{key}={folder / value}" if key in ("teacher.model", "teacher.cache") else f"{key}={value}" for key, _, value in named]
 
 
 def run_child(config: str, words: list[str]) -> dict[str, Any]:
@@ -192,6 +194,9 @@ def main() -> None:
         for run, (ranks, words) in RUNS.items():
             if arguments.only is None or run in arguments.only:
                 own = words_of(folder, words)
+                if "teacher.mode=cached" in own:
+                    command = [sys.executable, "-m", "launcher.cli", "cache", "--config", str(folder / "run.yaml"), *own]
+                    subprocess.run(command, check=True, cwd=ROOT, env=child_environment(), stdout=subprocess.DEVNULL)
                 rows[run] = compared(folder, ranks, own, measured(folder, ranks, own), device)
                 one = rows[run]
                 print(f"{run:<44} memory {one['memory_ratio']:.2f}  time {one['time_ratio']:.2f}  (wall/CPU {one['wall_per_cpu']:.2f})")
