@@ -50,8 +50,8 @@ def check_memory(need: MemoryNeed) -> None:
     """
     host, on_gpu = socket.gethostname(), process_group.device().type == "cuda"
     if on_gpu:
-        place = f"{host} GPU {process_group.device().index}"
-        held, free = torch.cuda.memory_reserved(), torch.cuda.mem_get_info()[0]
+        device = process_group.device()
+        place, held, free = f"{host} GPU {device.index}", torch.cuda.memory_reserved(device), torch.cuda.mem_get_info(device)[0]
     else:
         place, held, free = host, psutil.Process().memory_info().rss, host_memory()
     ranks = [json.loads(text) for text in process_group.texts(json.dumps([place, need.bytes - held, held, free]))]

@@ -15,7 +15,7 @@ from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.training.settings import TrainSettings
-from launcher.training.batches import BatchLoader, heldout_batches, to_batch
+from launcher.training.batches import BatchLoader, heldout_batches, largest_batches, to_batch, widened
 
 GLOBAL, MICRO, WINDOW = 12, 2, 32
 TENSORS = ("input_ids", "labels", "positions", "segments", "windows")
@@ -199,3 +199,25 @@ def test_a_limit_of_heldout_windows_is_whole_batches_a_rank(corpus, windows: int
     heldout = Stream(corpus.shards, "heldout", StreamSettings(window_tokens=WINDOW), 1)
     whole = list(heldout_batches(heldout, batch, None, world=world))
     assert equal([list(heldout_batches(heldout, batch, windows, world=world))], [whole[:count]])
+
+
+def test_the_largest_batches_are_an_update_at_the_full_length_of_a_window(corpus):
+    train = TrainSettings(global_batch=GLOBAL, micro_batch=MICRO, updates=1)
+    whole = Stream(corpus.shards, "train", StreamSettings(window_tokens=WINDOW, lanes=4), GLOBAL)
+    packed = largest_batches(whole, train, WINDOW)
+    assert [batch.input_ids.shape for batch in packed] == [(MICRO, WINDOW)] * (GLOBAL // MICRO)
+    documents = Stream(corpus.shards, "train", StreamSettings(window_tokens=WINDOW, packing="documents"), GLOBAL)
+    for batch in largest_batches(documents, train, WINDOW):
+        assert batch.input_ids.shape == (MICRO, WINDOW)
+        assert batch.real.all()
+
+
+def test_a_short_row_is_repeated_to_the_length_as_one_document():
+    ids = torch.tensor([[2, 7, 3], [2, 8, 3]])
+    labels = torch.tensor([[-100, 5, -100], [-100, 6, -100]])
+    batch = widened(Batch(ids, labels, torch.arange(3).expand(2, 3), torch.ones_like(ids), torch.zeros(2, dtype=torch.int64)), 7)
+    assert batch.input_ids.tolist() == [[2, 7, 3, 2, 7, 3, 2], [2, 8, 3, 2, 8, 3, 2]]
+    assert batch.labels.tolist()[0] == [-100, 5, -100, -100, 5, -100, -100]
+    assert batch.positions.tolist() == [list(range(7))] * 2
+    assert batch.segments.tolist() == [[1] * 7] * 2
+    assert widened(batch, 7) is batch
