@@ -89,20 +89,19 @@ class BatchLoader:
 
 
 def largest_batches(stream: Stream, train: TrainSettings, window: int) -> list[Batch]:
-    """An update's micro-batches of this rank at the full length of a window. Shorter rows are repeated to it, as one document each."""
+    """An update's micro-batches of this rank at the full length of a window. Shorter rows are repeated."""
     rank, world = process_group.rank(), process_group.world_size()
     rows = [stream.batch(0, rank, world, train.micro_batch, index) for index in range(train.micro_batches(world))]
     return [widened(to_batch(part, update=0), window) for part in rows]
 
 
 def widened(batch: Batch, window: int) -> Batch:
-    """The batch itself where its rows are `window` long; else the same tokens over and over up to that length."""
-    rows, width = batch.input_ids.shape
-    if width >= window:
+    """The batch itself where its rows are full and `window` long; else each row's tokens over and over up to that length."""
+    if batch.input_ids.shape[1] >= window and bool(batch.real.all()):
         return batch
-    times = -(-window // width)
-    ids, labels = (values.repeat(1, times)[:, :window] for values in (batch.input_ids, batch.labels))
-    positions = torch.arange(window).expand(rows, window).contiguous()
+    index = torch.arange(window) % batch.real.sum(1, keepdim=True).clamp(min=1)
+    positions = torch.arange(window).expand(len(index), window).contiguous()
+    ids, labels = batch.input_ids.gather(1, index), batch.labels.gather(1, index)
     return replace(batch, input_ids=ids, labels=labels, positions=positions, segments=torch.ones_like(ids))
 
 
