@@ -25,12 +25,14 @@ class Session:
     def __init__(self, model: Path | OnnxModel, threads: int | None = None, scratch: Path | None = None, arena: bool = True) -> None:
         """threads: of one operator; None: as many as ONNX Runtime chooses. scratch: a folder for a large model's temporary file.
 
-        arena: keep the memory of a run for the next one, which is a little faster. Raises KdError for a file that cannot be read.
+        arena: keep the memory of a run for the next one, which is faster. Raises KdError for a file that cannot be read.
         """
         runtime = onnx_module("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 4
-        options.enable_cpu_mem_arena = arena
+        self.arena = arena
+        self._shrinking = runtime.RunOptions()
+        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
@@ -50,7 +52,8 @@ class Session:
 
     def run(self, arrays: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """The outputs in order. arrays: [B, S] int64, in the order of `inputs`."""
-        made: list[NDArray[np.float32]] = self._session.run(None, dict(zip(self.inputs, arrays, strict=True)))
+        feeds = dict(zip(self.inputs, arrays, strict=True))
+        made: list[NDArray[np.float32]] = self._session.run(None, feeds, None if self.arena else self._shrinking)
         return made
 
 

@@ -48,7 +48,7 @@ class Graph:
         return made.graph, self._session(made.graph), made.precisions
 
     def _session(self, onnx: OnnxModel) -> Session:
-        """All sessions of a large model go without an arena, so that their times stay comparable."""
+        """Sessions of a large model give the memory of a run back."""
         return Session(onnx, threads=1, scratch=self.scratch, arena=self.bytes < MAPPED_BYTES)
 
     def converted(self, precision: str, onnx: OnnxModel, session: Session, parts: dict[str, str], more: dict[str, Any]) -> Converted:
