@@ -7,8 +7,6 @@ here is a model of the planner: the operations are those that an update consists
 import argparse
 import json
 import os
-import platform
-import re
 import sys
 import tempfile
 import time
@@ -26,6 +24,7 @@ from launcher.benchmarks import rates
 from launcher.errors import LaunchError
 from launcher.planning.devices.devices import DEVICES, Device, Measured, device_text
 from launcher.planning.devices.this_device import group_limit
+from launcher.process.machine import processor
 from launcher.process.preflight import check_writable
 from launcher.process.standard_streams import say
 from launcher.process.start_ranks import Processes, child_environment
@@ -67,7 +66,7 @@ def measure_device() -> Device:
     limit = group_limit() if where.type == "cpu" else None
     return base.model_copy(
         update={
-            "name": f"{processor()}, {measured.threads} thread{'s' if measured.threads > 1 else ''} a rank",
+            "name": f"{device_name()}, {measured.threads} thread{'s' if measured.threads > 1 else ''} a rank",
             "tflops": {name: round(rate, 4) for name, rate in gemm.items()},
             "memory_gb": round(min(total, limit or total) / 1e9, 2),
             "bandwidth_gb": round(copied, 2),
@@ -139,16 +138,11 @@ def lines(device: Device) -> Iterator[str]:
         yield f"wall time was {measured.wall_per_cpu:.2f} times CPU time: other processes had the cores, so a run takes longer"
 
 
-def processor() -> str:
+def device_name() -> str:
     """The name of the GPU or processor."""
     if process_group.device().type == "cuda":
         return str(torch.cuda.get_device_properties(process_group.device()).name)
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine()
+    return processor().partition(", ")[0]
 
 
 def main(path: Path) -> int:
