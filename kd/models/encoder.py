@@ -16,6 +16,7 @@ from transformers.activations import get_activation
 
 from kd.batch import Batch
 from kd.errors import KdError
+from kd.models.document_attention import DOCUMENTS
 from kd.models.families import LAYER_PARTS, Family, family_of
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import EncoderShape
@@ -49,6 +50,8 @@ class Encoder(nn.Module):
         ids, positions = batch.input_ids, batch.positions + self.position_offset
         if self.family.masks == "embeddings_apart":
             return EncoderOutputs(self._embeddings_apart(batch, positions), {})
+        if self.hf.config._attn_implementation == DOCUMENTS:
+            return EncoderOutputs(self.base(input_ids=ids, attention_mask=batch.segments[:, None, None], position_ids=positions)[0], {})
         masks: Any = self._as_kernel_wants(batch.attention)
         if self.family.masks == "by_layer_type":
             near = (batch.positions[:, None, :, None] - batch.positions[:, None, None, :]).abs() <= self.hf.config.sliding_window

@@ -204,6 +204,7 @@ _MODERNBERT = Family(
     norm="pre",
     scores="own",
     masks="by_layer_type",
+    kernels=("sdpa", "eager"),
     first_layer_special=True,
     extra={"model.final_norm.weight": "D", "model.final_norm.bias": "D"},
 )

@@ -95,7 +95,7 @@ class Family:
     norm: Literal["post", "pre"] = "post"
     scores: Literal["scaled_dot", "own"] = "scaled_dot"
     masks: Literal["one", "by_layer_type", "embeddings_apart"] = "one"
-    kernels: tuple[str, ...] = ("sdpa", "eager")
+    kernels: tuple[str, ...] = ("sdpa", "eager", "documents")
     shared_layers: bool = False
     first_layer_special: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)

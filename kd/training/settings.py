@@ -25,8 +25,11 @@ class TrainSettings(BaseModel):
     zero_stage: Annotated[Literal[0, 1, 2, 3], FREE] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor or GPU multiplies it natively, fp32 elsewhere."""
-    attention: Annotated[Literal["auto", "sdpa", "eager"], FREE] = "auto"
-    """The student's attention. auto: eager for bf16 windows up to 256 on CPUs, where torch's fused backward pass is slow; else sdpa."""
+    attention: Annotated[Literal["auto", "sdpa", "eager", "documents"], FREE] = "auto"
+    """The student's attention. auto: eager for bf16 windows up to 256 on CPUs, where torch's fused backward pass is slow; else sdpa.
+
+    documents: kd.models.document_attention, which computes nothing between two documents of a window.
+    """
     clip: Annotated[float, Field(ge=0)] = 5.0
     """Largest global gradient norm of an update; 0 switches clipping off."""
     activation_checkpointing: Annotated[bool, FREE] = False

@@ -20,12 +20,12 @@ BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 ATTENTION_COST = {
     "eager": lambda a, window, heads: a * heads * window,
     "sdpa": lambda a, window, heads: a * window + 4 * heads,
-    "documents": lambda a, window, heads: 4 * heads,
+    "documents": lambda a, window, heads: a * heads * window,
 }
 """Bytes that attention keeps per token and layer, beside queries, keys, values and its output, by kernel.
 
 eager: the probabilities. sdpa: the log-sum-exp, and the float mask that torch makes of the bool one in each layer.
-documents: attention within each document, without a mask.
+documents: the probabilities within each document; counted for windows of one document.
 """
 
 

@@ -54,7 +54,7 @@ def alone(model, ids):
     return model(input_ids=ids[None], attention_mask=torch.ones_like(ids[None])).logits[0]
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "documents"])
 def test_a_packed_row_gives_what_transformers_gives_for_each_document_alone(model, tiny_batch, attention):
     encoder = Encoder(model)
     tolerance = FP64 if (encoder.family.name, attention) != ("modernbert", "eager") else FP32  # its softmax is fp32 there

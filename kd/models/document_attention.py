@@ -1,0 +1,218 @@
+"""Attention within each document of a packed row, without a [B, 1, S, S] mask: the value `documents` of train.attention.
+
+Documents of like length are gathered into groups, padded to a multiple of STEP. A group's maps are [n, heads, L, L], so nothing is
+computed between documents, or for padding, whose outputs are 0. It is registered with transformers under its name: a model gets it like any
+other attention implementation, and the mask that passes through the model is the segment numbers [B, 1, 1, S].
+
+It is for CPUs: the layout of a batch is computed on the host.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+DOCUMENTS = "documents"
+STEP = 16
+"""Lengths of groups are multiples of it."""
+LONG = 256
+"""Groups above it take torch's fused attention in fp32 without dropout."""
+BITS = 16
+"""Random bits that decide about one number of a map. Dropout is exact to 2^-16."""
+
+
+class Group(NamedTuple):
+    """n documents of at most `length` positions. Positions are indices into B x S.
+
+    gather: [n x length] int64; after a document's end, its first position again.
+    bias: [n, 1, length] fp32, -inf after a document's end; None: all documents are full.
+    kept: [m] int64, the entries of `gather` that are positions of documents; None: all.
+    scatter: [m] int64, those positions.
+    """
+
+    length: int
+    gather: Tensor
+    bias: Tensor | None
+    kept: Tensor | None
+    scatter: Tensor
+
+
+class Layout(NamedTuple):
+    """The documents of a batch: (row, first position, end) of each, and their groups."""
+
+    documents: tuple[tuple[int, int, int], ...]
+    groups: tuple[Group, ...]
+
+
+def layout_of(segments: Tensor) -> Layout:
+    """The layout of segments [B, S]: neighbours with equal numbers are one document, and 0 is padding. Kept for the last few batches."""
+    numbers = segments.cpu().contiguous().numpy()
+    return _layout(numbers.tobytes(), numbers.dtype.str, tuple(numbers.shape))
+
+
+@lru_cache(maxsize=8)  # each layer asks, forward and again with activation checkpointing
+def _layout(content: bytes, dtype: str, shape: tuple[int, int]) -> Layout:
+    rows, positions = shape
+    numbers = np.frombuffer(content, dtype).reshape(shape)
+    documents = []
+    for row in range(rows):
+        edges = [0, *(np.flatnonzero(np.diff(numbers[row])) + 1).tolist(), positions]
+        documents += [(row, begin, end) for begin, end in pairwise(edges) if numbers[row, begin] > 0]
+    lengths: dict[int, list[tuple[int, int]]] = {}
+    for row, begin, end in documents:
+        length = min(positions, -(-(end - begin) // STEP) * STEP)
+        lengths.setdefault(length, []).append((row * positions + begin, end - begin))
+    return Layout(tuple(documents), tuple(_group(length, lengths[length]) for length in sorted(lengths)))
+
+
+def _group(length: int, documents: list[tuple[int, int]]) -> Group:
+    """documents: (first position in B x S, length) of each."""
+    begins, sizes = torch.tensor(documents).T[:, :, None]
+    steps = torch.arange(length)
+    inside = steps < sizes
+    gather = torch.where(inside, begins + steps, begins).flatten()
+    if bool(inside.all()):
+        return Group(length, gather, None, None, gather)
+    kept = inside.flatten().nonzero()[:, 0]
+    return Group(length, gather, torch.where(inside, 0.0, float("-inf"))[:, None], kept, gather[kept])
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, segments: Tensor, scaling: float, dropout: float = 0.0) -> Tensor:
+    """query, key, value [B, heads, S, d], segments [B, S] -> [B, S, heads, d]; 0 at padding."""
+    layout = layout_of(segments)
+    fused = dropout == 0 and query.dtype == torch.float32
+    if fused and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)):
+        return _each_fused(query, key, value, layout, scaling)
+    if fused and any(group.length > LONG for group in layout.groups):
+        return _groups_fused(query, key, value, layout, scaling)
+    output: Tensor = _Attend.apply(query, key, value, layout, scaling, dropout)
+    return output
+
+
+def _each_fused(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float) -> Tensor:
+    """torch's fused attention, one document after the other; without gradients."""
+    rows, heads, positions, size = query.shape
+    output = query.new_zeros(rows, positions, heads, size)
+    for row, begin, end in layout.documents:
+        q, k, v = (states[row : row + 1, :, begin:end] for states in (query, key, value))
+        output[row, begin:end] = F.scaled_dot_product_attention(q, k, v, scale=scaling)[0].transpose(0, 1)
+    return output
+
+
+def _groups_fused(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float) -> Tensor:
+    """torch's fused attention, group by group."""
+    rows, heads, positions, size = query.shape
+    flat = [_flat(states) for states in (query, key, value)]
+    output = query.new_zeros(rows * positions, heads, size)
+    for group in layout.groups:
+        q, k, v = (states[group.gather].unflatten(0, (-1, group.length)).transpose(1, 2) for states in flat)
+        bias = None if group.bias is None else group.bias[:, None].to(q.dtype).expand(-1, -1, group.length, -1)
+        result = F.scaled_dot_product_attention(q, k, v, bias, scale=scaling).transpose(1, 2).flatten(0, 1)
+        output = output.index_copy(0, group.scatter, result if group.kept is None else result[group.kept])
+    return output.view(rows, positions, heads, size)
+
+
+class _Attend(torch.autograd.Function):
+    """softmax(Q K^T) V of each group, its probabilities kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float, dropout: float) -> Tensor:
+        rows, heads, positions, size = query.shape
+        flat = [_flat(states) for states in (query, key, value)]
+        output = query.new_zeros(rows * positions, heads, size)
+        kept: list[Tensor] = []
+        for group in layout.groups:
+            q, k, v = (_gathered(states, group, heads) for states in flat)
+            scores = torch.bmm(q, k.mT).mul_(scaling)
+            if group.bias is not None:
+                scores.unflatten(0, (-1, heads)).add_(group.bias[:, None])
+            used = maps = torch.softmax(scores, -1)
+            if dropout > 0:
+                mask = dropout_mask(maps, dropout)
+                used = maps * mask
+                kept.append(mask)
+            _scatter(output, torch.bmm(used, v), group, heads)
+            kept += [q, k, v, maps]
+        ctx.save_for_backward(*kept)
+        ctx.layout, ctx.scaling, ctx.dropout, ctx.heads = layout, scaling, dropout, heads
+        return output.view(rows, positions, heads, size)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        rows, positions, heads, size = outputs[0].shape
+        incoming = outputs[0].reshape(rows * positions, heads, size)
+        gradients = [incoming.new_zeros(incoming.shape) for _ in range(3)]
+        kept: Iterator[Tensor] = iter(ctx.saved_tensors)
+        for group in ctx.layout.groups:
+            mask = next(kept) if ctx.dropout > 0 else None
+            q, k, v, maps = (next(kept) for _ in range(4))
+            own = _gathered(incoming, group, heads)
+            if group.bias is not None:  # what is gathered after a document's end is no output
+                own.unflatten(0, (-1, heads)).masked_fill_((group.bias < 0).mT[:, None], 0.0)
+            of_maps = torch.bmm(own, v.mT)
+            if mask is not None:
+                of_maps.mul_(mask)
+            of_scores = torch._softmax_backward_data(of_maps, maps, -1, maps.dtype).mul_(ctx.scaling)
+            used = maps if mask is None else maps * mask
+            results = torch.bmm(of_scores, k), torch.bmm(of_scores.mT, q), torch.bmm(used.mT, own)
+            for gradient, result in zip(gradients, results, strict=True):
+                _scatter(gradient, result, group, heads)
+        return *(gradient.view(rows, positions, heads, size).transpose(1, 2) for gradient in gradients), None, None, None
+
+
+def dropout_mask(like: Tensor, rate: float) -> Tensor:
+    """0 with probability `rate`, to 2^-16, and otherwise 1 / (1 - rate), in the shape and dtype of `like`.
+
+    Four numbers share a 64-bit draw, which is several times faster than torch's own mask on CPUs.
+    """
+    dropped = round(rate * 2**BITS)
+    numbers = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    kept = numbers.view(torch.int16)[: like.numel()] >= dropped - 2 ** (BITS - 1)
+    return kept.view(like.shape).to(like.dtype).mul_(2**BITS / (2**BITS - dropped))
+
+
+def _flat(states: Tensor) -> Tensor:
+    """[B, heads, S, d] -> [B x S, heads, d]."""
+    return states.transpose(1, 2).flatten(0, 1)
+
+
+def _gathered(flat: Tensor, group: Group, heads: int) -> Tensor:
+    """[B x S, heads, d] -> [n x heads, length, d], contiguous."""
+    return flat.index_select(0, group.gather).view(-1, group.length, heads, flat.shape[-1]).transpose(1, 2).flatten(0, 1)
+
+
+def _scatter(into: Tensor, result: Tensor, group: Group, heads: int) -> None:
+    """Write a group's [n x heads, length, d] into [B x S, heads, d]."""
+    flat = result.unflatten(0, (-1, heads)).transpose(1, 2).flatten(0, 1)
+    into.index_copy_(0, group.scatter, flat if group.kept is None else flat.index_select(0, group.kept))
+
+
+def _for_transformers(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return attend(query, key, value, attention_mask[:, 0, 0], scaling, dropout), None
+
+
+def _mask_of_rows(batch_size: int, q_length: int, attention_mask: Tensor | None = None, device: Any = None, **_: Any) -> Tensor:
+    """[B, 1, 1, S]: one document a row, from a mask of padding [B, S] or none."""
+    if attention_mask is None:
+        return torch.ones((batch_size, 1, 1, q_length), dtype=torch.int64, device=device)
+    return attention_mask[:, None, None].long()
+
+
+AttentionInterface.register(DOCUMENTS, _for_transformers)
+AttentionMaskInterface.register(DOCUMENTS, _mask_of_rows)

@@ -1,0 +1,167 @@
+"""Attention by document equals masked attention in values and gradients, and keeps documents apart."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kd.models.document_attention import DOCUMENTS, attend, dropout_mask, layout_of
+from kd.models.encoder import Encoder
+
+SEGMENTS = {
+    "one document": [[1] * 40] * 3,
+    "several documents and padding": [[1] * 7 + [2] * 17 + [3] * 16, [1] * 16 + [2] * 15 + [0] * 9, [1] * 40],
+    "documents of one token": [[*range(1, 41)], [1, *[2] * 39], [*[1] * 39, 2]],
+    "a row of padding": [[0] * 40, [1] * 3 + [0] * 37, [1] * 20 + [2] * 20],
+}
+
+
+def masked(query, key, value, segments, scaling):
+    allowed = segments[:, None, :, None] == segments[:, None, None, :]
+    return F.scaled_dot_product_attention(query, key, value, allowed, scale=scaling).transpose(1, 2)
+
+
+def states(segments, dtype, scale=1.0, requires_grad=True):
+    rows, positions = segments.shape
+    draw = torch.Generator().manual_seed(5)
+    made = [torch.randn(rows, positions, 3, 8, generator=draw).mul(scale).to(dtype) for _ in range(3)]
+    return [state.requires_grad_(requires_grad) for state in made]
+
+
+def results(way, inputs, segments):
+    """(outputs of real positions, gradients of the three inputs) in fp64."""
+    output = way(*(state.transpose(1, 2) for state in inputs), segments, 8**-0.5)
+    real = segments > 0
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(9)).to(output.dtype) * real[:, :, None, None]
+    gradients = torch.autograd.grad((output * weights).sum(), inputs)
+    return [output.detach()[real].double(), *(gradient.double() for gradient in gradients)]
+
+
+def eager(query, key, value, segments, scaling):
+    """Masked attention as plain products, which round in their own dtype."""
+    allowed = segments[:, None, :, None] == segments[:, None, None, :]
+    scores = (query @ key.mT * scaling).masked_fill(~allowed, float("-inf"))
+    return (scores.softmax(-1) @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_large_scores_in_bf16_round_no_more_than_plain_products_do(name):
+    segments = torch.tensor(SEGMENTS[name])
+    inputs = states(segments, torch.bfloat16, 10.0)
+    reference = results(masked, [state.detach().double().requires_grad_() for state in inputs], segments)
+    ours, plain = results(attend, inputs, segments), results(eager, inputs, segments)
+    for one, other, exact in zip(ours, plain, reference, strict=True):
+        assert one.isfinite().all()
+        assert (one - exact).norm() <= 1.1 * (other - exact).norm() + 1e-3 * exact.norm()
+
+
+@pytest.mark.parametrize("name", SEGMENTS)
+@pytest.mark.parametrize(
+    ("dtype", "scale", "tolerance"),
+    [
+        (torch.float64, 1.0, 1e-12),
+        (torch.float64, 10.0, 1e-12),
+        (torch.float32, 1.0, 1e-5),
+        (torch.float32, 10.0, 1e-5),
+        (torch.bfloat16, 1.0, 0.04),
+    ],
+)
+def test_values_and_gradients_are_those_of_masked_attention(name, dtype, scale, tolerance):
+    segments = torch.tensor(SEGMENTS[name])
+    inputs = states(segments, dtype, scale)
+    reference = [state.detach().double().requires_grad_() for state in inputs]
+    for one, other in zip(results(attend, inputs, segments), results(masked, reference, segments), strict=True):
+        assert one.isfinite().all()
+        torch.testing.assert_close(one, other, atol=tolerance * max(1.0, float(other.abs().max())), rtol=tolerance)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_long_documents_and_a_pass_without_gradients_in_fp32_take_the_fused_kernel_and_give_the_same(requires_grad):
+    segments = torch.tensor([[1] * 300 + [2] * 20, [1] * 320, [1] * 5 + [0] * 315])
+    inputs = states(segments, torch.float32, requires_grad=requires_grad)
+    split = [state.transpose(1, 2) for state in inputs]
+    output, expected = attend(*split, segments, 0.3), masked(*split, segments, 0.3)
+    real = segments > 0
+    torch.testing.assert_close(output[real], expected[real], atol=1e-5, rtol=1e-5)
+    assert not output[~real].any()
+    if requires_grad:
+        ours, theirs = (torch.autograd.grad(way[real].square().sum(), inputs) for way in (output, expected))
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_position_influences_another_document_or_comes_from_padding(dtype):
+    segments = torch.tensor([[1] * 9 + [2] * 13 + [3] * 6 + [0] * 12])
+    inputs = states(segments, dtype)
+    output = attend(*(state.transpose(1, 2) for state in inputs), segments, 0.3)
+    for number in (1, 2, 3):
+        gradients = torch.autograd.grad(output[segments == number].sum(), inputs, retain_graph=True)
+        for gradient in gradients:
+            assert not gradient[segments != number].any()
+    assert torch.autograd.grad(output[segments == 2].square().sum(), inputs)[2][segments == 2].any()
+
+
+def test_dropout_keeps_the_mean_and_its_gradient_belongs_to_the_same_mask():
+    torch.manual_seed(3)
+    mask = dropout_mask(torch.empty(300, 301), 0.1)
+    assert mask.unique().tolist() == [0.0, pytest.approx(1 / 0.9, rel=1e-4)]
+    assert abs(float(mask.mean()) - 1) < 0.005
+    segments = torch.tensor(SEGMENTS["several documents and padding"])
+    inputs = states(segments, torch.float64)
+
+    def dropped(*tensors):
+        torch.manual_seed(11)
+        return attend(*(state.transpose(1, 2) for state in tensors), segments, 0.3, dropout=0.4)
+
+    assert not torch.equal(dropped(*inputs), attend(*(state.transpose(1, 2) for state in inputs), segments, 0.3))
+    assert torch.autograd.gradcheck(dropped, inputs, fast_mode=True)
+
+
+def test_layouts_group_documents_of_like_length():
+    layout = layout_of(torch.tensor(SEGMENTS["several documents and padding"]))
+    assert layout.documents == ((0, 0, 7), (0, 7, 24), (0, 24, 40), (1, 0, 16), (1, 16, 31), (2, 0, 40))
+    assert [(group.length, len(group.gather) // group.length) for group in layout.groups] == [(16, 4), (32, 1), (40, 1)]
+    assert not layout_of(torch.zeros(2, 5, dtype=torch.int64)).groups
+
+
+class Shapes(TorchDispatchMode):
+    """The shapes of all tensors that operations return meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        result = function(*arguments, **(named or {}))
+        given = result if isinstance(result, tuple | list) else [result]
+        self.seen |= {tuple(one.shape) for one in given if isinstance(one, torch.Tensor)}
+        return result
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "electra", "albert"])
+def test_a_model_makes_no_mask_over_pairs_of_positions(make_model, tiny_batch, name):
+    encoder = Encoder(make_model(name)).train()
+    rows, positions = tiny_batch.segments.shape
+    masks = {(rows, 1, positions, positions), (rows, positions, positions)}
+    shapes = {}
+    for kernel in ("sdpa", DOCUMENTS):
+        encoder.use_attention(kernel)
+        with Shapes() as shapes[kernel]:
+            encoder(tiny_batch).last_hidden.sum().backward()
+    assert shapes["sdpa"].seen & masks
+    assert not shapes[DOCUMENTS].seen & masks
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_recomputed_activations_give_the_same_gradients(make_model, tiny_batch, reentrant):
+    gradients = []
+    for recompute in (False, True):
+        encoder = Encoder(make_model("bert")).train()
+        encoder.use_attention(DOCUMENTS)
+        if recompute:
+            encoder.checkpoint_activations(use_reentrant=reentrant)
+        torch.manual_seed(2)
+        encoder(tiny_batch).last_hidden[tiny_batch.real].square().sum().backward()
+        gradients.append(encoder.layer_part(0, "value").weight.grad)
+    torch.testing.assert_close(*gradients)
