@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -63,11 +64,18 @@ def test_a_hub_that_answers_is_left_to_the_libraries(no_hub, monkeypatch):
 
 
 def test_a_name_that_is_never_found_does_not_wait_for_the_resolver(no_hub, monkeypatch):
-    monkeypatch.setattr(socket, "create_connection", lambda *_: time.sleep(30))
+    ended = threading.Event()
+
+    def waits(*_: object) -> None:
+        ended.wait(30)
+        raise OSError("the test has ended")
+
+    monkeypatch.setattr(socket, "create_connection", waits)
     began = time.monotonic()
     with pytest.raises(LaunchError, match="no answer"):
         require_model("--tokenizer", "name")
     assert time.monotonic() - began < 5
+    ended.set()
 
 
 def test_a_folder_needs_no_hub(no_hub, tmp_path):
