@@ -15,6 +15,7 @@ import torch
 
 from kd.distributed import process_group
 from launcher.doctor.findings import Finding, bad, good, warning
+from launcher.planning.devices.this_device import group_limit
 from launcher.process import preflight
 from launcher.text import counted, size
 
@@ -64,7 +65,7 @@ def processor() -> Iterator[Finding]:
 def memory() -> Iterator[Finding]:
     """Memory that is free, within the limit of a container or job, and shared memory."""
     facts = psutil.virtual_memory()
-    limit = _cgroup_limit()
+    limit = group_limit()
     total = min(facts.total, limit or facts.total)
     text = f"{size(facts.available)} free of {size(facts.total)}" + (f", limited to {size(limit)}" if limit else "")
     enough = min(facts.available, total) >= 4 << 30
@@ -101,15 +102,3 @@ def accelerators() -> Iterator[Finding]:
         version = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.split("\n")[0]
     nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else "none"
     yield good("GPUs", f"{held}; driver {version or 'unknown'}, CUDA {torch.version.cuda}, NCCL {nccl}")
-
-
-def _cgroup_limit() -> int | None:
-    """Bytes that a container or a Slurm step may use, if it is limited."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(path).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if text.isdecimal() and int(text) < 1 << 60:
-            return int(text)
-    return None
