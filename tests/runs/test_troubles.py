@@ -67,9 +67,9 @@ def run(school, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         with monkeypatch.context() as patch:
             learn = Trainer.update
 
-            def update(self: Trainer, batches: Any) -> Any:
+            def update(self: Trainer, batches: Any, look: bool = False) -> Any:
                 (before or {}).get(self.done + 1, lambda trainer: None)(self)
-                return learn(self, batches)
+                return learn(self, batches, look)
 
             patch.setattr(Trainer, "update", update)
             config = load_config("tiny", [*own, *SETTINGS, *settings])
