@@ -17,7 +17,7 @@ LAYERS_EXAMPLE = """example:
 
 
 BENCH = """Measure the trainer against a plain torch loop on the same batches, update by update: speed, memory, share of a matrix
-product's rate, time by part. Without --config: three shapes with random weights, in about two minutes. Nothing of a run is written.
+product's rate, time by part. Without --config: three shapes with random weights, in a few minutes. Nothing of a run is written.
 """
 BENCH_EXAMPLE = """examples:
   stillhouse bench --json bench.json --picture bench.png
