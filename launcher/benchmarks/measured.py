@@ -3,7 +3,7 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,12 @@ import torch
 
 from data_shards.corpus import Corpus
 from data_shards.stream.stream import Stream
+from kd.batch import Batch
 from kd.distributed import process_group
 from kd.distributed.rank_progress import RankProgress
 from kd.models.loading import load_mlm
+from kd.training.trainer import Trainer
+from kd.training.update_report import UpdateReport
 from launcher.benchmarks.cases import Case
 from launcher.benchmarks.peer import PeerLoop
 from launcher.benchmarks.plain import PlainLoop
@@ -181,9 +184,7 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | Non
     try:
         for number in range(warm + updates):
             batches, rate = loader.next_update(), trainer.phase.learning_rate(trainer.done)
-            progress.begin(number + 1, "counting")
-            progress.busy = {}
-            mine = _timed(partial(trainer.update, batches))
+            mine = _timed(partial(_update, trainer, progress, number + 1, batches))
             progress.enter("reporting")
             busy = dict(progress.busy)
             theirs = _timed(partial(plain.update, [batch.to(device) for batch in batches], rate))
@@ -194,6 +195,13 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | Non
         loader.close()
         trainer.engine.close()
     return pairs[warm:]
+
+
+def _update(trainer: Trainer, progress: RankProgress, number: int, batches: Sequence[Batch]) -> UpdateReport:
+    """One update of the trainer, with its time by part from now on."""
+    progress.begin(number, "counting")
+    progress.busy = {}
+    return trainer.update(batches)
 
 
 @dataclass(frozen=True)
