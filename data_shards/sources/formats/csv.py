@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from data_shards.errors import DataError
@@ -46,9 +46,10 @@ def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:
         yield (InvalidText(row.invalid.where, row.invalid.reason, text) if row.invalid else text), row.origin
 
 
-def rows(file: BinaryIO, fields: Fields) -> Iterator[Row]:
+def rows(file: BinaryIO, fields: Fields, skipped: Callable[[str], None] = lambda _: None) -> Iterator[Row]:
     """Every row that is not empty, the header among them. The first row is yielded even if it is empty.
 
+    skipped: is called with the origin of each empty row.
     Raises DataError for a quote that is not closed.
     """
     csv.field_size_limit(MAX_FIELD_CHARACTERS)
@@ -78,6 +79,7 @@ def rows(file: BinaryIO, fields: Fields) -> Iterator[Row]:
             origin = f"{fields.path}:{begin}"
             begin = parsed.line_num + 1
             if not row and number:
+                skipped(origin)
                 continue
             yield Row(row, origin, invalid[0] if invalid else None)
             if number:  # invalid UTF-8 in the header is reported with the first row

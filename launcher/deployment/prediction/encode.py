@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tokenizers import Encoding, Tokenizer
 
+from launcher.deployment.prediction.counted import Counted
 from launcher.deployment.prediction.inputs import Text
 from launcher.deployment.prediction.served import Served
 from launcher.errors import LaunchError
@@ -11,7 +12,6 @@ from stillhouse.errors import one_line
 
 QUESTION_ANSWERING = (384, 128, 64)
 """max_length, window_overlap and max_question of a task's data, where they are not set."""
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def limits_of(served: Served, max_length: int | None, window_overlap: int | None
 
 
 class TextEncoder:
-    """Encodes texts, and counts those that were cut. cut: origins of the first; cut_count: of all."""
+    """Encodes texts, and counts those that were cut."""
 
     def __init__(self, served: Served, limits: Limits) -> None:
         self._served, self._limits = served, limits
@@ -51,8 +51,7 @@ class TextEncoder:
         self._tokenizer = Tokenizer.from_str(self._plain.to_str())
         strategy = "only_second" if self._spans else "longest_first"
         self._tokenizer.enable_truncation(limits.max_length, stride=limits.window_overlap, strategy=strategy)
-        self.cut: list[str] = []
-        self.cut_count = 0
+        self.cut = Counted()
 
     def windows(self, text: Text) -> list[Encoding]:
         """The rows of a text: one, or the overlapping windows of a context. Raises LaunchError for a text that does not fit."""
@@ -60,7 +59,7 @@ class TextEncoder:
         if self._spans:
             return [encoding, *encoding.overflowing]
         if encoding.overflowing:
-            self._count(text)
+            self.cut.add(text.origin)
         masks = self._served.mask_id
         if self._served.purpose == "masked_lm" and (masks is None or masks not in encoding.ids):
             cut = f" in the first {self._limits.max_length} tokens" if encoding.overflowing else ""
@@ -72,13 +71,10 @@ class TextEncoder:
 
     def remark(self) -> str | None:
         """A line that counts and names the texts that were cut; None without one."""
-        if not self.cut_count:
-            return None
-        names = ", ".join(self.cut) + (" …" if self.cut_count > len(self.cut) else "")
-        what = "questions were" if self._spans and self.cut_count > 1 else "question was" if self._spans else ""
-        what = what or ("texts were" if self.cut_count > 1 else "text was")
-        most = self._limits.max_question if self._spans else self._limits.max_length
-        return f"{self.cut_count:,} {what} cut at {most} tokens: {names}"
+        one, several, most = "text was", "texts were", self._limits.max_length
+        if self._spans:
+            one, several, most = "question was", "questions were", self._limits.max_question
+        return self.cut.remark(one, several, f"cut at {most} tokens")
 
     def _encoding(self, text: Text) -> Encoding:
         try:
@@ -94,11 +90,6 @@ class TextEncoder:
         question = text.text.lstrip()
         encoding = self._plain.encode(question, add_special_tokens=False)
         if len(encoding) > self._limits.max_question:
-            self._count(text)
+            self.cut.add(text.origin)
             question = question[: encoding.offsets[self._limits.max_question - 1][1]]
         return question
-
-    def _count(self, text: Text) -> None:
-        self.cut_count += 1
-        if len(self.cut) < SHOWN:
-            self.cut.append(text.origin)

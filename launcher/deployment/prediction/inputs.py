@@ -1,17 +1,24 @@
-"""Texts to predict on: lines, csv or jsonl from a file or standard input, one at a time."""
+"""Texts to predict on: lines, csv or jsonl from a file or standard input, one at a time.
 
-import csv
-import json
+The files are read as sources and tasks read them (data_shards.sources.formats): the same quotes, encodings, compressions and errors.
+"""
+
+import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, cast
 
+from data_shards.errors import DataError
+from data_shards.sources.files import ending
+from data_shards.sources.formats import csv as csv_format
+from data_shards.sources.formats.common import Fields, InvalidText, decoded, lines
+from data_shards.sources.formats.jsonl import json_object
+from data_shards.sources.sources import opened
+from launcher.deployment.prediction.counted import Counted
 from launcher.errors import LaunchError
-from stillhouse.errors import one_line
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl"}
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 
 
 @dataclass(frozen=True)
@@ -30,22 +37,28 @@ class Text:
 
 def format_of(path: str, given: str | None) -> str:
     """The format of a file by its ending, unless it is given. Standard input has lines."""
-    return given or FORMATS.get(Path(path).suffix, "lines")
+    return given or FORMATS.get(ending(path), "lines")
 
 
-def read_texts(path: str, form: str, column: str, pair: str | None) -> Iterator[Text]:
-    """The texts of a file; `-` is standard input. Empty lines are left out.
+def read_texts(path: str, form: str, column: str, pair: str | None, empty: Counted) -> Iterator[Text]:
+    """The texts of a file; `-` is standard input. empty: counts the empty lines, which are left out.
 
-    Raises LaunchError for a file that cannot be read, a line that is no JSON object, and a column that is not there.
+    Raises LaunchError for a file that cannot be read, a line that is not UTF-8, a line that is no JSON object, a row with another number
+    of fields than the header, and a column that is not there.
     """
-    if path == "-":
-        yield from _texts(sys.stdin, "standard input", form, column, pair)
-        return
     try:
-        with open(path, encoding="utf-8-sig", newline="" if form in ("csv", "tsv") else None) as file:
-            yield from _texts(file, path, form, column, pair)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LaunchError(f"{path}: expected a readable text file in UTF-8, got {one_line(error)}; correct the path") from error
+        if path == "-":
+            yield from _texts(cast(BinaryIO, _StandardInput()), "standard input", form, column, pair, empty)
+            return
+        with opened(path, form) as (_, file):
+            yield from _texts(file, path, form, column, pair, empty)
+    except DataError as error:
+        raise LaunchError(_with_options(str(error))) from error
+
+
+def _with_options(error: str) -> str:
+    """The error of a reader, with the options of `predict` in place of a source's settings."""
+    return error.replace("set the source's kind", "set --input-format").replace(", or set --quoting none or backslash", "")
 
 
 def number_of_texts(path: str, form: str) -> int | None:
@@ -53,48 +66,64 @@ def number_of_texts(path: str, form: str) -> int | None:
     if path == "-" or form not in ("lines", "jsonl"):
         return None
     try:
-        with open(path, "rb") as file:
-            return sum(1 for line in file if line.strip())
-    except OSError:
+        with opened(path, form) as (_, file):
+            return sum(1 for _, _, line in lines(file, path) if line.strip())
+    except DataError:
         return None
 
 
-def _texts(file: TextIO, name: str, form: str, column: str, pair: str | None) -> Iterator[Text]:
-    if form == "lines":
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield Text(f"{name}:{number}", line.rstrip("\r\n"), None)
-        return
-    for number, values in _rows(file, name, form):
-        origin = f"{name}:{number}"
-        words = values.get("words")
-        if isinstance(words, list) and all(isinstance(word, str) for word in words):
-            yield Text(origin, " ".join(words), None, words)
-            continue
-        found = [_field(origin, values, key) for key in (column, pair) if key is not None]
-        yield Text(origin, found[0], found[1] if pair is not None else None)
+class _StandardInput:
+    """Standard input whose `read` returns what is there, so that the first lines of a pipe need not wait for a megabyte."""
+
+    def read(self, size: int) -> bytes:
+        return cast(io.BufferedReader, sys.stdin.buffer).read1(size)
 
 
-def _rows(file: TextIO, name: str, form: str) -> Iterable[tuple[int, dict[str, object]]]:
+def _texts(file: BinaryIO, name: str, form: str, column: str, pair: str | None, empty: Counted) -> Iterator[Text]:
     if form in ("csv", "tsv"):
-        dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if form == "tsv" else {}
-        reader = csv.DictReader(file, **dialect)  # type: ignore[call-overload]
-        try:
-            for values in reader:
-                yield reader.line_num, dict(values)
-        except csv.Error as error:
-            raise LaunchError(f"{name}:{reader.line_num}: expected {form}, got {one_line(error)}; correct the line") from error
+        yield from _csv_texts(file, Fields(name, column, "line", f".{form}"), pair, empty)
         return
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            parsed = json.loads(line)
-        except ValueError as error:
-            raise LaunchError(f"{name}:{number}: expected a JSON object, got {one_line(error)}; correct the line") from error
-        if not isinstance(parsed, dict):
-            raise LaunchError(f"{name}:{number}: expected a JSON object, got {type(parsed).__name__}; correct the line")
-        yield number, parsed
+    for number, offset, line in lines(file, name):
+        origin = f"{name}:{number}"
+        text = _valid(decoded(line, name, offset))
+        if not text.strip():
+            empty.add(origin)
+        elif form == "lines":
+            yield Text(origin, text.rstrip("\r\n"), None)
+        else:
+            values = json_object(text, origin)
+            words = values.get("words")
+            if isinstance(words, list) and all(isinstance(word, str) for word in words):
+                yield Text(origin, " ".join(words), None, words)
+                continue
+            found = [_field(origin, values, key) for key in (column, pair) if key is not None]
+            yield Text(origin, found[0], found[1] if pair is not None else None)
+
+
+def _csv_texts(file: BinaryIO, fields: Fields, pair: str | None, empty: Counted) -> Iterator[Text]:
+    rows = csv_format.rows(file, fields, empty.add)
+    first = next(rows, None)
+    header = first.values if first else []
+    wanted = [fields.column] if pair is None else [fields.column, pair]
+    for column in wanted:
+        if header.count(column) != 1:
+            got = f"columns {', '.join(header) or 'none'}" if column not in header else f"{header.count(column)} of that name"
+            raise LaunchError(f"{fields.path}:1: expected a column {column}, got {got}; set --column or --pair-column")
+    places = [header.index(column) for column in wanted]
+    for row in rows:
+        if row.invalid is not None:
+            _valid(row.invalid)
+        if len(row.values) != len(header):
+            raise LaunchError(
+                f"{row.origin}: expected {len(header)} fields, as the header has, got {len(row.values)}; quote the text of that row"
+            )
+        yield Text(row.origin, row.values[places[0]], None if pair is None else row.values[places[1]])
+
+
+def _valid(text: str | InvalidText) -> str:
+    if isinstance(text, InvalidText):
+        raise LaunchError(f"{text.where}: expected UTF-8, got {text.reason}; repair the file")
+    return text
 
 
 def _field(origin: str, values: dict[str, object], key: str) -> str:

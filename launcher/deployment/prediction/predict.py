@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from launcher.deployment.prediction.answers import AnswerSettings, answer
 from launcher.deployment.prediction.calibration import read_calibration
+from launcher.deployment.prediction.counted import Counted
 from launcher.deployment.prediction.encode import TextEncoder, limits_of
 from launcher.deployment.prediction.inputs import Text, format_of, number_of_texts, read_texts
 from launcher.deployment.prediction.served import Served, serve
@@ -28,7 +29,7 @@ WINDOW_BATCHES = 16
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line for each text as soon as its window is computed. Texts that were cut are named on stderr at the end."""
+    """Print a line for each text as soon as its window is computed. Empty lines and texts that were cut are named on stderr at the end."""
     served = serve(arguments.model)
     if served.purpose == "hidden":
         raise LaunchError(
@@ -49,13 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
     if calibration is not None:
         settings = replace(settings, temperature=calibration.temperature, thresholds=calibration.thresholds)
     encoder = TextEncoder(served, limits_of(served, arguments.max_length, arguments.window_overlap, arguments.max_question))
-    texts = read_texts(arguments.file, form, column, pair)
+    empty = Counted()
+    texts = read_texts(arguments.file, form, column, pair, empty)
     with _bar(number_of_texts(arguments.file, form)) as advance:
         for lines in predictions(served, texts, arguments.batch, encoder, settings):
             say("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
             advance(len(lines))
-    if remark := encoder.remark():
-        say(f"stillhouse: {remark}", sys.stderr)
+    for remark in (empty.remark("line was", "lines were", "empty and left out"), encoder.remark()):
+        if remark:
+            say(f"stillhouse: {remark}", sys.stderr)
     return 0
 
 

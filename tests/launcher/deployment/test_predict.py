@@ -1,5 +1,6 @@
 """`stillhouse predict`: one line for each text in the input's order, the same from a Hugging Face folder and from its export."""
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -16,6 +17,7 @@ from kd.tasks.model import MODEL_CLASSES, set_labels
 from launcher.commands.parser import parser
 from launcher.deployment.export import run as export
 from launcher.deployment.prediction.answers import AnswerSettings, answer
+from launcher.deployment.prediction.counted import Counted
 from launcher.deployment.prediction.encode import TextEncoder, limits_of
 from launcher.deployment.prediction.inputs import Text, _texts, read_texts
 from launcher.deployment.prediction.predict import predictions, run
@@ -206,28 +208,52 @@ def test_a_window_is_answered_before_the_next_is_read(corpus, model):
 
 
 def read_texts_of(text: str):
-    return _texts(io.StringIO(text), "x", "lines", "text", None)
+    return _texts(io.BytesIO(text.encode()), "x", "lines", "text", None, Counted())
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.jsonl", '{"text": "x"}\n{"text": 3}\n', r"a\.jsonl:2: expected a text in text, got 3; columns: text"),
-        ("a.jsonl", '{"text"\n', r"a\.jsonl:1: expected a JSON object, got .*; correct the line"),
-        ("a.csv", "sentence\nx\n", r"a\.csv:2: expected a text in text, got no such column; columns: sentence"),
+        ("a.jsonl", '{"text"\n', r"a\.jsonl:1: expected one JSON object a line, got .*; repair the line, or set --input-format$"),
+        ("a.csv", "sentence\nx\n", r"a\.csv:1: expected a column text, got columns sentence; set --column or --pair-column"),
+        ("a.csv", "text,other\nx,y,z\n", r"a\.csv:2: expected 2 fields, as the header has, got 3; quote the text of that row"),
+        ("a.csv", 'text\n"x\n', r"a\.csv:2: expected CSV, got a quote that is not closed before the end of the file; repair the row$"),
+        ("a.csv", "", r"a\.csv:1: expected a column text, got columns none"),
     ],
 )
 def test_bad_input_is_one_line_with_its_place(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(LaunchError, match=message):
-        list(read_texts(str(tmp_path / name), name.partition(".")[2], "text", None))
+        list(read_texts(str(tmp_path / name), name.partition(".")[2], "text", None, Counted()))
+
+
+def test_empty_lines_are_counted_and_named_and_texts_may_be_compressed(model, tmp_path, capsys):
+    folder = model("classification")
+    (tmp_path / "in.txt").write_text("\ufeffthe miller\n\nthe  mill\r\n   \nthe wheel", encoding="utf-8")
+    with gzip.open(tmp_path / "in.csv.gz", "wt") as file:
+        file.write('other,text\n1,"the miller, again"\n\n2,the mill\n')
+    assert run(parser().parse_args(["predict", str(folder), str(tmp_path / "in.txt")])) == 0
+    output = capsys.readouterr()
+    assert [json.loads(line)["text"] for line in output.out.splitlines()] == ["the miller", "the  mill", "the wheel"]
+    assert f"2 lines were empty and left out: {tmp_path}/in.txt:2, {tmp_path}/in.txt:4" in output.err
+    assert run(parser().parse_args(["predict", str(folder), str(tmp_path / "in.csv.gz")])) == 0
+    output = capsys.readouterr()
+    assert [json.loads(line)["text"] for line in output.out.splitlines()] == ["the miller, again", "the mill"]
+    assert f"1 line was empty and left out: {tmp_path}/in.csv.gz:3" in output.err
+
+
+def test_bytes_that_are_not_utf_8_are_one_line(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"good\ncaf\xe9\n")
+    with pytest.raises(LaunchError, match=r"a\.txt, byte 8: expected UTF-8, got byte 0xe9 .*; repair the file"):
+        list(read_texts(str(tmp_path / "a.txt"), "lines", "text", None, Counted()))
 
 
 def test_a_text_without_a_mask_and_a_missing_file_are_one_line(corpus, predict, tmp_path):
     (tmp_path / "in.txt").write_text("the miller\n")
     with pytest.raises(LaunchError, match=r"in\.txt:1: expected \[MASK\] in the text, got none; put it where a word is missing"):
         predict(corpus.model, tmp_path / "in.txt")
-    with pytest.raises(LaunchError, match=r"none\.txt: expected a readable text file in UTF-8, got .*; correct the path"):
+    with pytest.raises(LaunchError, match=r"none\.txt: expected a file, got none; check the path"):
         predict(corpus.model, tmp_path / "none.txt")
 
 
