@@ -13,11 +13,13 @@ from launcher.advice.files import read_measured
 from launcher.advice.option import Option, Options
 from launcher.advice.options import options_of
 from launcher.advice.rules import Limits, Rule, cheapest, figures, nearest, pareto, rules
+from launcher.deployment.timing.candidates import letters
 from launcher.process.standard_streams import say
 from launcher.reporting.console import PipeSafeConsole
 from launcher.tables import Column, print_table
 from stillhouse.files import write_atomically
 
+MOST_ROWS = 20
 STATES = {True: "distillation does not pay", False: "no objection", None: "undecided"}
 
 
@@ -26,11 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     limits = Limits(arguments.latency_ms, arguments.size_mb, arguments.min_retained, arguments.calls_per_day, arguments.data_changes_days)
     measured = read_measured(arguments.folders)
     options = options_of(measured, arguments.task, (arguments.batch, arguments.length, arguments.threads))
-    models = sorted(options.models, key=lambda one: (one.cpu_ms is None, one.cpu_ms or 0, one.bytes or 0))
+    models = sorted(options.models, key=lambda one: (one.cpu_ms is None, one.cpu_ms or 0, -(one.retained or 0), one.bytes or 0))
+    for number, model in enumerate(models):
+        model.letter = letters(number)
     options.models = models
     front, chosen, near = pareto(models), cheapest(models, limits), nearest(models, limits)
-    cases, commands = rules(models, limits, options.task), commands_of(options)
-    _show(options, front, limits, PipeSafeConsole())
+    cases, commands = rules(models, limits, options.task), commands_of(options, limits.misses)
+    _show(options, front, [one for one in (chosen, near) if one is not None], limits, PipeSafeConsole(), arguments.all)
     say(f"Pareto front (metric, time, size): {'; '.join(one.title for one in front) or 'no model has all three figures'}")
     if chosen is not None:
         say(f"cheapest that meets all limits: {chosen.title}: {figures(chosen)}; {chosen.folder}")
@@ -50,13 +54,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(options: Options, front: Sequence[Option], limits: Limits, console: Console) -> None:
-    models = options.models
+def _show(options: Options, front: Sequence[Option], named: Sequence[Option], limits: Limits, console: Console, every: bool) -> None:
+    """The models with their letters, and their figures. Models that the answer names are among the first MOST_ROWS."""
+    shown = list(options.models)
+    if len(shown) > MOST_ROWS and not every:
+        needed = [one for one in shown if one in front or one in named or one.teacher]
+        others = [one for one in shown if one not in needed][: max(0, MOST_ROWS - len(needed))]
+        shown = [one for one in shown if one in needed or one in others]
+    for one in shown:
+        role = " (teacher)" if one.teacher and one.name != "teacher" else ""
+        console.print(f"{one.letter}  {one.words}{role}: {one.folder}", soft_wrap=True, markup=False, highlight=False)
+    if len(shown) < len(options.models):
+        say(f"and {len(options.models) - len(shown)} more, slower or not measured: --all shows them")
+    models = shown
     retained = [UNKNOWN if one.retained is None else f"{one.retained:.1%}{_interval(one)}" for one in models]
     times = [UNKNOWN if one.p95_ms is None else f"{one.p95_ms:.2f}" + ("" if one.trusted else "?") for one in models]
-    meets = ["yes" if limits.meets(one) else "?" if limits.excess(one) is None else "no" for one in models]
+    meets = ["yes" if limits.meets(one) else "no" if limits.misses(one) else "?" for one in models]
     columns = [
-        Column("form", [one.form for one in models], justify="left"),
         Column(models[0].metric, [UNKNOWN if one.value is None else f"{one.value:.4f}" for one in models]),
         Column("retained", retained, "of the teacher's metric, with the 95 % interval where one was measured"),
         Column("MB", [UNKNOWN if one.bytes is None else f"{one.bytes / 1e6:.1f}" for one in models], "weights on disk"),
@@ -64,14 +78,11 @@ def _show(options: Options, front: Sequence[Option], limits: Limits, console: Co
         Column("meets", meets, _limit_text(limits)),
         Column("front", ["*" if one in front else "" for one in models], "no other model is as good in metric, time and size at once"),
     ]
-    names = [
-        one.name + (f", {one.seed}" if one.seed else "") + (" (teacher)" if one.teacher and one.name != "teacher" else "") for one in models
-    ]
-    print_table(console, Column("model", names, justify="left"), columns)
+    print_table(console, Column("model", [one.letter for one in models], justify="left"), columns)
 
 
 def _interval(option: Option) -> str:
-    return "" if option.retained_interval is None else f" ({option.retained_interval[0]:.1%} to {option.retained_interval[1]:.1%})"
+    return "" if option.retained_interval is None else f" ({100 * option.retained_interval[0]:.1f}-{100 * option.retained_interval[1]:.1f})"
 
 
 def _time_legend(options: Options) -> str:
@@ -106,8 +117,8 @@ def _content(
         "processor": options.processor,
         "shape": shape,
         "models": models,
-        "cheapest": None if chosen is None else chosen.title,
-        "nearest": None if near is None else near.title,
+        "cheapest": None if chosen is None else chosen.words,
+        "nearest": None if near is None else near.words,
         "rules": [asdict(case) for case in cases],
         "left_out": options.left_out,
         "not_measured": list(commands),

@@ -35,11 +35,18 @@ class Option:
     cpu_ms: float | None = None
     trusted: bool = True
     """False where other processes had the core while its time was measured."""
+    letter: str = ""
+    """Its name in the table."""
+
+    @property
+    def words(self) -> str:
+        """Model, seed and form."""
+        return f"{self.name}, {self.seed}, {self.form}" if self.seed else f"{self.name}, {self.form}"
 
     @property
     def title(self) -> str:
-        """Model, seed and form."""
-        return f"{self.name}, {self.seed}, {self.form}" if self.seed else f"{self.name}, {self.form}"
+        """The letter, and the words."""
+        return f"{self.letter} ({self.words})" if self.letter else self.words
 
     @property
     def device_time(self) -> str:

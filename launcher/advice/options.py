@@ -19,8 +19,7 @@ def options_of(measured: Measured, task: str, shape: tuple[int | None, int | Non
 
     Raises LaunchError where no report has the task.
     """
-    models = _of_proofs(measured, task)
-    known = {one.folder.resolve() for one in models}
+    models, known = _of_proofs(measured, task)
     models += [one for one in _of_runs(measured, task) if one.folder.resolve() not in known]
     if not models:
         names = sorted({str(name) for name in _task_names(measured)})
@@ -53,9 +52,12 @@ def _same(one: str | None, other: str) -> bool:
     return one is not None and plain(one) == plain(other)
 
 
-def _of_proofs(measured: Measured, task: str) -> list[Option]:
-    """The models of retention reports, one option for each seed's run that is still there; the figures are those of the report."""
-    made = []
+def _of_proofs(measured: Measured, task: str) -> tuple[list[Option], set[Path]]:
+    """The models of retention reports with the figures of the report, and the student folders of all their runs.
+
+    A model's folders are those of the seeds at its chosen learning rate. Its time of training is that of all its runs.
+    """
+    made, known = [], set()
     for path, proof in measured.proofs.items():
         for entry in proof["tasks"]:
             if not (_same(entry["task"], task) or _same(entry["title"], task)):
@@ -63,7 +65,9 @@ def _of_proofs(measured: Measured, task: str) -> list[Option]:
             for model in entry["models"]:
                 below = path.parent / folder_name(entry["task"]) / folder_name(model["model"])
                 runs = {place: report for place, report in measured.runs.items() if below in place.parents}
-                place = min(runs, default=None)
+                known |= {(place.parent / "student").resolve() for place in runs}
+                chosen = _of_chosen_rate(runs, entry["metric"], model["value"])
+                place = min(chosen, default=None)
                 report = runs[place] if place is not None else {}
                 made.append(
                     Option(
@@ -78,12 +82,24 @@ def _of_proofs(measured: Measured, task: str) -> list[Option]:
                         bytes=model["bytes"],
                         seconds=sum(_seconds(one) for one in runs.values()) if runs else None,
                         device=report.get("device"),
-                        folders=tuple(one.parent / "student" for one in sorted(runs)),
+                        folders=tuple(one.parent / "student" for one in sorted(chosen)),
                         config=None if place is None else place.parent / "config.yaml",
                         files=weight_files(report.get("files", {})),
                     )
                 )
-    return made
+    return made, known
+
+
+def _of_chosen_rate(runs: dict[Path, dict[str, Any]], metric: str, value: float) -> list[Path]:
+    """The reports of the learning rate that the proof chose: the one with the most seeds, of equals the one with the report's score."""
+    by_rate: dict[Path, list[Path]] = {}
+    for place in runs:
+        by_rate.setdefault(place.parent.parent, []).append(place)
+
+    def fit(places: list[Path]) -> tuple[int, float]:
+        return len(places), -abs(sum(runs[place]["dev"][metric] for place in places) / len(places) - value)
+
+    return max(by_rate.values(), key=fit, default=[])
 
 
 def _of_runs(measured: Measured, task: str) -> list[Option]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.advice.commands import UNKNOWN, export_command, latency_command
+from launcher.advice.commands import UNKNOWN, export_command
 from launcher.advice.option import Option
 from launcher.text import duration
 
@@ -21,21 +21,26 @@ class Limits:
     calls_per_day: float | None
     days: float | None
 
+    def _parts(self, option: Option) -> list[float | None]:
+        """Figure over limit for each limit; None where the figure was not measured reliably."""
+        parts: list[float | None] = []
+        if self.latency_ms is not None:
+            parts.append(None if option.p95_ms is None or not option.trusted else option.p95_ms / self.latency_ms)
+        if self.size_mb is not None:
+            parts.append(None if option.bytes is None else option.bytes / 1e6 / self.size_mb)
+        if option.retained is None:
+            return [*parts, None]
+        return [*parts, self.retained / option.retained if option.retained > 0 else float("inf")]
+
     def excess(self, option: Option) -> float | None:
         """The largest of figure over limit: at most 1 where all are met; None where one was not measured reliably."""
-        parts = []
-        if self.latency_ms is not None:
-            if option.p95_ms is None or not option.trusted:
-                return None
-            parts.append(option.p95_ms / self.latency_ms)
-        if self.size_mb is not None:
-            if option.bytes is None:
-                return None
-            parts.append(option.bytes / 1e6 / self.size_mb)
-        if option.retained is None:
-            return None
-        parts.append(self.retained / option.retained if option.retained > 0 else float("inf"))
-        return max(parts)
+        parts = self._parts(option)
+        known = [part for part in parts if part is not None]
+        return max(known) if len(known) == len(parts) else None
+
+    def misses(self, option: Option) -> bool:
+        """True if a measured figure misses its limit, whatever the others are."""
+        return any(part is not None and part > 1 for part in self._parts(option))
 
     def meets(self, option: Option) -> bool:
         """True if every limit is measured and met."""
@@ -83,7 +88,7 @@ def rules(options: Sequence[Option], limits: Limits, task: str = "TASK") -> list
     return [
         _teacher_is_enough(options, limits, task),
         _gap(options, limits),
-        _repaid(options, limits, task),
+        _repaid(options, limits),
         _data_changes(options, limits),
         _prototype(limits),
     ]
@@ -101,11 +106,16 @@ def _teacher_is_enough(options: Sequence[Option], limits: Limits, task: str) -> 
     if not teachers:
         return Rule(name, None, f"{UNKNOWN}: no report of the teacher; run: stillhouse task train --config {task}")
     if not quantised:
-        return Rule(name, None, f"{UNKNOWN}: no INT8 export of the teacher; run: {export_command(teachers[0], task)}")
+        return Rule(name, None, f"{UNKNOWN}: no INT8 export of the teacher; run: {export_command(_plain(teachers), task)}")
     if unknown:
         missing = ", ".join(one.title for one in unknown)
         return Rule(name, None, f"{UNKNOWN}: figures of {missing}; run the commands below")
     return Rule(name, False, "; ".join(f"{one.title}: {figures(one)}" for one in quantised))
+
+
+def _plain(models: Sequence[Option]) -> Option:
+    """The first model as it was trained, before exports of it."""
+    return next((one for one in models if one.form == "torch fp32"), models[0])
 
 
 def _gap(options: Sequence[Option], limits: Limits) -> Rule:
@@ -121,14 +131,14 @@ def _gap(options: Sequence[Option], limits: Limits) -> Rule:
     return Rule(name, (best.retained or 0) < limits.retained, text)
 
 
-def _repaid(options: Sequence[Option], limits: Limits, task: str) -> Rule:
+def _repaid(options: Sequence[Option], limits: Limits) -> Rule:
     """Training costs seconds of the device that ran it. A call saves CPU time against the teacher's fastest form."""
     name = "too few calls before the task's data changes"
     teachers = [one for one in options if one.teacher and one.cpu_ms is not None and one.trusted]
     students = [one for one in options if not one.teacher and one.cpu_ms is not None and one.seconds and one.trusted]
     if not teachers or not students:
         lacking = "a teacher" if not teachers else "a student with a run"
-        return Rule(name, None, f"{UNKNOWN}: reliable times of {lacking}; run: {latency_command(options, task, (1, 128, 1))}")
+        return Rule(name, None, f"{UNKNOWN}: reliable times of {lacking}; run the commands below")
     base = min(teachers, key=lambda one: one.cpu_ms or 0)
     met = [one for one in students if limits.meets(one)] or students
     best = min(met, key=lambda one: one.cpu_ms or 0)
@@ -157,7 +167,7 @@ def _data_changes(options: Sequence[Option], limits: Limits) -> Rule:
         return Rule(name, None, f"{UNKNOWN}: no student has a run with its time; run: stillhouse task train")
     best = max((one for one in trained if one.retained is not None), key=lambda one: one.retained or 0, default=trained[0])
     seconds = best.seconds or 0
-    text = f"a new {best.name} takes {duration(seconds)} {best.device_time}"
+    text = f"training {best.name!r} anew takes {duration(seconds)} {best.device_time}"
     if limits.days is None:
         return Rule(name, None, f"{text}; give --data-changes-days")
     share = seconds / (86400 * limits.days)

@@ -97,6 +97,7 @@ def add_advise(verbs: Verbs) -> None:
     advise.add_argument("--data-changes-days", type=above_zero, default=None, metavar="N", help="days after which the task changes")
     for name, text in (("batch", "rows of a batch"), ("length", "tokens of a row"), ("threads", "threads")):
         advise.add_argument(f"--{name}", type=at_least(1), default=None, metavar="N", help=f"{text} of the times (as most were measured)")
+    advise.add_argument("--all", action="store_true", help="show every model, not only the first 20")
     advise.add_argument("--json", default=None, metavar="FILE", help="also write everything there")
 
 

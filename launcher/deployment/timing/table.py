@@ -35,7 +35,7 @@ def show(rows: Sequence[Row], candidates: Sequence[Candidate], console: Console)
             f"above {MOST_WALL_PER_CPU:g} with one thread: other processes had the core",
         ),
     ]
-    print_table(console, Column("model", [f"{row['letter']} {row['form']}" for row in rows], justify="left"), columns)
+    print_table(console, Column("model", [row["letter"] for row in rows], justify="left"), columns)
 
 
 def milliseconds(value: float) -> str:

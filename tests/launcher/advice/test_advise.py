@@ -175,6 +175,39 @@ def test_an_export_of_any_seed_is_found_and_its_retention_has_an_interval(measur
     assert "half, seed 2" in advise(capsys, proof, tmp_path / "shipped")
 
 
+def test_a_model_is_that_of_the_rate_that_the_proof_chose_and_its_seeds_are_one_model(measured, tmp_path, capsys):
+    """The learning rate that lost sorts first. Its run and the second seed are no models of their own."""
+    proof = shutil.copytree(measured / "proof", tmp_path / "proof")
+    (first,) = (proof / "moods" / "teacher").glob("rate-*/seed-1")
+    shutil.copytree(first, first.with_name("seed-2"))
+    lost = shutil.copytree(first, first.parent.with_name("rate-0.0001") / "seed-1")
+    assert lost < first
+    made = content_of(capsys, tmp_path / "made.json", proof)
+    teachers = [one for one in made["models"] if one["teacher"]]
+    assert [one["folder"] for one in teachers] == [str(first / "student")]
+    assert [Path(one).parent.name for one in teachers[0]["folders"]] == ["seed-1", "seed-2"]
+    assert len(made["models"]) == 2
+
+
+def test_many_models_are_a_short_answer(measured, tmp_path, capsys):
+    proof = shutil.copytree(measured / "proof", tmp_path / "proof")
+    report = json.loads((proof / "report.json").read_text())
+    (half,) = [one for one in report["tasks"][0]["models"] if one["model"] == "half"]
+    for number in range(30):
+        report["tasks"][0]["models"].append(half | {"model": f"half {number}", "retained": number / 100})
+        shutil.copytree(proof / "moods" / "half", proof / "moods" / f"half-{number}")
+    (proof / "report.json").write_text(json.dumps(report))
+    said = advise(capsys, proof)
+    assert "and 12 more, slower or not measured: --all shows them" in said
+    assert "not measured: times of 24 more models, which promise less: add their folders to that command" in said
+    (command,) = [line for line in said.splitlines() if line.startswith("not measured: stillhouse latency ")]
+    assert "/moods/teacher/" in command.split()[4], "the teacher comes first"
+    assert said.count("not measured: stillhouse export ") == 3
+    assert "not measured: INT8 exports of 29 more models, which promise less" in said
+    assert "--all shows them" not in (every := advise(capsys, proof, "--all"))
+    assert all(f"half {number}, torch fp32" in every for number in range(30))
+
+
 def test_a_run_records_the_device_that_its_time_was_measured_on(measured):
     for report in (measured / "proof" / "moods").glob("*/rate-*/seed-1/report.json"):
         assert json.loads(report.read_text())["device"] == "cpu"
@@ -199,7 +232,7 @@ def test_limits_choose_and_distillation_is_refused_where_the_teacher_is_enough(m
     words = [measured / "proof", measured / "shipped", timed, "--min-retained", 0.01]
     said = advise(capsys, *words, "--latency-ms", 10000, "--size-mb", 100)
     assert "cheapest that meets all limits: " in said
-    assert "distillation does not pay: the teacher in 8 bits, or unchanged, meets the target: teacher, " in said
+    assert "distillation does not pay: the teacher in 8 bits, or unchanged, meets the target: " in said
     assert "calls repay it; give --calls-per-day" in said or "saves no CPU time" in said
     said = advise(capsys, *words, "--latency-ms", 1e-6)
     assert "no measured model meets all limits; the nearest is " in said

@@ -46,6 +46,12 @@ def test_the_nearest_misses_its_worst_limit_by_the_smallest_factor():
     assert nearest([option("x", "onnx int8", 1.0, 1, 3.0, trusted=False)], limits) is None
 
 
+def test_a_measured_figure_beyond_its_limit_decides_without_the_others():
+    assert LIMITS.misses(option("x", "torch fp32", None, 51, None))
+    assert not LIMITS.misses(option("x", "torch fp32", None, 50, None))
+    assert not LIMITS.misses(option("x", "torch fp32", 1.0, 50, 11.0, trusted=False)), "a doubtful time decides nothing"
+
+
 def test_a_teacher_within_the_limits_is_enough():
     enough, *_ = rules(ALL, Limits(25.0, 120.0, 0.97, None, None))
     assert enough.applies is True
@@ -101,7 +107,7 @@ def test_the_cost_of_training_names_the_device_that_was_measured(device, words):
 def test_data_that_changes_before_a_new_student_has_paid_is_named(days, applies, words):
     rule = rules(ALL, Limits(10.0, 50.0, 0.97, None, days))[3]
     assert (rule.name, rule.applies) == ("the task's data changes often", applies)
-    assert rule.text.startswith("a new student takes 1 h 00 min ")
+    assert rule.text.startswith("training 'student' anew takes 1 h 00 min ")
     assert words in rule.text
     assert rules(ALL, LIMITS)[3].text.endswith("; give --data-changes-days")
     assert rules([TEACHER], LIMITS)[3].text == "not measured: no student has a run with its time; run: stillhouse task train"
