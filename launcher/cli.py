@@ -39,7 +39,7 @@ MODULES = {
     "wandb-replay": "launcher.reporting.wandb_replay",
     "dashboard": "launcher.dashboard.dashboard",
 }
-TASK_MODULES = {"train": "launcher.run", "score": "launcher.tasks.score", "data": "launcher.tasks.data"}
+TASK_MODULES = {"train": "launcher.run", "score": "launcher.deployment.score", "data": "launcher.tasks.data"}
 READ_A_CONFIGURATION = ("cache", "layers")  # `train` does so itself: launcher/run.py is a door of its own
 
 

@@ -69,7 +69,7 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
         notes += source.encoded(split, base).counts.lines(split)
     student, record, fresh = _student(config, source, teachers, stream, facts.get("student"))
     notes += _remarks(config, source, student, fresh)
-    check_length("student", student, config)
+    check_length("the student", student.max_positions, config)
     scorer = final = make_scorer(config, source, "dev", base)
     if CHOOSE in source.splits:
         scorer = make_scorer(config, source, CHOOSE, base)

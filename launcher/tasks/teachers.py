@@ -14,7 +14,6 @@ from data_shards.tasks.encoding.encoded import EncodedTask
 from data_shards.tasks.labels import resolve_labels
 from kd.distributed import process_group
 from kd.models.config import read_config
-from kd.models.encoder import Encoder
 from kd.models.loading import weights_digest
 from kd.tasks.cached_outputs import FORMAT, CachedOutputs, digest_of, read_outputs, write_outputs
 from kd.tasks.loading import labels_of_model, load_task, untrained_task
@@ -205,7 +204,7 @@ class TaskTeachers:
         """The teacher without weights."""
         with torch.device("meta"):
             encoder = untrained_task(read_config(self.members[number][1].model), self.config.data.kind)
-        check_length("teacher", encoder, self.config)
+        check_length("the teacher", encoder.max_positions, self.config)
         return FrozenEncoder(encoder)
 
 
@@ -227,12 +226,11 @@ class _Progress:
             say(f"{self.place}: {share:.0%} of the outputs computed, {duration((now - self.started) * (1 - share) / share)} left")
 
 
-def check_length(role: str, encoder: Encoder, config: TaskRunConfig) -> None:
-    """Raise LaunchError where rows may be longer than a model's positions."""
-    if config.data.max_length > encoder.max_positions:
-        raise LaunchError(
-            f"data.max_length: expected at most {encoder.max_positions}, the {role}'s positions, got {config.data.max_length}; lower it"
-        )
+def check_length(model: str, positions: int, config: TaskRunConfig) -> None:
+    """Raise LaunchError where rows may be longer than a model's positions. model: in words."""
+    if config.data.max_length > positions:
+        got = f"got {config.data.max_length}; lower it"
+        raise LaunchError(f"data.max_length: expected at most {positions}, the positions of {model}, {got}")
 
 
 def _cast(model: TaskEncoder, precision: str) -> None:

@@ -83,7 +83,7 @@ def test_a_teacher_with_another_tokenizer_is_refused_where_positions_are_compare
 def test_a_student_with_fewer_positions_than_max_length_is_refused(school, run, tmp_path):
     files = make_task(tmp_path / "task", "classification")
     line = refused(run(*files.settings, "data.max_length=96", f"student.init={school.teacher}"))
-    assert "data.max_length: expected at most 64, the student's positions, got 96; lower it" in line
+    assert "data.max_length: expected at most 64, the positions of the student, got 96; lower it" in line
 
 
 def test_a_folder_without_pooler_and_token_types_learns_pairs_and_says_so(school, pairs, run, tmp_path):

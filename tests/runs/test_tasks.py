@@ -15,8 +15,8 @@ from task_files import TaskFiles, make_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from launcher.commands.parser import parser
+from launcher.deployment import score
 from launcher.errors import LaunchError
-from launcher.tasks import score
 
 pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 KINDS = ("classification", "regression", "multi_label", "tagging", "question_answering")

@@ -26,6 +26,7 @@ from launcher.errors import LaunchError
 from launcher.tasks.build import make_scorer
 from launcher.tasks.scores import Outputs, outputs_of, predictions_of
 from launcher.tasks.source import TaskSource
+from launcher.tasks.teachers import check_length
 from launcher.training.batches import heldout_batches
 
 BATCH = 16
@@ -56,13 +57,13 @@ class Quality:
 
 
 class RuntimeTask(nn.Module):
-    """A session with the interface of a TaskEncoder, for kd.tasks' scores. order: as in TaskEncoder."""
+    """A session with the interface of a TaskEncoder, for kd.tasks' scores. order: as in TaskEncoder. outputs: of its head."""
 
-    def __init__(self, session: AnySession, model: DeployedModel, order: list[int] | None) -> None:
+    def __init__(self, session: AnySession, outputs: int, order: list[int] | None) -> None:
         super().__init__()
         self._device = nn.Parameter(torch.zeros(()))
         self._session, self._order = session, order
-        self.hf = SimpleNamespace(config=model.encoder.hf.config)
+        self.hf = SimpleNamespace(config=SimpleNamespace(num_labels=outputs))
 
     def forward(self, batch: Batch) -> EncoderOutputs:
         """The logits of a batch; hidden states are not given."""
@@ -119,6 +120,7 @@ class TaskComparison:
             raise LaunchError(
                 f"--task-config: expected a task of kind {model.purpose}, got {config.data.kind}; choose the model's own task"
             )
+        check_length(model.path, model.encoder.max_positions, config)
         self._model, self._resamples = model, config.evaluate.resamples
         self._order = resolve_labels(source.labels, dict(enumerate(model.labels)), {}, model.path) if model.labels else None
         self._scorer = make_scorer(config, source, "dev", model.path)
@@ -154,7 +156,8 @@ class TaskComparison:
         return _error(zip(self._original_sample, (real_outputs(exported, batch) for batch in self._batches), strict=True))
 
     def _outputs(self, session: AnySession) -> Outputs:
-        return outputs_of(cast(TaskEncoder, RuntimeTask(session, self._model, self._order)), self._scorer.task, BATCH)
+        encoder = RuntimeTask(session, self._model.encoder.hf.config.num_labels, self._order)
+        return outputs_of(cast(TaskEncoder, encoder), self._scorer.task, BATCH)
 
 
 class ShardsComparison:

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +14,6 @@ from kd.tasks.metrics.multi_label import best_thresholds, f1_micro
 from kd.tasks.model import TaskEncoder
 from launcher.deployment.command import command_of
 from launcher.deployment.conversion.quality import BATCH, RuntimeTask
-from launcher.deployment.models import DeployedModel
 from launcher.deployment.prediction.answers import softmax
 from launcher.deployment.prediction.calibration import Calibration, write_calibration
 from launcher.deployment.prediction.served import serve
@@ -26,6 +24,7 @@ from launcher.tasks.build import check_metric_packages, make_scorer
 from launcher.tasks.data import task_config
 from launcher.tasks.scores import Outputs, TaskScorer, check_finite, outputs_of
 from launcher.tasks.source import TaskSource
+from launcher.tasks.teachers import check_length
 
 KINDS = ("classification", "multi_label", "tagging")
 FEWEST = 40
@@ -45,11 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise LaunchError(f"{model}: expected a model for {', '.join(KINDS)}, got {served.purpose}, whose scores have no temperature")
     if config.data.kind != served.purpose:
         raise LaunchError(f"--task-config: expected a task of kind {served.purpose}, got {config.data.kind}; choose the model's own task")
+    check_length(model, served.max_tokens, config)
     source = TaskSource.read(config)
     order = resolve_labels(source.labels, dict(enumerate(served.labels)), {}, model)
     scorer = make_scorer(config, source, "dev", model)
-    no_config = SimpleNamespace(encoder=SimpleNamespace(hf=SimpleNamespace(config=None)))
-    encoder = RuntimeTask(served.session, cast(DeployedModel, no_config), order)
+    encoder = RuntimeTask(served.session, len(served.labels), order)
     outputs = outputs_of(cast(TaskEncoder, encoder), scorer.task, BATCH)
     check_finite(model, outputs)
     logits, gold = _pairs(outputs, scorer)

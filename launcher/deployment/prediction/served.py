@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
@@ -76,7 +77,7 @@ def serve(path: str, threads: int | None = None) -> Served:
     folder = read_exported(path)
     record = folder.record
     if record["model_format"] != "onnx":
-        served = open_model(path)
+        served = open_model(path, torch.bfloat16 if record["precision"] == "bf16" else torch.float32)
         backend = _tokenizer(folder.path / TOKENIZER)
         session = TorchSession(served.exported)
     else:

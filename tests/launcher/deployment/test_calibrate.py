@@ -18,8 +18,8 @@ from launcher.commands.parser import parser
 from launcher.deployment.export import run as export
 from launcher.deployment.prediction.calibrate import run
 from launcher.deployment.prediction.predict import run as predict
+from launcher.deployment.score import run as score
 from launcher.errors import LaunchError
-from launcher.tasks.score import run as score
 from stillhouse.files import sha256_of_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.tasks]

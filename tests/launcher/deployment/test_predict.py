@@ -22,8 +22,8 @@ from launcher.deployment.prediction.encode import TextEncoder, limits_of
 from launcher.deployment.prediction.inputs import Text, _texts, read_texts
 from launcher.deployment.prediction.predict import predictions, run
 from launcher.deployment.prediction.served import _served, serve
+from launcher.deployment.score import run as score
 from launcher.errors import LaunchError
-from launcher.tasks.score import run as score
 
 pytestmark = [pytest.mark.slow, pytest.mark.tasks]
 LABELS = {"classification": ["long", "short"], "multi_label": ["a", "b", "c"], "tagging": ["O", "B-X"]}
