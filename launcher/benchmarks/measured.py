@@ -23,12 +23,13 @@ from kd.training.update_report import UpdateReport
 from launcher.benchmarks.cases import Case
 from launcher.benchmarks.peer import PeerLoop
 from launcher.benchmarks.plain import PlainLoop
-from launcher.benchmarks.rates import DTYPES, gemm_rate
+from launcher.benchmarks.rates import gemm_rate
 from launcher.config.derived import attention_of, precision_of
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.cost.from_config import work_of_config
 from launcher.planning.cost.operations import flops
+from launcher.planning.devices.gemm import DTYPES
 from launcher.planning.devices.this_device import this_device
 from launcher.reporting.meter import peak_memory_gb
 from launcher.reporting.train_line import shares_of_time

@@ -15,8 +15,8 @@ from kd.terms.base import LogitTerm
 from kd.terms.logits import MaskedLM, SoftTargets
 from kd.training.settings import TrainSettings
 from launcher.planning.cost.operations import BACKWARD_VALUES, FORWARD_VALUES
+from launcher.planning.devices.gemm import DTYPES, product, wait
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOKENS = 2048
 VOCABULARY = 30522
 REPETITIONS, ENOUGH_SECONDS = 3, 0.2
@@ -34,19 +34,17 @@ def typical(action: Callable[[], object], where: torch.device) -> float:
     for number in range(4 * REPETITIONS):
         if number >= REPETITIONS and sum(taken) > ENOUGH_SECONDS:
             break
-        _wait(where)
+        wait(where)
         started = clock()
         action()
-        _wait(where)
+        wait(where)
         taken.append(clock() - started)
     return max(statistics.median(taken), 1e-9)
 
 
 def gemm_rate(precision: str, width: int, where: torch.device) -> float:
     """TFLOP/s of [TOKENS, width] x [width, 4 width]."""
-    left = torch.randn(TOKENS, width, device=where).to(DTYPES[precision])
-    right = torch.randn(4 * width, width, device=where).to(DTYPES[precision])
-    return 8.0 * TOKENS * width * width / typical(lambda: F.linear(left, right), where) / 1e12
+    return 8.0 * TOKENS * width * width / typical(product(precision, TOKENS, width, 4 * width, where), where) / 1e12
 
 
 def copy_rate(where: torch.device, count: int = 1 << 26) -> float:
@@ -160,8 +158,3 @@ def optimizer_cost(where: torch.device) -> float:
         other.copy_(weight.detach())
 
     return 1e9 * typical(step, where) / STEP_WEIGHTS
-
-
-def _wait(where: torch.device) -> None:
-    if where.type == "cuda":
-        torch.cuda.synchronize()

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from kd.evaluation.scores import SCORES
-from launcher.reporting.catalogue import TRAIN_METRICS
+from launcher.reporting.catalogue import TIME_PARTS, TRAIN_METRICS
 
 SECTIONS = {"learning": "update", "teaching": "tokens", "speed": "elapsed_seconds", "health": "update"}
 """Section -> the axis of its panels."""
-STACKED = "share of time by part"
+STACKED = tuple(f"time/{part}" for part in TIME_PARTS)
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ def panels() -> dict[str, list[Panel]]:
             sections["learning"][title] = Panel(title, "tokens", unit, (f"heldout/{score.key}",))
     for metric in TRAIN_METRICS:
         if metric.panel is not None:
-            section, title, unit = metric.panel
+            section, title = metric.panel.section, metric.panel.together or metric.panel.title
             known = sections[section].get(title)
             keys = (*(known.keys if known else ()), f"train/{metric.key}")
-            sections[section][title] = Panel(title, SECTIONS[section], unit, keys, stacked=title == STACKED)
+            sections[section][title] = Panel(title, SECTIONS[section], metric.panel.unit, keys, stacked=metric.key in STACKED)
     for what, unit in (("loss", "nats per token, unweighted"), ("weight", ""), ("temperature", "")):
         title = f"{what} of each term"
         sections["teaching"][title] = Panel(title, SECTIONS["teaching"], unit, pattern=f"^train/{what}/.*")

@@ -24,21 +24,25 @@ class Meter:
     def __init__(self) -> None:
         self.planned_memory: int | None = None
         """Bytes that a rank plans for build and updates. The next line says so, and no other."""
+        self.gemm_rate = 0.0
+        """FLOP/s of matrix products on all ranks; 0: not measured."""
         self._reset()
 
     def _reset(self) -> None:
         self.updates = 0
         self.tokens = 0
-        """Since `started`, which a checkpoint does not keep: for the rate alone."""
+        """Since `started`, which a checkpoint does not keep: for the rate alone. The same holds for `flops`."""
+        self.flops = 0.0
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
         """Number of updates in each sum. A term is not computed while its weight is 0."""
         self.paused_seconds = 0.0
         self.started = time.perf_counter()
 
-    def add(self, report: UpdateReport) -> None:
-        """Count one update; one that was skipped has no loss to speak of."""
+    def add(self, report: UpdateReport, flops: float = 0.0) -> None:
+        """Count one update; one that was skipped has no loss to speak of. flops: of the models, on all ranks."""
         self.updates += 1
+        self.flops += flops
         self.tokens += report.tokens
         if report.applied:
             values = {key: report.values[key] for key in PER_UPDATE if key in report.values}
@@ -60,6 +64,8 @@ class Meter:
             "data_wait_share": waited_seconds / seconds,
             "seconds_per_update": seconds / max(self.updates, 1),
         }
+        if self.flops and self.gemm_rate:
+            values |= {"tflops": self.flops / seconds / 1e12, "utilisation": self.flops / seconds / self.gemm_rate}
         if self.planned_memory is not None:
             values["memory_planned_gb"] = self.planned_memory / 1e9
             self.planned_memory = None

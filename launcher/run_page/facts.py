@@ -66,7 +66,13 @@ def differences(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
 
 def environment(record: Record) -> list[Fact]:
     """(what, value) of environment.json, packages last."""
-    known = {"job": "Slurm job", "cpus": "processors of rank 0's host", "memory_gb": "memory of rank 0's host, GB", "ranks": "ranks"}
+    known = {
+        "job": "Slurm job",
+        "cpus": "processors of rank 0's host",
+        "memory_gb": "memory of rank 0's host, GB",
+        "ranks": "ranks",
+        "gemm": "matrix products, measured",
+    }
     plain = [
         (known.get(name, name), _value(value))
         for name, value in record.environment.items()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from launcher.run_page.numbers import PARTS, Numbers, numbers_of, points
+from launcher.run_page.numbers import PARTS, Numbers, capital, numbers_of, points
 from launcher.run_page.plots import Curve, Plot, plot
 from launcher.run_page.record import Record
 
@@ -36,7 +36,7 @@ def figures(records: Sequence[Record], labels: Sequence[str], buckets: int) -> F
             for run, record in enumerate(records)
             if (found := points(_lines(record, each), each.key))
         ]
-        title = one.title if len(together) == 1 else one.group.replace("_", " ").capitalize()
+        title = one.title if len(together) == 1 else capital(one.group.replace("_", " "))
         if curves:
             drawn[one.part].append(plot(f"plot-{number}", title, curves, one.form, buckets=buckets, may_be_logarithmic=one.is_wide))
     if len(records) > 1:

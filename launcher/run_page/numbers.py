@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, cast
 
 from kd.evaluation.scores import SCORES
-from launcher.reporting.catalogue import PANELS
+from launcher.reporting.catalogue import COUNT, PANELS
 from launcher.text import number, share
 
 BUCKETS = 500
@@ -54,21 +54,8 @@ def _gigabytes(value: float) -> str:
     return f"{value:.2f} GB"
 
 
-KNOWN = {
-    "loss": Numbers("loss", "train", "Loss, weighted sum of the terms", "learning"),
-    "learning_rate": Numbers("learning_rate", "train", "Learning rate", "learning", _short),
-    "gradient_norm": Numbers("gradient_norm", "train", "Gradient norm before clipping", "learning"),
-    "tokens_per_second": Numbers("tokens_per_second", "train", "Tokens per second, all ranks", "speed", _whole),
-    "data_wait_share": Numbers("data_wait_share", "train", "Share of the time that waits for data", "speed", share),
-    "memory_gb": Numbers("memory_gb", "train", "Peak memory of rank 0", "speed", _gigabytes),
-    "skipped_updates": Numbers("skipped_updates", "train", "Skipped updates", "health", _whole),
-    "clipped_share": Numbers("clipped_share", "train", "Share of clipped updates", "learning", share),
-    "restarts": Numbers("restarts", "train", "Restarts", "health", _whole),
-    "roll_backs": Numbers("roll_backs", "train", "Roll-backs", "health", _whole),
-    "stragglers": Numbers("stragglers", "train", "Stragglers", "health", _whole),
-    "loss_spikes": Numbers("loss_spikes", "train", "Loss spikes", "health", _whole),
-    "skipped_shards": Numbers("skipped_shards", "train", "Skipped shards", "health", _whole),
-}
+FORMS: dict[str, Callable[[float], str]] = {"share": share, "tokens/s": _whole, "GB": _gigabytes, COUNT: _whole}
+"""Unit -> how a value is written."""
 SCORE_TITLES = {score.key: score.heading for score in SCORES}
 WORDS: dict[Part, tuple[str, ...]] = {
     "speed": ("second", "share", "time", "utilisation", "flops", "memory", "bytes", "gb", "watt"),
@@ -83,9 +70,13 @@ def numbers_of(train: Iterable[Mapping[str, Any]], heldout: Iterable[Mapping[str
     scores = dict.fromkeys(key for line in heldout for key, value in line.items() if is_number(value))
     found = [_train_number(key) for key in keys if key not in NO_CURVES]
     found += [_score(key) for key in scores if key not in NO_CURVES]
-    known = list(KNOWN)
-    order = list(PARTS)
-    return sorted(found, key=lambda one: (order.index(one.part), known.index(one.key) if one.key in known else len(known), one.group))
+    order, known = list(PARTS), {key: place for place, key in enumerate(PANELS)}
+    return sorted(found, key=lambda one: (order.index(one.part), known.get(_beside(one.key), len(known)), one.group))
+
+
+def _beside(key: str) -> str:
+    """The known number that a number stands next to: terms follow their sum."""
+    return "loss" if key.startswith("loss/") else key
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -99,23 +90,24 @@ def _is_finite(value: Any) -> TypeGuard[float]:
 
 
 def _train_number(key: str) -> Numbers:
-    if key in KNOWN:
-        return KNOWN[key]
     group, slash, name = key.partition("/")
     if group == "loss" and slash:
         return Numbers(key, "train", f"Term {name}, unweighted", "learning")
     if group in ("weight", "temperature") and slash:
         return Numbers(key, "train", f"{group.capitalize()} of {name}", "learning", group=group)
-    if group == "time" and slash:
-        return Numbers(key, "train", f"Share of the time: {name.replace('_', ' ')}", "speed", share, "share of the time")
     if key in PANELS:
-        section, title, unit = PANELS[key]
-        own = f"{title[:1].upper()}{title[1:]}{f': {name}' if slash else ''}"
-        return Numbers(key, "train", own, cast(Part, section), share if unit == "share" else number, group if slash else "")
+        panel = PANELS[key]
+        form = _short if key == "learning_rate" else FORMS.get(panel.unit, number)
+        return Numbers(key, "train", capital(panel.title), cast(Part, panel.section), form, panel.together if slash else "")
     words = key.replace("/", " ").replace("_", " ")
     part: Part = next((part for part, known in WORDS.items() if any(word in words for word in known)), "other")
     form = share if any(word in words for word in SHARES) else number
     return Numbers(key, "train", words.capitalize(), part, form, group if slash else "")
+
+
+def capital(text: str) -> str:
+    """With a capital at the beginning."""
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _score(key: str) -> Numbers:

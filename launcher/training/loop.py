@@ -5,7 +5,6 @@
 3. At the end: held-out scores, a last checkpoint, the student as a Hugging Face folder, report.json. Only rank 0 writes files.
 """
 
-import socket
 import time
 from contextlib import suppress
 from typing import Any
@@ -28,16 +27,15 @@ from launcher.reporting.event_counts import EventCounts
 from launcher.reporting.layer_similarity import render
 from launcher.reporting.meter import Meter
 from launcher.reporting.reporters import LOG, Reporters
-from launcher.reporting.train_line import Throughput, train_line
 from launcher.run_folder.folder import RunFolder, tell_progress
 from launcher.run_folder.metrics_file import lost_lines, read
 from launcher.training.batches import BatchLoader
 from launcher.training.checkpoints import CheckpointSaver
+from launcher.training.diagnostics.train_lines import TrainLines
 from launcher.training.evaluations import Evaluations
 from launcher.training.parts import Finished, RunParts
 from launcher.training.rank_consistency import teachers
 from launcher.training.recovery import Recovery
-from launcher.training.stragglers import gather, straggler
 from stillhouse.files import sync_path, write_atomically
 
 
@@ -51,15 +49,12 @@ class Run:
         self.trainer = parts.trainer
         self.progress = parts.trainer.progress
         self.reporters, self.stop = reporters, stop
-        self.meter = Meter()
+        self.train_lines = TrainLines(parts.trainer, parts.updates, self.event)
         self.run_id = folder.wandb_id if process_group.rank() == 0 else None
         self.evaluations = Evaluations(parts.score, parts.evaluate_every, config.evaluate, config.checkpoint.keep_best)
         self.saving = CheckpointSaver(folder.checkpoints, config.checkpoint)
         self.recovery = Recovery(config, folder, parts.trainer, self.event)
         self.started, self.elapsed_before = time.monotonic(), 0.0
-        self.counts, self.throughput = EventCounts(), Throughput()
-        self.hosts = process_group.texts(socket.gethostname())
-        self.straggler: int | None = None  # the rank that was last said to be much slower than the others
         self.teachers = teachers(config)
         self.loader: BatchLoader
         self.first_update = 1  # of this start
@@ -70,7 +65,7 @@ class Run:
         if saved is not None:
             self.parts.stream.check(cursor := Cursor.from_dict(facts["cursor"]))
             windows = cursor.windows
-            self.meter = Meter.from_dict(facts["meter"])
+            self.train_lines.meter = Meter.from_dict(facts["meter"])
             self.evaluations.restore(facts)
             self.elapsed_before = facts["elapsed_seconds"]
             self.saving.saved = self.trainer.done
@@ -82,7 +77,7 @@ class Run:
         self.stop.done, self.stop.saved, self.stop.log = self.trainer.done, max(0, self.saving.saved), self.folder.folder / LOG
         self.first_update = self.trainer.done + 1
         if self.reporters is not None:
-            self.counts = EventCounts(read(self.folder.metrics) if self.folder.metrics.exists() else ())
+            self.train_lines.counts = EventCounts(read(self.folder.metrics) if self.folder.metrics.exists() else ())
             where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
@@ -105,7 +100,7 @@ class Run:
             batches = self.loader.next_update()
             report = self.trainer.update(batches, look=(self.trainer.done + 1) % self.config.report.every_updates == 0)
             self.announce()
-            self.meter.add(report)
+            self.train_lines.add(report, batches)
             self.stop.done = report.update
             if self.reporters is not None:
                 self.reporters.moved(report.update, self.parts.updates, report.loss, first=report.update == self.first_update)
@@ -155,30 +150,9 @@ class Run:
 
     def report_line(self, report: UpdateReport) -> None:
         """Write the train line: means since the last one."""
-        waited, self.loader.waited_seconds = self.loader.waited_seconds, 0.0
-        values = train_line(
-            report,
-            self.meter.take(waited),
-            updates=self.parts.updates,
-            tokens=self.trainer.tokens,
-            epoch=self.loader.windows / self.parts.stream.windows_per_epoch,
-            skipped=self.trainer.skipped,
-            elapsed_seconds=self._elapsed(),
-            world=process_group.world_size(),
-            phase_seconds=self.progress.busy if process_group.device().type == "cpu" else {},
-        )
-        self.line("train", values | self.recovery.counts() | self.counts.values)
-        if slow := self.throughput.judge(values["tokens_per_second"]):
-            self.event("slow", slow)
-        self._report_straggler()
-
-    def _report_straggler(self) -> None:
-        """Report the rank that the others wait for, once as long as it is the same one. Collective."""
-        found = straggler(gather(self.progress.take_busy()))
-        rank = found.rank if found is not None else None
-        if found is not None and rank != self.straggler:
-            self.event("straggler", found.sentence(self.hosts))
-        self.straggler = rank
+        values = self.train_lines.values(report, self.loader, self._elapsed())
+        self.line("train", values | self.recovery.counts())
+        self.train_lines.judge(values["tokens_per_second"])
 
     def evaluate(self, everything: bool) -> None:
         """Held-out scores of the student as it is; of all the held-out data at the end, of the configured part in between."""
@@ -190,7 +164,7 @@ class Run:
         student = self.trainer.snapshot(torch.float32 if everything else dtype)
         scores = self.evaluations.evaluate(student, everything, self.progress.touch)
         self.line("heldout", scores.line | {"tokens": self.trainer.tokens, "elapsed_seconds": round(self._elapsed(), 3)})
-        self.meter.pause(time.perf_counter() - started)
+        self.train_lines.meter.pause(time.perf_counter() - started)
 
     def _ends_early(self, update: int) -> bool:
         """True if the run ends before its last update, because the held-out scores no longer improve."""
@@ -209,7 +183,7 @@ class Run:
                 sync_path(self.folder.metrics)
         self.report_checkpoints(self.saving.begin(self.trainer, self._facts(), wait))
         self.evaluations.saved(ended=self.trainer.done == self.parts.updates)
-        self.meter.pause(time.perf_counter() - started)
+        self.train_lines.meter.pause(time.perf_counter() - started)
         return self.saving.saved == self.trainer.done
 
     def wait_for_checkpoint(self) -> None:
@@ -249,7 +223,7 @@ class Run:
         """Report one line, from rank 0."""
         if self.reporters is not None:
             values = {"kind": kind, "update": self.trainer.done, **values, "time": round(time.time(), 3)}
-            self.counts.count(values)
+            self.train_lines.counts.count(values)
             self.reporters.line(values)
 
     def event(self, event: str, message: str, **more: Any) -> None:
@@ -264,7 +238,7 @@ class Run:
     def _facts(self) -> dict[str, Any]:
         return {
             "cursor": self.parts.stream.cursor(self.loader.windows).as_dict(),
-            "meter": self.meter.as_dict(),
+            "meter": self.train_lines.meter.as_dict(),
             **self.evaluations.as_dict(),
             "elapsed_seconds": self._elapsed(),
             "layer_maps": layer_map.to_json(self.parts.layer_maps),

@@ -21,6 +21,7 @@ from launcher.process.steps import step
 from launcher.reporting.reporters import Reporters
 from launcher.run_folder.metrics_file import trim
 from launcher.run_page.write import write_at_end
+from launcher.training.diagnostics.utilisation import described, measured_gemm_rate
 from launcher.training.loop import Run
 from launcher.training.parts import TrainingData
 from launcher.training.rank_consistency import agree, check_teachers
@@ -89,7 +90,8 @@ def _run(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool,
         progress.enter(BUILDING)
         with step("loading the teacher and building the student" if config.members else "loading the model"):
             parts = data.build(saved, progress)
-        on_rank_zero(lambda: folder.record(config, data.described))
+        gemm_rate = measured_gemm_rate(parts.precision)
+        on_rank_zero(lambda: folder.record(config, data.described, described(parts.precision, gemm_rate)))
         if config.train.try_largest_batch:
             with step("trying an update on the largest batch, which is undone"):
                 parts.trainer.try_update(parts.largest())
@@ -100,7 +102,8 @@ def _run(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool,
             reporters = Reporters(config.report, folder.folder, name=config.name, config=values, run_id=folder.wandb_id)
         run = Run(config, folder, parts, reporters, stop)
         run.begin(saved, dropped)
-        run.meter.planned_memory = plan.memory_need.before_the_first_line if plan.memory_need is not None else None
+        need = plan.memory_need
+        run.train_lines.expect(need.work if need else None, gemm_rate, need.before_the_first_line if need else None)
         stop.updates = parts.updates
         code = Exit.FAILED
         try:

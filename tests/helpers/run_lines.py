@@ -11,6 +11,8 @@ CLOCK = (
     *(
         "tokens_per_second",
         "tokens_per_second_per_rank",
+        "tflops",
+        "utilisation",
         "seconds_left",
         "data_wait_share",
         "memory_gb",

@@ -1,5 +1,6 @@
 """FLOPs, seconds and bytes of one update of a run, by part, on one rank."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from launcher.planning.cost.workload import BYTES, ModelSize, TeacherWork, Workload
@@ -40,9 +41,16 @@ def computes(teacher: TeacherWork) -> bool:
 
 def flops(work: Workload) -> Compute:
     """FLOPs of one update on one rank. Padding is computed too."""
-    positions, selected = work.positions * work.micro_batches, work.logit_positions * work.micro_batches
-    forward = positions * layer_flops(work.student, work.window)
-    teacher = sum(positions * layer_flops(one.size, work.window) for one in work.teachers if computes(one))
+    batches = [(work.micro_batch, work.window)] * work.micro_batches
+    return flops_of_batches(work, batches, work.logit_positions * work.micro_batches)
+
+
+def flops_of_batches(work: Workload, batches: Iterable[tuple[int, int]], selected: float) -> Compute:
+    """FLOPs of an update of these micro-batches. batches: (rows, positions of a row). selected: positions at which logits are computed."""
+    forward = teacher = 0.0
+    for rows, length in batches:
+        forward += rows * length * layer_flops(work.student, length)
+        teacher += rows * length * sum(layer_flops(one.size, length) for one in work.teachers if computes(one))
     transform = 2.0 * work.student.width**2
     head = selected * 3 * (2.0 * work.student.table + transform)
     head += sum(selected * 2.0 * (one.size.table + one.size.width**2) for one in work.teachers) if work.logit_terms else 0.0

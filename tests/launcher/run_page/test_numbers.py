@@ -24,7 +24,7 @@ def test_each_number_of_the_lines_has_a_title_and_a_part():
 @pytest.mark.parametrize(
     ("key", "part", "group"),
     [
-        ("time/teacher", "speed", "share of the time"),
+        ("time/teacher", "speed", "share of time by part"),
         ("time_share/teacher", "speed", "time_share"),
         ("restarts", "health", ""),
         ("kl", "teaching", ""),

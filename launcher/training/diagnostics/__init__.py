@@ -1,0 +1,1 @@
+"""Numbers that a run reports beside its losses: utilisation, similarity of layers, first guesses."""
