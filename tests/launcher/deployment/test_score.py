@@ -62,6 +62,15 @@ def test_an_export_has_the_scores_of_its_original(made, tmp_path, capsys, kind):
     assert "rows of like length in batches of 16" in said
 
 
+def test_a_test_split_without_labels_is_one_line_with_the_command_that_labels_it(made, tmp_path):
+    model, task = made("classification")
+    (tmp_path / "test.jsonl").write_text('{"text": "the miller"}\n')
+    words = ["task", "score", str(model), *task, "--set", f"data.test={tmp_path}/test.jsonl", "--split", "test"]
+    line = rf"^data\.test: expected labels to score, got none; name the column, or label its rows with stillhouse predict {model} FILE$"
+    with pytest.raises(LaunchError, match=line):
+        score(parser().parse_args(words))
+
+
 def test_rows_beyond_the_positions_are_one_line_for_models_and_exports(made, tmp_path):
     model, task = made("classification")
     assert export(parser().parse_args(["export", str(model), "--out", str(tmp_path / "shipped")])) == 0
