@@ -11,6 +11,7 @@ from typing import Any
 
 from kd.export.files import CARD
 from launcher.errors import LaunchError
+from stillhouse.digests import canonical_sha256
 from stillhouse.errors import one_line
 from stillhouse.files import sha256_of_file, sync_path
 
@@ -18,6 +19,8 @@ RECORD = "stillhouse.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
 FORMAT = "stillhouse export 1"
+SEAL = "record_sha256"
+"""The digest of a record's other entries. Exports of earlier versions have none."""
 NEEDED: dict[str, tuple[type, ...]] = {
     "task": (str,),
     "model_format": (str,),
@@ -38,6 +41,17 @@ class ExportedFolder:
 
     path: Path
     record: dict[str, Any]
+
+
+def sealed(record: dict[str, Any]) -> str:
+    """The text of a record's file, with the digest of its entries."""
+    content = {key: value for key, value in record.items() if key != SEAL}
+    return json.dumps(content | {SEAL: _digest(content)}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _digest(record: dict[str, Any]) -> str:
+    content = {key: value for key, value in record.items() if key != SEAL}
+    return canonical_sha256(json.loads(json.dumps(content)), ascii_only=True)  # as it is read back: keys are text, tuples are lists
 
 
 def is_exported(path: str | Path) -> bool:
@@ -67,6 +81,8 @@ def read_exported(path: str | Path) -> ExportedFolder:
         raise LaunchError(f"{folder / RECORD}: expected {wrong[0]} as an export writes it, got {value}; export the model again")
     if record["model_format"] == "onnx" and MODEL not in files:
         raise LaunchError(f"{folder / RECORD}: expected the sha256 of {MODEL}, got none; export the model again")
+    if SEAL in record and record[SEAL] != _digest(record):
+        raise LaunchError(f"{folder / RECORD}: expected the record as it was written, got a changed one; export the model again")
     for name, digest in files.items():
         file = folder / name
         got = sha256_of_file(file) if file.is_file() else "no file"
@@ -93,7 +109,7 @@ def write_folder(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> None:
         record = {"format": FORMAT, **fill(partial)}
         names = sorted(file.name for file in partial.iterdir() if file.name != CARD)
         record["files"] = {name: sha256_of_file(partial / name) for name in names}
-        (partial / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (partial / RECORD).write_text(sealed(record), encoding="utf-8")
         for file in partial.iterdir():
             file.chmod(partial.stat().st_mode & 0o666)
             sync_path(file)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kd.export.files import CARD
-from launcher.deployment.folder import RECORD, is_exported, read_exported
+from launcher.deployment.folder import RECORD, is_exported, read_exported, sealed
 from launcher.errors import LaunchError
 from stillhouse.errors import one_line
 from stillhouse.files import sha256_of_file, write_atomically
@@ -83,7 +83,7 @@ def write_calibration(path: str, calibration: Calibration) -> Path:
     if is_exported(folder):
         place = folder / RECORD
         record = json.loads(place.read_text(encoding="utf-8"))
-        write_atomically(place, json.dumps(record | {KEY: content}, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(place, sealed(record | {KEY: content}))
     else:
         place = folder / FILE
         content["files"] = {file.name: sha256_of_file(file) for file in sorted(folder.glob("*.safetensors"))}

@@ -268,11 +268,23 @@ def test_a_changed_file_is_found_by_its_digest(mlm, tmp_path):
 def test_a_record_with_other_values_is_one_line(mlm, tmp_path, key, value, message):
     shutil.copytree(mlm, tmp_path / "out")
     record = tmp_path / "out" / "stillhouse.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {key: value}))
+    content = json.loads(record.read_text()) | {key: value}
+    content.pop("record_sha256")  # as exports of earlier versions
+    record.write_text(json.dumps(content))
     with pytest.raises(LaunchError, match=rf"stillhouse\.json: {message}$"):
         serve(str(tmp_path / "out"))
     record.write_text("[]")
     with pytest.raises(LaunchError, match=r"stillhouse\.json: expected the record of an export, got JSON of type list; export the model"):
+        serve(str(tmp_path / "out"))
+
+
+def test_a_byte_of_the_record_that_was_changed_is_found(mlm, tmp_path):
+    shutil.copytree(mlm, tmp_path / "out")
+    record = tmp_path / "out" / "stillhouse.json"
+    text = record.read_text()
+    assert serve(str(tmp_path / "out")).max_tokens == 48
+    record.write_text(text.replace('"max_tokens": 48', '"max_tokens": 49'))
+    with pytest.raises(LaunchError, match=r"stillhouse\.json: expected the record as it was written, got a changed one; export the model"):
         serve(str(tmp_path / "out"))
 
 
