@@ -63,6 +63,15 @@ class EvaluateSettings(BaseModel):
     """The student that is exported: of the last update, or of the best evaluation (checkpoint.keep_best above 0)."""
 
 
+class TextEvaluateSettings(EvaluateSettings):
+    """Held-out scores of a run on text, and what is looked at beside them."""
+
+    samples: Annotated[int, Field(ge=0, le=64)] = 8
+    """Held-out sentences whose masked token teacher and student guess at each evaluation (samples.jsonl); 0: none."""
+    layer_similarity_every: Annotated[int, Field(gt=0)] | None = None
+    """Updates from one measurement of the similarity of layers to the next, a multiple of report.every_updates; null: never."""
+
+
 class ReportSettings(BaseModel):
     """Interval of the reports, and the W&B settings."""
 
@@ -75,6 +84,8 @@ class ReportSettings(BaseModel):
     group: str | None = None
     job_type: str | None = None
     tags: list[str] = []
+    artifact: Literal["reference", "upload", "none"] = "reference"
+    """The finished student in W&B: its place and digests, its files, or neither."""
 
 
 class AnyRunConfig(BaseModel):
@@ -191,6 +202,20 @@ class RunConfig(AnyRunConfig):
     """A run on text: a masked-language model."""
 
     data: DataSettings
+    evaluate: Annotated[TextEvaluateSettings, FREE] = TextEvaluateSettings()
+
+    @model_validator(mode="after")
+    def _can_measure_layers(self) -> Self:
+        every, lines = self.evaluate.layer_similarity_every, self.report.every_updates
+        if every is not None and every % lines:
+            raise ValueError(
+                f"evaluate.layer_similarity_every: expected a multiple of report.every_updates = {lines}, got {every}; change either"
+            )
+        first = next(iter(self.members.values()), None)
+        if every is not None and (first is None or first.mode == "cached"):
+            got = "none" if first is None else "mode: cached"
+            raise ValueError(f"evaluate.layer_similarity_every: expected a teacher that computes its layers, got {got}; set null")
+        return self
 
     def _check_term(self, place: str, term: Term) -> None:
         """ValueError for a term that only a task has, and for labels where there are none."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kd.evaluation.scores import SCORES
-from launcher.reporting.catalogue import TIME_PARTS, TRAIN_METRICS
+from launcher.reporting.catalogue import GROUPS, TIME_PARTS, TRAIN_METRICS
 
 SECTIONS = {"learning": "update", "teaching": "tokens", "speed": "elapsed_seconds", "health": "update"}
 """Section -> the axis of its panels."""
@@ -36,6 +36,8 @@ def panels() -> dict[str, list[Panel]]:
             known = sections[section].get(title)
             keys = (*(known.keys if known else ()), f"train/{metric.key}")
             sections[section][title] = Panel(title, SECTIONS[section], metric.panel.unit, keys, stacked=metric.key in STACKED)
+    for group, place in GROUPS.items():
+        sections[place.section][place.title] = Panel(place.title, SECTIONS[place.section], place.unit, pattern=f"^train/{group}/.*")
     for what, unit in (("loss", "nats per token, unweighted"), ("weight", ""), ("temperature", "")):
         title = f"{what} of each term"
         sections["teaching"][title] = Panel(title, SECTIONS["teaching"], unit, pattern=f"^train/{what}/.*")

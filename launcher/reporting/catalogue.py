@@ -91,6 +91,7 @@ TRAIN_METRICS = (
         panel=Panel("speed", "share of the time that waits for data", "share"),
     ),
     TrainMetric("memory_gb", lambda value: f"{value:.2f} GB", panel=Panel("speed", "peak memory of rank 0", "GB")),
+    TrainMetric("cka_seconds", panel=Panel("speed", "time to measure the similarity of layers", "s")),
     TrainMetric("memory_planned_gb", lambda value: f"planned {value:.2f} GB"),
     TrainMetric("seconds_left", lambda value: f"{duration(value)} left", panel=Panel("speed", "time left", "s")),
     *(TrainMetric(f"time/{part}", panel=Panel("speed", f"share of the time: {part}", "share", _TIME)) for part in TIME_PARTS),
@@ -105,5 +106,10 @@ TRAIN_METRICS = (
     TrainMetric("roll_backs", panel=Panel("health", "roll-backs", COUNT, _UNDONE)),
     TrainMetric("stragglers", panel=Panel("health", "stragglers", COUNT, _STARTS)),
 )
+GROUPS = {
+    "cka": Panel("teaching", "similarity of each student layer to the nearest teacher layer", "CKA"),
+    "cka_layer": Panel("teaching", "nearest teacher layer of each student layer", "layer"),
+}
+"""Group -> the panel of train numbers `GROUP/LAYER`, of which there are as many as the student has layers."""
 PER_UPDATE = tuple(metric.key for metric in TRAIN_METRICS if metric.per_update)
 PANELS = {metric.key: metric.panel for metric in TRAIN_METRICS if metric.panel is not None}

@@ -3,7 +3,8 @@
 1. Rank 0 hands `Reporters.line` one flat dict per report; docs/metrics.md explains every field.
 2. metrics.jsonl gets it whole before anything else sees it; `trim` takes back what lies behind the checkpoint that a run goes on from.
 3. W&B gets the same numbers (launcher/reporting/wandb.py).
-4. curves.png is drawn from metrics.jsonl as the run goes on (launcher/reporting/live_curves.py).
+4. samples.jsonl is written anew at each evaluation; W&B gets it as a table, and the finished student as an artifact.
+5. curves.png is drawn from metrics.jsonl as the run goes on (launcher/reporting/live_curves.py).
 
 Nothing here may stop or slow a run. A full disk or a silent server costs one message, and training goes on. W&B's client works on a
 thread of its own, because it waits without limit for a W&B process that hangs.
@@ -12,7 +13,7 @@ thread of its own, because it waits without limit for a W&B process that hangs.
 import errno
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from launcher.reporting import live_curves, wandb
 from launcher.reporting.background import MOST, BackgroundQueue
 from launcher.reporting.console import Screen, sentence
 from launcher.reporting.live_curves import LiveCurves
+from launcher.run_folder.folder import SAMPLES
 from launcher.run_folder.metrics_file import METRICS, AppendedFile, json_line, read
+from stillhouse.files import write_atomically
 
 LOG = "log.txt"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -48,6 +51,7 @@ class Reporters:
         self._lock = threading.RLock()  # W&B's thread speaks too
         self._said: set[str] = set()
         self._given_up = False
+        self._folder, self._artifact = folder, settings.artifact
         self._screen = Screen(name, console)
         self._log = AppendedFile(folder / LOG)
         self._metrics = AppendedFile(folder / METRICS)
@@ -73,6 +77,19 @@ class Reporters:
             self._curves.reported()
         if self._wandb is not None and not self._wandb_queue.call(self._wandb.log, values):
             self._once(f"W&B: expected it to take line after line, got {MOST:,} that wait; lines are left out, {self._wandb.later}")
+
+    def samples(self, update: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write samples.jsonl anew, and a table in W&B: masked sentences with the guesses of teacher and student."""
+        rows = redacted([dict(row) for row in rows])
+        with self._never_fatal(SAMPLES):
+            write_atomically(self._folder / SAMPLES, "".join(json_line(row) for row in rows), sync=False)
+        if self._wandb is not None:
+            self._wandb_queue.call(self._wandb.table, update, rows)
+
+    def student(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Make the finished student an artifact in W&B, as report.artifact says. facts: its description."""
+        if self._wandb is not None and self._artifact != "none":
+            self._wandb_queue.call(self._wandb.artifact, folder, redacted(dict(facts)), self._artifact == "upload")
 
     def moved(self, update: int, updates: int, loss: float | None, first: bool) -> None:
         """Move a terminal's bar. Without a terminal, print the first update of a start as a line."""

@@ -8,7 +8,7 @@
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ ALERTS = {
     "stopped": ("run stopped", "ERROR"),
 }
 """Event -> title and level of the alert that W&B sends. W&B sends one title at most once a minute."""
+TABLE, GUESSERS = "samples", ("student", "teacher")
+"""The key of the table of masked sentences, and its columns of guesses."""
 INIT_SECONDS = 20.0  # for W&B's server to answer at the start
 FINISH_SECONDS = 60.0  # for what is not yet uploaded at the end; the rest stays on disk
 
@@ -41,6 +43,7 @@ class WandB:
 
     def __init__(self, settings: ReportSettings, folder: Path, *, name: str, config: Mapping[str, Any], run_id: str, say: Any) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's telemetry on itself: a server that is away would hold the end up
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder.absolute() / "wandb"))  # tables wait there, and not in the user's home
         try:
             import wandb  # noqa: PLC0415 (importing it costs 0.6 s, and a run without W&B needs nothing of it)
             from wandb.util import get_core_path  # noqa: PLC0415
@@ -138,6 +141,21 @@ class WandB:
             axes["_timestamp"] = values["time"]  # the wall-time axis of W&B, also where lines are sent later
         self._run.log({**axes, **{f"{kind}/{key.removeprefix(f'{kind}_')}": value for key, value in curves.items()}}, step=update)
 
+    def table(self, update: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Send masked sentences with first guesses. rows: of samples.jsonl."""
+        data = [[str(row["text"]), str(row["label"]), *(_listed(row[name]) for name in GUESSERS)] for row in rows]
+        table = self._module.Table(columns=["text", "label", *GUESSERS], data=data)
+        self._run.log({"update": update, TABLE: table}, step=update)
+
+    def artifact(self, folder: Path, facts: Mapping[str, Any], upload: bool) -> None:
+        """Send the student in a folder as an artifact. upload: its files too, else its place and digests."""
+        made = self._module.Artifact(f"student-{self._run.id}", type="model", metadata=dict(facts))
+        if upload:
+            made.add_dir(str(folder), policy="immutable", skip_cache=True)
+        else:
+            made.add_reference(folder.absolute().as_uri())
+        self._run.log_artifact(made)
+
     def finish(self, exit_code: int) -> bool:
         """Say how the run ended; whether W&B has taken everything, in the way that was asked for."""
         try:
@@ -184,6 +202,11 @@ def _arguments_without_secrets() -> Iterator[None]:
         yield
     finally:
         sys.argv = kept
+
+
+def _listed(guesses: Sequence[tuple[str, float]]) -> str:
+    """`cat 61 %, dog 12 %`."""
+    return ", ".join(f"{word} {100 * probability:.0f} %" for word, probability in guesses)
 
 
 def _finite(value: Any) -> bool:

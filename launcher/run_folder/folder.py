@@ -1,7 +1,7 @@
 """A run's folder: everything about it in one place, and one owner at a time.
 
 config.yaml (resolved), environment.json, metrics.jsonl (the truth), curves.png, report.html, log.txt, checkpoints/, student/, report.json,
-wandb/, lock; layer_maps.txt where `layer_map: cka` was resolved.
+wandb/, lock; samples.jsonl; layer_maps.txt where `layer_map: cka` was resolved.
 Opening a folder that already holds a run continues it, if the configuration is the same where it matters. Nothing here knows a tensor.
 """
 
@@ -30,6 +30,8 @@ from launcher.run_folder.lock import Ownership, owned
 from stillhouse.files import ROOT, write_atomically
 
 FILES = ("config.yaml", "environment.json", "metrics.jsonl", "log.txt", "report.json", "wandb_id", "lock", ".opening", "checkpoints/latest")
+SAMPLES = "samples.jsonl"
+"""Some predictions with their texts."""
 PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers", "webdataset", "datasets", "tokenizers", "safetensors", "numpy", "wandb")
 
 
@@ -94,13 +96,17 @@ class RunFolder:
             write_atomically(path, (chosen or secrets.token_hex(4)) + "\n")
         return _text(path).strip()
 
-    def origin(self, config: AnyRunConfig, contents: Mapping[str, str]) -> dict[str, Any]:
+    def origin(self, config: AnyRunConfig, contents: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Code, data and parent runs of this run, for W&B's config.
 
-        contents: name of a setting -> digest of the data that it names. parents: setting -> run that wrote the model which it names.
+        contents: name of a setting -> digest of the data that it names; None: as environment.json says.
+        parents: setting -> run that wrote the model which it names.
         """
         with suppress(OSError, ValueError):
             facts = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+            if contents is None:
+                name = "data.shards" if hasattr(config.data, "shards") else "data"
+                contents = {name: facts["data"]["fingerprint"][:12]} if "data" in facts else {}
             code = {"commit": facts["commit"], "version": facts["packages"]["stillhouse"]}
             models = {f"{name}.model": member.model for name, member in config.members.items()} | {"student.init": config.student.init}
             runs = {setting: Path(model).resolve().parent for setting, model in models.items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, cast
 
 from kd.evaluation.scores import SCORES
-from launcher.reporting.catalogue import COUNT, PANELS
+from launcher.reporting.catalogue import COUNT, GROUPS, PANELS
 from launcher.text import number, share
 
 BUCKETS = 500
@@ -99,6 +99,9 @@ def _train_number(key: str) -> Numbers:
         panel = PANELS[key]
         form = _short if key == "learning_rate" else FORMS.get(panel.unit, number)
         return Numbers(key, "train", capital(panel.title), cast(Part, panel.section), form, panel.together if slash else "")
+    if group in GROUPS and slash:
+        panel = GROUPS[group]
+        return Numbers(key, "train", f"{capital(panel.title)}: {name}", cast(Part, panel.section), number, panel.title)
     words = key.replace("/", " ").replace("_", " ")
     part: Part = next((part for part, known in WORDS.items() if any(word in words for word in known)), "other")
     form = share if any(word in words for word in SHARES) else number

@@ -18,16 +18,17 @@ from launcher.run_page import facts
 from launcher.run_page.events import event_rows, saving
 from launcher.run_page.facts import Fact
 from launcher.run_page.figures import Figures, figures
-from launcher.run_page.numbers import BUCKETS
+from launcher.run_page.numbers import BUCKETS, is_number
 from launcher.run_page.record import Line, Record
+from launcher.text import share
 
 FOLDER = Path(__file__).parent
 MOST_BYTES = 1_500_000
 FEWER = (BUCKETS, 150, 40, 10)
 """Buckets of a curve: fewer where the page would be larger than MOST_BYTES."""
 TEXT_LIMIT, LABEL_LIMIT, YAML_LIMIT = 500, 60, 40_000
-WRONG, RIGHT = 8, 4
-"""Predictions shown of each kind."""
+WRONG, RIGHT, GUESSES = 8, 4, 5
+"""Predictions shown of each kind, and first guesses of a model."""
 SIMILARITY = re.compile(r"^\s*(\d+)\s+((?:-?\d\.\d\d\*?\s*)+)$")
 
 
@@ -89,6 +90,14 @@ def clipped(value: Any, limit: int = TEXT_LIMIT) -> str:
     return line if len(line) <= limit else f"{line[:limit]}…"
 
 
+def guesses(values: Any) -> list[tuple[str, str]]:
+    """(token, its probability) of a model's first guesses; what is none is left out."""
+    pairs = (
+        [pair for pair in values if isinstance(pair, list) and len(pair) == 2 and is_number(pair[1])] if isinstance(values, list) else []
+    )
+    return [(str(word), share(chance)) for word, chance in pairs[:GUESSES]]
+
+
 def _render(runs: Sequence[Run], drawn: Figures, written: float) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((FOLDER / "page.html").read_text(encoding="utf-8"))
@@ -105,6 +114,7 @@ def _render(runs: Sequence[Run], drawn: Figures, written: float) -> str:
         markup=Markup,
         clipped=clipped,
         label=partial(clipped, limit=LABEL_LIMIT),
+        guesses=guesses,
     )
 
 
@@ -115,10 +125,10 @@ def _run(number: int, label: str, record: Record) -> Run:
         missing.append("curves (no train line yet)")
     if not record.heldout:
         missing.append("held-out scores (no evaluation yet)")
-    if not similarities and not any("cka" in key for key in record.last):
-        missing.append("layer similarity (layer_map: cka records it)")
-    if not record.predictions:
-        missing.append("sample predictions (a task records them at its end)")
+    if not similarities and not any(key.startswith("cka/") for line in record.train for key in line):
+        missing.append("layer similarity (layer_map: cka or evaluate.layer_similarity_every records it)")
+    if not record.predictions and not record.samples:
+        missing.append("sample predictions (evaluations and the end of a task record them)")
     if not record.environment.get("data"):
         missing.append("manifest of the data (environment.json has none)")
     wrong = [line for line in record.predictions if not _is_right(line)]
@@ -126,6 +136,10 @@ def _run(number: int, label: str, record: Record) -> Run:
     rights = f"{len(right):,} of {len(record.predictions):,} predictions equal their label. The first wrong ones come first."
     if facts.section(record.report, "task").get("kind") == "regression":
         rights = f"Some of {len(record.predictions):,} predictions. The largest errors come first, the smallest last."
+    if record.samples and "student" in record.samples[0]:
+        rights = (
+            f"First guesses after update {record.samples[0].get('update', '?')}. _ is another masked token. The masked token is in bold."
+        )
     warnings, events = event_rows(record.events)
     yaml = dump_yaml(record.values) if record.values else ""
     return Run(

@@ -11,13 +11,13 @@ from typing import Any
 from launcher.config.yaml_file import parse_yaml
 from launcher.errors import LaunchError
 from launcher.redaction import redacted
-from launcher.run_folder.folder import RunFolder
+from launcher.run_folder.folder import SAMPLES, RunFolder
 from launcher.run_folder.lock import owner_of
 from launcher.run_folder.metrics_file import read
 from launcher.run_folder.state import RunState, run_state
 from stillhouse.errors import one_line
 
-PREDICTIONS, SAMPLES = "predictions.jsonl", "samples.jsonl"
+PREDICTIONS = "predictions.jsonl"
 MOST_BYTES = 64 << 20
 """Of predictions.jsonl that are read."""
 Line = dict[str, Any]

@@ -13,6 +13,7 @@ from kd.export.model_card import public_name
 from kd.tasks.metrics.question_answering import answer_scores
 from kd.tasks.model import TaskEncoder
 from launcher.config.task_config import TaskRunConfig
+from launcher.run_folder.folder import SAMPLES
 from launcher.tasks.card import task_card
 from launcher.tasks.outputs import Outputs
 from launcher.tasks.remarks import remarks_on
@@ -23,7 +24,6 @@ from launcher.training.parts import Finished
 from stillhouse.files import write_atomically
 
 PREDICTIONS = "predictions.jsonl"
-SAMPLES = "samples.jsonl"
 WRONG, RIGHT, TEXT_LIMIT = 8, 4, 1000
 """Sample predictions of each kind, and characters of their texts."""
 

@@ -35,6 +35,8 @@ from launcher.planning.checks import check_fits
 from launcher.process.rank_zero import on_rank_zero
 from launcher.reporting.layer_similarity import Similarities
 from launcher.training.batches import largest_batches, sample_of_corpus, to_batch
+from launcher.training.diagnostics.guesses import Samples, samples_of
+from launcher.training.diagnostics.similarity import Similarity, similarity_to
 from launcher.training.evaluations import heldout_scores
 from launcher.training.finish import write_student
 from launcher.training.parts import RunParts, TrainingData
@@ -108,8 +110,27 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
         similarities=similarities,
         student=made_from,
         write=partial(write_student, corpus),
+        similarity=_similarity(config, trainer, heldout),
+        samples=_samples(config, corpus, trainer, heldout),
         largest=partial(largest_batches, stream, config.train, config.data.window_tokens),
     )
+
+
+def _similarity(config: RunConfig, trainer: Trainer, heldout: Stream | None) -> Similarity | None:
+    """The similarity of the student's layers with the first teacher's, if it is asked for."""
+    if config.evaluate.layer_similarity_every is None or heldout is None:
+        return None
+    return similarity_to(trainer.teachers.members[0], heldout)
+
+
+def _samples(config: RunConfig, corpus: Corpus, trainer: Trainer, heldout: Stream | None) -> Samples | None:
+    """Masked sentences with guesses. A cached teacher has no hidden states of held-out windows, so it makes none."""
+    if not config.evaluate.samples or heldout is None:
+        return None
+    computes = [
+        member for member, settings in zip(trainer.teachers.members, config.members.values(), strict=True) if settings.mode != "cached"
+    ]
+    return samples_of(corpus, heldout, next(iter(computes), None), config.evaluate.samples, trainer.vocabulary)
 
 
 def _student(config: RunConfig, corpus: Corpus, models: TeacherModels, saved: dict[str, Any] | None) -> tuple[Encoder, dict[str, Any]]:

@@ -149,10 +149,28 @@ class Run:
             self.event("phase", f"phase {number}, {phase.name}: updates {phase.first + 1:,} to {phase.end:,}")
 
     def report_line(self, report: UpdateReport) -> None:
-        """Write the train line: means since the last one."""
+        """Write the train line: means since the last one, and the similarity of layers when it is due."""
+        similarity = self._similarity(report.update)
         values = self.train_lines.values(report, self.loader, self._elapsed())
-        self.line("train", values | self.recovery.counts())
+        self.line("train", values | similarity | self.recovery.counts())
         self.train_lines.judge(values["tokens_per_second"])
+
+    def _similarity(self, update: int) -> dict[str, float]:
+        """The similarity of layers when it is due, and the seconds that it took. Collective."""
+        every = getattr(self.config.evaluate, "layer_similarity_every", None)
+        if self.parts.similarity is None or every is None or update % every:
+            return {}
+        self.progress.enter("evaluation")
+        started = time.perf_counter()
+        values = self.parts.similarity(self.trainer.snapshot(self._evaluated_in), self.progress.touch)
+        self.train_lines.meter.pause(seconds := time.perf_counter() - started)
+        self.progress.enter("reporting")
+        return values | {"cka_seconds": round(seconds, 3)}
+
+    @property
+    def _evaluated_in(self) -> torch.dtype:
+        """The dtype of the student in evaluations during the run."""
+        return torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
 
     def evaluate(self, everything: bool) -> None:
         """Held-out scores of the student as it is; of all the held-out data at the end, of the configured part in between."""
@@ -160,10 +178,12 @@ class Run:
             return
         self.progress.enter("evaluation")
         started = time.perf_counter()
-        dtype = torch.bfloat16 if self.parts.precision == "bf16" else torch.float32
-        student = self.trainer.snapshot(torch.float32 if everything else dtype)
+        student = self.trainer.snapshot(torch.float32 if everything else self._evaluated_in)
         scores = self.evaluations.evaluate(student, everything, self.progress.touch)
         self.line("heldout", scores.line | {"tokens": self.trainer.tokens, "elapsed_seconds": round(self._elapsed(), 3)})
+        samples = self.parts.samples(student) if self.parts.samples is not None else []
+        if samples and self.reporters is not None:
+            self.reporters.samples(self.trainer.done, [sample.line(self.trainer.done) for sample in samples])
         self.train_lines.meter.pause(time.perf_counter() - started)
 
     def _ends_early(self, update: int) -> bool:
@@ -216,6 +236,8 @@ class Run:
         config, precision, phases = self.config, self.parts.precision, self.trainer.phases
         for remark in self.parts.write(Finished(config, self.folder, student, scores, facts, self._elapsed(), precision, phases)):
             self.event("note", remark)
+        if self.reporters is not None:
+            self.reporters.student(self.folder.student, {"name": config.name, **facts, **(scores.line if scores is not None else {})})
         which = f", of update {taken}, the best evaluation" if taken != self.trainer.done else ""
         self.event("finished", f"{'student' if config.members else 'model'} in {self.folder.student}{which}")
 

@@ -14,6 +14,8 @@ from kd.training.trainer import Trainer
 from launcher.config.run_config import AnyRunConfig
 from launcher.reporting.layer_similarity import Similarities
 from launcher.run_folder.folder import RunFolder
+from launcher.training.diagnostics.guesses import Samples
+from launcher.training.diagnostics.similarity import Similarity
 from launcher.training.evaluations import Score, Scores
 
 
@@ -70,5 +72,9 @@ class RunParts:
     """Writes the finished student and report.json; gives remarks on its scores. Rank 0 calls it."""
     largest: Callable[[], Sequence[Batch]]
     """The largest micro-batches of one update of this rank."""
+    similarity: Similarity | None = None
+    """The similarity of the student's layers with the teacher's; None: not measured."""
+    samples: Samples | None = None
+    """Masked sentences with the guesses of teacher and student; None: there are none."""
     notes: Sequence[str] = ()
     """Sentences about what was built, for the start of a new run."""

@@ -13,6 +13,7 @@ CLOCK = (
         "tokens_per_second_per_rank",
         "tflops",
         "utilisation",
+        "cka_seconds",
         "seconds_left",
         "data_wait_share",
         "memory_gb",

@@ -1,5 +1,6 @@
 """Reports from the outside: what is in metrics.jsonl, log.txt, on the screen, and in the file that W&B wrote."""
 
+import argparse
 import errno
 import io
 import json
@@ -13,11 +14,13 @@ import pytest
 from rich.console import Console
 from wandb_server import inspected
 
+from launcher.config.load import dump_config, load_run
 from launcher.config.run_config import ReportSettings
 from launcher.errors import LaunchError
 from launcher.reporting import wandb
 from launcher.reporting.reporters import Reporters
 from launcher.reporting.wandb_replay import replay
+from launcher.reporting.wandb_replay import run as replay_command
 from launcher.run_folder.metrics_file import read, trim
 
 ROOT = Path(__file__).parents[3]
@@ -396,3 +399,46 @@ def test_a_terminals_bar_is_there_before_the_first_update_and_moves_with_every_o
     report.moved(3, 100, 2.0, first=False)
     assert "3/100  loss 2.000  900 tokens/s" in screen.getvalue()
     report.close()
+
+
+@pytest.mark.slow
+def test_a_student_is_an_artifact_with_its_files_on_request_and_none_where_it_is_not_wanted(tmp_path: Path):
+    for mode in ("upload", "none"):
+        folder = tmp_path / mode
+        (folder / "student").mkdir(parents=True)
+        (folder / "student" / "model.safetensors").write_bytes(b"weights")
+        report, screen = opened(folder, OFFLINE.model_copy(update={"artifact": mode}))
+        report.line(train(1))
+        report.student(folder / "student", {"name": "run", "teacher": "https://me:secret@host/model"})
+        report.close()
+        artifacts = [record["artifact"] for record in inspected(wandb_files(folder)[0]) if record["type"] == "artifact"]
+        assert "W&B" not in screen.getvalue()
+        if mode == "none":
+            assert artifacts == []
+            continue
+        (entry,) = artifacts[0]["manifest"]["contents"]
+        assert (entry["path"], entry["local_path"]) == ("model.safetensors", str(folder / "student" / "model.safetensors"))
+        assert json.loads(artifacts[0]["metadata"]) == {"name": "run", "teacher": "https://***@host/model"}
+
+
+@pytest.mark.slow
+def test_a_replay_has_the_masked_sentences_the_student_and_its_origin(tmp_path: Path):
+    report, _ = opened(tmp_path)
+    report.line(train(4))
+    rows = [{"text": "a [MASK]", "label": "b", "prediction": "c", "student": [["c", 0.5]], "teacher": [], "update": 4}]
+    report.samples(4, rows)
+    report.close()
+    assert [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()] == rows
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "config.json").write_text("{}")
+    (tmp_path / "config.yaml").write_text(dump_config(load_run("tiny", [f"run.folder={tmp_path}"])))
+    facts = {"commit": "c0ffee", "packages": {"stillhouse": "1.2"}, "data": {"fingerprint": "f" * 64}}
+    (tmp_path / "environment.json").write_text(json.dumps(facts))
+    replay_command(argparse.Namespace(folder=str(tmp_path), mode="offline", project="lab", entity=None))
+    records = inspected(wandb_files(tmp_path)[0])
+    (row,) = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert (row["samples._type"], row["samples.nrows"], row["train/loss"]) == ("table-file", 1, 5.0)
+    (artifact,) = [one["artifact"] for one in records if one["type"] == "artifact" and one["artifact"]["type"] == "model"]
+    assert [entry["ref"] for entry in artifact["manifest"]["contents"]] == [(tmp_path / "student" / "config.json").as_uri()]
+    (origin,) = [record["run"]["config"]["update"]["origin"] for record in records if record["type"] == "run"]
+    assert origin == {"code": {"commit": "c0ffee", "version": "1.2"}, "contents": {"data.shards": "f" * 12}, "parents": {}}

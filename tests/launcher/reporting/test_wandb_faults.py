@@ -198,6 +198,24 @@ def test_an_address_with_a_secret_in_it_is_not_used(start, tmp_path):
         assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"tOken77" in path.read_bytes()]
 
 
+def test_a_server_that_takes_neither_tables_nor_artifacts_stops_nothing(start, tmp_path):
+    """The stand-in knows neither, so its answers are not what W&B's client expects."""
+    code = RUN.replace(
+        "made.close()",
+        """
+(folder / "student").mkdir()
+(folder / "student" / "model.safetensors").write_bytes(b"weights")
+made.samples(last, [{"text": "a [MASK]", "label": "b", "prediction": "c", "student": [["c", 0.5]], "teacher": []}])
+made.student(folder / "student", {"name": "n"})
+made.close()""",
+    )
+    with WandbServer() as server:
+        child = start(code, tmp_path / "run", 1, 0, 5, PATIENT, PATIENT, server=server)
+        ended("no artifacts", child, tmp_path / "run", range(1, 6), ("validation error for ArtifactType",))
+        assert server.updates(ID) == [1, 2, 3, 4, 5]
+        assert server.odd == []
+
+
 def test_a_disk_that_is_full_for_w_and_b_stops_nothing_and_a_replay_has_every_line(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

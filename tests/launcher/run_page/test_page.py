@@ -41,7 +41,7 @@ def test_a_page_says_what_was_trained_from_what_and_how_to_do_it_again(tmp_path:
         "skipped update loss not finite at update 50",
         "1 checkpoint written, the newest after update 100, 1 MB, 0.5 s each on average.",
         f"stillhouse train --config {folder}/config.yaml run.folder={folder}-again",
-        "not recorded: layer similarity (layer_map: cka records it); sample predictions",
+        "not recorded: layer similarity (layer_map: cka or evaluate.layer_similarity_every records it); sample predictions",
     ):
         assert words in outline.text, words
 
@@ -170,3 +170,25 @@ def test_a_folder_that_is_no_run_and_damaged_numbers_are_one_line(tmp_path: Path
     (folder / "metrics.jsonl").write_text("no json\n")
     with pytest.raises(LaunchError, match=r"metrics.jsonl: line 1: expected a report line"):
         read_run(folder)
+
+
+def test_masked_sentences_stand_with_the_guesses_of_both_models_and_stay_text(tmp_path: Path):
+    folder = make_run(tmp_path / "run")
+    guesses = {"student": [["ba", 0.5], [HOSTILE, 0.25]], "teacher": [["mer", 0.75]]}
+    lines = [{"id": "window 0, token 9", "text": f"de [MASK] {HOSTILE}", "label": "mer", "prediction": "ba", **guesses, "update": 12}]
+    lines += [{"id": "window 1, token 4", "text": "x", "label": "y", "prediction": "z", "student": [["z", 1.0], [1]], "teacher": []}]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    html, outline = rendered(folder)
+    assert "First guesses after update 12." in outline.text
+    assert "<b>mer</b> <small>75.0 %</small>" in html
+    assert "ba <small>50.0 %</small>" in html
+    assert "not computed" in outline.text
+    assert "<script" not in html
+    assert "sample predictions (" not in outline.text
+
+
+def test_similarities_of_layers_share_a_plot(tmp_path: Path):
+    lines = [train(n, **{"cka/0": 0.5 + n / 1000, "cka/1": 0.25, "cka_layer/0": 1.0, "cka_layer/1": 3.0}) for n in range(10, 101, 10)]
+    _, outline = rendered(make_run(tmp_path / "run", lines=lines))
+    assert "Similarity of each student layer to the nearest teacher layer 2 curves against update." in outline.text
+    assert "layer similarity (" not in outline.text

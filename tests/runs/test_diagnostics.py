@@ -1,0 +1,47 @@
+"""Similarity of layers and masked sentences of whole runs: the same for any ranks and teacher mode, and without effect on the training."""
+
+import json
+
+import pytest
+from run_lines import facts, lines
+
+pytestmark = pytest.mark.slow
+SETTINGS = ("student.dropout=0.1", "train.updates=8", "evaluate.every_updates=4", "report.every_updates=2", "checkpoint.every_updates=8")
+MEASURED = ("evaluate.layer_similarity_every=4", "evaluate.samples=4")
+CKA = ("cka/", "cka_layer/")
+
+
+def without(line: dict) -> dict:
+    return {key: value for key, value in line.items() if not key.startswith(CKA)}
+
+
+def samples(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def test_two_ranks_measure_what_one_does_and_a_run_that_measures_nothing_learns_the_same(start, tmp_path):
+    plain = start(tmp_path / "plain", *SETTINGS, "evaluate.samples=0")
+    one = start(tmp_path / "one", *SETTINGS, *MEASURED)
+    two = start(tmp_path / "two", *SETTINGS, *MEASURED, "teacher.mode=zero3", ranks=2)
+    for run, ranks in ((plain, 1), (one, 1), (two, 2)):
+        assert run.wait() == [0] * ranks, run.output
+    assert [without(line) for line in facts(tmp_path / "one")] == facts(tmp_path / "plain")
+    assert facts(tmp_path / "one", "heldout") == facts(tmp_path / "plain", "heldout")
+    assert not (tmp_path / "plain" / "samples.jsonl").exists()
+    measured, again = ([line for line in lines(tmp_path / name, "train") if "cka/0" in line] for name in ("one", "two"))
+    assert [line["update"] for line in measured] == [line["update"] for line in again] == [4, 8]
+    for mine, its in zip(measured, again, strict=True):
+        for layer in range(2):
+            assert mine[f"cka/{layer}"] == pytest.approx(its[f"cka/{layer}"], abs=2e-4)  # the students differ by rounding
+            assert mine[f"cka_layer/{layer}"] in range(4)
+    first, second = samples(tmp_path / "one"), samples(tmp_path / "two")
+    assert len(first) == 4
+    for mine, its in zip(first, second, strict=True):
+        assert {key: mine[key] for key in ("id", "text", "label", "update")} == {key: its[key] for key in ("id", "text", "label", "update")}
+        assert [word for word, _ in mine["teacher"]] == [word for word, _ in its["teacher"]]
+
+
+def test_a_similarity_that_cannot_be_measured_is_refused_before_the_start(start, tmp_path):
+    run = start(tmp_path / "run", "evaluate.layer_similarity_every=5")
+    assert run.wait() == [2]
+    assert "evaluate.layer_similarity_every: expected a multiple of report.every_updates = 2, got 5; change either" in run.output
