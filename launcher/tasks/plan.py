@@ -1,21 +1,27 @@
 """A run on a task as arithmetic: rows, updates, parameters, bytes. No weight is loaded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from kd.models.config import read_config
 from kd.models.encoder import Encoder
 from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
-from launcher.config.derived import precision_of, updates_of
+from launcher.config.derived import attention_of, precision_of, updates_of
 from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import disk
 from launcher.planning.cost.fit import MemoryNeed
+from launcher.planning.cost.memory import plan_memory
+from launcher.planning.cost.task_workload import TaskRows, task_workload
+from launcher.planning.cost.workload import Workload
+from launcher.planning.devices.this_device import this_device
 from launcher.planning.memory import StudentMemory, student_memory
 from launcher.planning.phases import objectives_of, plan_phases
 from launcher.planning.shape_models import meta_model, meta_student
+from launcher.planning.table import memory_rows
 from launcher.tasks.augment import most_rows, read_augmented
 from launcher.tasks.caching import caching_of
 from launcher.tasks.source import AUGMENTED, TaskSource, base_model
@@ -49,8 +55,13 @@ class TaskPlan:
     memory: StudentMemory
     disk_needed: int
     disk_free: int
-    memory_need: MemoryNeed | None = None
-    """None: the memory of a task is not planned."""
+    work: Callable[[], Workload] | None = None
+    """Reads the longest rows; None: the models are not there yet."""
+
+    @cached_property
+    def memory_need(self) -> MemoryNeed | None:
+        """For the check before a start."""
+        return None if self.work is None else MemoryNeed(self.work(), this_device())
 
 
 @dataclass(frozen=True)
@@ -79,11 +90,30 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes
     student = meta_student(config.student, teachers[0] if teachers else None)
     phases = config.phases_of(updates)
     caching = [caching_of(config, number, phases, rows, 4 * source.columns * outputs) for number in range(len(config.members))]
-    plans = plan_phases(phases, objectives_of(config, updates, student, teachers), student, 0.0)
+    objectives = objectives_of(config, updates, student, teachers)
+    plans = plan_phases(phases, objectives, student, 0.0)
     body = sum(weight.numel() for name, weight in student.hf.named_parameters() if name.startswith(f"{student.family.base}."))
     projections, trainable = max(phase.projections for phase in plans), max(phase.trainable for phase in plans)
     needed, free = disk(Path(config.run.folder), 4 * (body + projections) + 8 * trainable, 4 * body, config.checkpoint)
     stage = effective_stage(train.zero_stage, precision)
+
+    def work() -> Workload:
+        return task_workload(
+            config,
+            student,
+            teachers,
+            objectives,
+            TaskRows(rows, source.longest(base_model(config)), source.text_bytes, source.columns),
+            [(one.cached, one.computes, one.bytes) for one in caching],
+            ranks=world,
+            precision=precision,
+            stage=stage,
+            attention=attention_of(config, precision),
+            updates=updates,
+            trainable=trainable,
+            projections=projections,
+        )
+
     return TaskPlan(
         ranks=world,
         micro_batch=train.micro_batch,
@@ -105,6 +135,7 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes
         memory=student_memory(body + projections, min(trainable, body + projections), stage, precision, world),
         disk_needed=needed,
         disk_free=free,
+        work=work if shapes is None else None,
     )
 
 
@@ -135,5 +166,7 @@ def task_rows(plan: TaskPlan) -> Iterator[tuple[str, str]]:
     yield "the teacher", ", ".join(plan.teachers) or "none: the run fine-tunes"
     for number, text in enumerate(plan.outputs):
         yield "its outputs" if len(plan.outputs) == 1 else f"outputs of teacher {number}", text
-    yield "a rank holds", f"{size(plan.memory.total)} of the student ({plan.precision}, ZeRO {plan.zero_stage}); activations come on top"
+    yield "a rank holds", f"{size(plan.memory.total)} of the student ({plan.precision}, ZeRO {plan.zero_stage})"
+    if plan.memory_need is not None:
+        yield from memory_rows(plan_memory(plan.memory_need.work, plan.memory_need.device))
     yield "the disk", f"{size(plan.disk_needed)} needed, {size(plan.disk_free)} free"

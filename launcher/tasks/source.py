@@ -16,6 +16,8 @@ from stillhouse.digests import canonical_sha256
 
 AUGMENTED = "augmented"
 """The rows that data.augment makes of train."""
+LONGEST_TEXTS, ROW_BYTES = 64, 400
+"""Texts of a split that are read for the length of the longest row, and bytes of a row's strings and lists beside its letters."""
 CHOOSE = "choose"
 """The part of train that chooses the best evaluation."""
 
@@ -87,6 +89,31 @@ class TaskSource:
         if key not in self._encoded:
             self._encoded[key] = encode(self.splits[split], self.tokenizer(model), self.config.data, self.labels)
         return self._encoded[key]
+
+    def longest(self, model: str) -> int:
+        """Tokens of the longest training row as a model's tokenizer reads it: of encoded rows exactly, else of the longest texts."""
+        parts = ["train", *self.unlabelled]
+        known = [self._encoded[key].lengths for name in parts if (key := (name, self._identity(model))) in self._encoded]
+        if len(known) == len(parts):
+            return max(int(lengths.max()) for lengths in known if len(lengths))
+        if self.config.data.kind == "question_answering":
+            return self.config.data.max_length
+        most = 0
+        for name in parts:
+            rows = self.splits[name]
+            size = [len(text) + len(pair) for text, pair in zip(rows.texts, rows.pairs or [""] * len(rows), strict=True)]
+            order = sorted(range(len(rows)), key=lambda number: -size[number])[:LONGEST_TEXTS]
+            if order:
+                part = encode(rows.take(order), self.tokenizer(model), self.config.data, self.labels)
+                most = max(most, int(part.lengths.max()))
+        return most or self.config.data.max_length
+
+    @property
+    def text_bytes(self) -> int:
+        """About the bytes of all texts in memory, with their ids and labels."""
+        rows = sum(len(examples) for examples in self.splits.values())
+        texts = sum(sum(map(len, column)) for part in self.splits.values() for column in (part.texts, part.pairs or []))
+        return 2 * texts + ROW_BYTES * rows
 
     def reads_alike(self, model: str, other: str) -> bool:
         """True if the tokenizers of two models give the same ids for every text."""

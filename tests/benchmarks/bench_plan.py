@@ -1,6 +1,6 @@
 """Planned memory and time against measured runs: shapes, ranks, ZeRO stages, teacher modes, precisions and window lengths.
 
-    python tests/benchmarks/bench_plan.py [--device FILE] [--only NAME…]     (ten minutes; writes tests/benchmarks/results/bench_plan.json)
+    python tests/benchmarks/bench_plan.py [--device FILE] [--only NAME…]     (20 minutes; writes tests/benchmarks/results/bench_plan.json)
 
 Each run trains a few updates, evaluates and saves, in processes of its own with one thread each. Peaks are those of /proc, reset between
 the moments. Times are CPU time of rank 0, because other processes take turns on the cores. --device: a file of `stillhouse plan
@@ -9,7 +9,9 @@ the moments. Times are CPU time of rank 0, because other processes take turns on
 
 import argparse
 import json
+import math
 import os
+import random
 import re
 import statistics
 import subprocess
@@ -21,7 +23,7 @@ from typing import Any
 
 import torch
 from bench_train import ROOT, prepare
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from data_shards.build.build import build
 from data_shards.build.settings import BuildSettings
@@ -32,7 +34,6 @@ from launcher.planning.cost.collectives import collective_seconds, links_of
 from launcher.planning.cost.memory import plan_memory
 from launcher.planning.cost.operations import compute_seconds
 from launcher.planning.devices.devices import Device, device_of
-from launcher.planning.plan import make_plan
 from launcher.prepare import prepare as prepare_run
 from launcher.process.rank_environment import rank_and_world
 from launcher.process.start_ranks import child_environment, rank_environments
@@ -68,6 +69,27 @@ RUNS: dict[str, tuple[int, tuple[str, ...]]] = {
     "12x256 fp32, 2 ranks, tensor parallel": (2, ("teacher.model=t12x256", "teacher.mode=tensor_parallel", "train.precision=fp32")),
     "4x512 bf16, 512": (1, ("teacher.model=t4x512", *LONG, "train.micro_batch=8", "train.global_batch=8", "train.precision=bf16")),
 }
+TASKS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "task, 6x384 fp32, outputs kept": (1, ("train.precision=fp32",)),
+    "task, 6x384 bf16, outputs kept": (1, ("train.precision=bf16",)),
+    "task, 6x384 fp32, hidden states": (1, ("objective=[{kind: task_loss}, {kind: cosine, weight: 1.0}]", "train.precision=fp32")),
+    "task, 6x384 bf16, hidden states, 2 ranks": (
+        2,
+        ("objective=[{kind: task_loss}, {kind: cosine, weight: 1.0}]", "train.micro_batch=16", "train.precision=bf16"),
+    ),
+    "task, 6x384 fp32, no teacher": (
+        1,
+        ("teacher=null", "student.init=task-teacher", "student.layers=all", "objective=[{kind: task_loss}]", "train.precision=fp32"),
+    ),
+}
+"""Runs on a classification of 4,000 rows of 20 to 200 words."""
+TASK_CONFIG = """
+run: {{folder: {folder}/task-run}}
+data: {{kind: classification, train: {folder}/rows.jsonl, dev: {folder}/dev.jsonl, max_length: 256}}
+student: {{layers: every_other, dropout: 0.0}}
+teacher: {{model: {folder}/task-teacher, allow_untrained: true}}
+train: {{global_batch: 32, micro_batch: 32, epochs: 3}}
+"""
 CONFIG = """
 run: {{folder: {folder}/run}}
 data: {{shards: {folder}/shards, window_tokens: 128}}
@@ -97,10 +119,31 @@ def make_files(folder: Path) -> None:
     (folder / "run.yaml").write_text(CONFIG.format(folder=folder))
 
 
+def make_task_files(folder: Path) -> None:
+    """Rows of two labels, a teacher with a head of its own, and the configuration of all task runs."""
+    subprocess.run(["cp", "-r", str(folder / "teacher"), str(folder / "task-teacher")], check=True)
+    body = BertForMaskedLM.from_pretrained(folder / "teacher").config
+    body.id2label, body.label2id = {0: "good", 1: "bad"}, {"good": 0, "bad": 1}
+    torch.manual_seed(7)
+    with quiet_transformers():
+        BertForSequenceClassification(body).save_pretrained(folder / "task-teacher")
+    draw = random.Random(7)
+    for name, count in (("rows", 4000), ("dev", 400)):
+        rows = [
+            {"text": " ".join(f"w{draw.randrange(30000)}" for _ in range(words)), "label": draw.choice(["good", "bad"])}
+            for words in (draw.randint(20, 200) for _ in range(count))
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "task.yaml").write_text(TASK_CONFIG.format(folder=folder))
+
+
 def words_of(folder: Path, words: tuple[str, ...]) -> list[str]:
     """Settings with the folder's models."""
     named = [word.partition("=") for word in words]
-    return [f"{key}={folder / value}" if key in ("teacher.model", "teacher.cache") else f"{key}={value}" for key, _, value in named]
+    return [
+        f"{key}={folder / value}" if key in ("teacher.model", "teacher.cache", "student.init") else f"{key}={value}"
+        for key, _, value in named
+    ]
 
 
 def run_child(config: str, words: list[str]) -> dict[str, Any]:
@@ -141,27 +184,31 @@ def _take_peak() -> float:
     return int(match[1]) * 1024 / 1e6
 
 
-def measured(folder: Path, ranks: int, words: list[str]) -> dict[str, Any]:
+def measured(config: Path, ranks: int, words: list[str]) -> dict[str, Any]:
     """The result of rank 0."""
-    command = [sys.executable, __file__, "--child", json.dumps([str(folder / "run.yaml"), words])]
+    command = [sys.executable, __file__, "--child", json.dumps([str(config), words])]
     base = child_environment() | {"OMP_NUM_THREADS": "1"}
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=base | own) for own in rank_environments(ranks)]
     outputs = [process.communicate()[0] for process in started]
     return next(json.loads(line[7:]) for line in outputs[0].splitlines() if line.startswith("RESULT "))
 
 
-def compared(folder: Path, ranks: int, words: list[str], result: dict[str, Any], device: Device) -> dict[str, Any]:
-    """Plan and measurement of one run."""
-    plan = make_plan(load_config(str(folder / "run.yaml"), words), ranks)
-    memory = plan_memory(plan.work, device)
+def compared(config: Path, ranks: int, words: list[str], result: dict[str, Any], device: Device) -> dict[str, Any]:
+    """Plan and measurement of one run. The time of a task is not compared: its rows have different lengths."""
+    need = prepare_run(load_config(str(config), words), ranks).plan.memory_need
+    assert need is not None
+    work = need.work
+    memory = plan_memory(work, device)
     peak = max(result["peaks"].values())
-    compute = sum(compute_seconds(plan.work, device).values())
-    links = sum(collective_seconds(plan.work, links_of(device, ranks, ranks)).values())
+    compute = sum(compute_seconds(work, device).values()) if work.task is None else math.nan
+    links = sum(collective_seconds(work, links_of(device, ranks, ranks)).values())
     cpu = statistics.median(one for one, _ in result["times"][:-1])
     return {
         "memory_planned_mb": memory.peak.total / 1e6,
         "memory_measured_mb": peak,
         "memory_ratio": memory.peak.total / 1e6 / peak,
+        "by_part_mb": {one.name: {part: round(size / 1e6) for part, size in one.parts.items()} for one in memory.moments},
+        "peaks_mb": result["peaks"],
         "by_moment": {name: memory[name].total / 1e6 / value for name, value in result["peaks"].items()},
         "seconds_planned": compute,
         "seconds_of_collectives_planned": links,
@@ -191,15 +238,19 @@ def main() -> None:
             command = [sys.executable, "-m", "launcher.cli", "plan", "--calibrate", "--out", file]
             subprocess.run(command, check=True, cwd=ROOT, env=child_environment() | {"OMP_NUM_THREADS": "1"})
         device, rows = device_of(file), {}
-        for run, (ranks, words) in RUNS.items():
+        make_task_files(folder)
+        for run, (ranks, words) in (RUNS | TASKS).items():
             if arguments.only is None or run in arguments.only:
-                own = words_of(folder, words)
+                own, config = words_of(folder, words), folder / ("task.yaml" if run in TASKS else "run.yaml")
                 if "teacher.mode=cached" in own:
-                    command = [sys.executable, "-m", "launcher.cli", "cache", "--config", str(folder / "run.yaml"), *own]
+                    command = [sys.executable, "-m", "launcher.cli", "cache", "--config", str(config), *own]
                     subprocess.run(command, check=True, cwd=ROOT, env=child_environment(), stdout=subprocess.DEVNULL)
-                rows[run] = compared(folder, ranks, own, measured(folder, ranks, own), device)
+                rows[run] = compared(config, ranks, own, measured(config, ranks, own), device)
                 one = rows[run]
-                print(f"{run:<44} memory {one['memory_ratio']:.2f}  time {one['time_ratio']:.2f}  (wall/CPU {one['wall_per_cpu']:.2f})")
+                moments = ", ".join(f"{name} {ratio:.2f}" for name, ratio in one["by_moment"].items())
+                print(
+                    f"{run:<44} memory {one['memory_ratio']:.2f}  time {one['time_ratio']:.2f}  (wall/CPU {one['wall_per_cpu']:.2f}; {moments})"
+                )
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"device": device.model_dump(mode="json"), "runs": rows}, indent=1) + "\n")
 

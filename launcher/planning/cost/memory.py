@@ -16,6 +16,10 @@ PREFETCHED = 3
 """Updates whose batches are in memory: two that are loaded ahead, and the current one."""
 REPORT_COPIES = 6
 """Tensors [predicted, V] in fp32 of a report line: logits, their logarithms and one distribution (kd/training/teaching.py)."""
+SCORED_ROWS = 64
+"""Rows of a task's teacher at a time (launcher/tasks/teachers.py)."""
+METRIC_PACKAGES = 60_000_000
+"""Bytes of scikit-learn and scipy."""
 EVALUATION_CHUNK = 2048
 EVALUATION_COPIES = 2
 """Tensors [predicted, V] in fp32 of an evaluation: logits and their logarithms."""
@@ -52,7 +56,7 @@ class MemoryPlan:
 
 def plan_memory(work: Workload, device: Device) -> MemoryPlan:
     """The memory of one rank on a device, at each moment."""
-    fixed = {"libraries": round(device.libraries_gb * 1e9)} | _held(work)
+    fixed = {"libraries": round(device.libraries_gb * 1e9)} | _held(work, device.is_cpu)
     update = _update(work)
     moments = [Moment("build", fixed | _build(work, device.is_cpu)), Moment("update", fixed | update)]
     left = {"left by the update": _left(work, update)} if device.is_cpu else {}
@@ -69,8 +73,8 @@ def host_bytes(work: Workload) -> int:
     return max(whole, _save(work)["checkpoint"])
 
 
-def _held(work: Workload) -> dict[str, int]:
-    """Bytes that a rank holds all the time."""
+def _held(work: Workload, on_host: bool) -> dict[str, int]:
+    """Bytes that a rank holds all the time. on_host: its memory is that of the host."""
     parameters = work.student.parameters + work.projections
     student = student_memory(parameters, work.trainable, work.stage, work.precision, work.ranks)
     held = {"student: weights": student.weights, "student: masters": student.masters, "student: moments": student.moments}
@@ -79,6 +83,8 @@ def _held(work: Workload) -> dict[str, int]:
     for number, one in enumerate(work.teachers):
         name = "teacher" if len(work.teachers) == 1 else f"teacher {number}"
         held[f"{name}: weights"] = BYTES[one.precision] * one.elements_per_rank
+    if work.task is not None and on_host:
+        held |= {"rows": work.task.rows, "teacher: outputs": work.task.outputs, "packages of metrics": METRIC_PACKAGES}
     return held
 
 
@@ -89,10 +95,19 @@ def _build(work: Workload, on_host: bool) -> dict[str, int]:
         return {"largest weight with moments": largest}
     parts = {"student: first weights": 4 * (work.student.parameters + work.projections), "largest weight with moments": largest}
     for number, one in enumerate(work.teachers):  # each rank reads the whole teacher, in fp32 where the student is made of it
-        whole = 4 if number == 0 and work.student_from == "teacher" else BYTES[one.precision]
+        in_fp32 = work.task is not None or (number == 0 and work.student_from == "teacher")
+        whole = 4 if in_fp32 else BYTES[one.precision]
         over = whole * one.size.parameters - BYTES[one.precision] * one.elements_per_rank
         parts[f"teacher {number}: read whole" if number else "teacher: read whole"] = max(0, over)
+    if work.task is not None and work.teachers:  # it is scored on dev before anything else
+        parts["teacher: scores"] = max(_scoring(work, one) for one in work.teachers)
     return parts
+
+
+def _scoring(work: Workload, one: TeacherWork) -> int:
+    """Bytes of a forward pass of SCORED_ROWS rows in fp32 without gradients."""
+    size = one.size
+    return 4 * SCORED_ROWS * work.window * (5 * size.width + size.inner + work.window)
 
 
 def _update(work: Workload) -> dict[str, int]:
@@ -128,7 +143,7 @@ def _update(work: Workload) -> dict[str, int]:
             parts["head: chunks"] = max(parts["head: chunks"], REPORT_COPIES * 4 * looked * student.vocabulary)
         parts["head: gradient of the decoder"] = (4 if several else a) * student.table + (a * student.table if several and a < 4 else 0)
         parts["head: states"] = 5 * count * student.width * a
-        parts["embedding gradient"] = 0 if work.stage == 0 else a * student.table
+    parts["embedding gradient"] = 0 if work.stage == 0 else a * student.table
     return parts
 
 

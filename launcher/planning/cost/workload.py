@@ -61,6 +61,14 @@ class DataWork:
 
 
 @dataclass(frozen=True)
+class TaskWork:
+    """A run on a task, in bytes of host memory. rows: texts of all splits. outputs: of teachers that are computed once, mapped."""
+
+    rows: int
+    outputs: int
+
+
+@dataclass(frozen=True)
 class Workload:
     """One run on `ranks` ranks. Windows have `window` positions."""
 
@@ -97,6 +105,8 @@ class Workload:
     """Windows at a time of an evaluation; 0: nothing is held out."""
     student_from: str = "teacher"
     """teacher: the student is made from the first teacher's layers, which are in memory at the same time."""
+    task: TaskWork | None = None
+    """None: the run is on text."""
 
     @property
     def micro_batches(self) -> int:
