@@ -3,6 +3,7 @@
 import argparse
 import textwrap
 from collections.abc import Callable
+from copy import copy
 from typing import Any, NoReturn, TypeAlias
 
 WIDTH = 80
@@ -16,6 +17,18 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None = None, **more: Any) -> None:
         wrapped = None if description is None else textwrap.fill(" ".join(description.split()), WIDTH)
         super().__init__(description=wrapped, **more)
+        self._intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse, but options may stand between the words of a verb: `plan CONFIG --nodes 2 key=value`."""
+        known, rest = super().parse_known_args(args, copy(namespace))
+        if self._subparsers is not None or self._intermixed or all(word.startswith("-") for word in rest):
+            return known, rest
+        self._intermixed = True  # parse_known_intermixed_args calls this method
+        try:
+            return super().parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")

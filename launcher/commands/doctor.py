@@ -45,7 +45,7 @@ def add_plan(verbs: Verbs) -> None:
         "plan", help="memory, time and cost of a run on a cluster", description=PLAN, epilog=PLAN_EXAMPLE, formatter_class=RAW
     )
     plan.add_argument("config", nargs="?", default=None, metavar="CONFIG", help="a configuration file, or the name of one in configs/")
-    plan.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's, right after CONFIG")
+    plan.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's")
     plan.add_argument("--nodes", type=at_least(1), default=1, metavar="N", help="hosts (1)")
     plan.add_argument("--gpus", type=at_least(1), default=1, metavar="M", help="devices, and ranks, of each host (1)")
     plan.add_argument("--gpu", default="cpu", metavar="NAME", help="h100, a100, v100, l4, cpu, or a YAML file of a device (cpu)")

@@ -1,6 +1,6 @@
 """Planned memory and time against measured runs: shapes, ranks, ZeRO stages, teacher modes, precisions and window lengths.
 
-    python tests/benchmarks/bench_plan.py [--device FILE] [--only NAME…]     (20 minutes; writes tests/benchmarks/results/bench_plan.json)
+    python tests/benchmarks/bench_plan.py [--device FILE] [--only NAME…]   (20 minutes; writes tests/benchmarks/results/bench_plan.json)
 
 Each run trains a few updates, evaluates and saves, in processes of its own with one thread each. Peaks are those of /proc, reset between
 the moments. Times are CPU time of rank 0, because other processes take turns on the cores. --device: a file of `stillhouse plan
@@ -29,7 +29,7 @@ from data_shards.build.build import build
 from data_shards.build.settings import BuildSettings
 from data_shards.sources.settings import SourceSettings
 from kd.models.config import quiet_transformers
-from launcher.config.load import load_config
+from launcher.config.load import load_run
 from launcher.planning.cost.collectives import collective_seconds, links_of
 from launcher.planning.cost.memory import plan_memory
 from launcher.planning.cost.operations import compute_seconds
@@ -150,7 +150,7 @@ def run_child(config: str, words: list[str]) -> dict[str, Any]:
     """On one rank: peaks in MB by moment, CPU and wall seconds of each update."""
     peaks: dict[str, float] = {}
     rank, world = rank_and_world()
-    run_config = load_config(config, words)
+    run_config = load_run(config, words)
     prepared = prepare_run(run_config, world)
     meet(300.0)
     _take_peak()
@@ -195,7 +195,7 @@ def measured(config: Path, ranks: int, words: list[str]) -> dict[str, Any]:
 
 def compared(config: Path, ranks: int, words: list[str], result: dict[str, Any], device: Device) -> dict[str, Any]:
     """Plan and measurement of one run. The time of a task is not compared: its rows have different lengths."""
-    need = prepare_run(load_config(str(config), words), ranks).plan.memory_need
+    need = prepare_run(load_run(str(config), words), ranks).plan.memory_need
     assert need is not None
     work = need.work
     memory = plan_memory(work, device)
@@ -248,9 +248,8 @@ def main() -> None:
                 rows[run] = compared(config, ranks, own, measured(config, ranks, own), device)
                 one = rows[run]
                 moments = ", ".join(f"{name} {ratio:.2f}" for name, ratio in one["by_moment"].items())
-                print(
-                    f"{run:<44} memory {one['memory_ratio']:.2f}  time {one['time_ratio']:.2f}  (wall/CPU {one['wall_per_cpu']:.2f}; {moments})"
-                )
+                wall = f"wall/CPU {one['wall_per_cpu']:.2f}"
+                print(f"{run:<44} memory {one['memory_ratio']:.2f} ({moments})  time {one['time_ratio']:.2f} ({wall})", flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"device": device.model_dump(mode="json"), "runs": rows}, indent=1) + "\n")
 
