@@ -29,8 +29,8 @@ def add_plot(verbs: Verbs) -> None:
     plot.add_argument("--out", default=None, metavar="FILE", help="the PNG to write (RUN/curves.png; curves.png for several runs)")
 
 
-DASHBOARD = """Build a W&B workspace and a report that compares runs: sections for learning, teaching, speed and health. Each call makes
-new ones and prints their addresses. --spec and --dry-run need neither network nor account.
+DASHBOARD = """Build a W&B workspace and a report that compares runs: sections for learning, teaching, speed and health. A later
+call updates those of the same names. Needs stillhouse[dashboard]. More: docs/metrics.md.
 """
 DASHBOARD_EXAMPLE = """examples:
   stillhouse dashboard --project stillhouse --entity my-team

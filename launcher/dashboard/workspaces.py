@@ -8,7 +8,15 @@ from typing import Any
 from launcher.dashboard.panels import Panel, panels
 from launcher.errors import LaunchError
 
-NAME = "Stillhouse"
+NAME, TITLE = "Stillhouse", "Stillhouse: comparison of runs"
+"""Names of the workspace and of the report, by which they are found again."""
+WORKSPACES, REPORTS = "project-view", "runs"
+"""W&B's kinds of views."""
+VIEWS = """query StillhouseViews($entity: String, $project: String, $kind: String) {
+  project(name: $project, entityName: $entity) {
+    allViews(viewType: $kind, first: 1000) { edges { node { id name displayName } } }
+  }
+}"""
 WIDTH, HEIGHT, COLUMNS = 8, 6, 3  # W&B's grid has 24 units in a row
 COLUMNS_OF_RUNS = (
     *("summary:heldout/loss", "summary:heldout/top1", "summary:train/tokens_per_second", "summary:train/memory_gb"),
@@ -25,12 +33,14 @@ class Library:
         try:
             import wandb_workspaces.reports.v2 as reports  # noqa: PLC0415
             import wandb_workspaces.workspaces as workspaces  # noqa: PLC0415
+            from wandb_workspaces.workspaces import internal  # noqa: PLC0415
         except ImportError as error:
             raise LaunchError(
                 f"dashboard: expected the package wandb-workspaces, got {error}; pip install 'stillhouse[dashboard]'"
             ) from error
         self.reports: Any = reports
         self.workspaces: Any = workspaces
+        self._internal: Any = internal
 
     def line_plot(self, panel: Panel, place: int | None = None) -> Any:
         """A panel as a line plot. place: its number in the grid of a report; a workspace places panels itself."""
@@ -67,7 +77,14 @@ class Library:
         runs = self.reports.Runset(entity=entity, project=project, name="runs")
         comparer = self.reports.RunComparer(diff_only=True, layout=self.reports.Layout(x=0, y=0, w=24, h=12))
         blocks += [self.reports.H2("settings that differ"), self.reports.PanelGrid(runsets=[runs], panels=[comparer])]
-        return self.reports.Report(entity=entity, project=project, title=f"{NAME}: comparison of runs", blocks=blocks, width="fluid")
+        return self.reports.Report(entity=entity, project=project, title=TITLE, blocks=blocks, width="fluid")
+
+    def saved(self, project: str, entity: str, kind: str, name: str) -> tuple[str, str] | None:
+        """(id, internal name) of the project's first view of this kind and name on the server; None if there is none."""
+        given = {"entity": entity, "project": project, "kind": kind}
+        answer = self._internal.execute_graphql(self._internal.wandb.Api(), VIEWS, given)
+        edges = ((answer.get("project") or {}).get("allViews") or {}).get("edges") or []
+        return next(((edge["node"]["id"], edge["node"]["name"]) for edge in edges if edge["node"]["displayName"] == name), None)
 
 
 def specification(project: str, entity: str | None) -> dict[str, Any]:
@@ -89,14 +106,23 @@ def specification(project: str, entity: str | None) -> dict[str, Any]:
 
 
 def save(project: str, entity: str | None, say: Callable[[str], None]) -> None:
-    """Create workspace and report on W&B's server, and print their addresses. Raises LaunchError if the server does not take them."""
+    """Create workspace and report on W&B's server, or replace those of the same names, and print their addresses.
+
+    Raises LaunchError if the server does not take them.
+    """
     library = Library()
     try:
         owner = entity or library.reports.Report(project=project).entity
         if not owner:
             raise LaunchError("--entity: expected a W&B user or team, got none; add --entity, or run `wandb login`")
-        say(f"workspace: {library.workspace(project, owner).save().url}")
-        say(f"report: {library.report(project, owner).save().url}")
+        workspace = library.workspace(project, owner)
+        if known := library.saved(project, owner, WORKSPACES, NAME):
+            workspace._internal_id, workspace._internal_name = known
+        say(f"workspace{' updated' if known else ''}: {workspace.save().url}")
+        report = library.report(project, owner)
+        if known := library.saved(project, owner, REPORTS, TITLE):
+            report.id = known[0]
+        say(f"report{' updated' if known else ''}: {report.save().url}")
     except LaunchError:
         raise
     except Exception as error:  # W&B raises too many kinds of errors to name

@@ -82,7 +82,7 @@ TASKS: dict[str, tuple[int, tuple[str, ...]]] = {
         ("teacher=null", "student.init=task-teacher", "student.layers=all", "objective=[{kind: task_loss}]", "train.precision=fp32"),
     ),
 }
-"""Runs on a classification of 4,000 rows of 20 to 200 words."""
+"""Runs on a classification of 1,000 rows of 20 to 200 words."""
 TASK_CONFIG = """
 run: {{folder: {folder}/task-run}}
 data: {{kind: classification, train: {folder}/rows.jsonl, dev: {folder}/dev.jsonl, max_length: 256}}
@@ -128,7 +128,7 @@ def make_task_files(folder: Path) -> None:
     with quiet_transformers():
         BertForSequenceClassification(body).save_pretrained(folder / "task-teacher")
     draw = random.Random(7)
-    for name, count in (("rows", 4000), ("dev", 400)):
+    for name, count in (("rows", 1000), ("dev", 200)):
         rows = [
             {"text": " ".join(f"w{draw.randrange(30000)}" for _ in range(words)), "label": draw.choice(["good", "bad"])}
             for words in (draw.randint(20, 200) for _ in range(count))

@@ -1,7 +1,8 @@
 """A stand-in for a W&B server on the loopback, and children that report to it.
 
 The client is the real, pinned `wandb`; only the server, which cannot be had here, is played. It answers what wandb-core 0.31 was seen to
-ask for online: GraphQL (Viewer, ServerFeaturesQuery, RunResumeStatus, UpsertBucket, CreateRunFiles; anything else gets an empty answer),
+ask for online: GraphQL (Viewer, ServerFeaturesQuery, RunResumeStatus, UpsertBucket, CreateRunFiles, workspaces and reports; anything else
+gets an empty answer),
 files by PUT, and the file stream, whose lines it keeps by their offsets: a line sent again to its own offset replaces itself, and what else
 comes is noted as odd. `switch` says how requests are answered from now on. The limits, delays and rules of a real server are not shown.
 """
@@ -35,6 +36,8 @@ class WandbServer:
         """What the address has after host and port."""
         self.files: dict[str, dict[str, list[str]]] = {}
         self.runs: dict[str, dict[str, Any]] = {}
+        self.views: dict[str, dict[str, Any]] = {}
+        """Workspaces and reports by id."""
         self.asked: list[str] = []
         """What was asked for, in order: a GraphQL operation's name or METHOD path."""
         self.odd: list[str] = []
@@ -92,7 +95,25 @@ class WandbServer:
         if name == "CreateRunFiles":
             files = [{"name": file, "uploadUrl": f"{self.address}/storage/{file}"} for file in given["files"]]
             return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
+        if name == "ProjectInternalId":
+            return {"project": {"internalId": "UHJvamVjdA=="}}
+        if name == "GetProjects":
+            node = {"__typename": "Project", "id": "p", "name": "lab", "entityName": "lab", "createdAt": "2026-01-01T00:00:00"}
+            page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            return {"models": {"pageInfo": page, "edges": [{"node": node | {"isBenchmark": False, "user": None}}]}}
+        if name == "StillhouseViews":
+            nodes = [view for view in self.views.values() if view["type"] == given["kind"] and view["project"]["name"] == given["project"]]
+            return {"project": {"allViews": {"edges": [{"node": view} for view in nodes]}}}
+        if name in ("UpsertView2", "upsertView"):
+            return {"upsertView": {"view": self._upsert_view(given), "inserted": "id" not in given}}
         return {}
+
+    def _upsert_view(self, given: dict[str, Any]) -> dict[str, Any]:
+        identity = given.get("id") or f"view-{len(self.views) + 1}"
+        view = {key: given[key] for key in ("type", "name", "displayName", "description", "spec")}
+        view["project"] = {"id": "p", "name": given["projectName"], "entityName": given["entityName"]}
+        self.views[identity] = view | {"id": identity, "createdAt": "2026-01-01T00:00:00", "updatedAt": "2026-01-01T00:00:00"}
+        return self.views[identity]
 
     def _upsert(self, given: dict[str, Any]) -> dict[str, Any]:
         name = given.get("name") or given["id"].removeprefix("run-")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from wandb_server import KEY, WandbServer, python
 
 from launcher.dashboard.panels import SECTIONS, panels
 from launcher.reporting.catalogue import TRAIN_METRICS
@@ -56,3 +57,20 @@ def test_without_the_package_one_line_names_the_command_that_installs_it():
     assert done.stderr.count("\n") == 1
     assert "expected the package wandb-workspaces, got" in done.stderr
     assert done.stderr.endswith("pip install 'stillhouse[dashboard]'\n")
+
+
+@pytest.mark.slow
+def test_a_second_call_updates_the_workspace_and_the_report_of_the_first(tmp_path: Path):
+    """The server is a stand-in (tests/helpers/wandb_server.py); the client is the real one."""
+    pytest.importorskip("wandb_workspaces", reason="stillhouse[dashboard] is not installed")
+    code = "import sys; sys.argv = ['stillhouse', *'dashboard --project lab --entity lab'.split()]\nfrom launcher.cli import main; main()"
+    with WandbServer() as server:
+        told = []
+        for _ in range(2):
+            child = python(code, tmp_path, WANDB_BASE_URL=server.address, WANDB_API_KEY=KEY)
+            out, err = child.communicate(timeout=100)
+            assert child.returncode == 0, err
+            told.append([line.partition(": ")[0] for line in out.splitlines()])
+        assert told == [["workspace", "report"], ["workspace updated", "report updated"]]
+        views = sorted((view["type"], view["displayName"], view["project"]["name"]) for view in server.views.values())
+    assert views == [("project-view", "Stillhouse", "lab"), ("runs", "Stillhouse: comparison of runs", "lab")]
