@@ -30,7 +30,7 @@ def add_plot(verbs: Verbs) -> None:
 
 
 DASHBOARD = """Build a W&B workspace and a report that compares runs: sections for learning, teaching, speed and health. A later
-call updates those of the same names. Needs stillhouse[dashboard]. More: docs/metrics.md.
+call updates those of the same names. --spec and --dry-run need neither network nor account.
 """
 DASHBOARD_EXAMPLE = """examples:
   stillhouse dashboard --project stillhouse --entity my-team
