@@ -31,7 +31,9 @@ def figures(records: Sequence[Record], labels: Sequence[str], buckets: int) -> F
     for number, together in enumerate(_grouped(known, len(records) == 1)):
         one = together[0]
         curves = [
-            Curve(labels[run] if len(together) == 1 else each.key.partition("/")[2], run if len(together) == 1 else place, found)
+            Curve(
+                labels[run] if len(together) == 1 else each.label or each.key.partition("/")[2], run if len(together) == 1 else place, found
+            )
             for place, each in enumerate(together)
             for run, record in enumerate(records)
             if (found := points(_lines(record, each), each.key))

@@ -11,7 +11,19 @@ from launcher.text import number, share
 
 BUCKETS = 500
 """Of a drawn curve: each keeps its lowest and its highest point."""
-NO_CURVES = {"kind", "update", "updates", "time", "tokens", "tokens_total", "epoch", "seconds_left", "elapsed_seconds", "phase"}
+NO_CURVES = {
+    "kind",
+    "update",
+    "updates",
+    "time",
+    "tokens",
+    "tokens_total",
+    "memory_planned_gb",
+    "epoch",
+    "seconds_left",
+    "elapsed_seconds",
+    "phase",
+}
 Point = tuple[float, float]
 Part = Literal["learning", "teaching", "heldout", "speed", "health", "other"]
 PARTS: dict[Part, str] = {
@@ -27,7 +39,10 @@ SHARES = ("share", "top1", "top5", "accuracy", "utilisation")
 
 @dataclass(frozen=True)
 class Numbers:
-    """One number of the report lines. kind: of its lines. form: how a value is written. group: keys of one group share a plot."""
+    """One number of the report lines. kind: of its lines. form: how a value is written.
+
+    group: keys of one group share a plot, in which each curve has its label.
+    """
 
     key: str
     kind: Literal["train", "heldout"]
@@ -35,6 +50,7 @@ class Numbers:
     part: Part
     form: Callable[[float], str] = number
     group: str = ""
+    label: str = ""
 
     @property
     def is_wide(self) -> bool:
@@ -70,13 +86,14 @@ def numbers_of(train: Iterable[Mapping[str, Any]], heldout: Iterable[Mapping[str
     scores = dict.fromkeys(key for line in heldout for key, value in line.items() if is_number(value))
     found = [_train_number(key) for key in keys if key not in NO_CURVES]
     found += [_score(key) for key in scores if key not in NO_CURVES]
-    order, known = list(PARTS), {key: place for place, key in enumerate(PANELS)}
+    order, known = list(PARTS), {key: place for place, key in enumerate([*PANELS, *GROUPS])}
     return sorted(found, key=lambda one: (order.index(one.part), known.get(_beside(one.key), len(known)), one.group))
 
 
 def _beside(key: str) -> str:
-    """The known number that a number stands next to: terms follow their sum."""
-    return "loss" if key.startswith("loss/") else key
+    """The known number that a number stands next to: terms follow their sum, layers follow their group."""
+    group = key.partition("/")[0]
+    return group if group == "loss" or group in GROUPS else key
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -101,7 +118,9 @@ def _train_number(key: str) -> Numbers:
         return Numbers(key, "train", capital(panel.title), cast(Part, panel.section), form, panel.together if slash else "")
     if group in GROUPS and slash:
         panel = GROUPS[group]
-        return Numbers(key, "train", f"{capital(panel.title)}: {name}", cast(Part, panel.section), number, panel.title)
+        form = _whole if panel.unit == "layer" else number
+        label = f"layer {name}"
+        return Numbers(key, "train", f"{capital(panel.title)}: {label}", cast(Part, panel.section), form, panel.title, label)
     words = key.replace("/", " ").replace("_", " ")
     part: Part = next((part for part, known in WORDS.items() if any(word in words for word in known)), "other")
     form = share if any(word in words for word in SHARES) else number

@@ -137,9 +137,7 @@ def _run(number: int, label: str, record: Record) -> Run:
     if facts.section(record.report, "task").get("kind") == "regression":
         rights = f"Some of {len(record.predictions):,} predictions. The largest errors come first, the smallest last."
     if record.samples and "student" in record.samples[0]:
-        rights = (
-            f"First guesses after update {record.samples[0].get('update', '?')}. _ is another masked token. The masked token is in bold."
-        )
+        rights = f"First guesses after update {record.samples[0].get('update', '?')}. _ is another masked token. A right guess is in bold."
     warnings, events = event_rows(record.events)
     yaml = dump_yaml(record.values) if record.values else ""
     return Run(

@@ -79,7 +79,7 @@ TASKS: dict[str, tuple[int, tuple[str, ...]]] = {
     ),
     "task, 6x384 fp32, no teacher": (
         1,
-        ("teacher=null", "student.init=task-teacher", "student.layers=all", "objective=[{kind: task_loss}]", "train.precision=fp32"),
+        ("teacher=null", "student.init=task-teacher", "objective=[{kind: task_loss}]", "train.precision=fp32"),
     ),
 }
 """Runs on a classification of 1,000 rows of 20 to 200 words."""
@@ -248,8 +248,13 @@ def main() -> None:
                 rows[run] = compared(config, ranks, own, measured(config, ranks, own), device)
                 one = rows[run]
                 moments = ", ".join(f"{name} {ratio:.2f}" for name, ratio in one["by_moment"].items())
+                write_results(device, rows)
                 wall = f"wall/CPU {one['wall_per_cpu']:.2f}"
                 print(f"{run:<44} memory {one['memory_ratio']:.2f} ({moments})  time {one['time_ratio']:.2f} ({wall})", flush=True)
+
+
+def write_results(device: Device, rows: dict[str, Any]) -> None:
+    """Write what is known so far."""
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"device": device.model_dump(mode="json"), "runs": rows}, indent=1) + "\n")
 

@@ -129,6 +129,7 @@ def _update(work: Workload) -> dict[str, int]:
         "activations": work.micro_batch * work.activations.bytes(work.checkpointing),
         **({"gradients": held, "DeepSpeed's buckets": bucket} if work.stage < 3 else {"gradients: whole": whole}),
         "student: gathered": gathered,
+        "attention: one layer": _eager_maps(work, work.micro_batch),
         "teacher: pass": max((_teacher_pass(work, one) for one in work.teachers), default=0),
         "head: chunks": 0,
         "loss terms": _term_bytes(work),
@@ -173,6 +174,14 @@ def _teacher_pass(work: Workload, one: TeacherWork) -> int:
     return max(layer, gathered) + kept
 
 
+def _eager_maps(work: Workload, rows: int) -> int:
+    """Bytes of one layer's attention scores with kernel eager: themselves, and in fp32 the input and the result of the softmax."""
+    if work.attention != "eager":
+        return 0
+    copies = 8 if work.precision == "fp32" else BYTES[work.precision] + 8
+    return copies * rows * work.student.heads * work.window**2
+
+
 def _term_bytes(work: Workload) -> int:
     """Bytes of the terms on hidden states and attention maps, in fp32."""
     states = work.state_pairs * 3 * 4 * work.positions * work.student.width
@@ -185,7 +194,7 @@ def _evaluate(work: Workload) -> dict[str, int]:
     a, student = BYTES[work.precision], work.student
     positions = work.evaluate_batch * work.window
     logits = min(EVALUATION_CHUNK, round(positions * work.masked))
-    forward = a * positions * (5 * student.width + student.inner)
+    forward = a * positions * (5 * student.width + student.inner) + _eager_maps(work, work.evaluate_batch)
     return {"student: copy": a * student.parameters, "scores": max(forward, EVALUATION_COPIES * 4 * logits * student.vocabulary)}
 
 
