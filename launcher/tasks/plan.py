@@ -64,6 +64,10 @@ class TaskPlan:
         return None if self.work is None else MemoryNeed(self.work(), this_device())
 
 
+BIN = 8
+"""A batch is as wide as its longest row, rounded up to this (data_shards/tasks/encoding/batches.py)."""
+
+
 @dataclass(frozen=True)
 class _Rows:
     windows_per_epoch: int
@@ -98,12 +102,13 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes
     stage = effective_stage(train.zero_stage, precision)
 
     def work() -> Workload:
+        longest = -(-source.longest(base_model(config)) // BIN) * BIN
         return task_workload(
             config,
             student,
             teachers,
             objectives,
-            TaskRows(rows, source.longest(base_model(config)), source.text_bytes, source.columns),
+            TaskRows(rows, longest, source.text_bytes, source.columns),
             [(one.cached, one.computes, one.bytes) for one in caching],
             ranks=world,
             precision=precision,
