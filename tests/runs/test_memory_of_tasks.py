@@ -19,7 +19,7 @@ def test_trying_the_longest_rows_changes_nothing(start, school, tmp_path, kind: 
     path.write_text("run: {folder: x}\ndata: {kind: classification}\ntrain: {global_batch: 8, micro_batch: 8}\n")
     files = make_task(tmp_path / kind, kind)
     losses = []
-    source = TaskSource.read(load_run(str(path), [*files.settings, f"student.init={school.teacher}"]))
+    source = TaskSource.read(load_run(str(path), [*files.settings, f"student.init={school.teacher}", *SETTINGS]))
     guessed = source.longest(str(school.teacher))
     assert guessed == int(source.encoded("train", str(school.teacher)).lengths.max()) == source.longest(str(school.teacher))
     for name, words in (("plain", ()), ("tried", ("train.try_largest_batch=true",))):

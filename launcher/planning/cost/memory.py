@@ -18,8 +18,10 @@ REPORT_COPIES = 6
 """Tensors [predicted, V] in fp32 of a report line: logits, their logarithms and one distribution (kd/training/teaching.py)."""
 SCORED_ROWS = 64
 """Rows of a task's teacher at a time (launcher/tasks/teachers.py)."""
-METRIC_PACKAGES = 60_000_000
-"""Bytes of scikit-learn and scipy."""
+TASK_PACKAGES = 130_000_000
+"""Bytes of scikit-learn, scipy and a tokenizer."""
+KEPT_BLOCK = 32 << 20
+"""Bytes from which an allocator gives a freed block back (glibc on 64 bits)."""
 EVALUATION_CHUNK = 2048
 EVALUATION_COPIES = 2
 """Tensors [predicted, V] in fp32 of an evaluation: logits and their logarithms."""
@@ -58,6 +60,8 @@ def plan_memory(work: Workload, device: Device) -> MemoryPlan:
     """The memory of one rank on a device, at each moment."""
     fixed = {"libraries": round(device.libraries_gb * 1e9)} | _held(work, device.is_cpu)
     update = _update(work)
+    if device.is_cpu:
+        update["left by the start"] = _left_by_scoring(work)
     moments = [Moment("build", fixed | _build(work, device.is_cpu)), Moment("update", fixed | update)]
     left = {"left by the update": _left(work, update)} if device.is_cpu else {}
     if work.evaluate_batch:
@@ -84,7 +88,7 @@ def _held(work: Workload, on_host: bool) -> dict[str, int]:
         name = "teacher" if len(work.teachers) == 1 else f"teacher {number}"
         held[f"{name}: weights"] = BYTES[one.precision] * one.elements_per_rank
     if work.task is not None and on_host:
-        held |= {"rows": work.task.rows, "teacher: outputs": work.task.outputs, "packages of metrics": METRIC_PACKAGES}
+        held |= {"rows": work.task.rows, "teacher: outputs": work.task.outputs, "packages of metrics": TASK_PACKAGES}
     return held
 
 
@@ -107,7 +111,16 @@ def _build(work: Workload, on_host: bool) -> dict[str, int]:
 def _scoring(work: Workload, one: TeacherWork) -> int:
     """Bytes of a forward pass of SCORED_ROWS rows in fp32 without gradients."""
     size = one.size
-    return 4 * SCORED_ROWS * work.window * (5 * size.width + size.inner + work.window)
+    return 4 * SCORED_ROWS * work.window * (7 * size.width + 2 * size.inner + 2 * work.window)
+
+
+def _left_by_scoring(work: Workload) -> int:
+    """Bytes that a CPU's allocator keeps of a task's teachers: blocks of forward passes, and layers that were read in fp32 and freed."""
+    if work.task is None or not work.teachers:
+        return 0
+    block = 4 * SCORED_ROWS * work.window * max(one.size.width for one in work.teachers)
+    freed = [one for one in work.teachers if one.mode == "cached" or one.precision != "fp32"]
+    return _kept_states(block) + sum(4 * one.size.layer_parameters for one in freed)
 
 
 def _update(work: Workload) -> dict[str, int]:
@@ -151,6 +164,11 @@ def _update(work: Workload) -> dict[str, int]:
 def _left(work: Workload, update: Mapping[str, int]) -> int:
     """Bytes that a CPU's allocator keeps between updates: its blocks below 32 MiB, and those of models that were read in fp32."""
     kept = update["activations"] + update["teacher: pass"] + update.get("head: states", 0) + _chunk_bytes(work)
+    if work.stage == 3 and work.ranks > 1:  # the layers' gathered weights, gradients and copies of these
+        kept += (BYTES[work.precision] + 8) * work.student.layer_parameters
+    kept += update.get("left by the start", 0)
+    if work.task is not None:
+        return kept
     read = [one for one in work.teachers[:1] if one.precision != "fp32" and work.student_from == "teacher"]
     return kept + sum(4 * (one.size.layer_parameters + work.student.layer_parameters) for one in read)
 
@@ -194,14 +212,21 @@ def _evaluate(work: Workload) -> dict[str, int]:
     a, student = BYTES[work.precision], work.student
     positions = work.evaluate_batch * work.window
     logits = min(EVALUATION_CHUNK, round(positions * work.masked))
-    forward = a * positions * (5 * student.width + student.inner) + _eager_maps(work, work.evaluate_batch)
+    forward = a * positions * (5 * student.width + 2 * student.inner) + _eager_maps(work, work.evaluate_batch)
     return {"student: copy": a * student.parameters, "scores": max(forward, EVALUATION_COPIES * 4 * logits * student.vocabulary)}
+
+
+def _kept_states(block: int) -> int:
+    """Bytes of hidden states of `block` bytes that a CPU's allocator keeps of a forward pass."""
+    return 5 * block if block < KEPT_BLOCK else 0
 
 
 def _save(work: Workload) -> dict[str, int]:
     """Copies of all weights and moments, and one tensor that is read back."""
     parameters = work.student.parameters + work.projections
-    return {"checkpoint": 4 * parameters + 8 * work.trainable, "read back": 4 * work.student.largest}
+    evaluated = _kept_states(BYTES[work.precision] * work.evaluate_batch * work.window * work.student.width)
+    parts = {"checkpoint": 4 * parameters + 8 * work.trainable, "read back": 4 * work.student.largest}
+    return parts | {"left by the evaluation": evaluated}
 
 
 def with_micro_batch(work: Workload, micro_batch: int) -> Workload:
