@@ -42,8 +42,11 @@ class NamedTerm:
 class Objective:
     """A weighted sum of terms. It knows shapes and tensors, and no model. It is built once per phase; `at` gives it an update's numbers."""
 
-    def __init__(self, terms: Sequence[Term], chunk_tokens: int, places: str = "objective") -> None:
-        """places: the setting that the terms are a list of. Terms of weight 0 in every update are left out."""
+    def __init__(self, terms: Sequence[Term], chunk_tokens: int | None, places: str = "objective") -> None:
+        """chunk_tokens: see `chunked_terms`. places: the setting that the terms are a list of.
+
+        Terms of weight 0 in every update are left out.
+        """
         used = [number for number, term in enumerate(terms) if max(bounds(term.weight)) > 0]
         if not used:
             raise KdError("objective: expected at least one term with a weight above 0, got none; add a term or raise a weight")

@@ -32,26 +32,29 @@ class TeacherOutputs:
     weights: Sequence[float] = (1.0,)
 
     def logits(self, requests: Sequence[LogitRequest | None], chunk: slice | Tensor) -> list[Tensor | None]:
-        """[n, V] fp32 for each request (None: None), at some of the selected positions: a slice, or their numbers.
+        """[n, V] fp32 for each request (None: None), at some of the selected positions: a slice, or their numbers."""
+        return self.answers(requests, {number: _logits(self.outputs[number], chunk) for number in self.asked(requests)})
 
-        The logits of one teacher exist at a time, besides the results.
-        """
+    def asked(self, requests: Sequence[LogitRequest | None]) -> list[int]:
+        """The numbers of the teachers whose logits a request reads."""
+        asked = {request.teacher for request in requests if request is not None}
+        return [number for number in self.outputs if number in asked or None in asked]
+
+    def answers(self, requests: Sequence[LogitRequest | None], logits: Mapping[int, Tensor]) -> list[Tensor | None]:
+        """[n, V] fp32 for each request (None: None), from the teachers' logits [n, V] fp32. Equal requests get the same tensor."""
         results: dict[LogitRequest, Tensor] = {}
-        for number, outputs in self.outputs.items():
-            distinct = [request for request in dict.fromkeys(requests) if request is not None and request.teacher in (None, number)]
-            if not distinct:
-                continue
-            logits = _logits(outputs, chunk)
-            for request in distinct:
+        for number, one in logits.items():
+            for request in dict.fromkeys(requests):
+                if request is None or request.teacher not in (None, number):
+                    continue
                 if request.teacher is not None:
-                    results[request] = logits
+                    results[request] = one
                     continue
-                if logits.shape[-1] == 1:  # regression: a number, and no distribution
-                    results[request] = results.get(request, 0.0) + self.weights[number] * logits / request.temperature
+                if one.shape[-1] == 1:  # regression: a number, and no distribution
+                    results[request] = results.get(request, 0.0) + self.weights[number] * one / request.temperature
                     continue
-                part = F.log_softmax(logits / request.temperature, dim=-1).add_(math.log(self.weights[number]))
+                part = F.log_softmax(one / request.temperature, dim=-1).add_(math.log(self.weights[number]))
                 results[request] = part if request not in results else torch.logaddexp(results[request], part, out=part)
-            del logits
         scaled = {request: values if request.teacher is not None else values * request.temperature for request, values in results.items()}
         return [None if request is None else scaled[request] for request in requests]
 

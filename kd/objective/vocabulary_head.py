@@ -3,12 +3,13 @@
 An MLM head ends in a decoder, logits = z W^T + b with W [V, D]. Whole logits of a micro-batch are the largest tensors of distillation
 (tokens x V x 4 bytes, several copies). Here one autograd function computes the tokens in chunks:
 
-1. student and teacher logits of a chunk, fp32 [chunk, V] (several teachers: kd.objective.teacher_outputs);
-2. every term's number per token, and the chunk's share of the loss;
-3. the gradient of that share for the logits, by the term's closed form or by autograd;
-4. from it the gradients for z, W and b.
+1. student and teacher logits of a chunk, [chunk, V] in the weights' dtype, one matrix product each;
+2. tile by tile, [tile, V] in fp32: every term's number per token, and the gradient of the chunk's share of the loss for the logits. Terms
+   with a closed form share distributions (kd.terms.logit_tile); the others use autograd. Ensembles: kd.objective.teacher_outputs;
+3. the gradient replaces the student's logits, and from it the chunk's gradients for z, W and b follow, one matrix product each.
 
 So no whole [N, V] tensor exists. The backward pass computes nothing again: it only returns the finished gradients.
+kd.objective.chunks has the sizes.
 """
 
 from collections.abc import Sequence
@@ -18,11 +19,11 @@ import torch
 from torch import Tensor
 
 from kd.models.outputs import Decoder
+from kd.objective.chunks import chunk_rows, tile_rows
 from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.terms.base import LogitTerm
+from kd.terms.logit_tile import LogitTile, Scratch
 from kd.terms.views import LogitView
-
-ROWS = 8192  # of the vocabulary, in one product of the weight's gradient
 
 
 def chunked_terms(
@@ -32,7 +33,7 @@ def chunked_terms(
     terms: Sequence[LogitTerm],
     requests: Sequence[LogitRequest | None],
     scales: Tensor,
-    chunk_tokens: int,
+    chunk_tokens: int | None,
 ) -> tuple[Tensor, Tensor]:
     """The logit terms of N tokens: (loss [] fp32 with gradient, sums [K] float64 without).
 
@@ -40,6 +41,7 @@ def chunked_terms(
     labels: [N] int64.
     requests: the teacher logits that each term needs.
     scales: [K, N] fp32, the factor of term k at token i in the loss: weight / divisor, or 0 for an ignored token.
+    chunk_tokens: rows of logits at a time; None: kd.objective.chunks.
     Entry k of the sums is the sum of term k where its scale is not 0.
     """
     transformed, decoder = student
@@ -80,45 +82,31 @@ class _ChunkedTerms(torch.autograd.Function):
         terms: Sequence[LogitTerm],
         requests: Sequence[LogitRequest | None],
         scales: Tensor,
-        chunk_tokens: int,
+        chunk_tokens: int | None,
     ) -> tuple[Tensor, Tensor]:
-        wants_states, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        decoder = Decoder(weight, bias, vocabulary)
+        wants_states, wants_weight, wants_bias = wants = ctx.needs_input_grad[:3]
+        decoder, device, count = Decoder(weight, bias, vocabulary), transformed.device, len(transformed)
+        most = chunk_rows(chunk_tokens, vocabulary, weight.element_size(), device.type)
+        chunks = -(-count // most)
+        size = -(-count // max(1, chunks))  # of equal chunks
+        scratch = Scratch(tile_rows(size, vocabulary, device.type, torch.get_num_threads()), vocabulary, device)
+        tiles = _Tiles(terms, requests, teachers, scratch, any(wants))
+        student = _Products(transformed, decoder, size)
         states_gradient = torch.empty_like(transformed) if wants_states else None
-        chunks = -(-len(transformed) // chunk_tokens)
-        weight_gradient = _Sum(weight, vocabulary, chunks) if wants_weight else None
-        bias_gradient = torch.zeros(bias.shape, dtype=torch.float32, device=bias.device) if wants_bias else None
-        loss = torch.zeros((), dtype=torch.float64, device=transformed.device)
-        sums = torch.zeros(len(terms), dtype=torch.float64, device=transformed.device)
-        for start in range(0, len(transformed), chunk_tokens):
-            chunk = slice(start, start + chunk_tokens)
-            states = transformed[chunk]
-            teacher_logits = teachers.logits(requests, chunk)
-            logits = decoder.logits(states)
-            gradient = None
-            for k, term in enumerate(terms):
-                # one term after the other, so that only one of them keeps copies of the chunk
-                view = LogitView(logits, teacher_logits[k], labels[chunk])
-                values, rows, own = _values_and_gradient(term, view, scales[k, chunk], any(ctx.needs_input_grad))
-                scale = scales[k, chunk] if rows is None else scales[k, chunk][rows]
-                loss += torch.dot(values.double(), scale.double())
-                sums[k] += values.double().sum()
-                if own is not None and rows is not None:
-                    gradient = torch.zeros_like(logits) if gradient is None else gradient
-                    gradient.index_add_(0, rows, own)
-                elif own is not None:
-                    gradient = own if gradient is None else gradient.add_(own)
-                del own, view, values
-            del logits, teacher_logits
-            if gradient is None:
-                continue
-            if bias_gradient is not None:
-                bias_gradient[:vocabulary] += gradient.sum(0)
-            gradient = gradient.to(weight.dtype)
+        weight_gradient = _Sum(decoder, chunks) if wants_weight else None
+        bias_gradient = torch.zeros(bias.shape, dtype=torch.float32, device=device) if wants_bias else None
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        sums = torch.zeros(len(terms), dtype=torch.float64, device=device)
+        for start in range(0, count, max(1, size)):
+            chunk = slice(start, start + size)
+            logits = student.of(chunk)
+            values = tiles.values(student, chunk, labels[chunk], scales[:, chunk], bias_gradient)
+            loss += (values * scales[:, chunk]).sum()
+            sums += values.sum(1)
             if states_gradient is not None:
-                torch.mm(gradient, weight[:vocabulary], out=states_gradient[chunk])
+                torch.mm(logits, weight[:vocabulary], out=states_gradient[chunk])
             if weight_gradient is not None:
-                weight_gradient.add(gradient, states)
+                weight_gradient.add(logits, transformed[chunk])
         ctx.gradients = (
             states_gradient,
             weight_gradient.total() if weight_gradient is not None else None,
@@ -130,56 +118,136 @@ class _ChunkedTerms(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = outputs[0]
-        states, weight, bias = (None if g is None else g.mul_(scale.to(g.dtype)) for g in ctx.gradients)
+        unscaled = scale.device.type == "cpu" and float(scale) == 1  # on a GPU, reading it would wait
+        states, weight, bias = (g if g is None or unscaled else g.mul_(scale.to(g.dtype)) for g in ctx.gradients)
         ctx.gradients = None
         return states, weight, bias, None, None, None, None, None, None, None
 
 
-def _values_and_gradient(
-    term: LogitTerm, view: LogitView, scale: Tensor, wants_gradient: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """(a term's numbers [n], the rows that they are of, their scaled gradient for the logits [n, V]).
+class _Products:
+    """One model's logits of a chunk without the bias, [chunk, V] in the weight's dtype: the same memory for each chunk."""
 
-    rows: None: all of them, with 0 where the term does not look. On a CPU a term with a closed form computes only the rows it looks at.
-    """
-    rows = None
-    looked = scale > 0
-    if scale.device.type == "cpu" and term.has_closed_form(view) and not bool(looked.all()):
-        rows = looked.nonzero()[:, 0]
-        teacher = None if view.teacher_logits is None else view.teacher_logits[rows]
-        view, scale, looked = LogitView(view.student_logits[rows], teacher, view.labels[rows]), scale[rows], looked[rows]
-    result = term.closed_form(view)
-    if result is not None:
-        values, gradient = result
-        return torch.where(looked, values, 0.0), rows, gradient.mul_(scale[:, None]) if wants_gradient else None
-    logits = view.student_logits.detach().requires_grad_(wants_gradient)
-    with torch.enable_grad():
-        values = torch.where(looked, term(LogitView(logits, view.teacher_logits, view.labels)), 0.0)
-        share = (values * scale).sum()
-    if not wants_gradient:
-        return values.detach(), None, None
-    (own,) = torch.autograd.grad(share, logits)
-    return values.detach(), None, own.contiguous()  # may be one number, expanded
+    def __init__(self, transformed: Tensor, decoder: Decoder, rows: int) -> None:
+        self.transformed, self.decoder = transformed, decoder
+        self.bias = decoder.bias[: decoder.vocabulary].float()
+        self.logits = transformed.new_empty(rows, decoder.vocabulary, dtype=decoder.weight.dtype)
+
+    def of(self, chunk: slice) -> Tensor:
+        """The products of a chunk, until the next call."""
+        states = self.transformed[chunk]
+        return self.decoder.products(states, self.logits[: len(states)])
+
+    def tile(self, rows: slice, scratch: Scratch) -> Tensor:
+        """Logits of some rows of the chunk, [n, V] fp32."""
+        products = self.logits[rows]
+        fp32 = scratch.take(len(products))
+        if products.dtype == torch.float32:
+            return torch.add(products, self.bias, out=fp32)
+        return fp32.copy_(products).add_(self.bias)
+
+
+class _Tiles:
+    """The terms' numbers and gradients of chunks, tile by tile."""
+
+    def __init__(
+        self,
+        terms: Sequence[LogitTerm],
+        requests: Sequence[LogitRequest | None],
+        teachers: TeacherOutputs,
+        scratch: Scratch,
+        wants_gradient: bool,
+    ) -> None:
+        self.terms, self.requests, self.teachers, self.scratch = terms, requests, teachers, scratch
+        self.wants_gradient = wants_gradient
+        self._products: dict[int, _Products] = {}
+
+    def values(self, student: _Products, chunk: slice, labels: Tensor, scales: Tensor, bias_gradient: Tensor | None) -> Tensor:
+        """The terms' numbers [K, n] float64, 0 where the scale is 0.
+
+        Replaces the student's products by the gradient of the logits, and adds its sum over the rows to bias_gradient [V'].
+        """
+        for number in self.teachers.asked(self.requests):
+            self._of_teacher(number, student).of(chunk)
+        values = torch.zeros_like(scales)
+        looked = (scales > 0).tolist() if scales.device.type == "cpu" else None
+        for start in range(0, len(labels), self.scratch.rows):
+            rows = slice(start, min(start + self.scratch.rows, len(labels)))
+            taught = {number: products.tile(rows, self.scratch) for number, products in self._products.items()}
+            answers = self.teachers.answers(self.requests, taught)
+            tile = LogitTile(student.tile(rows, self.scratch), labels[rows], self.scratch)
+            for k, term in enumerate(self.terms):
+                own = None if looked is None else looked[k][rows]
+                if own is None or any(own):
+                    values[k, rows] = self._values(term, tile, answers[k], scales[k, rows], own)
+            gradient = tile.gradient() if self.wants_gradient else None
+            if gradient is None:
+                student.logits[rows].zero_()
+            else:
+                student.logits[rows].copy_(gradient)
+                if bias_gradient is not None:
+                    bias_gradient[: gradient.shape[1]] += gradient.sum(0)
+            self.scratch.release()
+        return torch.where(scales > 0, values, 0.0).double()
+
+    def _of_teacher(self, number: int, student: _Products) -> _Products:
+        if number not in self._products:
+            outputs = self.teachers.outputs[number]
+            assert outputs.transformed is not None
+            assert outputs.decoder is not None
+            self._products[number] = _Products(outputs.transformed, outputs.decoder, len(student.logits))
+        return self._products[number]
+
+    def _values(self, term: LogitTerm, tile: LogitTile, teacher: Tensor | None, scale: Tensor, looked: list[bool] | None) -> Tensor:
+        """A term's numbers [n] in a tile, which gets their gradient.
+
+        looked: on a CPU, the rows that the term reads. The numbers of the others are 0, and they are not computed.
+        """
+        view = LogitView(tile.student, teacher, tile.labels)
+        if not term.has_closed_form(view):
+            return self._by_autograd(term, tile, view, scale)
+        if looked is None or all(looked) or not term.required_outputs:
+            return term.closed_form(view, tile, scale)
+        rows = torch.tensor([row for row, one in enumerate(looked) if one])
+        part = tile.part(rows)
+        some = LogitView(part.student, None if teacher is None else tile.rows_of(teacher, rows), part.labels)
+        values = torch.zeros_like(scale)
+        values[rows] = term.closed_form(some, part, scale[rows])
+        return values
+
+    def _by_autograd(self, term: LogitTerm, tile: LogitTile, view: LogitView, scale: Tensor) -> Tensor:
+        logits = view.student_logits.detach().requires_grad_(self.wants_gradient)
+        with torch.enable_grad():
+            values = torch.where(scale > 0, term(LogitView(logits, view.teacher_logits, view.labels)), 0.0)
+            share = (values * scale).sum()
+        if self.wants_gradient:
+            (gradient,) = torch.autograd.grad(share, logits)
+            tile.add(gradient.contiguous(), None)  # may be one number, expanded
+        return values.detach()
 
 
 class _Sum:
     """The decoder's weight gradient, summed over chunks; in fp32 where the weights are not: bf16 would lose what later chunks add."""
 
-    def __init__(self, weight: Tensor, vocabulary: int, chunks: int) -> None:
-        self.weight = weight
-        self.vocabulary = vocabulary
-        dtype = weight.dtype if chunks == 1 else torch.float32
-        self.sum = torch.zeros(weight.shape, dtype=dtype, device=weight.device)
+    def __init__(self, decoder: Decoder, chunks: int) -> None:
+        weight = decoder.weight
+        self.decoder = decoder
+        self.sum = torch.empty(weight.shape, dtype=weight.dtype if chunks == 1 else torch.float32, device=weight.device)
+        self.chunks = 0
 
     def add(self, gradient: Tensor, states: Tensor) -> None:
-        """gradient [n, V], states [n, D]: adds gradient^T states, by blocks of rows so that no second [V, D] exists."""
-        for start in range(0, self.vocabulary, ROWS):
-            rows = slice(start, min(start + ROWS, self.vocabulary))
-            if self.sum.dtype == states.dtype:
-                self.sum[rows].addmm_(gradient[:, rows].T, states)
+        """gradient [n, V], states [n, D]: adds gradient^T states, by slices so that no second [V, D] exists."""
+        for rows in self.decoder.slices:
+            columns, total = gradient[:, rows].T, self.sum[rows]
+            if total.dtype != states.dtype:
+                product = columns @ states
+                total.add_(product) if self.chunks else total.copy_(product)
+            elif self.chunks:
+                total.addmm_(columns, states)
             else:
-                self.sum[rows] += gradient[:, rows].T @ states
+                torch.mm(columns, states, out=total)
+        self.chunks += 1
 
     def total(self) -> Tensor:
-        """[V', D] in the weight's own dtype."""
-        return self.sum.to(self.weight.dtype)
+        """[V', D] in the weight's own dtype; 0 for rows that pad the vocabulary."""
+        self.sum[self.decoder.vocabulary if self.chunks else 0 :].zero_()
+        return self.sum.to(self.decoder.weight.dtype)

@@ -14,6 +14,7 @@ from kd.terms.schedules import Schedulable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kd.terms.logit_tile import LogitTile
     from kd.terms.views import LogitView
 
 Projection = Literal["none", "shared", "each"]
@@ -66,15 +67,15 @@ class LogitTerm(TermSettings):
     positions: Literal["all", "masked"] = "all"
 
     def has_closed_form(self, view: LogitView) -> bool:
-        """True if `closed_form` gives a result for views like this one."""
+        """True if the term has `closed_form` for views like this one."""
         return False
 
-    def closed_form(self, view: LogitView) -> tuple[Tensor, Tensor] | None:
-        """(the number of each token [N], its gradient for the student's logits [N, V]), fp32, without autograd. None: by autograd.
+    def closed_form(self, view: LogitView, tile: LogitTile, scale: Tensor) -> Tensor:
+        """The number of each token [n] fp32. Adds scale [n] x its gradient for the student's logits to the tile, without autograd.
 
-        The head is faster with it: see kd.objective.vocabulary_head.
+        The view's logits are the tile's. The head is faster with it: see kd.objective.vocabulary_head.
         """
-        return None
+        raise NotImplementedError
 
     @property
     def chunks(self) -> int:

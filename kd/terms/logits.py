@@ -6,7 +6,6 @@ tests/benchmarks/bench_terms.py.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -20,8 +19,11 @@ if TYPE_CHECKING:
     import torch
     import torch.nn.functional as F
     from torch import Tensor
+
+    from kd.terms import divergences
+    from kd.terms.logit_tile import LogitTile
 else:
-    torch, F = lazy_module("torch"), lazy_module("torch.nn.functional")
+    torch, F, divergences = lazy_module("torch"), lazy_module("torch.nn.functional"), lazy_module("kd.terms.divergences")
 
 Divergence = Literal["forward", "reverse", "symmetric", "jensen_shannon"]
 
@@ -73,20 +75,20 @@ class SoftTargets(LogitTerm):
         return self.temperature
 
     def has_closed_form(self, view: LogitView) -> bool:
-        return self.top_k is None and not view.labels.is_floating_point()
+        return not view.labels.is_floating_point()
 
-    def closed_form(self, view: LogitView) -> tuple[Tensor, Tensor] | None:
-        """d T^2 KL(p || q) / dz = T (q - p), and so on for the other divergences. None with top_k and for regression."""
-        if not self.has_closed_form(view):
-            return None
-        student, teacher = view.pair
-        values, gradient = soft_gradient(student / self.temperature, teacher / self.temperature, self.divergence)
-        soft = 1 - self.alpha
-        values, gradient = values.mul_(soft * self.temperature**2), gradient.mul_(soft * self.temperature)
-        if self.alpha > 0:
-            hard, hard_gradient = cross_entropy_gradient(student, view.labels)
-            values, gradient = values.add_(hard, alpha=self.alpha), gradient.add_(hard_gradient, alpha=self.alpha)
-        return values, gradient
+    def closed_form(self, view: LogitView, tile: LogitTile, scale: Tensor) -> Tensor:
+        """d T^2 KL(p || q) / dz = T (q - p), and so on for the other divergences."""
+        _, teacher = view.pair
+        factor = scale * ((1 - self.alpha) * self.temperature)
+        values = torch.zeros_like(scale)
+        if self.alpha < 1 and self.top_k is not None and self.top_k < teacher.shape[-1]:
+            tokens = tile.distribution(teacher, self.temperature).logits.topk(self.top_k, dim=-1).indices
+            values = divergences.add_top_k_divergence(tile, teacher, self.temperature, self.divergence, factor, tokens)
+        elif self.alpha < 1:
+            values = divergences.add_divergence(tile, teacher, self.temperature, self.divergence, factor)
+        values = values * ((1 - self.alpha) * self.temperature**2)
+        return values.add_(tile.cross_entropy(scale * self.alpha), alpha=self.alpha) if self.alpha > 0 else values
 
     def __call__(self, view: LogitView) -> Tensor:
         """logits [N, V] of both, labels [N] -> [N] fp32.
@@ -100,8 +102,8 @@ class SoftTargets(LogitTerm):
         target = F.log_softmax(teacher / self.temperature, dim=-1)
         if self.top_k is not None and self.top_k < target.shape[-1]:
             tokens = target.topk(self.top_k, dim=-1).indices
-            own, target = with_tail(own, tokens), with_tail(target, tokens)
-        soft = divergence(own, target, self.divergence) * self.temperature**2
+            own, target = divergences.with_tail(own, tokens), divergences.with_tail(target, tokens)
+        soft = divergences.divergence(own, target, self.divergence) * self.temperature**2
         if self.alpha == 0:
             return soft
         return self.alpha * F.cross_entropy(student, view.labels, reduction="none", ignore_index=-100) + (1 - self.alpha) * soft
@@ -132,9 +134,9 @@ class MaskedLM(LogitTerm):
     def has_closed_form(self, view: LogitView) -> bool:
         return True
 
-    def closed_form(self, view: LogitView) -> tuple[Tensor, Tensor] | None:
+    def closed_form(self, view: LogitView, tile: LogitTile, scale: Tensor) -> Tensor:
         """d CE / dz = softmax(z) - the label's one-hot vector."""
-        return cross_entropy_gradient(view.student_logits.float(), view.labels)
+        return tile.cross_entropy(scale)
 
     def __call__(self, view: LogitView) -> Tensor:
         """student logits [N, V], labels [N] -> [N] fp32."""
@@ -160,11 +162,12 @@ class LogitMSE(LogitTerm):
     def has_closed_form(self, view: LogitView) -> bool:
         return True
 
-    def closed_form(self, view: LogitView) -> tuple[Tensor, Tensor] | None:
+    def closed_form(self, view: LogitView, tile: LogitTile, scale: Tensor) -> Tensor:
         """The gradient is the difference itself."""
         student, teacher = view.pair
-        difference = student - teacher
-        return 0.5 * torch.linalg.vecdot(difference, difference), difference
+        difference = torch.sub(student, teacher, out=tile.take())
+        tile.add(difference, scale)
+        return torch.mul(difference, difference, out=tile.take()).sum(-1).mul_(0.5)
 
     def __call__(self, view: LogitView) -> Tensor:
         """logits [N, V] of both -> [N] fp32."""
@@ -204,63 +207,3 @@ class TaskLoss(LogitTerm):
 def squared_error(numbers: Tensor, labels: Tensor) -> Tensor:
     """numbers [N, 1], labels [N] float -> [N]; 0 where a label is NaN (there is none)."""
     return torch.where(labels.isnan(), 0.0, (numbers[:, 0] - labels.nan_to_num()).square())
-
-
-def divergence(student: Tensor, teacher: Tensor, kind: Divergence) -> Tensor:
-    """log-probabilities [N, V] of both -> [N] nats."""
-    if kind == "forward":
-        return _kl(teacher, student)
-    if kind == "reverse":
-        return _kl(student, teacher)
-    if kind == "symmetric":
-        return 0.5 * (_kl(teacher, student) + _kl(student, teacher))
-    middle = torch.logaddexp(student, teacher) - torch.log(torch.tensor(2.0))
-    return 0.5 * (_kl(teacher, middle) + _kl(student, middle))
-
-
-def soft_gradient(student: Tensor, teacher: Tensor, kind: Divergence) -> tuple[Tensor, Tensor]:
-    """logits / T [N, V] of both, which it may overwrite -> (divergence [N] nats, its gradient for the student's logits / T [N, V])."""
-    own, target = torch.log_softmax(student, -1), torch.log_softmax(teacher, -1)
-    if kind == "forward":
-        p = torch.exp(target, out=teacher)
-        values = torch.linalg.vecdot(p, target.sub_(own))
-        return values, own.exp_().sub_(p)
-    q = torch.exp(own, out=student)
-    if kind == "jensen_shannon":
-        p = torch.exp(target, out=teacher)
-        middle = torch.logaddexp(own, target).sub_(math.log(2))
-        gap = own.sub_(middle)  # log q - log m
-        reverse = torch.linalg.vecdot(q, gap)
-        values = 0.5 * (torch.linalg.vecdot(p, target.sub_(middle)) + reverse)
-        return values, gap.sub_(reverse[:, None]).mul_(q).mul_(0.5)
-    gap = own.sub_(target)  # log q - log p
-    reverse = torch.linalg.vecdot(q, gap)
-    if kind == "reverse":
-        return reverse, gap.sub_(reverse[:, None]).mul_(q)
-    p = torch.exp(target, out=teacher)
-    values = 0.5 * (reverse - torch.linalg.vecdot(p, gap))
-    gradient = gap.sub_(reverse[:, None] - 1).mul_(q).sub_(p)  # q (log q - log p - KL) + q - p
-    return values, gradient.mul_(0.5)
-
-
-def cross_entropy_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """logits [N, V], labels [N] -> (cross-entropy [N] nats, its gradient [N, V]); both 0 where the label is -100."""
-    log_probs = torch.log_softmax(logits, -1)
-    known = labels >= 0
-    index = labels.clamp(min=0)[:, None]
-    values = torch.where(known, -log_probs.gather(-1, index)[:, 0], 0.0)
-    gradient = log_probs.exp_()
-    gradient.scatter_add_(-1, index, torch.full_like(index, -1.0, dtype=gradient.dtype))
-    return values, gradient.mul_(known[:, None])
-
-
-def with_tail(log_probs: Tensor, tokens: Tensor) -> Tensor:
-    """log-probabilities [N, V] -> [N, k + 1]: those of tokens [N, k], the last one of all others together."""
-    # summed over the others themselves: 1 - sum knows nothing below 1e-7 in fp32, and reverse KL weighs its logarithm
-    rest = log_probs.scatter(-1, tokens, float("-inf")).logsumexp(-1, keepdim=True)
-    return torch.cat([log_probs.gather(-1, tokens), rest], dim=-1)
-
-
-def _kl(one: Tensor, other: Tensor) -> Tensor:
-    """KL(one || other) of log-probabilities [N, V] -> [N] nats."""
-    return F.kl_div(other, one, reduction="none", log_target=True).sum(-1)

@@ -34,7 +34,7 @@ class TrainSettings(BaseModel):
     """Largest global gradient norm of an update; 0 switches clipping off."""
     activation_checkpointing: Annotated[bool, FREE] = False
     chunk_tokens: Annotated[Positive | None, FREE] = None
-    """Tokens whose logits exist at the same time, [chunk_tokens, V] in fp32. null: 48 on CPUs (they stay in the caches), else 1024."""
+    """Tokens whose logits exist at the same time, [chunk_tokens, V] in the weights' dtype. null: from the caches (kd.objective.chunks)."""
     loader_workers: Annotated[int, Field(ge=0), FREE] = 1
     prefetch_updates: Annotated[Positive, FREE] = 2
     max_bad_updates: Annotated[Positive, FREE] = 10
@@ -58,10 +58,6 @@ class TrainSettings(BaseModel):
             sizes = f"{self.global_batch} and {self.micro_batch}"
             raise ValueError(f"expected global_batch to be a multiple of micro_batch, got {sizes}; change either")
         return self
-
-    def chunk(self, device_type: str) -> int:
-        """The value of chunk_tokens on a device ("cpu", "cuda", …)."""
-        return self.chunk_tokens or (48 if device_type == "cpu" else 1024)
 
     def micro_batches(self, world_size: int) -> int:
         """Forward passes per rank and update.

@@ -65,7 +65,7 @@ class Trainer:
         self.device = process_group.device()
         self.teachers = teachers
         self.phases = phases
-        self.objectives = [self._objective(phase, student.shape, train.chunk(self.device.type), sources) for phase in phases]
+        self.objectives = [self._objective(phase, student.shape, train.chunk_tokens, sources) for phase in phases]
         check_layers(phases, student)
         self.vocabulary = vocabulary
         self.settings = train
@@ -183,7 +183,7 @@ class Trainer:
             self._rebuild(phase, weights)
         self._take(weights, moments, crossing=phase_at(self.phases, max(0, self.done - 1)) is not phase)
 
-    def _objective(self, phase: Phase, student: EncoderShape, chunk_tokens: int, sources: LayerSources | None) -> Objective:
+    def _objective(self, phase: Phase, student: EncoderShape, chunk_tokens: int | None, sources: LayerSources | None) -> Objective:
         """A phase's objective for this student and these teachers. Raises KdError if they do not fit."""
         whole = Objective(phase.terms, chunk_tokens, phase.place)
         objective = fit_objective(whole, student, self.teachers.shapes, self.teachers.mixing, sources)

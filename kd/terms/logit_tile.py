@@ -1,0 +1,152 @@
+"""A tile: some rows of logits, and what the closed forms of several terms share of them.
+
+A term asks the tile for distributions and adds its gradient to it. Each distribution of a model at a temperature is computed once, and the
+gradient is written once. Tensors [rows, V] come from `Scratch`, so that they stay in the caches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Scratch:
+    """Tensors [rows, V] in fp32 that are used again and again. One that was taken is taken until `release`."""
+
+    def __init__(self, rows: int, vocabulary: int, device: torch.device | str = "cpu") -> None:
+        self.rows, self.vocabulary, self.device = rows, vocabulary, device
+        self._tensors: list[Tensor] = []
+        self._used = 0
+
+    def take(self, rows: int) -> Tensor:
+        """[rows, V] with any values."""
+        if self._used == len(self._tensors):
+            self._tensors.append(torch.empty(self.rows, self.vocabulary, device=self.device))
+        self._used += 1
+        return self._tensors[self._used - 1][:rows]
+
+    def release(self) -> None:
+        """All tensors are free again."""
+        self._used = 0
+
+
+class Distribution:
+    """softmax(logits / T) of some rows. logits: (z - max z) / T [n, V], so the largest is 0."""
+
+    def __init__(self, source: Tensor, logits: Tensor, scratch: Scratch) -> None:
+        """source: kept, because the tile finds a distribution by the identity of its logits."""
+        self.source, self.logits = source, logits
+        self._scratch = scratch
+        self._probabilities: Tensor | None = None
+        self._log_mass: Tensor | None = None
+        self.factor: Tensor | None = None
+        """[n]: the factor of the probabilities in the gradient."""
+
+    @property
+    def probabilities(self) -> Tensor:
+        """[n, V]."""
+        if self._probabilities is None:
+            self._probabilities = torch.softmax(self.logits, -1, out=self._scratch.take(len(self.logits)))
+        return self._probabilities
+
+    @property
+    def log_mass(self) -> Tensor:
+        """[n]: log sum exp(logits). The largest probability is exp(0) over that sum."""
+        if self._log_mass is None:
+            self._log_mass = self.probabilities.amax(-1).log_().neg_()
+        return self._log_mass
+
+    def add(self, factor: Tensor) -> None:
+        """Adds factor [n] x the probabilities to the gradient."""
+        self.factor = factor if self.factor is None else self.factor + factor
+
+
+class LogitTile:
+    """Rows of the student's logits [n, V] fp32, which nothing here changes, and labels [n]; -100: no label."""
+
+    def __init__(self, student: Tensor, labels: Tensor, scratch: Scratch) -> None:
+        self.student, self.labels, self.scratch = student, labels, scratch
+        self._distributions: dict[tuple[int, float], Distribution] = {}
+        self._largest: dict[int, Tensor] = {}
+        self._matrices: list[tuple[Tensor, Tensor | None]] = []
+        self._columns: list[tuple[Tensor, Tensor]] = []
+        self._parts: dict[tuple[int, ...], tuple[Tensor, LogitTile]] = {}
+        self._teachers: dict[int, Tensor] = {}
+
+    def take(self) -> Tensor:
+        """[n, V] fp32 with any values, for the term that asks."""
+        return self.scratch.take(len(self.student))
+
+    def distribution(self, logits: Tensor, temperature: float) -> Distribution:
+        """softmax(logits / T), where logits are the student's or a teacher's."""
+        key = (id(logits), temperature)
+        if key not in self._distributions:
+            if id(logits) not in self._largest:
+                self._largest[id(logits)] = logits.amax(-1, keepdim=True)
+            shifted = torch.sub(logits, self._largest[id(logits)], out=self.take())
+            if temperature != 1:
+                shifted.mul_(1 / temperature)
+            self._distributions[key] = Distribution(logits, shifted, self.scratch)
+        return self._distributions[key]
+
+    def add(self, matrix: Tensor, factor: Tensor | None) -> None:
+        """Adds factor [n] x matrix [n, V] to the gradient. None: 1. The tile may overwrite the matrix."""
+        self._matrices.append((matrix, factor))
+
+    def add_at(self, columns: Tensor, values: Tensor) -> None:
+        """Adds values [n, k] to the gradient at columns [n, k]."""
+        self._columns.append((columns, values))
+
+    def part(self, rows: Tensor) -> LogitTile:
+        """A tile of some rows [m], whose gradient is added to this one's."""
+        key = tuple(rows.tolist())
+        if key not in self._parts:
+            self._parts[key] = rows, LogitTile(self.student[rows], self.labels[rows], self.scratch)
+        return self._parts[key][1]
+
+    def rows_of(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Rows [m] of a teacher's logits, for the part of these rows: the same tensor each time."""
+        part = self.part(rows)
+        if id(logits) not in part._teachers:
+            part._teachers[id(logits)] = logits[rows]
+        return part._teachers[id(logits)]
+
+    def cross_entropy(self, scale: Tensor) -> Tensor:
+        """-log softmax(student)[label] [n], 0 where there is no label. Adds scale [n] x its gradient, softmax - one-hot.
+
+        On a CPU it reads the rows with a label only, unless the whole distribution is there.
+        """
+        known = self.labels >= 0
+        if self.student.device.type == "cpu" and (id(self.student), 1.0) not in self._distributions and not bool(known.all()):
+            rows = known.nonzero()[:, 0]
+            values = torch.zeros_like(scale)
+            if len(rows) > 0:
+                values[rows] = self.part(rows).cross_entropy(scale[rows])
+            return values
+        own = self.distribution(self.student, 1.0)
+        index = self.labels.clamp(min=0)[:, None]
+        factor = torch.where(known, scale, 0.0)
+        own.add(factor)
+        self.add_at(index, -factor[:, None])
+        return torch.where(known, own.log_mass - own.logits.gather(-1, index)[:, 0], 0.0)
+
+    def gradient(self) -> Tensor | None:
+        """The sum of all that was added, [n, V] fp32; None: nothing was. Called once: it overwrites what was added."""
+        total: Tensor | None = None
+        weighted = [(one.probabilities, one.factor) for one in self._distributions.values() if one.factor is not None]
+        for matrix, factor in [*weighted, *self._matrices]:
+            if total is None:
+                total = matrix if factor is None else matrix.mul_(factor[:, None])
+            else:
+                total = total.add_(matrix) if factor is None else total.addcmul_(matrix, factor[:, None])
+        parts = [(rows, part.gradient()) for rows, part in self._parts.values()]
+        if total is None and (self._columns or any(gradient is not None for _, gradient in parts)):
+            total = self.take().zero_()
+        for columns, values in self._columns:
+            assert total is not None
+            total.scatter_add_(-1, columns, values)
+        for rows, gradient in parts:
+            if gradient is not None:
+                assert total is not None
+                total.index_add_(0, rows, gradient)
+        return total
