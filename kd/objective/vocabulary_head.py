@@ -5,11 +5,12 @@ An MLM head ends in a decoder, logits = z W^T + b with W [V, D]. Whole logits of
 
 1. student and teacher logits of a chunk, [chunk, V] in the weights' dtype, one matrix product each;
 2. tile by tile, [tile, V] in fp32: every term's number per token, and the gradient of the chunk's share of the loss for the logits. Terms
-   with a closed form share distributions (kd.terms.logit_tile); the others use autograd. Ensembles: kd.objective.teacher_outputs;
-3. the gradient replaces the student's logits, and from it the chunk's gradients for z, W and b follow, one matrix product each.
+   with a closed form share distributions (kd.terms.logit_tile); the others use autograd;
+3. the gradient replaces the student's logits. The chunk's gradients for z and W are one matrix product of it each.
 
 So no whole [N, V] tensor exists. The backward pass computes nothing again: it only returns the finished gradients.
-kd.objective.chunks has the sizes.
+kd.objective.chunks has the sizes, kd.objective.products the matrix products, kd.objective.teacher_outputs the mixed logits of several
+teachers.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from kd.models.outputs import Decoder
 from kd.objective.chunks import chunk_rows, tile_rows
+from kd.objective.products import Products, WeightGradient, kept_scratch
 from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.terms.base import LogitTerm
 from kd.terms.logit_tile import LogitTile, Scratch
@@ -89,17 +91,17 @@ class _ChunkedTerms(torch.autograd.Function):
         most = chunk_rows(chunk_tokens, vocabulary, weight.element_size(), device.type)
         chunks = -(-count // most)
         size = -(-count // max(1, chunks))  # of equal chunks
-        scratch = Scratch(tile_rows(size, vocabulary, device.type, torch.get_num_threads()), vocabulary, device)
+        scratch = kept_scratch(tile_rows(size, vocabulary, device.type, torch.get_num_threads()), vocabulary, device)
         tiles = _Tiles(terms, requests, teachers, scratch, any(wants))
-        student = _Products(transformed, decoder, size)
+        student = Products("student", transformed, decoder, size)
         states_gradient = torch.empty_like(transformed) if wants_states else None
-        weight_gradient = _Sum(decoder, chunks) if wants_weight else None
+        weight_gradient = WeightGradient(decoder, chunks) if wants_weight else None
         bias_gradient = torch.zeros(bias.shape, dtype=torch.float32, device=device) if wants_bias else None
         loss = torch.zeros((), dtype=torch.float64, device=device)
         sums = torch.zeros(len(terms), dtype=torch.float64, device=device)
         for start in range(0, count, max(1, size)):
             chunk = slice(start, start + size)
-            logits = student.of(chunk)
+            logits = student.compute(chunk)
             values = tiles.values(student, chunk, labels[chunk], scales[:, chunk], bias_gradient)
             loss += (values * scales[:, chunk]).sum()
             sums += values.sum(1)
@@ -124,28 +126,6 @@ class _ChunkedTerms(torch.autograd.Function):
         return states, weight, bias, None, None, None, None, None, None, None
 
 
-class _Products:
-    """One model's logits of a chunk without the bias, [chunk, V] in the weight's dtype: the same memory for each chunk."""
-
-    def __init__(self, transformed: Tensor, decoder: Decoder, rows: int) -> None:
-        self.transformed, self.decoder = transformed, decoder
-        self.bias = decoder.bias[: decoder.vocabulary].float()
-        self.logits = transformed.new_empty(rows, decoder.vocabulary, dtype=decoder.weight.dtype)
-
-    def of(self, chunk: slice) -> Tensor:
-        """The products of a chunk, until the next call."""
-        states = self.transformed[chunk]
-        return self.decoder.products(states, self.logits[: len(states)])
-
-    def tile(self, rows: slice, scratch: Scratch) -> Tensor:
-        """Logits of some rows of the chunk, [n, V] fp32."""
-        products = self.logits[rows]
-        fp32 = scratch.take(len(products))
-        if products.dtype == torch.float32:
-            return torch.add(products, self.bias, out=fp32)
-        return fp32.copy_(products).add_(self.bias)
-
-
 class _Tiles:
     """The terms' numbers and gradients of chunks, tile by tile."""
 
@@ -159,15 +139,15 @@ class _Tiles:
     ) -> None:
         self.terms, self.requests, self.teachers, self.scratch = terms, requests, teachers, scratch
         self.wants_gradient = wants_gradient
-        self._products: dict[int, _Products] = {}
+        self._products: dict[int, Products] = {}
 
-    def values(self, student: _Products, chunk: slice, labels: Tensor, scales: Tensor, bias_gradient: Tensor | None) -> Tensor:
+    def values(self, student: Products, chunk: slice, labels: Tensor, scales: Tensor, bias_gradient: Tensor | None) -> Tensor:
         """The terms' numbers [K, n] float64, 0 where the scale is 0.
 
         Replaces the student's products by the gradient of the logits, and adds its sum over the rows to bias_gradient [V'].
         """
         for number in self.teachers.asked(self.requests):
-            self._of_teacher(number, student).of(chunk)
+            self._of_teacher(number, student).compute(chunk)
         values = torch.zeros_like(scales)
         looked = (scales > 0).tolist() if scales.device.type == "cpu" else None
         for start in range(0, len(labels), self.scratch.rows):
@@ -189,12 +169,12 @@ class _Tiles:
             self.scratch.release()
         return torch.where(scales > 0, values, 0.0).double()
 
-    def _of_teacher(self, number: int, student: _Products) -> _Products:
+    def _of_teacher(self, number: int, student: Products) -> Products:
         if number not in self._products:
             outputs = self.teachers.outputs[number]
             assert outputs.transformed is not None
             assert outputs.decoder is not None
-            self._products[number] = _Products(outputs.transformed, outputs.decoder, len(student.logits))
+            self._products[number] = Products(f"teacher {number}", outputs.transformed, outputs.decoder, len(student.logits))
         return self._products[number]
 
     def _values(self, term: LogitTerm, tile: LogitTile, teacher: Tensor | None, scale: Tensor, looked: list[bool] | None) -> Tensor:
@@ -223,31 +203,3 @@ class _Tiles:
             (gradient,) = torch.autograd.grad(share, logits)
             tile.add(gradient.contiguous(), None)  # may be one number, expanded
         return values.detach()
-
-
-class _Sum:
-    """The decoder's weight gradient, summed over chunks; in fp32 where the weights are not: bf16 would lose what later chunks add."""
-
-    def __init__(self, decoder: Decoder, chunks: int) -> None:
-        weight = decoder.weight
-        self.decoder = decoder
-        self.sum = torch.empty(weight.shape, dtype=weight.dtype if chunks == 1 else torch.float32, device=weight.device)
-        self.chunks = 0
-
-    def add(self, gradient: Tensor, states: Tensor) -> None:
-        """gradient [n, V], states [n, D]: adds gradient^T states, by slices so that no second [V, D] exists."""
-        for rows in self.decoder.slices:
-            columns, total = gradient[:, rows].T, self.sum[rows]
-            if total.dtype != states.dtype:
-                product = columns @ states
-                total.add_(product) if self.chunks else total.copy_(product)
-            elif self.chunks:
-                total.addmm_(columns, states)
-            else:
-                torch.mm(columns, states, out=total)
-        self.chunks += 1
-
-    def total(self) -> Tensor:
-        """[V', D] in the weight's own dtype; 0 for rows that pad the vocabulary."""
-        self.sum[self.decoder.vocabulary if self.chunks else 0 :].zero_()
-        return self.sum.to(self.decoder.weight.dtype)

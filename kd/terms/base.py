@@ -78,9 +78,9 @@ class LogitTerm(TermSettings):
         raise NotImplementedError
 
     @property
-    def chunks(self) -> int:
-        """The number of [N, V] fp32 tensors that exist at most, both models' logits included (kd.objective.vocabulary_head)."""
-        return 8
+    def copies(self) -> int:
+        """The number of [tile, V] fp32 tensors that the term makes at most, of the logits of both (kd.objective.vocabulary_head)."""
+        return 6
 
     @property
     def required_outputs(self) -> frozenset[str]:

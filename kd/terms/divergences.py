@@ -60,9 +60,7 @@ def add_divergence(tile: LogitTile, teacher: Tensor, temperature: float, kind: D
     return values
 
 
-def add_top_k_divergence(
-    tile: LogitTile, teacher: Tensor, temperature: float, kind: Divergence, factor: Tensor, tokens: Tensor
-) -> Tensor:
+def add_top_k_divergence(tile: LogitTile, teacher: Tensor, temperature: float, kind: Divergence, factor: Tensor, tokens: Tensor) -> Tensor:
     """As `add_divergence`, over the outcomes tokens [n, k] and the tail, which is all others together.
 
     An outcome's logit is its token's; the tail's is log sum exp of the others. The gradient of the tail's logit for one of the others is

@@ -6,6 +6,8 @@ gradient is written once. Tensors [rows, V] come from `Scratch`, so that they st
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,15 +15,17 @@ from torch import Tensor
 class Scratch:
     """Tensors [rows, V] in fp32 that are used again and again. One that was taken is taken until `release`."""
 
-    def __init__(self, rows: int, vocabulary: int, device: torch.device | str = "cpu") -> None:
-        self.rows, self.vocabulary, self.device = rows, vocabulary, device
+    def __init__(self, rows: int, vocabulary: int, device: torch.device | str = "cpu", make: Callable[[int], Tensor] | None = None) -> None:
+        """make: gives tensor 0, 1, 2, … None: new ones."""
+        self.rows = rows
+        self._make = make or (lambda _: torch.empty(rows, vocabulary, device=device))
         self._tensors: list[Tensor] = []
         self._used = 0
 
     def take(self, rows: int) -> Tensor:
         """[rows, V] with any values."""
         if self._used == len(self._tensors):
-            self._tensors.append(torch.empty(self.rows, self.vocabulary, device=self.device))
+            self._tensors.append(self._make(self._used))
         self._used += 1
         return self._tensors[self._used - 1][:rows]
 

@@ -1,7 +1,7 @@
 """Terms on the vocabulary's logits. Each returns one fp32 number per token, summed over the vocabulary, never averaged over it.
 
-Memory: `chunks` times chunk_tokens x V in fp32 (kd.objective.vocabulary_head), for any batch. It is measured in
-tests/benchmarks/bench_terms.py.
+Memory: chunk_tokens x V in the weights' dtype for each model, and `copies` times tile x V in fp32, for any batch
+(kd.objective.chunks). It is measured in tests/benchmarks/bench_terms.py.
 """
 
 from __future__ import annotations
@@ -65,10 +65,11 @@ class SoftTargets(LogitTerm):
         return rf"{alpha} \, (-\log \sigma(z^s)_y) + (1 - {alpha}) \, {soft}"
 
     @property
-    def chunks(self) -> int:
+    def copies(self) -> int:
+        label = 0 if self.alpha == 0 else 3
         if self.top_k is not None:
-            return 8
-        return {"forward": 7, "reverse": 7, "symmetric": 8, "jensen_shannon": 10}[self.divergence]
+            return 4 + label
+        return {"forward": 5, "reverse": 6, "symmetric": 6, "jensen_shannon": 8}[self.divergence] + label
 
     @property
     def target_temperature(self) -> float:
@@ -123,8 +124,8 @@ class MaskedLM(LogitTerm):
         return r"-\log \sigma(z^s)_y"
 
     @property
-    def chunks(self) -> int:
-        return 4
+    def copies(self) -> int:
+        return 3
 
     @property
     def required_outputs(self) -> frozenset[str]:
@@ -156,8 +157,8 @@ class LogitMSE(LogitTerm):
         return r"\tfrac{1}{2} \lVert z^s - z^t \rVert^2"
 
     @property
-    def chunks(self) -> int:
-        return 6
+    def copies(self) -> int:
+        return 2
 
     def has_closed_form(self, view: LogitView) -> bool:
         return True

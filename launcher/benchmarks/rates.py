@@ -13,7 +13,6 @@ from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.objective.vocabulary_head import chunked_terms
 from kd.terms.base import LogitTerm
 from kd.terms.logits import MaskedLM, SoftTargets
-from kd.training.settings import TrainSettings
 from launcher.planning.cost.operations import BACKWARD_VALUES, FORWARD_VALUES
 from launcher.planning.devices.gemm import DTYPES, product, wait
 
@@ -123,7 +122,6 @@ def head_costs(precision: str, where: torch.device) -> tuple[float, float, float
 
 def _head_seconds(precision: str, tokens: int, width: int, where: torch.device) -> float:
     dtype = DTYPES[precision]
-    chunk = TrainSettings(global_batch=1, micro_batch=1, updates=1).chunk(where.type)
     weights = [torch.randn(VOCABULARY, width, device=where).mul_(0.02).to(dtype) for _ in range(2)]
     bias = torch.zeros(VOCABULARY, device=where, dtype=dtype)
     states = [torch.randn(tokens, width, device=where).to(dtype) for _ in range(2)]
@@ -136,7 +134,7 @@ def _head_seconds(precision: str, tokens: int, width: int, where: torch.device) 
     def both() -> None:
         given = states[0].detach().requires_grad_()
         decoder = Decoder(own, bias, VOCABULARY)
-        loss, _ = chunked_terms((given, decoder), TeacherOutputs({0: taught}), labels, terms, [LogitRequest(0), None], scales, chunk)
+        loss, _ = chunked_terms((given, decoder), TeacherOutputs({0: taught}), labels, terms, [LogitRequest(0), None], scales, None)
         torch.autograd.grad(loss, (given, own))
 
     return typical(both, where)

@@ -81,14 +81,19 @@ def plan_phases(phases: Sequence[Phase], objectives: Sequence[Objective], studen
     return plans
 
 
-def logit_chunks(objective: Objective) -> int:
-    """Most [chunk, V] in fp32 at one time (kd.objective.vocabulary_head, kd.objective.teacher_outputs); objective: layer maps resolved."""
+def logit_copies(objective: Objective) -> int:
+    """Most [tile, V] in fp32 at one time (kd.objective.vocabulary_head, kd.objective.teacher_outputs); objective: layer maps resolved."""
     terms = objective.on_logits
-    several = len(objective.teachers) > 1
-    # what the terms see of the teachers, which all exist while one of the terms is computed
-    seen = {(term.teacher, str(term.target_temperature)) if several else None for term in terms if term.required_outputs}
-    most = max((term.chunks + len(seen) - bool(term.required_outputs) for term in terms), default=0)
-    return most + int(len(terms) > 1)  # the gradient of the terms before
+    if not terms:
+        return 0
+    mixed = {str(term.target_temperature) for term in terms if term.required_outputs and term.teacher is None}
+    mixtures = 2 * len(mixed) + 1 if logit_teachers(objective) > 1 and mixed else 0  # each once more, times its temperature
+    return 1 + logit_teachers(objective) + mixtures + sum(term.copies for term in terms)
+
+
+def logit_teachers(objective: Objective) -> int:
+    """The number of teachers whose logits the terms read."""
+    return sum("logits" in objective.needs_of(number) for number in range(max(1, len(objective.teachers))))
 
 
 def states_read(objectives: Sequence[Objective], teachers: int) -> list[int]:

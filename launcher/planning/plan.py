@@ -18,11 +18,11 @@ from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_caches, check_fits, disk
 from launcher.planning.cost.fit import MemoryNeed
-from launcher.planning.cost.memory import MemoryPlan, plan_memory
+from launcher.planning.cost.memory import MemoryPlan, head_bytes, plan_memory
 from launcher.planning.cost.workload import DataWork, Workload, teacher_work, workload_of
 from launcher.planning.devices.this_device import this_device
 from launcher.planning.memory import StudentMemory, TeacherPlan, student_memory, teacher_plan
-from launcher.planning.phases import PhasePlan, logit_chunks, objectives_of, plan_phases, states_read
+from launcher.planning.phases import PhasePlan, objectives_of, plan_phases, states_read
 from launcher.planning.shape_models import meta_model, meta_student
 from launcher.planning.tokenizer_check import check_tokenizers
 
@@ -59,7 +59,7 @@ class Plan:
     memory: StudentMemory
     teachers: tuple[TeacherPlan, ...]
     logits_bytes: int
-    """The largest chunk of logits, with all that terms make of it at once: the student's, its teachers', copies and gradients."""
+    """The logits of a chunk of each model, and all that terms make of a tile of them at once. All tokens of a chunk are selected."""
     checkpoint_bytes: int
     work: Workload
     peak: MemoryPlan
@@ -113,7 +113,6 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
     needed, free = disk(Path(config.run.folder), checkpoint, 4 * sizes.parameters, config.checkpoint)
     windows = updates * train.global_batch
     epochs = windows / stream.windows_per_epoch
-    chunk = min(train.chunk(process_group.device().type), train.micro_batch * config.data.window_tokens)
     heldout = _heldout_windows(config, corpus)
     planned = [teacher_plan(config.members[place], teacher, precision, world) for place, teacher in teachers.items()]
     work = workload_of(
@@ -128,7 +127,7 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
         precision=precision,
         stage=stage,
         attention=attention_of(config, precision),
-        chunk_tokens=chunk,
+        device_type=process_group.device().type,
         updates=updates,
         trainable=trainable,
         projections=projections,
@@ -162,7 +161,7 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
         phases=tuple(phases),
         memory=student_memory(sizes.parameters + projections, trainable, stage, precision, world),
         teachers=tuple(planned),
-        logits_bytes=4 * chunk * manifest.vocabulary_size * max(map(logit_chunks, objectives)),
+        logits_bytes=head_bytes(work, work.chunk_tokens),
         checkpoint_bytes=checkpoint,
         work=work,
         peak=plan_memory(work, this_device()),

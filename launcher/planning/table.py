@@ -62,7 +62,7 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     kinds = f"weights {size(plan.memory.weights)}, gradients {size(plan.memory.gradients)}"
     masters = f"masters {size(plan.memory.masters)}, moments {size(plan.memory.moments)}"
     yield "a rank holds: student", f"{size(plan.memory.total)} in {plan.precision}, ZeRO-{plan.zero_stage} ({kinds}, {masters})"
-    yield "a rank holds: logits", f"{size(plan.logits_bytes)} at most"
+    yield "a rank holds: logits", f"{size(plan.logits_bytes)} at most, {plan.work.chunk_tokens} tokens at a time"
     yield from memory_rows(plan.peak)
     yield "a checkpoint", size(plan.checkpoint_bytes)
     yield "disk", f"{size(plan.disk_needed)} needed, {size(plan.disk_free)} free"

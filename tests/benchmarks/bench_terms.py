@@ -1,11 +1,13 @@
 """Memory and time of each term by itself, against what its docstring promises.
 
-    python tests/benchmarks/bench_terms.py [--rows 4] [--positions 512] [--width 768] [--heads 12] [--vocabulary 30522] [--chunk 512]
+    python tests/benchmarks/bench_terms.py [--rows 4] [--positions 512] [--width 768] [--heads 12] [--vocabulary 30522]
+                                           [--chunk 512] [--tile 512]
 
 For each term: outputs of the size of a 12-layer teacher and a 6-layer student as plain tensors, one forward and backward of the term, in a
 process of its own. `kept`: bytes of the states that the term asks for, of both models; for a term on logits, what goes into both heads and
 both decoders. `grads`: gradients of the student's. `peak`: what the process grew by beyond `kept` (`grads` are among it). `whole`: one
-[B, heads, S, S] in fp32; for a term on logits one chunk x V, of which `chunks` is how many (peak - grads) is. CPU; MiB and milliseconds.
+[B, heads, S, S] in fp32; for a term on logits one chunk x V. `copies`: tensors of a tile x V in fp32, which is what is left of the peak
+without `grads` and one chunk of each model. CPU; MiB and milliseconds.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from pydantic import TypeAdapter
 from kd.batch import Batch
 from kd.models.outputs import Decoder, EncoderOutputs
 from kd.models.states import EncoderShape
+from kd.objective import products, vocabulary_head
 from kd.objective.objective import Objective
 from kd.objective.projections import make_projections
 from kd.objective.teacher_outputs import TeacherOutputs
@@ -54,7 +57,7 @@ TERMS = [
     {"kind": "contrastive"},
 ]
 MIB = 2**20
-SIZES = {"rows": 4, "positions": 512, "width": 768, "heads": 12, "vocabulary": 30522, "chunk": 512}
+SIZES = {"rows": 4, "positions": 512, "width": 768, "heads": 12, "vocabulary": 30522, "chunk": 512, "tile": 512}
 
 
 def batch_of(rows: int, positions: int) -> Batch:
@@ -77,8 +80,9 @@ class Peak(threading.Thread):
             self.bytes = max(self.bytes, self.process.memory_info().rss)
 
 
-def measure(values: dict, rows: int, positions: int, width: int, heads: int, vocabulary: int, chunk: int) -> dict[str, float]:
+def measure(values: dict, rows: int, positions: int, width: int, heads: int, vocabulary: int, chunk: int, tile: int) -> dict[str, float]:
     torch.set_num_threads(1)
+    vocabulary_head.tile_rows = lambda *_: tile
     student, teacher = EncoderShape(6, width, heads), EncoderShape(12, width, heads)
     objective = Objective(TypeAdapter(list[Term]).validate_python([values]), chunk).for_encoders(student, teacher)
     projections = dict(make_projections(objective, 1))
@@ -112,6 +116,7 @@ def measure(values: dict, rows: int, positions: int, width: int, heads: int, voc
     once(batch_of(1, positions), slice(0, 1))  # libraries and threads are there
     for tensor in (*ours.values(), *own_head):
         tensor.grad = None
+    products._KEPT.clear()  # kept for the next micro-batch, which is not measured
     peak = Peak()
     before = peak.process.memory_info().rss
     peak.start()
@@ -122,12 +127,13 @@ def measure(values: dict, rows: int, positions: int, width: int, heads: int, voc
     peak.join()
     grown = max(0, peak.bytes - before)
     whole = 4 * chunk * vocabulary if own_head else 4 * rows * (values.get("heads") or heads) * positions**2
+    models = 2 if needs_logits else 1
     return {
         "kept": kept / MIB,
         "gradients": gradients / MIB,
         "peak": grown / MIB,
         "whole": whole / MIB,
-        "chunks": (grown - gradients) / whole if own_head else float("nan"),
+        "copies": (grown - gradients - models * whole) / (4 * tile * vocabulary) if own_head else float("nan"),
         "milliseconds": 1000 * took,
     }
 
@@ -142,7 +148,7 @@ def main() -> None:
     if given.one is not None:
         print(json.dumps(measure(json.loads(given.one), **sizes)))
         return
-    print(f"{'term':58} {'kept':>7} {'grads':>7} {'peak':>7} {'whole':>7} {'ms':>7} {'chunks':>7}")
+    print(f"{'term':58} {'kept':>7} {'grads':>7} {'peak':>7} {'whole':>7} {'ms':>7} {'copies':>7}")
     for values in TERMS:
         command = [sys.executable, __file__, "--one", json.dumps(values), *(f"--{name}={value}" for name, value in sizes.items())]
         # freed memory goes back at once, so that a peak is a peak
@@ -150,7 +156,7 @@ def main() -> None:
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
         name = " ".join(str(value) if key == "kind" else f"{key}={value}" for key, value in values.items())
         columns = (found[key] for key in ("kept", "gradients", "peak", "whole", "milliseconds"))
-        print(f"{name[:58]:58} " + " ".join(f"{value:7.0f}" for value in columns) + f" {found['chunks']:7.1f}", flush=True)
+        print(f"{name[:58]:58} " + " ".join(f"{value:7.0f}" for value in columns) + f" {found['copies']:7.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def work_of_config(config: RunConfig, ranks: int, device: Device, tokens: float 
         precision=precision,
         stage=stage,
         attention=_attention(config, precision, device),
-        chunk_tokens=train.chunk("cpu" if device.is_cpu else "cuda"),
+        device_type="cpu" if device.is_cpu else "cuda",
         updates=updates,
         trainable=trainable,
         projections=projections,

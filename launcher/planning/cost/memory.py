@@ -7,6 +7,7 @@ there when a checkpoint is written.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from kd.objective.products import KEPT_BYTES
 from kd.training.teaching import ROWS as LOOKED_AT
 from launcher.planning.cost.workload import BYTES, TeacherWork, Workload
 from launcher.planning.devices.devices import Device
@@ -150,7 +151,7 @@ def _update(work: Workload) -> dict[str, int]:
     }
     if work.logit_terms:
         several = work.logit_positions > work.chunk_tokens
-        parts["head: chunks"] = _chunk_bytes(work)
+        parts["head: chunks"] = head_bytes(work)
         if work.teachers:  # a report line compares the heads on some rows, before the loss does
             rows = min(-(-LOOKED_AT // work.ranks), work.micro_batch)
             looked = round(rows * work.window * work.data.filled * work.masked)
@@ -163,7 +164,9 @@ def _update(work: Workload) -> dict[str, int]:
 
 def _left(work: Workload, update: Mapping[str, int]) -> int:
     """Bytes that a CPU's allocator keeps between updates: its blocks below 32 MiB, and those of models that were read in fp32."""
-    kept = update["activations"] + update["teacher: pass"] + update.get("head: states", 0) + _chunk_bytes(work)
+    kept = update["activations"] + update["teacher: pass"] + update.get("head: states", 0) + head_bytes(work)
+    if work.logit_terms and work.precision != "fp32" and 4 * work.student.table <= KEPT_BYTES:
+        kept += 4 * work.student.table  # the sum of the decoder's gradient
     if work.stage == 3 and work.ranks > 1:  # the layers' gathered weights, gradients and copies of these
         kept += (BYTES[work.precision] + 8) * work.student.layer_parameters
     kept += update.get("left by the start", 0)
@@ -173,9 +176,16 @@ def _left(work: Workload, update: Mapping[str, int]) -> int:
     return kept + sum(4 * (one.size.layer_parameters + work.student.layer_parameters) for one in read)
 
 
-def _chunk_bytes(work: Workload) -> int:
-    """Bytes of the logits of one chunk, with all that the terms make of it."""
-    return 4 * work.chunk_tokens * work.student.vocabulary * work.logit_chunks if work.logit_terms else 0
+def head_bytes(work: Workload, rows: int | None = None) -> int:
+    """Bytes of the logits of one chunk of each model, and of all that the terms make of a tile of them.
+
+    rows: of the chunk; None: those that the selected tokens of a micro-batch fill.
+    """
+    if not work.logit_terms:
+        return 0
+    rows = min(work.chunk_tokens, work.logit_positions) if rows is None else rows
+    a_logit = BYTES[work.precision] + sum(BYTES[one.precision] for one in work.teachers[: work.logit_teachers])
+    return work.student.vocabulary * (rows * a_logit + 4 * min(rows, work.tile_tokens) * work.logit_copies)
 
 
 def _teacher_pass(work: Workload, one: TeacherWork) -> int:

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from kd.models.encoder import Encoder
 from kd.models.sizes import model_sizes
+from kd.objective.chunks import chunk_rows, tile_rows
 from kd.objective.objective import Objective
 from kd.teacher.modes import MODES
 from kd.teacher.settings import TeacherSettings
 from kd.terms.base import AttentionTerm
 from launcher.config.run_config import RunConfig
 from launcher.planning.cost.activations import Activations, count_activations
-from launcher.planning.phases import logit_chunks
+from launcher.planning.phases import logit_copies, logit_teachers
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
@@ -91,9 +94,14 @@ class Workload:
     all_logits: bool
     """True if a term reads logits at all positions; False: at the predicted ones."""
     logit_terms: int
-    logit_chunks: int
-    """Tensors [chunk, V] in fp32 that exist at once."""
+    logit_copies: int
+    """Tensors [tile, V] in fp32 that exist at once."""
+    logit_teachers: int
+    """Teachers whose logits terms read."""
     chunk_tokens: int
+    """Rows of logits that exist at once, in the weights' dtype."""
+    tile_tokens: int
+    """Rows of logits that exist at once in fp32."""
     state_pairs: int
     """Pairs of hidden states that terms compare."""
     relation_heads: int
@@ -167,19 +175,23 @@ def workload_of(
     precision: str,
     stage: int,
     attention: str,
-    chunk_tokens: int,
+    device_type: str,
     updates: int,
     trainable: int,
     projections: int,
     data: DataWork,
     evaluates: bool,
 ) -> Workload:
-    """The work of a configuration. student: on the meta device; objectives: of each phase, with layer maps resolved."""
+    """The work of a configuration. student: on the meta device; objectives: of each phase, with layer maps resolved.
+
+    device_type: cpu or cuda.
+    """
     train, size = config.train, size_of(student)
     on_logits = [term for objective in objectives for term in objective.on_logits]
     on_states = [term for objective in objectives for term in objective.on_states]
     relations = [term for term in on_states if isinstance(term, AttentionTerm)]
     positions = train.micro_batch * config.data.window_tokens
+    chunk = min(chunk_rows(train.chunk_tokens, size.vocabulary, BYTES[precision], device_type), positions)
     return Workload(
         student=size,
         trainable=trainable,
@@ -197,8 +209,10 @@ def workload_of(
         masked=config.data.masking.rate,
         all_logits=any(not term.masked_only for term in on_logits),
         logit_terms=max((len(objective.on_logits) for objective in objectives), default=0),
-        logit_chunks=max(map(logit_chunks, objectives)),
-        chunk_tokens=min(chunk_tokens, positions),
+        logit_copies=max(map(logit_copies, objectives)),
+        logit_teachers=max(map(logit_teachers, objectives)),
+        chunk_tokens=chunk,
+        tile_tokens=tile_rows(chunk, size.vocabulary, device_type, torch.get_num_threads()),
         state_pairs=sum(len(term.pairs) for term in on_states if not isinstance(term, AttentionTerm)),
         relation_heads=sum(len(term.pairs) for term in relations) * size.heads,
         activations=count_activations(student, attention, config.data.window_tokens, precision),

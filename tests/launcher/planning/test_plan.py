@@ -244,12 +244,12 @@ def test_projections_are_counted_where_a_rank_holds_them_and_in_the_checkpoint(c
     assert frozen.memory.weights == more.memory.weights
 
 
-def test_the_logits_that_exist_at_once_are_a_chunk_of_each_model_and_what_one_term_makes_of_them(configured):
-    """Counted by tests/benchmarks/bench_terms.py: 7 for soft targets, 4 for mlm; one more for the gradient of the term before."""
+def test_the_logits_that_exist_at_once_are_a_chunk_of_each_model_and_what_the_terms_make_of_a_tile(configured):
+    """A tile is as large as the chunk here. Of it there are the logits of both models, five of soft targets and three of mlm."""
     soft, both = [{"kind": "soft_targets"}], [{"kind": "soft_targets"}, {"kind": "mlm"}]
-    assert make_plan(configured(), 1).logits_bytes == 4 * 32 * 4 * VOCABULARY  # a micro-batch is smaller than a chunk
-    assert make_plan(configured(objective=soft), 1).logits_bytes == 4 * 32 * 7 * VOCABULARY
-    assert make_plan(configured(objective=both, train={"chunk_tokens": 8}), 1).logits_bytes == 4 * 8 * 8 * VOCABULARY
+    assert make_plan(configured(), 1).logits_bytes == 4 * 32 * (1 + 4) * VOCABULARY  # a micro-batch is smaller than a chunk
+    assert make_plan(configured(objective=soft), 1).logits_bytes == 4 * 32 * (2 + 7) * VOCABULARY
+    assert make_plan(configured(objective=both, train={"chunk_tokens": 8}), 1).logits_bytes == 4 * 8 * (2 + 10) * VOCABULARY
     assert make_plan(configured(objective=[{"kind": "cosine"}]), 1).logits_bytes == 0
 
 
@@ -257,7 +257,7 @@ def test_a_run_without_a_teacher_has_a_plan_too(configured, teacher: Path):
     plan = make_plan(configured(teacher=None, student={"init": str(teacher), "new_head": True}), 1)
     assert plan.teachers == ()
     assert plan.student_layers == 4
-    assert plan.logits_bytes == 4 * 32 * 4 * VOCABULARY
+    assert plan.logits_bytes == 4 * 32 * (1 + 4) * VOCABULARY
     assert "none" in shown(plan)
 
 

@@ -45,7 +45,8 @@ def test_several_teachers_of_one_tokenizer_stand_in_the_plan(make_config, corpus
     assert [teacher.mode for teacher in plan.teachers] == ["replicated", "zero3"]
     assert plan.teachers[0].bytes == 2 * plan.teachers[1].bytes
     assert "teacher 1" in dict(rows(plan))
-    assert plan.logits_bytes == 4 * 48 * corpus.vocabulary * 8  # soft targets' seven, the mixture among them, and a gradient
+    # logits of three models; tiles of them, three of the mixture, and eight of soft targets and mlm
+    assert plan.logits_bytes == (64 * (4 + 4 + 2) + 4 * 64 * (3 + 3 + 8)) * corpus.vocabulary
 
 
 def test_the_first_token_that_differs_is_named(make_config, corpus, second):

@@ -17,17 +17,21 @@ def test_the_parts_of_an_update_are_those_worked_out_by_hand():
     assert (parts["student: weights"], parts["student: masters"], parts["student: moments"]) == (4 * P, 4 * P, 8 * P)
     layer = 128 * (4 * (8 * 768 + 2 * 3072) + 16 + 4 * 128 + 4 * 12)  # the closed form
     assert parts["activations"] == 8 * (6 * layer + 128 * (4 * 768 + 8 + 16))
-    # a report line compares 8 rows, 15 % of their 128 positions: six tensors of them are more than eight of a chunk
-    assert parts["head: chunks"] == 6 * 4 * round(8 * 128 * 0.15) * 30522
-    assert plan_memory(planned_run(ranks=8), CPU)["update"].parts["head: chunks"] == 8 * 4 * 48 * 30522
+    assert parts["head: chunks"] == (2 * 4 * 512 + 10 * 4 * 16) * 30522  # a chunk of two models, and ten tiles
+    # a report line compares 8 rows, 15 % of their 128 positions: six tensors of them are more than small chunks
+    report = 6 * 4 * round(8 * 128 * 0.15) * 30522
+    assert plan_memory(planned_run(chunk_tokens=48), CPU)["update"].parts["head: chunks"] == report
+    assert plan_memory(planned_run(chunk_tokens=48, ranks=8), CPU)["update"].parts["head: chunks"] == (2 * 4 * 48 + 10 * 4 * 16) * 30522
     assert parts["head: gradient of the decoder"] == 4 * 30522 * 768
     assert parts["head: states"] == 5 * 8 * 128 * 768 * 4
     assert parts["DeepSpeed's buckets"] == 2 * 4 * P
 
 
-def test_in_bf16_the_decoders_gradient_is_summed_in_fp32_and_copied():
+def test_in_bf16_the_decoders_gradient_of_several_chunks_is_summed_in_fp32_and_copied():
     parts = plan_memory(planned_run(precision="bf16"), H100)["update"].parts
     assert parts["head: gradient of the decoder"] == (4 + 2) * 30522 * 768
+    one = plan_memory(planned_run(precision="bf16", all_logits=False), H100)["update"].parts  # 154 tokens
+    assert one["head: gradient of the decoder"] == 2 * 30522 * 768
     assert parts["student: weights"] == 2 * P
 
 
