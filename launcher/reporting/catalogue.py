@@ -82,7 +82,7 @@ TRAIN_METRICS = (
         "tokens_per_second", lambda value: f"{value:,.0f} tokens/s", panel=Panel("speed", "tokens per second, all ranks", "tokens/s")
     ),
     TrainMetric("tokens_per_second_per_rank", panel=Panel("speed", "tokens per second and rank", "tokens/s")),
-    TrainMetric("tflops", panel=Panel("speed", "FLOPs of the models per second", "TFLOP/s")),
+    TrainMetric("tflops", panel=Panel("speed", "TFLOP/s of the models", "TFLOP/s")),
     TrainMetric("utilisation", lambda value: f"utilisation {share(value)}", panel=Panel("speed", "model FLOPs utilisation", "share")),
     TrainMetric("epoch", lambda value: f"epoch {value:.3f}", panel=Panel("learning", "data position", "passes")),
     TrainMetric(
@@ -91,7 +91,7 @@ TRAIN_METRICS = (
         panel=Panel("speed", "share of the time that waits for data", "share"),
     ),
     TrainMetric("memory_gb", lambda value: f"{value:.2f} GB", panel=Panel("speed", "peak memory of rank 0", "GB")),
-    TrainMetric("cka_seconds", panel=Panel("speed", "time to measure the similarity of layers", "s")),
+    TrainMetric("cka_seconds", panel=Panel("speed", "seconds to measure the similarity of layers", "s")),
     TrainMetric("memory_planned_gb", lambda value: f"planned {value:.2f} GB"),
     TrainMetric("seconds_left", lambda value: f"{duration(value)} left", panel=Panel("speed", "time left", "s")),
     *(TrainMetric(f"time/{part}", panel=Panel("speed", f"share of the time: {part}", "share", _TIME)) for part in TIME_PARTS),

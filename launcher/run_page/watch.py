@@ -166,7 +166,8 @@ def _table(last: dict[str, Any], heldout: list[dict[str, Any]], width: int) -> T
 
 
 def _short_title(one: Numbers) -> str:
-    return one.title[:1].lower() + one.title[1:]
+    """The title within a row: KL stays KL."""
+    return one.title if one.title[1:2].isupper() else one.title[:1].lower() + one.title[1:]
 
 
 def _events(follower: Follower, width: int) -> list[Text]:

@@ -1,5 +1,6 @@
 """The page of runs in headless Chromium: it asks for nothing, logs nothing, fits the window, and prints on A4."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one = make_run(folder / "one", lines=[*LINES, event(100, "note", HOSTILE)])
     two = make_run(folder / "two", f"run.name={HOSTILE}", "optimizer.learning_rate=2e-3")
     (two / "layer_maps.txt").write_text(" 0   0.91*  0.25 \n 1   0.10   0.83*\n")
+    guesses = [["word", 0.5], ["w" * 90, 0.25]]
+    line = {"id": "window 1, token 2", "text": f"{'word ' * 40}[MASK]", "label": "word", "prediction": "word", "update": 9}
+    (one / "samples.jsonl").write_text(json.dumps(line | {"student": guesses, "teacher": guesses}) + "\n")
     write_page([one, two], folder / "report.html")
     return folder / "report.html"
 

@@ -115,3 +115,15 @@ def test_a_run_without_a_line_and_a_folder_that_is_no_run(tmp_path: Path):
     assert shown(Watch(make_run(tmp_path / "new", lines=[], done=False)), 80) == ["new: not started: no update yet"]
     with pytest.raises(LaunchError, match=r"expected a run folder with config\.yaml, got none; check the path"):
         Watch(tmp_path)
+
+
+def test_titles_begin_small_and_abbreviations_stay(tmp_path: Path):
+    watch = Watch(make_run(tmp_path / "run", lines=[train(10, **{"kl": 0.5, "utilisation": 0.25, "tflops": 1.5, "cka/0": 0.75})]))
+    text = " ".join(" ".join(shown(watch, 100)).split())
+    for words in (
+        "KL from the teacher, training tokens 0.5",
+        "model FLOPs utilisation 25.0 %",
+        "TFLOP/s of the models 1.5",
+        "layer 0 0.75",
+    ):
+        assert words in text, words
