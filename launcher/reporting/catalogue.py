@@ -107,8 +107,8 @@ TRAIN_METRICS = (
     TrainMetric("stragglers", panel=Panel("health", "stragglers", COUNT, _STARTS)),
 )
 GROUPS = {
-    "cka": Panel("teaching", "CKA of student layers with the nearest teacher layer", "CKA"),
-    "cka_layer": Panel("teaching", "nearest teacher layers of student layers", "layer"),
+    "cka": Panel("teaching", "CKA with the nearest teacher layer", "CKA"),
+    "cka_layer": Panel("teaching", "nearest teacher layer", "layer"),
 }
 """Group -> the panel of train numbers `GROUP/LAYER`, of which there are as many as the student has layers."""
 PER_UPDATE = tuple(metric.key for metric in TRAIN_METRICS if metric.per_update)

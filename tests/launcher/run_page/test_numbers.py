@@ -30,7 +30,7 @@ def test_each_number_of_the_lines_has_a_title_and_a_part():
         ("kl", "teaching", ""),
         ("agreement", "teaching", ""),
         ("kl_band/rare", "teaching", "kl_band"),
-        ("cka/3", "teaching", "CKA of student layers with the nearest teacher layer"),
+        ("cka/3", "teaching", "CKA with the nearest teacher layer"),
         ("flops_utilisation", "speed", ""),
         ("temperature/soft_targets", "learning", "temperature"),
         ("anything", "other", ""),

@@ -190,5 +190,5 @@ def test_masked_sentences_stand_with_the_guesses_of_both_models_and_stay_text(tm
 def test_similarities_of_layers_share_a_plot(tmp_path: Path):
     lines = [train(n, **{"cka/0": 0.5 + n / 1000, "cka/1": 0.25, "cka_layer/0": 1.0, "cka_layer/1": 3.0}) for n in range(10, 101, 10)]
     _, outline = rendered(make_run(tmp_path / "run", lines=lines))
-    assert "CKA of student layers with the nearest teacher layer 2 curves against update." in outline.text
+    assert "CKA with the nearest teacher layer 2 curves against update." in outline.text
     assert "layer similarity (" not in outline.text

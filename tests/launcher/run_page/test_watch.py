@@ -123,7 +123,7 @@ def test_titles_begin_small_and_abbreviations_stay(tmp_path: Path):
     for words in (
         "KL from the teacher, training tokens 0.5",
         "model FLOPs utilisation 25.0 %",
-        "TFLOP/s of the models 1.5",
-        "layer 0 0.75",
+        "TFLOP/s of the models 1.500",
+        "CKA with the nearest teacher layer: layer 0 0.75",
     ):
         assert words in text, words
