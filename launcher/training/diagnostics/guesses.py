@@ -18,7 +18,9 @@ from kd.batch import Batch
 from kd.distributed import process_group
 from kd.models.encoder import Encoder
 from kd.teacher.teacher import Teacher
+from launcher.process.standard_streams import say
 from launcher.training.batches import heldout_batches
+from stillhouse.errors import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,17 +67,24 @@ def samples_of(corpus: Corpus, heldout: Stream, teacher: Teacher | None, count: 
         with torch.no_grad(), student.evaluating():
             states = student.transform(student(batch).last_hidden[places])
             logits = F.linear(states, student.decoder_weight[:vocabulary], student.decoder_bias[:vocabulary])
-        words = Words(corpus.tokenizer, corpus.manifest.mask_id)
-        mine = words.guesses(logits)
-        theirs = words.guesses(known["teacher"]) if known["teacher"] is not None else [[] for _ in mine]
-        return [
-            Sample(f"window {int(batch.windows[row])}, token {column}", words.around(batch, row, column), words.token(label), *guessed)
-            for row, column, label, *guessed in zip(
-                *(place.tolist() for place in places), batch.labels[places].tolist(), mine, theirs, strict=True
-            )
-        ]
+        try:
+            return _samples(batch, places, logits, known["teacher"], Words(corpus.tokenizer, corpus.manifest.mask_id))
+        except Exception as error:  # tokenizers raise too many kinds of errors to name
+            say(f"samples.jsonl: expected the corpus's tokenizer to decode, got {one_line(error)}; the run goes on")
+            return []
 
     return make
+
+
+def _samples(batch: Batch, places: tuple[Tensor, Tensor], logits: Tensor, taught: Tensor | None, words: "Words") -> list[Sample]:
+    """The samples at some positions. logits, taught: [N, V] of student and teacher."""
+    mine = words.guesses(logits)
+    theirs = words.guesses(taught) if taught is not None else [[] for _ in mine]
+    rows, columns, labels = places[0].tolist(), places[1].tolist(), batch.labels[places].tolist()
+    return [
+        Sample(f"window {int(batch.windows[row])}, token {column}", words.around(batch, row, column), words.token(label), *guessed)
+        for row, column, label, *guessed in zip(rows, columns, labels, mine, theirs, strict=True)
+    ]
 
 
 def asked_positions(batch: Batch, mask: int) -> tuple[Tensor, Tensor]:
