@@ -76,8 +76,11 @@ def environment(record: Record) -> list[Fact]:
     plain = [
         (known.get(name, name), _value(value))
         for name, value in record.environment.items()
-        if name not in ("packages", "command", "data") and value is not None
+        if name not in ("packages", "command", "data", "gemm") and value is not None
     ]
+    gemm = section(record.environment, "gemm")
+    if is_number(gemm.get("tflops_per_rank")):
+        plain.append((known["gemm"], f"{gemm['tflops_per_rank']:.3g} TFLOP/s a rank in {gemm.get('precision')}"))
     packages = section(record.environment, "packages")
     return [*plain, ("packages", ", ".join(f"{name} {version}" for name, version in packages.items() if version))]
 

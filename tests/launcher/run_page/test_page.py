@@ -187,6 +187,14 @@ def test_masked_sentences_stand_with_the_guesses_of_both_models_and_stay_text(tm
     assert "sample predictions (" not in outline.text
 
 
+def test_the_rate_of_matrix_products_is_a_fact_of_the_environment(tmp_path: Path):
+    folder = make_run(tmp_path / "run")
+    facts = json.loads((folder / "environment.json").read_text())
+    (folder / "environment.json").write_text(json.dumps(facts | {"gemm": {"precision": "bf16", "tflops": 1.0, "tflops_per_rank": 0.5}}))
+    _, outline = rendered(folder)
+    assert "matrix products, measured 0.5 TFLOP/s a rank in bf16" in outline.text
+
+
 def test_similarities_of_layers_share_a_plot(tmp_path: Path):
     lines = [train(n, **{"cka/0": 0.5 + n / 1000, "cka/1": 0.25, "cka_layer/0": 1.0, "cka_layer/1": 3.0}) for n in range(10, 101, 10)]
     _, outline = rendered(make_run(tmp_path / "run", lines=lines))
