@@ -24,8 +24,8 @@ TASK_PACKAGES = 130_000_000
 KEPT_BLOCK = 32 << 20
 """Bytes from which an allocator gives a freed block back (glibc on 64 bits)."""
 EVALUATION_CHUNK = 2048
-EVALUATION_COPIES = 2
-"""Tensors [predicted, V] in fp32 of an evaluation: logits and their logarithms."""
+EVALUATION_BYTES = 9
+"""Bytes of each logit of an evaluation: itself and its logarithm in fp32, and whether it is above the right one."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,10 @@ def _left(work: Workload, update: Mapping[str, int]) -> int:
         kept += 4 * work.student.table  # the sum of the decoder's gradient
     if work.stage == 3 and work.ranks > 1:  # the layers' gathered weights, gradients and copies of these
         kept += (BYTES[work.precision] + 8) * work.student.layer_parameters
-    kept += update.get("left by the start", 0)
+    elif work.stage < 3:
+        kept += 4 * work.student.layer_parameters  # gradients
+    tables = (update.get("head: gradient of the decoder", 0), update["embedding gradient"])
+    kept += sum(size for size in tables if size < KEPT_BLOCK) + update.get("left by the start", 0)
     if work.task is not None:
         return kept
     read = [one for one in work.teachers[:1] if one.precision != "fp32" and work.student_from == "teacher"]
@@ -223,7 +226,7 @@ def _evaluate(work: Workload) -> dict[str, int]:
     positions = work.evaluate_batch * work.window
     logits = min(EVALUATION_CHUNK, round(positions * work.masked))
     forward = a * positions * (5 * student.width + 2 * student.inner) + _eager_maps(work, work.evaluate_batch)
-    return {"student: copy": a * student.parameters, "scores": max(forward, EVALUATION_COPIES * 4 * logits * student.vocabulary)}
+    return {"student: copy": a * student.parameters, "scores": max(forward, EVALUATION_BYTES * logits * student.vocabulary)}
 
 
 def _kept_states(block: int) -> int:
