@@ -24,7 +24,7 @@ class TrainSettings(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
     zero_stage: Annotated[Literal[0, 1, 2, 3], FREE] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 where the processor or GPU multiplies it natively, fp32 elsewhere."""
+    """auto: bf16 where the processor or GPU gains by it, fp32 elsewhere (kd/distributed/precision.py). A resumed run keeps its own."""
     attention: Annotated[Literal["auto", "sdpa", "eager", "documents"], FREE] = "auto"
     """The student's attention. auto: eager for bf16 windows up to 256 on CPUs, where torch's fused backward pass is slow; else sdpa.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from kd.distributed import process_group
+from kd.distributed import precision
 from launcher.doctor.findings import Finding, bad, good, warning
 from launcher.planning.devices.this_device import group_limit
 from launcher.process import preflight
@@ -49,8 +49,11 @@ def processor() -> Iterator[Finding]:
     cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
     there = torch.cpu.get_capabilities()
     features = ", ".join(name for name in CARED_FOR if there.get(name)) or "none of note"
-    precision = "bf16" if process_group.native_bf16() else "fp32"
-    yield good("processor", f"{counted(cores, 'core')} of {os.cpu_count()}; {features}; train.precision auto means {precision}")
+    auto = precision.on_this_machine()
+    yield good(
+        "processor",
+        f"{counted(cores, 'core')} of {os.cpu_count()}; {features}; train.precision auto means {auto.precision} ({auto.reason})",
+    )
     local = int(os.environ.get("SLURM_NTASKS_PER_NODE", "1").split("(")[0] or 1)
     if threads * local > cores:
         yield warning(

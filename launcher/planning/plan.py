@@ -13,7 +13,7 @@ from kd.models.config import read_config
 from kd.models.sizes import model_sizes
 from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
-from launcher.config.derived import attention_of, precision_of, updates_of
+from launcher.config.derived import attention_of, chosen_precision, updates_of
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_caches, check_fits, disk
@@ -46,6 +46,7 @@ class Plan:
     heldout_windows: int
     """Scored at each evaluation during the run."""
     precision: str
+    precision_reason: str
     zero_stage: int
     """The stage that really runs (see kd.training.engine.effective_stage)."""
     student_layers: int
@@ -89,7 +90,8 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
     manifest = corpus.manifest
     stream = Stream(corpus, "train", config.data.stream, train.global_batch)
     updates = updates_of(config, stream)
-    precision = precision_of(config)
+    chosen = chosen_precision(config)
+    precision = chosen.precision
     stage = effective_stage(train.zero_stage, precision)
     for member in config.members.values():
         MODES[member.mode].check(member.model, read_config(member.model), world)
@@ -153,6 +155,7 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
         windows_per_epoch=stream.windows_per_epoch,
         heldout_windows=heldout,
         precision=precision,
+        precision_reason=chosen.reason,
         zero_stage=stage,
         student_layers=student.layers,
         student_parameters=sizes.parameters,

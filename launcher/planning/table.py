@@ -52,6 +52,7 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     beside = f", {plan.projections:,} more in projections" if plan.projections else ""
     trains = "" if plan.trainable == plan.student_parameters + plan.projections else f", {plan.trainable:,} of them trained"
+    yield "precision", f"{plan.precision}: {plan.precision_reason}"
     yield "student", f"{counted(plan.student_layers, 'layer')}, {plan.student_parameters:,} parameters{beside}{trains}"
     if not plan.teachers:
         yield "teacher", "none"

@@ -75,12 +75,13 @@ class RunFolder:
                 raise LaunchError(f"{error.filename}: expected to read it, got {error.strerror}; see its mode and its disk") from None
             yield run
 
-    def record(self, config: AnyRunConfig, data: Mapping[str, Any] | None = None, gemm: Mapping[str, Any] | None = None) -> None:
+    def record(self, config: AnyRunConfig, data: Mapping[str, Any] | None = None, **measured: Mapping[str, Any]) -> None:
         """Write the configuration and the environment of this start: once it is known that it can go on. Raises LaunchError.
 
-        data: counts and digests of the data, from its manifest. gemm: the measured rate of matrix products.
+        data: counts and digests of the data, from its manifest. measured: what this start found out about the machine, by name.
         """
-        facts = environment() | ({"gemm": dict(gemm)} if gemm else {}) | ({"data": redacted(dict(data))} if data else {})
+        found = {name: dict(facts) for name, facts in measured.items()}
+        facts = environment() | found | ({"data": redacted(dict(data))} if data else {})
         try:
             write_atomically(self.configuration, dump_config(config))
             write_atomically(self.folder / "environment.json", json.dumps(facts, indent=1) + "\n")

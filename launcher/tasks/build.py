@@ -22,7 +22,7 @@ from kd.terms import layer_map
 from kd.terms.base import StatesTerm
 from kd.terms.layer_map import LayerSources
 from kd.training.trainer import Trainer
-from launcher.config.derived import attention_of, precision_of, updates_of
+from launcher.config.derived import agreed_precision, attention_of, updates_of
 from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.reporting.layer_similarity import Similarities
@@ -51,7 +51,8 @@ def task_data(config: TaskRunConfig, source: TaskSource) -> TrainingData:
 def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:
     """The objects of a run on a task. Collective."""
     facts = checkpoint.progress.facts if checkpoint is not None else {}
-    precision = precision_of(config)
+    chosen = agreed_precision(config, checkpoint.progress.facts if checkpoint is not None else None)
+    precision = chosen.precision
     touch = progress.touch if progress is not None else lambda: None
     augment(source, touch)
     teachers = TaskTeachers(config, source, precision, touch)
@@ -125,6 +126,7 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
         evaluate_every=evaluate.every_updates or -(-len(train) // config.train.global_batch),
         updates=updates,
         precision=precision,
+        precision_reason=chosen.reason,
         layer_maps=maps,
         similarities=similarities,
         student=record,

@@ -9,7 +9,7 @@ from kd.models.config import read_config
 from kd.models.encoder import Encoder
 from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
-from launcher.config.derived import attention_of, precision_of, updates_of
+from launcher.config.derived import attention_of, chosen_precision, updates_of
 from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import disk
@@ -45,6 +45,7 @@ class TaskPlan:
     kind: str
     labels: tuple[str, ...]
     precision: str
+    precision_reason: str
     zero_stage: int
     student_layers: int
     student_parameters: int
@@ -89,7 +90,8 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes
     rows, outputs = _sizes(config, source)
     if rows < train.global_batch:
         raise LaunchError(f"data.train: expected at least {train.global_batch} rows, a global batch, got {rows}; lower train.global_batch")
-    updates, precision = updates_of(config, _Rows(rows)), precision_of(config)
+    updates, chosen = updates_of(config, _Rows(rows)), chosen_precision(config)
+    precision = chosen.precision
     teachers = [meta_model(member.model) for member in config.members.values()] if shapes is None else list(shapes)
     student = meta_student(config.student, teachers[0] if teachers else None)
     phases = config.phases_of(updates)
@@ -132,6 +134,7 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes
         kind=config.data.kind,
         labels=tuple(source.labels),
         precision=precision,
+        precision_reason=chosen.reason,
         zero_stage=stage,
         student_layers=student.layers,
         student_parameters=body,
@@ -167,6 +170,7 @@ def task_rows(plan: TaskPlan) -> Iterator[tuple[str, str]]:
         yield "augmented rows", f"at most {plan.to_augment:,}; made before the first update, once, so the run may be shorter than below"
     yield "an update", f"{ranks} x {plan.micro_batches} micro-batches x {plan.micro_batch} rows = {plan.global_batch:,} rows"
     yield "the run", f"{plan.updates:,} updates ({plan.warmup_updates:,} of warm-up), {plan.epochs:.3g} epochs"
+    yield "precision", f"{plan.precision}: {plan.precision_reason}"
     yield "the student", f"{plan.student_layers} layers, {plan.student_parameters:,} parameters and a head"
     yield "the teacher", ", ".join(plan.teachers) or "none: the run fine-tunes"
     for number, text in enumerate(plan.outputs):

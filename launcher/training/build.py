@@ -29,7 +29,7 @@ from kd.terms.layer_map import LayerMaps, LayerSources, by_similarity
 from kd.training.phases import Phase
 from kd.training.teaching import bands_of
 from kd.training.trainer import Trainer
-from launcher.config.derived import attention_of, precision_of, updates_of
+from launcher.config.derived import agreed_precision, attention_of, updates_of
 from launcher.config.run_config import RunConfig
 from launcher.planning.checks import check_fits
 from launcher.process.rank_zero import on_rank_zero
@@ -62,7 +62,8 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
     stream = Stream(corpus, "train", config.data.stream, config.train.global_batch)
     whole = config.data.stream.model_copy(update={"on_corrupt": "stop"})  # scores of other windows would not compare
     heldout = Stream(corpus, "heldout", whole, 1) if manifest.entries("heldout") else None
-    precision, updates = precision_of(config), updates_of(config, stream)
+    chosen = agreed_precision(config, checkpoint.progress.facts if checkpoint is not None else None)
+    precision, updates = chosen.precision, updates_of(config, stream)
     members = list(config.members.values())
     models = TeacherModels([member.model for member in members])
     facts = checkpoint.progress.facts if checkpoint is not None else {}
@@ -106,6 +107,7 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
         evaluate_every=evaluate.every_updates,
         updates=updates,
         precision=precision,
+        precision_reason=chosen.reason,
         layer_maps=maps,
         similarities=similarities,
         student=made_from,

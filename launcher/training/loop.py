@@ -78,7 +78,8 @@ class Run:
         self.first_update = self.trainer.done + 1
         if self.reporters is not None:
             self.train_lines.counts = EventCounts(read(self.folder.metrics) if self.folder.metrics.exists() else ())
-            where = f"{self.parts.precision}, {world} rank{'s' if world > 1 else ''}"
+            reason = f" ({self.parts.precision_reason})" if self.config.train.precision == "auto" else ""
+            where = f"{self.parts.precision}{reason}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
                 for note in self.parts.notes:
@@ -263,8 +264,7 @@ class Run:
             "meter": self.train_lines.meter.as_dict(),
             **self.evaluations.as_dict(),
             "elapsed_seconds": self._elapsed(),
-            "layer_maps": layer_map.to_json(self.parts.layer_maps),
-            "student": self.parts.student,
+            **self.parts.facts,
             "recovery": self.recovery.as_dict(),
             "run_id": self.run_id,
             "config": public_values(self.config),

@@ -8,6 +8,7 @@ from kd.batch import Batch
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed.rank_progress import RankProgress
 from kd.models.encoder import Encoder
+from kd.terms import layer_map
 from kd.terms.layer_map import LayerMaps
 from kd.training.phases import Phase
 from kd.training.trainer import Trainer
@@ -62,6 +63,7 @@ class RunParts:
     evaluate_every: int | None
     updates: int
     precision: str
+    precision_reason: str
     layer_maps: LayerMaps
     """The pairs that `layer_map: cka` stands for."""
     similarities: Similarities
@@ -78,3 +80,8 @@ class RunParts:
     """Masked sentences with the guesses of teacher and student; None: there are none."""
     notes: Sequence[str] = ()
     """Sentences about what was built, for the start of a new run."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint keeps of them."""
+        return {"layer_maps": layer_map.to_json(self.layer_maps), "student": self.student, "precision": self.precision}

@@ -91,7 +91,9 @@ def _run(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool,
         with step("loading the teacher and building the student" if config.members else "loading the model"):
             parts = data.build(saved, progress)
         gemm_rate = measured_gemm_rate(parts.precision)
-        on_rank_zero(lambda: folder.record(config, data.described, described(parts.precision, gemm_rate)))
+        precision = {"asked": config.train.precision, "used": parts.precision, "reason": parts.precision_reason}
+        gemm = described(parts.precision, gemm_rate)
+        on_rank_zero(lambda: folder.record(config, data.described, gemm=gemm, precision=precision))
         if config.train.try_largest_batch:
             with step("trying an update on the largest batch, which is undone"):
                 parts.trainer.try_update(parts.largest())

@@ -40,6 +40,7 @@ from data_shards.sources.settings import SourceSettings
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.distributed import process_group
+from kd.distributed.precision import on_this_machine
 from kd.models.config import quiet_transformers
 from kd.models.loading import load_mlm
 from kd.student.settings import StudentSettings
@@ -84,7 +85,7 @@ def measure(way: str, folder: Path, updates: int, warmup: int) -> dict[str, Any]
 
     process_group.start()
     rank, world = process_group.rank(), process_group.world_size()
-    precision = "bf16" if process_group.native_bf16() else "fp32"
+    precision = on_this_machine().precision
     padded = way == "padded"
     settings = StreamSettings(window_tokens=WINDOW, packing="documents" if padded else "windows", bin_width=WINDOW if padded else 32)
     stream = Stream(folder / "shards", "train", settings, GLOBAL_BATCH)

@@ -59,8 +59,8 @@ def test_a_student_that_the_teacher_cannot_give_is_refused(make_config, corpus, 
 class NoTrainer:
     """What build hands to a trainer, and nothing trained."""
 
-    def __init__(self, student: Encoder, teachers: Teachers, *_: object, **__: object) -> None:
-        self.student, self.teachers, self.loaded = student, teachers, 0
+    def __init__(self, student: Encoder, teachers: Teachers, *_: object, vocabulary: int, **__: object) -> None:
+        self.student, self.teachers, self.vocabulary, self.loaded = student, teachers, vocabulary, 0
 
     def load(self, saved: Checkpoint, state: FullState) -> None:
         self.loaded += 1
