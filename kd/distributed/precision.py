@@ -12,7 +12,8 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from deepspeed.accelerator import get_accelerator
+
+from kd.distributed import process_group
 
 TILES, DOT_PRODUCTS = "amx_bf16", ("avx512_bf16", "arm_bf16")
 WORTH_IT = 1.25
@@ -31,12 +32,12 @@ class Choice:
 @cache
 def on_this_machine() -> Choice:
     """The choice for this rank's device. It is made once in a process, so that a plan and its run have the same."""
-    accelerator = get_accelerator()
-    if accelerator.device_name() == "cuda":
+    device = process_group.device()
+    if device.type == "cuda":
         # DeepSpeed's own question also says yes to GPUs that only emulate bf16
-        return _of_gpu(torch.cuda.get_device_name(), torch.cuda.is_bf16_supported(including_emulation=False))
-    if accelerator.device_name() != "cpu":
-        return _of_gpu(str(accelerator.device_name()), bool(accelerator.is_bf16_supported()))
+        return _of_gpu(torch.cuda.get_device_name(device), torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return _of_gpu(device.type, process_group.native_bf16())
     there = frozenset(name for name in (TILES, *DOT_PRODUCTS) if torch.cpu.get_capabilities().get(name))
     return of_processor(allowed(there, os.environ), measured_gain)
 

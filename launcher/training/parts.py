@@ -83,5 +83,5 @@ class RunParts:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint keeps of them."""
+        """The part of them that a checkpoint keeps."""
         return {"layer_maps": layer_map.to_json(self.layer_maps), "student": self.student, "precision": self.precision}
