@@ -132,7 +132,7 @@ def _samples(config: RunConfig, corpus: Corpus, trainer: Trainer, heldout: Strea
     computes = [
         member for member, settings in zip(trainer.teachers.members, config.members.values(), strict=True) if settings.mode != "cached"
     ]
-    return samples_of(corpus, heldout, next(iter(computes), None), config.evaluate.samples, trainer.vocabulary)
+    return samples_of(corpus, heldout, next(iter(computes), None), config.evaluate.samples, corpus.manifest.vocabulary_size)
 
 
 def _student(config: RunConfig, corpus: Corpus, models: TeacherModels, saved: dict[str, Any] | None) -> tuple[Encoder, dict[str, Any]]:
