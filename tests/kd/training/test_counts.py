@@ -1,0 +1,43 @@
+"""The work of one update in counts, which no busy machine changes: products, collectives, logits at once, and questions to the device.
+
+A GPU would stop for such a question; a few are asked on CPUs only. A bound here may fall, and rises only with a reason.
+"""
+
+import json
+
+import pytest
+from trainer_on_ranks import VOCABULARY
+
+from kd.models.config import quiet_transformers
+
+CHUNK = 50  # of trainer_on_ranks
+PRODUCTS = {"update": 16, "micro-batch": 66}
+WAITS = {"two": 42, "four": 56}  # by the number of micro-batches; most belong to a chunk of logits
+COLLECTIVES = {1: 3, 2: 7}  # an update, by ranks; DeepSpeed makes three on one rank too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_update_stays_within_its_bounds(make_model, tmp_path, run_ranks, ranks: int):
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    with quiet_transformers():
+        make_model("bert", layers=3).save_pretrained(teacher)
+        make_model("distilbert", seed=2, layers=2, dropout=0.0, attention_dropout=0.0).save_pretrained(student)
+    run_ranks(ranks, "counts_on_ranks", tmp_path / "result.json", teacher, student)
+    report = json.loads((tmp_path / "result.json").read_text())
+    for precision in ("fp32", "bf16"):
+        two, four = report[f"{precision} 2"], report[f"{precision} 4"]
+        each = (four["calls"]["products"] - two["calls"]["products"]) / 2
+        assert 0 < each <= PRODUCTS["micro-batch"]
+        assert two["calls"]["products"] - 2 * each <= PRODUCTS["update"]
+        # collectives belong to an update, not to a micro-batch
+        assert two["calls"]["collectives"] == four["calls"]["collectives"] <= COLLECTIVES[ranks]
+
+        for one, bound in ((two, WAITS["two"]), (four, WAITS["four"])):
+            assert sum(one["waits"].values()) <= bound, one["waits"]
+        for line, count in four["waits"].items():
+            if line.startswith(("models/", "teacher/", "training/")):  # encoders, engine and trainer ask nothing in a micro-batch
+                assert count == two["waits"].get(line), line
+
+        rows = [shape[0] for one in (two, four) for shape in one["shapes"] if len(shape) == 2 and shape[1] == VOCABULARY]
+        assert 0 < max(rows) <= CHUNK  # never all tokens' logits at once
