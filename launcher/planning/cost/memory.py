@@ -121,7 +121,8 @@ def _left_by_scoring(work: Workload) -> int:
         return 0
     block = 4 * SCORED_ROWS * work.window * max(one.size.width for one in work.teachers)
     freed = [one for one in work.teachers if one.mode == "cached" or one.precision != "fp32"]
-    return _kept_states(block) + sum(4 * one.size.layer_parameters for one in freed)
+    kept = 0 if work.precision == "fp32" else _kept_states(block)  # an update in fp32 uses blocks of these sizes again
+    return kept + sum(4 * one.size.layer_parameters for one in freed)
 
 
 def _update(work: Workload) -> dict[str, int]:
