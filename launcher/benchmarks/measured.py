@@ -17,6 +17,7 @@ from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.distributed import process_group
 from kd.distributed.rank_progress import RankProgress
+from kd.kernels import fp32_products
 from kd.models.loading import load_mlm
 from kd.training.trainer import Trainer
 from kd.training.update_report import UpdateReport
@@ -188,8 +189,9 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | Non
             mine = _timed(partial(_update, trainer, progress, number + 1, batches))
             progress.enter("reporting")
             busy = dict(progress.busy)
-            theirs = _timed(partial(plain.update, [batch.to(device) for batch in batches], rate))
-            its = None if other is None else _timed(partial(other.update, [batch.to(device) for batch in batches]))
+            with fp32_products.torchs_own():
+                theirs = _timed(partial(plain.update, [batch.to(device) for batch in batches], rate))
+                its = None if other is None else _timed(partial(other.update, [batch.to(device) for batch in batches]))
             gemm = gemm_rate(parts.precision, trainer.student.width, device)
             pairs.append(_Pair(mine, theirs, its, mine.result.tokens, busy, gemm))
     finally:

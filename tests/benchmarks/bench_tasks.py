@@ -10,6 +10,8 @@ trainer  transformers' Trainer on the same batches; left out where `accelerate` 
 own      the Trainer on rows of its own choice: group_by_length, padding to the longest row, its own loader. In fp32, and in bf16
          (its autocast against our bf16 weights). Its steps and our updates take turns in a callback.
 
+bare, trainer and own multiply fp32 matrices as torch does by itself, and the run as it chooses (kd.kernels.fp32_products).
+
 A ratio is the median over rounds of the other way's CPU seconds divided by ours: above 1, the run is faster. CPU time is that of all
 threads of the process, so other work on the machine counts little.
 
@@ -45,6 +47,7 @@ from transformers import (
 )
 
 from kd.distributed import process_group
+from kd.kernels import fp32_products
 from kd.models.config import quiet_transformers
 from launcher.config.load import load_run
 from launcher.tasks.build import build_task
@@ -151,6 +154,7 @@ def bare_loop(model: Any) -> Callable[[list[Any]], None]:
     """Updates in plain torch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
 
+    @fp32_products.torchs_own()
     def steps(batches: list[Any]) -> None:
         for batch in batches:
             model(**inputs_of(batch)).loss.backward()
@@ -183,7 +187,8 @@ def trainer_seconds(model: Any, batches: list[Any], folder: Path) -> float:
     settings = {"max_steps": len(rows), "per_device_train_batch_size": 1, "max_grad_norm": 1.0, "learning_rate": 5e-5, "weight_decay": 0.01}
     quiet = {"report_to": [], "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "use_cpu": True}
     arguments = TrainingArguments(output_dir=str(folder), **settings, **quiet)
-    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=lambda rows: rows[0], callbacks=[clock]).train()
+    with fp32_products.torchs_own():
+        Trainer(model=model, args=arguments, train_dataset=rows, data_collator=lambda rows: rows[0], callbacks=[clock]).train()
     return clock.end - clock.begin
 
 
@@ -204,11 +209,13 @@ class Turns(TrainerCallback):
         if state.global_step % UPDATES:
             return
         self.taken["own"].append(time.process_time() - self.mark)
+        fp32_products.choose()
         began = time.process_time()
         for _ in range(UPDATES):
             self.update()
+        self.taken["run"].append(time.process_time() - began)
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
         self.mark = time.process_time()
-        self.taken["run"].append(self.mark - began)
 
 
 def own_settings(path: str, folder: Path, precision: str) -> float:
@@ -232,7 +239,8 @@ def own_settings(path: str, folder: Path, precision: str) -> float:
         output_dir=str(folder / "own"), train_sampling_strategy="group_by_length", bf16=precision == "bf16", **settings, **quiet
     )
     collate = DataCollatorWithPadding(source.tokenizer(str(folder / "model")))
-    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[turns]).train()
+    with fp32_products.torchs_own():
+        Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[turns]).train()
     loader.close()
     return sum(turns.taken["own"][1:]) / sum(turns.taken["run"][1:])
 
