@@ -169,18 +169,18 @@ class Objective:
 
         projections: by the names of `projections`.
         """
-        divisors = divisors.clamp(min=1)
+        divisors = divisors.clamp(min=1)  # tensors: on a GPU, reading them would wait
         loss = student.last_hidden.new_zeros((), dtype=torch.float32)
         sums = []
         if self.on_logits:
             share, logit_sums = self._logit_terms(student, teachers, selection, divisors[: len(self.on_logits)])
             loss = loss + share
             sums.append(logit_sums)
-        for one, divisor in zip(self.named[len(self.on_logits) :], divisors[len(self.on_logits) :].tolist(), strict=True):
+        for one, divisor in zip(self.named[len(self.on_logits) :], divisors[len(self.on_logits) :], strict=True):
             assert isinstance(one.term, StatesTerm)
             outputs = teachers.outputs[one.term.teacher or 0]
             total = self._values(one.name, one.term, student, outputs, selection, projections or {}).sum()
-            loss = loss + total * (one.term.weight / divisor)
+            loss = loss + total * (one.term.weight / divisor).float()
             sums.append(total.detach().double().reshape(1))
         return loss, torch.cat(sums)
 
@@ -189,8 +189,8 @@ class Objective:
     ) -> tuple[Tensor, Tensor]:
         scales = torch.stack(
             [
-                selection.at_logits(term).float() * (term.weight / divisor)
-                for term, divisor in zip(self.on_logits, divisors.tolist(), strict=True)
+                selection.at_logits(term).float() * (term.weight / divisor).float()
+                for term, divisor in zip(self.on_logits, divisors, strict=True)
             ]
         )
         requests = [_request(term, len(teachers.weights)) for term in self.on_logits]
