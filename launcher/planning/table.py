@@ -58,7 +58,8 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "teacher", "none"
     for number, teacher in enumerate(plan.teachers):
         which = f"teacher {number}" if len(plan.teachers) > 1 else "teacher"
-        yield which, f"{teacher.parameters:,} parameters, {size(teacher.bytes)}, {teacher.mode}"
+        pays = ", which pays from the second run with this data.seed" if teacher.mode == "cached" else ""
+        yield which, f"{teacher.parameters:,} parameters, {size(teacher.bytes)}, {teacher.mode}{pays}"
         yield f"a rank holds: {which}", size(teacher.bytes_per_rank)
     kinds = f"weights {size(plan.memory.weights)}, gradients {size(plan.memory.gradients)}"
     masters = f"masters {size(plan.memory.masters)}, moments {size(plan.memory.moments)}"

@@ -3,6 +3,7 @@
 import io
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,13 @@ def test_a_plan_is_shown_as_a_table_of_everything(configured):
     text = shown(make_plan(configured(teacher={"mode": "zero3"}), 2))
     for part in ("2 ranks x 2 micro-batches x 1 window = 4 windows", "6 updates", "read 3 times", "zero3", "ZeRO-1", "disk", "free"):
         assert part in text, text
+
+
+def test_a_cached_teacher_is_shown_with_the_runs_that_it_pays_for(configured):
+    plan = make_plan(configured(), 1)
+    assert "pays" not in shown(plan)
+    cached = replace(plan, teachers=[replace(plan.teachers[0], mode="cached")])
+    assert "cached, which pays from the second run with this data.seed" in shown(cached)
 
 
 def shapes(encoder: Encoder) -> dict[str, tuple[torch.Size, bool]]:
