@@ -35,7 +35,11 @@ from stillhouse.files import write_atomically
 def run(arguments: argparse.Namespace) -> int:
     """Score each model and print one table."""
     check_metric_packages()
-    config = task_config(arguments.config, arguments.settings)
+    words = [word for word in arguments.models if "=" in word and not Path(word).exists()]  # settings, as `task train` takes them
+    arguments.models = [word for word in arguments.models if word not in words]
+    if not arguments.models:
+        raise LaunchError(f"task score: expected a model folder or hub name, got settings alone: {words[0]}; name a model")
+    config = task_config(arguments.config, [*arguments.settings, *words])
     source = TaskSource.read(config)
     if arguments.split not in source.splits:
         raise LaunchError(f"data.{arguments.split}: expected files of the split to score, got none; name them, or choose another --split")

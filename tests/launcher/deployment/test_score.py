@@ -71,6 +71,17 @@ def test_a_test_split_without_labels_is_one_line_with_the_command_that_labels_it
         score(parser().parse_args(words))
 
 
+def test_settings_may_stand_as_words_as_in_training(made, tmp_path):
+    model, task = made("classification")
+    words = [word for word in task if word != "--set"]
+    (plain,), (same,) = scores_of(tmp_path / "scores.json", [model], task), scores_of(tmp_path / "scores.json", [model], words)
+    assert same == plain
+    with pytest.raises(
+        LaunchError, match="expected a model folder or hub name, got settings alone: data.kind=classification; name a model"
+    ):
+        scores_of(tmp_path / "scores.json", [], words)
+
+
 def test_rows_beyond_the_positions_are_one_line_for_models_and_exports(made, tmp_path):
     model, task = made("classification")
     assert export(parser().parse_args(["export", str(model), "--out", str(tmp_path / "shipped")])) == 0
