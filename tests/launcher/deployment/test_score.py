@@ -77,7 +77,7 @@ def test_settings_may_stand_as_words_as_in_training(made, tmp_path):
     (plain,), (same,) = scores_of(tmp_path / "scores.json", [model], task), scores_of(tmp_path / "scores.json", [model], words)
     assert same == plain
     with pytest.raises(
-        LaunchError, match="expected a model folder or hub name, got settings alone: data.kind=classification; name a model"
+        LaunchError, match=r"expected a model folder or hub name, got settings alone: data\.kind=classification; name a model"
     ):
         scores_of(tmp_path / "scores.json", [], words)
 
