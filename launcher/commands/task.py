@@ -22,7 +22,12 @@ def add_task(verbs: Verbs) -> None:
     )
     add_train_arguments(train)
     score = actions.add_parser("score", help="scores of models with their intervals", epilog=TASK_EXAMPLE, formatter_class=RAW)
-    score.add_argument("models", nargs="+", metavar="MODEL", help="model folders, exported folders or hub names, with a head for the task; key=value words are settings")
+    score.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="model folders, exported folders or hub names, with a head for the task; key=value words are settings",
+    )
     add_task_config(score)
     score.add_argument("--split", default="dev", choices=("dev", "test"), help="the rows to score on (dev)")
     score.add_argument(
