@@ -24,17 +24,18 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
 
 from kd.distributed import rendezvous
-from kd.kernels import fp32_products
+from kd.kernels import fp32_products, host_memory
 
 
 def start(timeout_seconds: float = 600.0) -> None:
-    """Join the process group (idempotent), and choose this processor's fp32 products.
+    """Join the process group (idempotent), choose this processor's fp32 products, and keep freed memory.
 
     A world of one uses a private file instead of a port, so that two runs never collide.
     """
     if dist.is_initialized():
         return
     fp32_products.choose()
+    host_memory.keep()
     # DeepSpeed 0.19 still calls the collectives by the names that torch 2.13 renames; nothing a user could do about it.
     warnings.filterwarnings("ignore", message=r".*torch\.distributed\..* is deprecated", category=FutureWarning)
     environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}

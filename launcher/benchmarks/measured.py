@@ -17,7 +17,7 @@ from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.distributed import process_group
 from kd.distributed.rank_progress import RankProgress
-from kd.kernels import fp32_products
+from kd.kernels import fp32_products, host_memory
 from kd.models.loading import load_mlm
 from kd.training.trainer import Trainer
 from kd.training.update_report import UpdateReport
@@ -114,7 +114,7 @@ def measure(case: Case, updates: int, warm: int, peer: Path | None = None) -> Fi
         raise LaunchError("bench: expected teachers with mode replicated that all teach, got others; add teacher.mode=replicated")
     corpus = Corpus.open(config.data.shards, config.data.cache_folder)
     precision = precision_of(config)
-    pairs = _pairs(case, corpus, updates, warm, peer)
+    *pairs, last = _pairs(case, corpus, updates, warm, peer)
     gc.collect()  # an engine and its module hold each other
     ratios = [pair.plain.seconds / pair.trainer.seconds for pair in pairs]
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
@@ -133,8 +133,8 @@ def measure(case: Case, updates: int, warm: int, peer: Path | None = None) -> Fi
         ratio=statistics.median(ratios),
         low=low,
         high=high,
-        trainer_memory=_median(pair.trainer.memory for pair in pairs),
-        plain_memory=_median(pair.plain.memory for pair in pairs),
+        trainer_memory=last.trainer.memory,
+        plain_memory=last.plain.memory,
         flops=count,
         gemm_tflops=rate,
         utilisation=None if count is None else count / seconds / (rate * 1e12),
@@ -142,24 +142,27 @@ def measure(case: Case, updates: int, warm: int, peer: Path | None = None) -> Fi
         stream_tokens_per_second=_stream_rate(Stream(corpus, "train", config.data.stream, config.train.global_batch)),
         loss_difference=max(pair.loss_difference for pair in pairs),
         wall_per_cpu=sum(one.wall for one in both) / sum(one.cpu for one in both) if alone else 1.0,
-        **_of_peer(pairs),
+        **_of_peer(pairs, last),
     )
 
 
-def _of_peer(pairs: list[_Pair]) -> dict[str, float]:
+def _of_peer(pairs: list[_Pair], last: _Pair) -> dict[str, float]:
     """The figures of the peer, if there is one."""
     timed = [(pair.peer, pair.trainer) for pair in pairs if pair.peer is not None]
-    if not timed:
+    if not timed or last.peer is None:
         return {}
     return {
         "peer_seconds": _median(its.seconds for its, _ in timed),
         "peer_ratio": _median(its.seconds / mine.seconds for its, mine in timed),
-        "peer_memory": _median(its.memory for its, _ in timed),
+        "peer_memory": last.peer.memory,
     }
 
 
 def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | None) -> list[_Pair]:
-    """The timed pairs of updates. Both sides begin with the same weights and see the same batches."""
+    """The timed pairs of updates, and one more for memory. Both sides begin with the same weights and see the same batches.
+
+    In the last pair, each update begins without free memory that earlier ones left to the process. That costs time.
+    """
     config, progress, device = case.config, RankProgress(), process_group.device()
     parts = build(config, corpus, None, progress)
     trainer = parts.trainer
@@ -184,14 +187,15 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | Non
     loader = BatchLoader(parts.stream, config.train, rank=0, world=1, update=0, windows=0, to_batch=parts.to_batch)
     pairs = []
     try:
-        for number in range(warm + updates):
+        for number in range(warm + updates + 1):
+            timed = partial(_timed, empties=number == warm + updates)
             batches, rate = loader.next_update(), trainer.phase.learning_rate(trainer.done)
-            mine = _timed(partial(_update, trainer, progress, number + 1, batches))
+            mine = timed(partial(_update, trainer, progress, number + 1, batches))
             progress.enter("reporting")
             busy = dict(progress.busy)
             with fp32_products.torchs_own():
-                theirs = _timed(partial(plain.update, [batch.to(device) for batch in batches], rate))
-                its = None if other is None else _timed(partial(other.update, [batch.to(device) for batch in batches]))
+                theirs = timed(partial(plain.update, [batch.to(device) for batch in batches], rate))
+                its = None if other is None else timed(partial(other.update, [batch.to(device) for batch in batches]))
             gemm = gemm_rate(parts.precision, trainer.student.width, device)
             pairs.append(_Pair(mine, theirs, its, mine.result.tokens, busy, gemm))
     finally:
@@ -216,10 +220,12 @@ class _Timed:
     memory: float
 
 
-def _timed(action: Callable[[], Any]) -> _Timed:
-    """An action with its time, and its peak memory above what was held before."""
+def _timed(action: Callable[[], Any], empties: bool = False) -> _Timed:
+    """An action with its time, and its peak memory above what was held before. empties: free memory goes back to the system first."""
     device = process_group.device()
     gc.collect()
+    if empties:
+        host_memory.give_back()
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
