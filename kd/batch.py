@@ -1,12 +1,29 @@
 """The tensors of one micro-batch, and nothing about where they came from."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 IGNORED = -100  # the label of a position that is not predicted
+Indices = tuple[Tensor, ...]
+"""Rows and columns of positions in [B, S], or numbers of documents in [M]."""
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on another device; the tensor itself if it is there. A copy from the host to a GPU is queued, and the host goes on.
+
+    Such a copy needs pinned memory. torch keeps that memory until the copy is done.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def positions_of(mask: Tensor, device: torch.device) -> Indices:
+    """The set positions of a mask on the host, as indices on a device. On a GPU, the same question to the GPU would make the host wait."""
+    return tuple(moved(index, device) for index in mask.nonzero(as_tuple=True))
 
 
 @dataclass(frozen=True)
@@ -21,6 +38,7 @@ class Batch:
     first_slot: the slot of the first row in the update's global batch. A key of dropout.
     windows: [B] int64, the stream's window ids, which name rows in logs.
     token_types: [B, S] int64, 1 in the second text of a pair; None: all are 0.
+    host: for a batch that was moved to a device, the batch on the CPU that it is a copy of.
     """
 
     input_ids: Tensor
@@ -31,13 +49,27 @@ class Batch:
     update: int = 0
     first_slot: int = 0
     token_types: Tensor | None = None
+    host: Self | None = field(default=None, init=False, repr=False, compare=False)
 
     def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        there: dict[str, Any] = {name: moved(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        batch = replace(self, **there)
+        if device.type != "cpu":
+            object.__setattr__(batch, "host", self.on_host)
+        return batch
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its tensors."""
+        return self.input_ids.device
+
+    @property
+    def on_host(self) -> Self:
+        """The same batch on the CPU. Its values are read without a question to a GPU, if the batch came from there."""
+        if self.device.type == "cpu":
+            return self
+        return self.to(torch.device("cpu")) if self.host is None else self.host
 
     @property
     def attention(self) -> Tensor:

@@ -4,10 +4,11 @@ Documents of like length are gathered into groups, padded to a multiple of STEP.
 computed between documents, or for padding, whose outputs are 0. It is registered with transformers under its name: a model gets it like any
 other attention implementation, and the mask that passes through the model is the segment numbers [B, 1, 1, S].
 
-It is for CPUs: the layout of a batch is computed on the host.
+The layout of a batch is computed on the host. For a batch on another device, `remember` gives it the segments on the host first.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -16,7 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AttentionInterface, AttentionMaskInterface
+
+from kd.batch import moved
 
 DOCUMENTS = "documents"
 STEP = 16
@@ -51,9 +55,55 @@ class Layout(NamedTuple):
 
 
 def layout_of(segments: Tensor) -> Layout:
-    """The layout of segments [B, S]: neighbours with equal numbers are one document, and 0 is padding. Kept for the last few batches."""
-    numbers = segments.cpu().contiguous().numpy()
+    """The layout of segments [B, S]: neighbours with equal numbers are one document, and 0 is padding. Kept for the last few batches.
+
+    Its tensors are on the device of the segments.
+    """
+    if segments.device.type != "cpu":
+        return _layout_elsewhere(segments)
+    numbers = segments.contiguous().numpy()
     return _layout(numbers.tobytes(), numbers.dtype.str, tuple(numbers.shape))
+
+
+@dataclass
+class _Remembered:
+    """Segments on the host, and their layout on a device once it was asked for."""
+
+    storage: StorageWeakRef
+    segments: Tensor
+    layout: Layout | None = None
+
+
+_REMEMBERED: dict[tuple[int, torch.Size], _Remembered] = {}
+"""By the storage of the segments on the device, and their shape. A storage that is freed is dropped at the next `remember`."""
+
+
+def remember(segments: Tensor, host: Tensor) -> None:
+    """Segments [B, S] on a device have these values, which are on the host. So their layout needs no question to the device."""
+    for key in [key for key, one in _REMEMBERED.items() if one.storage.expired()]:
+        del _REMEMBERED[key]
+    storage = StorageWeakRef(segments.untyped_storage())
+    _REMEMBERED[storage.cdata, segments.shape] = _Remembered(storage, host)
+
+
+def _layout_elsewhere(segments: Tensor) -> Layout:
+    """The layout of segments that are not on the CPU."""
+    known = _REMEMBERED.get((StorageWeakRef(segments.untyped_storage()).cdata, segments.shape))
+    if known is None:
+        return _on(layout_of(segments.cpu()), segments.device)
+    if known.layout is None:
+        known.layout = _on(layout_of(known.segments), segments.device)
+    return known.layout
+
+
+def _on(layout: Layout, device: torch.device) -> Layout:
+    """The same layout with its tensors on a device."""
+
+    def there(group: Group) -> Group:
+        bias, kept = (None if one is None else moved(one, device) for one in (group.bias, group.kept))
+        return Group(group.length, moved(group.gather, device), bias, kept, moved(group.scatter, device))
+
+    return Layout(layout.documents, tuple(there(group) for group in layout.groups))
 
 
 @lru_cache(maxsize=8)  # each layer asks, forward and again with activation checkpointing

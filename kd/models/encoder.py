@@ -166,7 +166,7 @@ class Encoder(nn.Module):
         """[B, 1, S, S]: bool for the fused kernels; for eager attention, which adds its mask, 0 or the dtype's minimum."""
         if self.hf.config._attn_implementation != "eager":
             return allowed
-        dtype = self.decoder_weight.dtype
+        dtype = self.weight(self.family.word_embeddings).dtype
         return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 

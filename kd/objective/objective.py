@@ -154,8 +154,8 @@ class Objective:
         return Selection(batch, self.on_logits)
 
     def counts(self, selection: Selection) -> Tensor:
-        """[K] float64: the tokens (or documents) that each term looks at, in the order of `names`."""
-        return torch.stack([selection.mask(term).sum().double() for term in self.terms])
+        """[K] float64 on the CPU: the tokens (or documents) that each term looks at, in the order of `names`."""
+        return torch.tensor([selection.count(term) for term in self.terms], dtype=torch.float64)
 
     def __call__(
         self,
@@ -165,7 +165,7 @@ class Objective:
         divisors: Tensor,
         projections: Mapping[str, nn.Module] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(loss share [] fp32 with gradient, sums [K] float64). divisors [K]: each term's global count; 0 counts as 1.
+        """(loss share [] fp32 with gradient, sums [K] float64). divisors [K], on either device: each term's global count; 0 counts as 1.
 
         projections: by the names of `projections`.
         """
@@ -206,6 +206,7 @@ class Objective:
             requests,
             scales,
             self.chunk_tokens,
+            selection.head_rows(self.on_logits),
         )
 
     def _values(
@@ -236,7 +237,9 @@ class Objective:
             return term(AttentionView(segments, layers))[selection.indices(term)]
 
         def picked(states: Tensor) -> Tensor:
-            return pooling.pooled(states, segments, term.pooling) if isinstance(term, DocumentTerm) else states[selection.indices(term)]
+            if isinstance(term, DocumentTerm):
+                return pooling.pooled(states, segments, selection.documents, term.pooling)
+            return states[selection.indices(term)]
 
         assert isinstance(term, ProjectedTerm)
         (kind,), names = term.state_kinds, term.projections()
@@ -250,7 +253,7 @@ class Objective:
             mean = targets[0] if len(targets) == 1 else torch.stack([target.float() for target in targets]).mean(0)
             pairs.append((student_states, mean))
         if isinstance(term, DocumentTerm):
-            return term(DocumentView(tuple(pairs), pooling.groups(segments, term.group_rows)))[selection.indices(term)]
+            return term(DocumentView(tuple(pairs), *selection.groups(term)))[selection.indices(term)]
         return term(TokenView(tuple(pairs)))
 
 

@@ -1,6 +1,6 @@
-"""The positions that the terms read in one micro-batch. Each mask, and its list of positions, is computed once.
+"""The positions that the terms read in one micro-batch. Each mask, and its list of positions, is computed once, on the host.
 
-A list of positions needs the number of set bits, which makes a GPU wait; so masks are turned into positions once per micro-batch.
+A batch comes from the host, so all counts are known there. A GPU would have to finish its work before it could tell one.
 """
 
 from collections.abc import Sequence
@@ -8,32 +8,52 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kd.batch import Batch
+from kd.batch import Batch, Indices, moved, positions_of
+from kd.models import document_attention
+from kd.objective.head_rows import HeadRows, RowList
 from kd.terms import pooling
 from kd.terms.base import AttentionTerm, DocumentTerm, LogitTerm, TermSettings, TokenTerm
-
-Indices = tuple[Tensor, ...]
-"""Rows and columns of positions in [B, S], or numbers of documents in [M]."""
+from kd.terms.pooling import Documents
 
 
 class Selection:
-    """The masks of a micro-batch's terms. logits: the positions [N] at which some term needs logits."""
+    """The masks of a micro-batch's terms, on the host, and their positions, on the batch's device.
+
+    logits: the positions [N] at which some term needs logits.
+    """
 
     def __init__(self, batch: Batch, on_logits: Sequence[LogitTerm]) -> None:
-        self.batch = batch
+        self.batch, self.host, self.device = batch, batch.on_host, batch.device
         self._masks: dict[object, Tensor] = {}
         self._indices: dict[object, Indices] = {}
+        self._groups: dict[int | None, tuple[Tensor, tuple[Tensor, ...]]] = {}
+        self._documents: Documents | None = None
+        self._at_logits: dict[object, Tensor] = {}
+        self._row_lists: dict[object, RowList] = {}
+        self._labelled: RowList | None = None
         masks = [self.mask(term) for term in on_logits]
-        self.logits_mask = torch.stack(masks).any(0) if masks else torch.zeros_like(batch.real)
-        """[B, S] bool."""
-        self.logits: Indices = self.logits_mask.nonzero(as_tuple=True)
+        self.logits_mask = torch.stack(masks).any(0) if masks else torch.zeros_like(self.host.real)
+        """[B, S] bool, on the host."""
+        self._logits = self.logits_mask.nonzero(as_tuple=True)
+        self.logits: Indices = tuple(moved(index, self.device) for index in self._logits)
+        if self.device != self.host.device:
+            document_attention.remember(batch.segments, self.host.segments)
 
     def mask(self, term: TermSettings) -> Tensor:
-        """[B, S] bool of positions, or [M] bool of documents, that the term looks at."""
+        """[B, S] bool of positions, or [M] bool of documents, that the term looks at; on the host."""
         key = _key(term)
         if key not in self._masks:
-            self._masks[key] = _mask(term, self.batch)
+            self._masks[key] = self._mask(term)
         return self._masks[key]
+
+    def count(self, term: TermSettings) -> int:
+        """The number of positions or documents that the term looks at."""
+        return int(self.mask(term).sum())
+
+    @property
+    def seen(self) -> Tensor:
+        """[2] float64 on the host: tokens, and predicted tokens."""
+        return torch.stack([self.host.real.sum(), self.host.predicted.sum()]).double()
 
     @property
     def labels(self) -> Tensor:
@@ -41,8 +61,20 @@ class Selection:
         return self.batch.labels[self.logits]
 
     def at_logits(self, term: LogitTerm) -> Tensor:
-        """[N] bool: which of the positions in `logits` the term looks at."""
-        return self.mask(term)[self.logits]
+        """[N] bool: which of the positions in `logits` the term looks at; on the device."""
+        key = _key(term)
+        if key not in self._at_logits:
+            self._at_logits[key] = moved(self.mask(term)[self._logits], self.device)
+        return self._at_logits[key]
+
+    def head_rows(self, terms: Sequence[LogitTerm]) -> HeadRows:
+        """The rows of the vocabulary head, which are the positions in `logits`, that the terms read."""
+        if self._labelled is None:
+            self._labelled = RowList(self.host.labels[self._logits] >= 0, self.device)
+        for term in terms:
+            if _key(term) not in self._row_lists:
+                self._row_lists[_key(term)] = RowList(self.mask(term)[self._logits], self.device)
+        return HeadRows([self._row_lists[_key(term)] for term in terms], self._labelled)
 
     def rows(self, logits: Tensor, teacher: int | None = None) -> Tensor:
         """The logits [N, V] of a task's head, one row for each number of a term. teacher: its number; None: the student."""
@@ -53,11 +85,46 @@ class Selection:
         return self.batch
 
     def indices(self, term: TermSettings) -> Indices:
-        """The set positions of `mask`."""
+        """The set positions of `mask`, on the device."""
         key = _key(term)
         if key not in self._indices:
-            self._indices[key] = self.mask(term).nonzero(as_tuple=True)
+            self._indices[key] = positions_of(self.mask(term), self.device)
         return self._indices[key]
+
+    @property
+    def documents(self) -> Documents:
+        """The documents of the batch, on the device."""
+        if self._documents is None:
+            self._documents = pooling.documents_of(self.host.segments, self.device)
+        return self._documents
+
+    def groups(self, term: DocumentTerm) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(group [M] of each document, the documents of each group), on the device."""
+        if term.group_rows not in self._groups:
+            group = pooling.groups(self.host.segments, term.group_rows)
+            members = tuple(moved(numbers, self.device) for numbers in pooling.members_of(group))
+            self._groups[term.group_rows] = moved(group, self.device), members
+        return self._groups[term.group_rows]
+
+    def prepare(self, terms: Sequence[TermSettings]) -> None:
+        """Compute and move all that these terms ask for, so that nothing is copied to the device within the micro-batch."""
+        for term in terms:
+            if isinstance(term, LogitTerm):
+                self.at_logits(term)
+                self.head_rows([term])
+            else:
+                self.indices(term)
+            if isinstance(term, DocumentTerm):
+                self.documents  # noqa: B018
+                self.groups(term)
+
+    def _mask(self, term: TermSettings) -> Tensor:
+        if isinstance(term, DocumentTerm):
+            return pooling.with_partners(pooling.groups(self.host.segments, term.group_rows), term.partners)
+        assert isinstance(term, LogitTerm | TokenTerm | AttentionTerm)
+        if term.positions == "first":
+            return pooling.first_tokens(self.host.segments)
+        return self.host.predicted if term.positions == "masked" else self.host.real
 
 
 def _key(term: TermSettings) -> object:
@@ -66,12 +133,3 @@ def _key(term: TermSettings) -> object:
         return term.group_rows, term.partners
     assert isinstance(term, LogitTerm | TokenTerm | AttentionTerm)
     return term.positions
-
-
-def _mask(term: TermSettings, batch: Batch) -> Tensor:
-    if isinstance(term, DocumentTerm):
-        return pooling.with_partners(pooling.groups(batch.segments, term.group_rows), term.partners)
-    assert isinstance(term, LogitTerm | TokenTerm | AttentionTerm)
-    if term.positions == "first":
-        return pooling.first_tokens(batch.segments)
-    return batch.predicted if term.positions == "masked" else batch.real

@@ -14,13 +14,16 @@ teachers.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kd.models.outputs import Decoder
+from kd.objective import head_rows
 from kd.objective.chunks import chunk_rows, tile_rows
+from kd.objective.head_rows import HeadRows, RowList
 from kd.objective.products import Products, WeightGradient, kept_scratch
 from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.terms.base import LogitTerm
@@ -36,6 +39,7 @@ def chunked_terms(
     requests: Sequence[LogitRequest | None],
     scales: Tensor,
     chunk_tokens: int | None,
+    rows: HeadRows | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The logit terms of N tokens: (loss [] fp32 with gradient, sums [K] float64 without).
 
@@ -44,11 +48,13 @@ def chunked_terms(
     requests: the teacher logits that each term needs.
     scales: [K, N] fp32, the factor of term k at token i in the loss: weight / divisor, or 0 for an ignored token.
     chunk_tokens: rows of logits at a time; None: kd.objective.chunks.
+    rows: those that each term reads. None: they are read from scales and labels, for which a GPU would make the host wait.
     Entry k of the sums is the sum of term k where its scale is not 0.
     """
     transformed, decoder = student
+    known = rows or head_rows.read(scales, labels)
     loss, sums = _ChunkedTerms.apply(
-        transformed, decoder.weight, decoder.bias, decoder.vocabulary, teachers, labels, terms, requests, scales, chunk_tokens
+        transformed, decoder.weight, decoder.bias, decoder.vocabulary, teachers, labels, terms, requests, scales, chunk_tokens, known
     )
     return loss, sums
 
@@ -85,6 +91,7 @@ class _ChunkedTerms(torch.autograd.Function):
         requests: Sequence[LogitRequest | None],
         scales: Tensor,
         chunk_tokens: int | None,
+        rows: HeadRows,
     ) -> tuple[Tensor, Tensor]:
         wants_states, wants_weight, wants_bias = wants = ctx.needs_input_grad[:3]
         decoder, device, count = Decoder(weight, bias, vocabulary), transformed.device, len(transformed)
@@ -92,7 +99,7 @@ class _ChunkedTerms(torch.autograd.Function):
         chunks = -(-count // most)
         size = -(-count // max(1, chunks))  # of equal chunks
         scratch = kept_scratch(tile_rows(size, vocabulary, device.type, torch.get_num_threads()), vocabulary, device)
-        tiles = _Tiles(terms, requests, teachers, scratch, any(wants))
+        tiles = _Tiles(terms, requests, teachers, scratch, any(wants), rows)
         student = Products("student", transformed, decoder, size)
         states_gradient = torch.empty_like(transformed) if wants_states else None
         weight_gradient = WeightGradient(decoder, chunks) if wants_weight else None
@@ -123,7 +130,7 @@ class _ChunkedTerms(torch.autograd.Function):
         unscaled = scale.device.type == "cpu" and float(scale) == 1  # on a GPU, reading it would wait
         states, weight, bias = (g if g is None or unscaled else g.mul_(scale.to(g.dtype)) for g in ctx.gradients)
         ctx.gradients = None
-        return states, weight, bias, None, None, None, None, None, None, None
+        return states, weight, bias, None, None, None, None, None, None, None, None
 
 
 class _Tiles:
@@ -136,9 +143,11 @@ class _Tiles:
         teachers: TeacherOutputs,
         scratch: Scratch,
         wants_gradient: bool,
+        rows: HeadRows,
     ) -> None:
         self.terms, self.requests, self.teachers, self.scratch = terms, requests, teachers, scratch
         self.wants_gradient = wants_gradient
+        self.looked, self.labelled = rows.looked, rows.labelled
         self._products: dict[int, Products] = {}
 
     def values(self, student: Products, chunk: slice, labels: Tensor, scales: Tensor, bias_gradient: Tensor | None) -> Tensor:
@@ -149,16 +158,15 @@ class _Tiles:
         for number in self.teachers.asked(self.requests):
             self._of_teacher(number, student).compute(chunk)
         values = torch.zeros_like(scales)
-        looked = (scales > 0).tolist() if scales.device.type == "cpu" else None
         for start in range(0, len(labels), self.scratch.rows):
             rows = slice(start, min(start + self.scratch.rows, len(labels)))
+            whole = slice(chunk.start + rows.start, chunk.start + rows.stop)
             taught = {number: products.tile(rows, self.scratch) for number, products in self._products.items()}
             answers = self.teachers.answers(self.requests, taught)
-            tile = LogitTile(student.tile(rows, self.scratch), labels[rows], self.scratch)
+            tile = LogitTile(student.tile(rows, self.scratch), labels[rows], self.scratch, partial(self.labelled.within, whole))
             for k, term in enumerate(self.terms):
-                own = None if looked is None else looked[k][rows]
-                if own is None or any(own):
-                    values[k, rows] = self._values(term, tile, answers[k], scales[k, rows], own)
+                if self.looked[k].count(whole) > 0:
+                    values[k, rows] = self._values(term, tile, answers[k], scales[k, rows], self.looked[k], whole)
             gradient = tile.gradient() if self.wants_gradient else None
             if gradient is None:
                 student.logits[rows].zero_()
@@ -177,21 +185,21 @@ class _Tiles:
             self._products[number] = Products(f"teacher {number}", outputs.transformed, outputs.decoder, len(student.logits))
         return self._products[number]
 
-    def _values(self, term: LogitTerm, tile: LogitTile, teacher: Tensor | None, scale: Tensor, looked: list[bool] | None) -> Tensor:
-        """A term's numbers [n] in a tile, which gets their gradient.
+    def _values(self, term: LogitTerm, tile: LogitTile, teacher: Tensor | None, scale: Tensor, looked: RowList, whole: slice) -> Tensor:
+        """A term's numbers [n] in a tile, rows `whole` of the head, which gets their gradient.
 
-        looked: on a CPU, the rows that the term reads. The numbers of the others are 0, and they are not computed.
+        The numbers of rows that the term does not read are 0, and a closed form does not compute them.
         """
         view = LogitView(tile.student, teacher, tile.labels)
         if not term.has_closed_form(view):
             return self._by_autograd(term, tile, view, scale)
-        if looked is None or all(looked) or not term.required_outputs:
+        if looked.count(whole) == len(scale) or not term.required_outputs:
             return term.closed_form(view, tile, scale)
-        rows = torch.tensor([row for row, one in enumerate(looked) if one])
+        rows = looked.within(whole)
         part = tile.part(rows)
         some = LogitView(part.student, None if teacher is None else tile.rows_of(teacher, rows), part.labels)
         values = torch.zeros_like(scale)
-        values[rows] = term.closed_form(some, part, scale[rows])
+        values[rows.index] = term.closed_form(some, part, scale[rows.index])
         return values
 
     def _by_autograd(self, term: LogitTerm, tile: LogitTile, view: LogitView, scale: Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from kd.batch import Batch
+from kd.batch import Batch, Indices, positions_of
 
 TaskKind = Literal["classification", "multi_label", "regression", "tagging", "question_answering"]
 
@@ -36,4 +37,14 @@ class TaskBatch(Batch):
     def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
         readings = {number: reading.to(device) for number, reading in self.readings.items()}
-        return replace(super().to(device), readings=readings)
+        batch = replace(super().to(device), readings=readings)
+        if device.type != "cpu":
+            object.__setattr__(batch, "host", self.on_host)
+        return batch
+
+    @cached_property
+    def word_positions(self) -> Indices:
+        """The rows and columns of the words, on the batch's device."""
+        words = self.on_host.words
+        assert words is not None
+        return positions_of(words, self.device)

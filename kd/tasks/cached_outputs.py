@@ -17,10 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kd.batch import Batch
+from kd.batch import Batch, Indices, moved, positions_of
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey
-from kd.objective.selection import Indices
 from kd.tasks.batch import TaskBatch
 from kd.teacher.teacher import FrozenEncoder, Teacher
 from stillhouse.files import write_atomically
@@ -47,12 +46,12 @@ class CachedOutputs(Teacher):
             assert self._computing is not None
             return self._computing(batch, selected, requested)
         device = batch.input_ids.device
-        rows = batch.windows.cpu().numpy()
+        host = batch.on_host
+        rows = host.windows.numpy()
         places = np.concatenate([np.arange(self._begins[row], self._begins[row + 1]) for row in rows])
-        values = self._values[torch.from_numpy(places)].to(device)
+        values = moved(self._values[torch.from_numpy(places)], device)
         if batch.kind in ("tagging", "question_answering"):
-            where = batch.words if batch.kind == "tagging" else batch.real
-            assert where is not None
+            where = batch.word_positions if batch.kind == "tagging" else positions_of(host.real, device)
             whole = values.new_zeros(*batch.input_ids.shape, values.shape[-1])
             whole[where] = values
             values = whole

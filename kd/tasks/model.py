@@ -49,12 +49,30 @@ class TaskEncoder(Encoder):
         handle = self.base.register_forward_hook(lambda _module, _inputs, output: last.append(output[0]))
         try:
             types = {"token_type_ids": batch.token_types} if batch.token_types is not None and self.reads_token_types else {}
-            output = self.hf(input_ids=batch.input_ids, attention_mask=batch.real.long(), **types)
+            mask = batch.real.long() if batch.device.type == "cpu" else self.mask_of(batch)
+            output = self.hf(input_ids=batch.input_ids, attention_mask=mask, **types)
         finally:
             handle.remove()
         spans = self.kind == "question_answering"
         logits = torch.stack([output.start_logits, output.end_logits], dim=-1) if spans else output.logits
         return EncoderOutputs(last[0], {}, logits=logits if self.order is None else logits[..., self.order])
+
+    def mask_of(self, batch: Batch) -> Any:
+        """The attention mask of a batch on a device, of which transformers reads no value.
+
+        transformers looks for padding in a mask [B, S], and a GPU would make the host wait. Here the host looks for it.
+        """
+        pools = getattr(self.hf.config, "classifier_pooling", "cls") == "mean" and self.kind in PROBLEM_TYPES
+        if self.family.masks == "embeddings_apart" or (self.family.masks == "by_layer_type" and pools):  # they need [B, S]
+            return batch.real.long()
+        if self.family.masks == "one" and bool(batch.on_host.real.all()):
+            return None
+        allowed = batch.real[:, None, None].expand(-1, 1, batch.real.shape[1], -1)
+        masks = self._as_kernel_wants(allowed)
+        if self.family.masks == "one":
+            return masks
+        near = (batch.positions[:, None, :, None] - batch.positions[:, None, None, :]).abs() <= self.hf.config.sliding_window
+        return {"full_attention": masks, "sliding_attention": self._as_kernel_wants(allowed & near)}
 
     @property
     def reads_token_types(self) -> bool:

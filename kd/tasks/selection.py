@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kd.batch import IGNORED, Batch
-from kd.objective.selection import Indices, Selection
+from kd.batch import IGNORED, Batch, moved
+from kd.objective.head_rows import HeadRows, RowList
+from kd.objective.selection import Selection
 from kd.tasks.batch import TaskBatch
 from kd.terms.base import LogitTerm, TermSettings
 
@@ -30,9 +31,11 @@ class TaskSelection(Selection):
     def __init__(self, batch: Batch, on_logits: Sequence[LogitTerm]) -> None:
         assert isinstance(batch, TaskBatch)
         self.task = batch
-        self._labels = _labels(batch)
-        known = ~self._labels.isnan() if self._labels.is_floating_point() else self._labels != IGNORED
-        self._rows = {"all": torch.ones_like(known), "masked": known}
+        host = _labels(batch.on_host)
+        self._labels = moved(host, batch.device)
+        known = ~host.isnan() if host.is_floating_point() else host != IGNORED
+        self._known = {"all": torch.ones_like(known), "masked": known}
+        self._at = {positions: moved(rows, batch.device) for positions, rows in self._known.items()}
         super().__init__(batch, [])
 
     @property
@@ -41,12 +44,16 @@ class TaskSelection(Selection):
         return self._labels
 
     def mask(self, term: TermSettings) -> Tensor:
-        """[N] bool for a term on logits (positions: masked are the rows with a label); else as Selection."""
-        return self._rows[term.positions] if isinstance(term, LogitTerm) else super().mask(term)
+        """[N] bool for a term on logits (positions: masked are the rows with a label); else as Selection. On the host."""
+        return self._known[term.positions] if isinstance(term, LogitTerm) else super().mask(term)
 
     def at_logits(self, term: LogitTerm) -> Tensor:
-        """[N] bool."""
-        return self.mask(term)
+        """[N] bool, on the device."""
+        return self._at[term.positions]
+
+    def head_rows(self, terms: Sequence[LogitTerm]) -> HeadRows:
+        """None: the logits of a task's head are not computed in chunks."""
+        return HeadRows([], RowList(torch.zeros(0, dtype=torch.bool), self.device))
 
     def rows(self, logits: Tensor, teacher: int | None = None) -> Tensor:
         """The output of the head -> [N, V]."""
@@ -56,10 +63,6 @@ class TaskSelection(Selection):
         """The rows as teacher `teacher` reads them."""
         return self.task.readings.get(teacher, self.task)
 
-    def indices(self, term: TermSettings) -> Indices:
-        """The set places of `mask`, for a term on states."""
-        return super().indices(term)
-
 
 def rows_of(batch: TaskBatch, logits: Tensor) -> Tensor:
     """The logits of a head -> [N, V] fp32. From [B, C]; tagging [B, S, C]; question answering [B, S, 2]."""
@@ -68,15 +71,14 @@ def rows_of(batch: TaskBatch, logits: Tensor) -> Tensor:
         flat = logits.flatten()
         return torch.stack([torch.zeros_like(flat), flat], dim=-1)
     if batch.kind == "tagging":
-        assert batch.words is not None
-        return logits[batch.words]
+        return logits[batch.word_positions]
     if batch.kind == "question_answering":
         return torch.cat([logits[..., 0], logits[..., 1]]).masked_fill(~batch.real.repeat(2, 1), OUT_OF_REACH)
     return logits
 
 
 def _labels(batch: TaskBatch) -> Tensor:
+    """The labels [N] of a batch on the host."""
     if batch.kind == "tagging":
-        assert batch.words is not None
-        return batch.targets[batch.words]
+        return batch.targets[batch.word_positions]
     return batch.targets.T.flatten() if batch.kind == "question_answering" else batch.targets.flatten()

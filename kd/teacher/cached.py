@@ -5,13 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kd.batch import Batch
+from kd.batch import Batch, Indices, moved, positions_of
 from kd.errors import KdError
 from kd.models.encoder import Encoder
 from kd.models.loading import weights_digest
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey
-from kd.objective.selection import Indices
 from kd.teacher.hidden_state_cache import DTYPES, CacheHeader, StateCache, kept, read_header, row_keys
 from kd.teacher.modes import CACHED_OUTPUTS
 from kd.teacher.settings import TeacherSettings
@@ -35,13 +34,14 @@ class CachedTeacher(ReplicatedTeacher):
 
     def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
         """See Teacher. KdError for a row that the cache lacks; positions that it does not hold are zeros, and no term looks at them."""
-        at = kept(batch, self.positions)
+        host = batch.on_host
+        at = kept(host, self.positions)
         there = at.any(1).tolist()  # a row of padding alone stands for a shard that was passed over
         rows = []
-        for number, (file, row) in enumerate(self.cache.find(row_keys(batch))):
+        for number, (file, row) in enumerate(self.cache.find(row_keys(host))):
             if there[number] and file < 0:
                 raise KdError(
-                    f"teacher.cache {self.cache.folder}: expected the hidden states of window {int(batch.windows[number])} as masked now, "
+                    f"teacher.cache {self.cache.folder}: expected the hidden states of window {int(host.windows[number])} as masked now, "
                     "got none; fill it for as many updates as the run has (stillhouse cache), or set teacher.mode: replicated"
                 )
             if there[number]:
@@ -49,7 +49,7 @@ class CachedTeacher(ReplicatedTeacher):
         dtype, device = DTYPES[self.cache.header.precision], batch.input_ids.device
         last = torch.zeros(*batch.input_ids.shape, self.width, dtype=dtype, device=device)
         if rows:
-            last[at] = torch.cat(rows).to(device, non_blocking=True)
+            last[positions_of(at, device)] = moved(torch.cat(rows), device)
         return EncoderOutputs(last, dict.fromkeys(requested, last), self.module.encoder.transform(last[selected]))
 
 

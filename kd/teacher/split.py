@@ -10,12 +10,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd.batch import IGNORED, Batch
+from kd.batch import IGNORED, Batch, Indices
 from kd.distributed import process_group
 from kd.models.capture import INSIDE, capture
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey
-from kd.objective.selection import Indices
 from kd.teacher.teacher import FrozenEncoder, Teacher
 
 

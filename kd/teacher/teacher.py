@@ -15,12 +15,11 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from kd.batch import Batch
+from kd.batch import Batch, Indices
 from kd.models.capture import capture
 from kd.models.encoder import Encoder
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey
-from kd.objective.selection import Indices
 from kd.teacher.hidden_state_cache import Positions
 from kd.teacher.modes import ALL_OUTPUTS
 

@@ -96,8 +96,7 @@ class RelationalAngle(DocumentTerm):
         """pairs [M, D] -> [M] fp32."""
         # zeros that depend on the student: its weights get a gradient on every rank, also where no group has three documents
         values = sum((student[:, :0].float().sum(-1) for student, _ in view.pairs), start=torch.zeros(1, device=view.group.device))
-        for number in view.group.unique():
-            members = (view.group == number).nonzero()[:, 0]
+        for members in view.members:
             if len(members) <= self.partners:
                 continue
             for student, teacher in view.pairs:

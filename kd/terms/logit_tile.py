@@ -7,9 +7,28 @@ gradient is written once. Tensors [rows, V] come from `Scratch`, so that they st
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from kd.batch import moved
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a tile, ascending. numbers [m] int64: on the host. index [m] int64: the same on the logits' device."""
+
+    numbers: NDArray[np.int64]
+    index: Tensor
+
+    @classmethod
+    def of(cls, numbers: NDArray[np.int64], device: torch.device) -> Rows:
+        """Rows of these numbers."""
+        return cls(numbers, moved(torch.from_numpy(numbers), device))
 
 
 class Scratch:
@@ -68,13 +87,15 @@ class Distribution:
 class LogitTile:
     """Rows of the student's logits [n, V] fp32, which nothing here changes, and labels [n]; -100: no label."""
 
-    def __init__(self, student: Tensor, labels: Tensor, scratch: Scratch) -> None:
+    def __init__(self, student: Tensor, labels: Tensor, scratch: Scratch, labelled: Callable[[], Rows] | None = None) -> None:
+        """labelled: gives the rows with a label, from what the host knows. None: they are read from the labels."""
         self.student, self.labels, self.scratch = student, labels, scratch
+        self._labelled = labelled
         self._distributions: dict[tuple[int, float], Distribution] = {}
         self._largest: dict[int, Tensor] = {}
         self._matrices: list[tuple[Tensor, Tensor | None]] = []
         self._columns: list[tuple[Tensor, Tensor]] = []
-        self._parts: dict[tuple[int, ...], tuple[Tensor, LogitTile]] = {}
+        self._parts: dict[bytes, tuple[Tensor, LogitTile]] = {}
         self._teachers: dict[int, Tensor] = {}
 
     def take(self) -> Tensor:
@@ -101,32 +122,48 @@ class LogitTile:
         """Adds values [n, k] to the gradient at columns [n, k]."""
         self._columns.append((columns, values))
 
-    def part(self, rows: Tensor) -> LogitTile:
-        """A tile of some rows [m], whose gradient is added to this one's."""
-        key = tuple(rows.tolist())
+    @cached_property
+    def labelled(self) -> Rows:
+        """The rows with a label."""
+        if self._labelled is not None:
+            return self._labelled()
+        return Rows.of((self.labels >= 0).cpu().numpy().nonzero()[0], self.labels.device)
+
+    def part(self, rows: Rows) -> LogitTile:
+        """A tile of some rows, whose gradient is added to this one's."""
+        key = rows.numbers.tobytes()
         if key not in self._parts:
-            self._parts[key] = rows, LogitTile(self.student[rows], self.labels[rows], self.scratch)
+
+            def labelled() -> Rows:
+                numbers, device = np.flatnonzero(np.isin(rows.numbers, self.labelled.numbers)), self.student.device
+                return (
+                    Rows(numbers, torch.arange(len(numbers), device=device))
+                    if len(numbers) == len(rows.numbers)
+                    else Rows.of(numbers, device)
+                )
+
+            self._parts[key] = rows.index, LogitTile(self.student[rows.index], self.labels[rows.index], self.scratch, labelled)
         return self._parts[key][1]
 
-    def rows_of(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Rows [m] of a teacher's logits, for the part of these rows: the same tensor each time."""
+    def rows_of(self, logits: Tensor, rows: Rows) -> Tensor:
+        """Rows of a teacher's logits, for the part of these rows: the same tensor each time."""
         part = self.part(rows)
         if id(logits) not in part._teachers:
-            part._teachers[id(logits)] = logits[rows]
+            part._teachers[id(logits)] = logits[rows.index]
         return part._teachers[id(logits)]
 
     def cross_entropy(self, scale: Tensor) -> Tensor:
         """-log softmax(student)[label] [n], 0 where there is no label. Adds scale [n] x its gradient, softmax - one-hot.
 
-        On a CPU it reads the rows with a label only, unless the whole distribution is there.
+        It reads the rows with a label only, unless the whole distribution is there.
         """
-        known = self.labels >= 0
-        if self.student.device.type == "cpu" and (id(self.student), 1.0) not in self._distributions and not bool(known.all()):
-            rows = known.nonzero()[:, 0]
+        if (id(self.student), 1.0) not in self._distributions and len(self.labelled.numbers) < len(self.labels):
+            rows = self.labelled
             values = torch.zeros_like(scale)
-            if len(rows) > 0:
-                values[rows] = self.part(rows).cross_entropy(scale[rows])
+            if len(rows.numbers) > 0:
+                values[rows.index] = self.part(rows).cross_entropy(scale[rows.index])
             return values
+        known = self.labels >= 0
         own = self.distribution(self.student, 1.0)
         index = self.labels.clamp(min=0)[:, None]
         factor = torch.where(known, scale, 0.0)

@@ -84,10 +84,12 @@ class DocumentView:
     """M documents. pairs: (student, teacher) pooled states [M, D] fp32 of each matched pair of layers.
 
     group: [M] int64; documents of one group are compared with each other.
+    members: the numbers [n] of the documents of each group, by ascending group.
     """
 
     pairs: tuple[tuple[Tensor, Tensor], ...]
     group: Tensor
+    members: tuple[Tensor, ...]
 
     @property
     def together(self) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kd.batch import moved, positions_of
 from kd.evaluation.scores import BANDS
 from kd.models.outputs import EncoderOutputs
 from kd.objective.selection import Selection
@@ -60,9 +61,9 @@ def numbers_of(logits: Tensor, taught: Tensor, labels: Tensor) -> Tensor:
 class Teaching:
     """Sums over the masked tokens of an update, on one rank. bands: see `bands_of`."""
 
-    def __init__(self, bands: Tensor | None = None) -> None:
+    def __init__(self, bands: Tensor | None = None, device: torch.device | str = "cpu") -> None:
         self._bands = bands
-        self.sums = torch.zeros(1 + len(NUMBERS) + 2 * len(BANDS), dtype=torch.float64)
+        self.sums = torch.zeros(1 + len(NUMBERS) + 2 * len(BANDS), dtype=torch.float64, device=device)
         """Tokens, each number, and tokens and KL of each band."""
 
     @torch.no_grad()
@@ -71,21 +72,22 @@ class Teaching:
         request = request_of(terms, len(teachers.weights))
         if request is None or student.transformed is None or student.decoder is None:
             return
-        batch, (row, column) = selection.batch, selection.logits
-        at = (batch.predicted[row, column] & (row + batch.first_slot < ROWS)).nonzero()[:, 0]
-        if not len(at):
+        host, (row, column) = selection.host, selection.logits_mask.nonzero(as_tuple=True)
+        looked = host.predicted[row, column] & (row + host.first_slot < ROWS)
+        if not looked.any():
             return
+        (at,) = positions_of(looked, selection.device)
         (taught,) = teachers.logits([request], at)
         assert taught is not None
         labels = selection.labels[at]
         values = numbers_of(student.decoder.logits(student.transformed.detach()[at]), taught, labels).double()
-        parts = [values.new_tensor([float(len(at))]), values.sum(1)]
+        self.sums[0] += len(at)
+        self.sums[1 : 1 + len(NUMBERS)] += values.sum(1)
         if self._bands is not None:
-            bands = self._bands.to(labels.device)[labels]
-            kl = values[NUMBERS.index("kl")]
-            parts += [torch.bincount(bands, minlength=len(BANDS)), torch.bincount(bands, kl, minlength=len(BANDS))]
-        whole = torch.cat([part.double() for part in parts]).cpu()
-        self.sums[: len(whole)] += whole
+            bands = moved(self._bands, labels.device)[labels]
+            of_bands = values.new_zeros(2, len(BANDS))
+            of_bands.index_add_(1, bands, torch.stack([torch.ones_like(values[0]), values[NUMBERS.index("kl")]]))
+            self.sums[-2 * len(BANDS) :] += of_bands.flatten()
 
     @staticmethod
     def means(sums: Tensor) -> dict[str, float]:

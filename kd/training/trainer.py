@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd.batch import Batch
+from kd.batch import Batch, moved
 from kd.checkpoint import checkpoint
 from kd.checkpoint.checkpoint import STUDENT, FullState, State, load_state
 from kd.checkpoint.on_disk import Checkpoint, Progress
@@ -61,8 +61,9 @@ class Trainer:
 
         bands: see kd.training.teaching.
         """
-        self.select, self.bands = select, bands
+        self.select = select
         self.device = process_group.device()
+        self.bands = None if bands is None else moved(bands, self.device)
         self.teachers = teachers
         self.phases = phases
         self.objectives = [self._objective(phase, student.shape, train.chunk_tokens, sources) for phase in phases]
@@ -88,16 +89,16 @@ class Trainer:
             self._cross(phase)
         within = (self.done - phase.first, phase.updates)
         objective = self.module.objective = self.objective.at(*within)
-        teaching = self.module.teaching = Teaching(self.bands) if look else None
+        teaching = self.module.teaching = Teaching(self.bands, self.device) if look else None
         rate = phase.learning_rate(self.done)
         self.engine.set_learning_rate(rate)
         batches = [batch.to(self.device) for batch in batches]
         selections = [self.select(batch, objective.on_logits) for batch in batches]
-        seen = torch.stack([torch.stack([batch.real.sum(), batch.predicted.sum()]) for batch in batches]).sum(0).double()
-        counts = torch.stack([objective.counts(selection) for selection in selections]).sum(0)
-        totals = process_group.sum_over_ranks(torch.cat([counts, seen]))
-        divisors = totals[: len(counts)]
-        sums = torch.zeros_like(divisors)
+        for selection in selections:
+            selection.prepare(objective.terms)
+        totals = self._counted(selections, objective)
+        divisors = totals[: len(objective.terms)]
+        sums = torch.zeros_like(divisors, device=self.device)
         for selection in selections:
             self.progress.enter("teacher")
             self._seed_dropout(selection.batch)
@@ -105,7 +106,7 @@ class Trainer:
                 sums += self.engine.micro_step(selection, teacher_outputs, divisors)
         norm, applied = self.engine.finish_update()
         means = (process_group.sum_over_ranks(sums) / divisors.clamp(min=1)).tolist()
-        tokens, predicted = (int(n) for n in totals[len(counts) :].tolist())
+        tokens, predicted = (int(n) for n in totals[len(divisors) :].tolist())
         self.done += 1
         self.tokens += tokens
         self.skipped += not applied
@@ -116,8 +117,16 @@ class Trainer:
         cause = "" if applied else self._cause(selections, objective, terms)
         more = {"clipped_share": float(norm > self.settings.clip)} if self.settings.clip else {}
         if teaching is not None:
-            more |= teaching.means(process_group.sum_over_ranks(teaching.sums.to(self.device)))
+            more |= teaching.means(process_group.sum_over_ranks(teaching.sums))
         return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause, more)
+
+    def _counted(self, selections: Sequence[Selection], objective: Objective) -> Tensor:
+        """[K + 2] float64: each term's count in the whole update, then its tokens and its predicted tokens. Collective.
+
+        The counts of this rank are known on the host. They go to the device for other ranks alone.
+        """
+        totals = torch.stack([torch.cat([objective.counts(selection), selection.seen]) for selection in selections]).sum(0)
+        return process_group.sum_over_ranks(moved(totals, self.device)) if process_group.world_size() > 1 else totals
 
     def try_update(self, batches: Sequence[Batch]) -> None:
         """Learn from micro-batches and undo it: weights, moments and counts are as before, bit by bit. Collective.

@@ -93,7 +93,7 @@ def flat_outputs(
             assert logits is not None
             if task.labels is not None:
                 selection = TaskSelection(made, [])
-                known = selection.mask(TaskLoss())
+                known = selection.at_logits(TaskLoss())
                 losses = TaskLoss()(LogitView(selection.rows(logits), None, selection.labels))
                 sums += torch.stack([losses[known].double().sum(), known.sum().double()]).cpu()
             part = _in_order_of_rows(logits, made).float().cpu()

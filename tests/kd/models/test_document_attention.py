@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kd.models import document_attention
 from kd.models.document_attention import DOCUMENTS, attend, dropout_mask, layout_of
 from kd.models.encoder import Encoder
 
@@ -165,3 +166,20 @@ def test_recomputed_activations_give_the_same_gradients(make_model, tiny_batch, 
         encoder(tiny_batch).last_hidden[tiny_batch.real].square().sum().backward()
         gradients.append(encoder.layer_part(0, "value").weight.grad)
     torch.testing.assert_close(*gradients)
+
+
+def test_segments_on_a_device_get_the_layout_of_the_segments_on_the_host(tiny_batch):
+    meta = tiny_batch.to(torch.device("meta"))
+    with pytest.raises(NotImplementedError):  # it would have to be read from the device
+        layout_of(meta.segments)
+    document_attention.remember(meta.segments, tiny_batch.segments)
+    ours, theirs = layout_of(meta.segments[:, None, None][:, 0, 0]), layout_of(tiny_batch.segments)
+    assert ours.documents == theirs.documents
+    assert [group.gather.shape for group in ours.groups] == [group.gather.shape for group in theirs.groups]
+    assert {group.gather.device.type for group in ours.groups} == {"meta"}
+    other = tiny_batch.to(torch.device("meta"))
+    key = next(iter(document_attention._REMEMBERED))
+    del meta
+    document_attention.remember(other.segments, tiny_batch.segments)
+    assert key not in document_attention._REMEMBERED  # the first segments are gone
+    assert len(document_attention._REMEMBERED) == 1

@@ -10,14 +10,13 @@ from pydantic import TypeAdapter
 from terms_on_ranks import TERMS
 from torch import Tensor
 
-from kd.batch import IGNORED, Batch
+from kd.batch import IGNORED, Batch, Indices
 from kd.models.capture import capture
 from kd.models.encoder import Encoder
 from kd.models.outputs import Decoder, EncoderOutputs
 from kd.models.states import StateKey
 from kd.objective.objective import Objective
 from kd.objective.projections import make_projections
-from kd.objective.selection import Indices
 from kd.objective.teacher_outputs import TeacherOutputs
 from kd.terms import MaskedLM, Relations, SoftTargets, Term
 

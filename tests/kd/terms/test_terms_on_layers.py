@@ -33,7 +33,7 @@ from kd.terms import (
     documents,
 )
 from kd.terms.base import AttentionTerm, DocumentTerm, TokenTerm
-from kd.terms.pooling import first_tokens, groups, pooled, with_partners
+from kd.terms.pooling import documents_of, first_tokens, groups, members_of, pooled, with_partners
 from kd.terms.views import AttentionView, DocumentView, Layer, TokenView
 
 GOLDEN_FOLDER = Path(__file__).parents[2] / "golden"
@@ -76,7 +76,8 @@ def map_view(student: Layer, teachers: int = 1, segments: Tensor = SEGMENTS) -> 
 
 
 def document_view(student: Tensor, teacher: Tensor, group: Tensor | None = None) -> DocumentView:
-    return DocumentView(((student, teacher),), torch.zeros(len(student), dtype=torch.int64) if group is None else group)
+    group = torch.zeros(len(student), dtype=torch.int64) if group is None else group
+    return DocumentView(((student, teacher),), group, tuple(members_of(group)))
 
 
 @pytest.mark.parametrize(("term", "name"), ON_TOKENS, ids=lambda part: getattr(part, "kind", part))
@@ -291,10 +292,10 @@ def test_one_token_and_no_document_are_enough() -> None:
 
 
 def test_documents_are_pooled_over_their_own_tokens() -> None:
-    states = torch.arange(24.0).reshape(2, 6, 2)
+    states, documents = torch.arange(24.0).reshape(2, 6, 2), documents_of(SEGMENTS, torch.device("cpu"))
     assert first_tokens(SEGMENTS).nonzero().tolist() == [[0, 0], [0, 3], [1, 0], [1, 2], [1, 3]]
-    assert pooled(states, SEGMENTS, "first")[:, 0].tolist() == [0, 6, 12, 16, 18]
-    assert pooled(states, SEGMENTS, "mean")[:, 0].tolist() == [2, 7, 13, 16, 20]
+    assert pooled(states, SEGMENTS, documents, "first")[:, 0].tolist() == [0, 6, 12, 16, 18]
+    assert pooled(states, SEGMENTS, documents, "mean")[:, 0].tolist() == [2, 7, 13, 16, 20]
     assert groups(SEGMENTS, None).tolist() == [0] * 5
     assert groups(SEGMENTS, 1).tolist() == [0, 0, 1, 1, 1]
     assert with_partners(groups(SEGMENTS, 1), 2).tolist() == [False, False, True, True, True]

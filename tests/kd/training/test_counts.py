@@ -1,6 +1,6 @@
 """The work of one update in counts, which no busy machine changes: products, collectives, logits at once, and questions to the device.
 
-A GPU would stop for such a question; a few are asked on CPUs only. A bound here may fall, and rises only with a reason.
+A GPU would make the host wait for such a question. A bound here may fall, and rises only with a reason.
 """
 
 import json
@@ -12,7 +12,11 @@ from kd.models.config import quiet_transformers
 
 CHUNK = 50  # of trainer_on_ranks
 PRODUCTS = {"update": 16, "micro-batch": 66}
-WAITS = {"two": 42, "four": 56}  # by the number of micro-batches; most belong to a chunk of logits
+WAITS = 8
+ON_HOST = ("objective/selection.py:", "objective/head_rows.py:", "terms/pooling.py:", "batch.py:positions_of")
+"""Code that reads a batch on the host, for any device (tests/kd/training/test_device_reads.py)."""
+ON_CPU = ("objective/vocabulary_head.py:backward",)
+"""Code that reads a value where the device is a CPU, and only there."""
 COLLECTIVES = {1: 3, 2: 7}  # an update, by ranks; DeepSpeed makes three on one rank too
 
 
@@ -33,8 +37,10 @@ def test_an_update_stays_within_its_bounds(make_model, tmp_path, run_ranks, rank
         # collectives belong to an update, not to a micro-batch
         assert two["calls"]["collectives"] == four["calls"]["collectives"] <= COLLECTIVES[ranks]
 
-        for one, bound in ((two, WAITS["two"]), (four, WAITS["four"])):
-            assert sum(one["waits"].values()) <= bound, one["waits"]
+        for one in (two, four):
+            for name in [name for name in one["waits"] if name.startswith((*ON_HOST, *ON_CPU))]:
+                del one["waits"][name]
+            assert sum(one["waits"].values()) <= WAITS, one["waits"]
         for line, count in four["waits"].items():
             if line.startswith(("models/", "teacher/", "training/")):  # encoders, engine and trainer ask nothing in a micro-batch
                 assert count == two["waits"].get(line), line

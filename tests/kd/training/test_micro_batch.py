@@ -21,12 +21,12 @@ from kd.training.distillation_module import DistillationModule
 
 ROOT, LAYERS, CHUNK = Path(__file__).resolve().parents[3], 2, 50
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select")
-CPU_ONLY = {"kd/objective/vocabulary_head.py", "kd/terms/logit_tile.py"}
-"""Files that read values on the host where the device is a CPU, and only there."""
+CPU_ONLY = {"kd/objective/vocabulary_head.py:backward"}
+"""Functions that read a value where the device is a CPU, and only there (see test_device_reads.py)."""
 
 
 class Counting(TorchDispatchMode):
-    """Counts of operators, the shapes of all tensors that they make, and the files of kd that read values on the host."""
+    """Counts of operators, the shapes of all tensors that they make, and the functions of kd that read values on the host."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,12 +45,12 @@ class Counting(TorchDispatchMode):
 
 
 def caller() -> str:
-    """The innermost file of kd on the stack."""
+    """The innermost function of kd on the stack, with its file."""
     frame = sys._getframe(1)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         if path.is_relative_to(ROOT / "kd"):
-            return str(path.relative_to(ROOT))
+            return f"{path.relative_to(ROOT)}:{frame.f_code.co_name}"
         frame = frame.f_back
     return "torch"
 
@@ -75,9 +75,7 @@ def micro_batch(make_model, saved, positions: str, attention: str, monkeypatch: 
     for batch in (batches(0, ROWS)[0], batches(1, ROWS)[0]):
         selection = Selection(batch, objective.on_logits)
         divisors = objective.counts(selection).double()
-        for term in objective.named:
-            if hasattr(term.term, "positions"):
-                selection.indices(term.term)  # turned into positions once, ahead
+        selection.prepare(objective.terms)
         with teachers.teach(0, selection, objective, VOCABULARY) as outputs, counting(monkeypatch) as mode:
             module(selection, outputs, divisors)[0].backward()
     return mode, len(selection.labels)
