@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from typing import NoReturn
@@ -131,6 +131,14 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(values)
     return values
+
+
+def numbers_over_ranks(values: Sequence[float]) -> list[float]:
+    """The sum of each number over all ranks, in fp32. A world of one asks no device."""
+    if world_size() == 1:
+        return list(values)
+    totals: list[float] = sum_over_ranks(torch.tensor(values, dtype=torch.float32, device=device())).tolist()
+    return totals
 
 
 def barrier() -> None:

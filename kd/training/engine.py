@@ -106,26 +106,26 @@ class StudentEngine:
             self.engine.step()
         return sums
 
-    def finish_update(self) -> tuple[float, bool]:
-        """After the last micro-step: clip and step. (global gradient norm, whether the weights moved).
+    def finish_update(self) -> Tensor:
+        """After the last micro-step: clip and step. The global gradient norm [] fp32; the weights moved if and only if it is finite.
 
-        An update whose gradients hold NaN or infinity is skipped on every rank alike.
+        An update whose gradients hold NaN or infinity is skipped on every rank alike. At ZeRO stage 0 in fp32, AdamW decides that on the
+        device, so the host reads nothing here. Elsewhere DeepSpeed reads two numbers for that decision, and one for each group of weights.
         """
         self.progress.enter("step")
         if self.by_hand:
             parameters = [p for p in self.module.parameters() if p.requires_grad]
             for parameter in parameters:  # what no term reaches: ZeRO's flat gradients have zeros there, and AdamW decays it
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            norm = float(nn.utils.clip_grad_norm_(parameters, self.clip))
-            finite = torch.isfinite(torch.tensor(norm)).item()
-            if not finite:
-                for parameter in parameters:
-                    parameter.grad = None
+            norm = nn.utils.clip_grad_norm_(parameters, self.clip)
+            self.inner.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # torch's own name: fused AdamW skips
             self.engine.step()
-            return norm, bool(finite)
+            return norm
         self.engine.step()
-        norm = float(self.engine.get_global_grad_norm() or 0.0)
-        return norm, bool(self.engine.was_step_applied()) and norm < float("inf")
+        if not self.engine.was_step_applied():
+            return torch.tensor(torch.inf)
+        norm = self.engine.get_global_grad_norm()
+        return torch.as_tensor(0.0 if norm is None else norm)
 
     def full_state(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         """(name, fp32 weight, moments) of one parameter after the other, whole, on every rank. Collective: all ranks call it.

@@ -90,9 +90,9 @@ class Teaching:
             self.sums[-2 * len(BANDS) :] += of_bands.flatten()
 
     @staticmethod
-    def means(sums: Tensor) -> dict[str, float]:
-        """Means per token from `sums`, added over ranks. A number without tokens is left out."""
-        tokens, *rest = sums.tolist()
+    def means(sums: Sequence[float]) -> dict[str, float]:
+        """Means per token from the values of `sums`, added over ranks. A number without tokens is left out."""
+        tokens, *rest = sums
         if not tokens:
             return {}
         counts, totals = rest[len(NUMBERS) : -len(BANDS)], rest[-len(BANDS) :]

@@ -33,6 +33,7 @@ from kd.terms.layer_map import LayerSources
 from kd.training.distillation_module import DistillationModule
 from kd.training.engine import StudentEngine
 from kd.training.phases import Phase, check_layers, phase_at
+from kd.training.read_back import read_together
 from kd.training.settings import TrainSettings
 from kd.training.teaching import Teaching
 from kd.training.update_report import UpdateReport, reported
@@ -82,7 +83,10 @@ class Trainer:
         self._begin(phases[0], student, {})
 
     def update(self, batches: Sequence[Batch], look: bool = False) -> UpdateReport:
-        """Learn from this rank's micro-batches of the next update. look: also report kd.training.teaching. Collective."""
+        """Learn from this rank's micro-batches of the next update. look: also report kd.training.teaching. Collective.
+
+        The host reads the device once, after the step. For DeepSpeed's own reads see StudentEngine.finish_update.
+        """
         self.progress.enter("counting")
         phase = phase_at(self.phases, self.done)
         if phase is not self.phase:
@@ -104,20 +108,25 @@ class Trainer:
             self._seed_dropout(selection.batch)
             with self.teachers.teach(self.done, selection, objective, self.vocabulary) as teacher_outputs:
                 sums += self.engine.micro_step(selection, teacher_outputs, divisors)
-        norm, applied = self.engine.finish_update()
-        means = (process_group.sum_over_ranks(sums) / divisors.clamp(min=1)).tolist()
-        tokens, predicted = (int(n) for n in totals[len(divisors) :].tolist())
+        norms = self.engine.finish_update()
+        results = [totals, process_group.sum_over_ranks(sums), norms]
+        if teaching is not None:
+            results.append(process_group.sum_over_ranks(teaching.sums))
+        whole, summed, (norm,), *looked = read_together(results)
+        counts, (tokens, predicted) = whole[: len(sums)], (int(n) for n in whole[len(sums) :])
+        means = [total / max(1.0, count) for total, count in zip(summed, counts, strict=True)]
+        applied = math.isfinite(norm)
         self.done += 1
         self.tokens += tokens
         self.skipped += not applied
         self.steps += applied
         loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
-        terms = reported(objective.names, means, divisors.tolist())
+        terms = reported(objective.names, means, counts)
         scheduled = self.objective.scheduled(*within)
         cause = "" if applied else self._cause(selections, objective, terms)
         more = {"clipped_share": float(norm > self.settings.clip)} if self.settings.clip else {}
         if teaching is not None:
-            more |= teaching.means(process_group.sum_over_ranks(teaching.sums))
+            more |= teaching.means(looked[0])
         return UpdateReport(self.done, loss, terms, norm, rate, applied, tokens, predicted, phase.name, scheduled, cause, more)
 
     def _counted(self, selections: Sequence[Selection], objective: Objective) -> Tensor:

@@ -283,9 +283,7 @@ class Run:
         due = process_group.rank() == 0 and self.saving.is_due
         other = self.folder.ownership.taken_over if self.folder.ownership is not None else None
         flags = [self.stop.requested is not None, due, self.saving.poll(), bool(missing), other is not None]
-        asked, save, finished, skipped, lost = process_group.sum_over_ranks(
-            torch.tensor(flags, dtype=torch.float32, device=process_group.device())
-        ).tolist()
+        asked, save, finished, skipped, lost = process_group.numbers_over_ranks(flags)
         if lost:
             who = process_group.from_rank_zero(other or "")
             raise SharedError(f"run.folder: expected {self.folder.folder} to stay this run's, got another run in it ({who}); this one ends")

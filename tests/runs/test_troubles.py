@@ -175,7 +175,7 @@ def poison(trainer: Trainer) -> None:
     handles = [weight.register_hook(lambda gradient: gradient * float("nan"))]
     finish = trainer.engine.finish_update
 
-    def once() -> tuple[float, bool]:
+    def once() -> torch.Tensor:
         handles.pop().remove()
         trainer.engine.finish_update = finish
         return finish()

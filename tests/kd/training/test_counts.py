@@ -12,7 +12,7 @@ from kd.models.config import quiet_transformers
 
 CHUNK = 50  # of trainer_on_ranks
 PRODUCTS = {"update": 16, "micro-batch": 66}
-WAITS = 8
+WAITS = {"training/trainer.py": 0, "training/read_back.py": 1, "training/engine.py": 4}  # an update; those of engine.py are DeepSpeed's own
 ON_HOST = ("objective/selection.py:", "objective/head_rows.py:", "terms/pooling.py:", "batch.py:positions_of")
 """Code that reads a batch on the host, for any device (tests/kd/training/test_device_reads.py)."""
 ON_CPU = ("objective/vocabulary_head.py:backward",)
@@ -40,7 +40,8 @@ def test_an_update_stays_within_its_bounds(make_model, tmp_path, run_ranks, rank
         for one in (two, four):
             for name in [name for name in one["waits"] if name.startswith((*ON_HOST, *ON_CPU))]:
                 del one["waits"][name]
-            assert sum(one["waits"].values()) <= WAITS, one["waits"]
+            for line, count in one["waits"].items():
+                assert count <= WAITS.get(line.split(":")[0], 0), one["waits"]
         for line, count in four["waits"].items():
             if line.startswith(("models/", "teacher/", "training/")):  # encoders, engine and trainer ask nothing in a micro-batch
                 assert count == two["waits"].get(line), line

@@ -65,7 +65,7 @@ def test_the_numbers_are_those_of_whole_logits_in_float64(positions: str):
     row, _ = selection.logits
     at = ((selection.labels != IGNORED) & (row < ROWS)).nonzero()[:, 0]
     wanted = expected(student, teacher, selection.labels, at, bands)
-    means = Teaching.means(teaching.sums)
+    means = Teaching.means(teaching.sums.tolist())
     assert means.keys() == wanted.keys()
     assert means == pytest.approx(wanted, rel=1e-5)
 
@@ -86,7 +86,7 @@ def test_the_rows_are_the_same_however_they_are_split():
             return side._replace(transformed=side.transformed[mine])
 
         part.add(cut(student), TeacherOutputs({0: cut(teacher)}), own, terms)
-    assert Teaching.means(parts[0].sums + parts[1].sums) == pytest.approx(Teaching.means(whole.sums), rel=1e-6)
+    assert Teaching.means((parts[0].sums + parts[1].sums).tolist()) == pytest.approx(Teaching.means(whole.sums.tolist()), rel=1e-6)
 
 
 def test_without_a_teacher_or_a_masked_token_there_is_no_number():
@@ -97,7 +97,7 @@ def test_without_a_teacher_or_a_masked_token_there_is_no_number():
     selection = Selection(unmasked, terms)
     teaching = Teaching()
     teaching.add(outputs(selection, 1), TeacherOutputs({0: outputs(selection, 2)}), selection, terms)
-    assert Teaching.means(teaching.sums) == {}
+    assert Teaching.means(teaching.sums.tolist()) == {}
 
 
 def test_bands_hold_half_and_ninety_percent_of_the_text():
