@@ -21,7 +21,7 @@ SHAPES = ((64, 384, 384), (48, 256, 1024), (8, 64, 128))
 
 def choose() -> bool:
     """Take oneDNN for fp32 products from now on, in this process, where it is faster and exact. True if it was taken. Idempotent."""
-    if not gains(torch.cpu.get_capabilities()):
+    if not gains():
         return False
     products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = products.fp32_precision
@@ -30,6 +30,12 @@ def choose() -> bool:
         return True
     products.fp32_precision = before
     return False
+
+
+def chosen() -> bool:
+    """True if oneDNN multiplies fp32 matrices in this process."""
+    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    return bool(products.fp32_precision == "bf16")
 
 
 @contextmanager
@@ -44,8 +50,9 @@ def torchs_own() -> Iterator[None]:
         products.fp32_precision = before
 
 
-def gains(capabilities: Mapping[str, Any]) -> bool:
-    """True for a processor on which oneDNN's fp32 products are faster than MKL's, and do not round to bf16."""
+def gains(capabilities: Mapping[str, Any] | None = None) -> bool:
+    """True for a processor on which oneDNN's fp32 products are faster than MKL's, and do not round to bf16. None: this processor."""
+    capabilities = torch.cpu.get_capabilities() if capabilities is None else capabilities
     amx = any(present for name, present in capabilities.items() if name.startswith("amx"))
     return "AMD" in str(capabilities.get("cpu_name", "")) and bool(capabilities.get("avx512_f")) and not amx
 

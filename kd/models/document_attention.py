@@ -21,12 +21,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from kd.batch import moved
+from kd.kernels import fp32_products
 
 DOCUMENTS = "documents"
 STEP = 16
 """Lengths of groups are multiples of it."""
 LONG = 256
-"""Groups above it take torch's fused attention in fp32 without dropout."""
+"""Groups above it take torch's fused attention in fp32 without dropout, where MKL multiplies fp32 matrices."""
 BITS = 16
 """Random bits that decide about one number of a map. Dropout is exact to 2^-16."""
 
@@ -136,7 +137,7 @@ def _group(length: int, documents: list[tuple[int, int]]) -> Group:
 def attend(query: Tensor, key: Tensor, value: Tensor, segments: Tensor, scaling: float, dropout: float = 0.0) -> Tensor:
     """query, key, value [B, heads, S, d], segments [B, S] -> [B, S, heads, d]; 0 at padding."""
     layout = layout_of(segments)
-    fused = dropout == 0 and query.dtype == torch.float32
+    fused = dropout == 0 and query.dtype == torch.float32 and not fp32_products.chosen()
     if fused and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)):
         return _each_fused(query, key, value, layout, scaling)
     if fused and any(group.length > LONG for group in layout.groups):

@@ -94,6 +94,11 @@ class Encoder(nn.Module):
         return cast(nn.Parameter, self.hf.get_parameter(path))
 
     @property
+    def drops_attention(self) -> bool:
+        """True if its attention has dropout in training."""
+        return bool(getattr(self.hf.config, self.family.config.attention_dropout, 0.0))
+
+    @property
     def shape(self) -> EncoderShape:
         """Its sizes, also on the meta device."""
         return EncoderShape(self.layers, self.width, self.heads, self.family.name, self.family.scores == "scaled_dot")
@@ -136,6 +141,11 @@ class Encoder(nn.Module):
         with torch.no_grad():
             for name, weight in weights.items():
                 parameters[name].copy_(weight)
+
+    @property
+    def attention(self) -> str:
+        """The attention implementation that it runs."""
+        return str(self.hf.config._attn_implementation)
 
     def use_attention(self, kernel: str) -> None:
         """Run this attention implementation from now on, or the one that the family's code has."""

@@ -6,7 +6,7 @@ random: one teaches an update, drawn with the weights as probabilities. The draw
 restarts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -107,14 +107,25 @@ def make_teacher(settings: TeacherSettings, precision: str, device: torch.device
 
 
 def make_teachers(
-    members: Sequence[MemberSettings], mixing: Mixing, seed: int, precision: str, device: torch.device, models: TeacherModels | None = None
+    members: Sequence[MemberSettings],
+    mixing: Mixing,
+    seed: int,
+    precision: str,
+    device: torch.device,
+    models: TeacherModels | None = None,
+    attention: Mapping[str, str] | None = None,
 ) -> Teachers:
-    """The teachers of these settings on this rank. models: those that were read before. Collective for the split modes."""
+    """The teachers of these settings on this rank. Collective for the split modes.
+
+    models: those that were read before. attention: the implementation by the teacher's precision; None: sdpa.
+    """
     models = models or TeacherModels([member.model for member in members])
-    made = [
-        make_teacher(member, precision, device, models.take(number, DTYPES[member.precision or precision]))
-        for number, member in enumerate(members)
-    ]
+    made = []
+    for number, member in enumerate(members):
+        own = member.precision or precision
+        encoder = models.take(number, DTYPES[own])
+        encoder.use_attention((attention or {}).get(own, "sdpa"))
+        made.append(make_teacher(member, precision, device, encoder))
     return Teachers(made, [member.weight for member in members] or (1.0,), mixing, seed)
 
 

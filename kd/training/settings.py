@@ -26,7 +26,7 @@ class TrainSettings(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor or GPU gains by it, fp32 elsewhere (kd/distributed/precision.py). A resumed run keeps its own."""
     attention: Annotated[Literal["auto", "sdpa", "eager", "documents"], FREE] = "auto"
-    """The student's attention. auto: eager for bf16 windows up to 256 on CPUs, where torch's fused backward pass is slow; else sdpa.
+    """The student's attention. auto: the fastest in measurements (kd/models/attention_choice.py). A resumed run keeps its own.
 
     documents: kd.models.document_attention, which computes nothing between two documents of a window.
     """

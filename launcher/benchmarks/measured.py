@@ -18,6 +18,7 @@ from kd.batch import Batch
 from kd.distributed import process_group
 from kd.distributed.rank_progress import RankProgress
 from kd.kernels import fp32_products, host_memory
+from kd.models.attention_choice import of_version_0
 from kd.models.loading import load_mlm
 from kd.training.trainer import Trainer
 from kd.training.update_report import UpdateReport
@@ -25,7 +26,7 @@ from launcher.benchmarks.cases import Case
 from launcher.benchmarks.peer import PeerLoop
 from launcher.benchmarks.plain import PlainLoop
 from launcher.benchmarks.rates import gemm_rate
-from launcher.config.derived import attention_of, precision_of
+from launcher.config.derived import precision_of
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.cost.from_config import work_of_config
@@ -114,7 +115,7 @@ def measure(case: Case, updates: int, warm: int, peer: Path | None = None) -> Fi
         raise LaunchError("bench: expected teachers with mode replicated that all teach, got others; add teacher.mode=replicated")
     corpus = Corpus.open(config.data.shards, config.data.cache_folder)
     precision = precision_of(config)
-    *pairs, last = _pairs(case, corpus, updates, warm, peer)
+    attention, (*pairs, last) = _pairs(case, corpus, updates, warm, peer)
     gc.collect()  # an engine and its module hold each other
     ratios = [pair.plain.seconds / pair.trainer.seconds for pair in pairs]
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
@@ -125,7 +126,7 @@ def measure(case: Case, updates: int, warm: int, peer: Path | None = None) -> Fi
     return Figures(
         case=case.name,
         precision=precision,
-        attention=attention_of(config, precision),
+        attention=attention,
         updates=len(pairs),
         tokens=sum(pair.tokens for pair in pairs) / len(pairs),
         trainer_seconds=seconds,
@@ -158,9 +159,10 @@ def _of_peer(pairs: list[_Pair], last: _Pair) -> dict[str, float]:
     }
 
 
-def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | None) -> list[_Pair]:
-    """The timed pairs of updates, and one more for memory. Both sides begin with the same weights and see the same batches.
+def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | None) -> tuple[str, list[_Pair]]:
+    """The trainer's attention; the timed pairs of updates, and one more for memory.
 
+    Both sides begin with the same weights and see the same batches.
     In the last pair, each update begins without free memory that earlier ones left to the process. That costs time.
     """
     config, progress, device = case.config, RankProgress(), process_group.device()
@@ -177,7 +179,7 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | Non
         config.train.clip,
         config.train.seed,
     )
-    plain.student.use_attention(attention_of(config, parts.precision))
+    plain.student.use_attention(of_version_0(device.type, parts.precision, config.row_tokens))  # torch's own
     other = None
     if peer is not None:
         special = {name: getattr(corpus.manifest, f"{name[:-6]}_id") for name in ("pad_token", "mask_token", "cls_token", "sep_token")}
@@ -201,7 +203,7 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | Non
     finally:
         loader.close()
         trainer.engine.close()
-    return pairs[warm:]
+    return parts.attention.student, pairs[warm:]
 
 
 def _update(trainer: Trainer, progress: RankProgress, number: int, batches: Sequence[Batch]) -> UpdateReport:

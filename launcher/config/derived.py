@@ -12,9 +12,14 @@ from stillhouse.lazy import lazy_module
 if TYPE_CHECKING:
     from kd.distributed import precision as precisions
     from kd.distributed import process_group
+    from kd.kernels import fp32_products
+    from kd.models import attention_choice
+    from kd.models.encoder import Encoder
 else:
     precisions = lazy_module("kd.distributed.precision")
     process_group = lazy_module("kd.distributed.process_group")
+    fp32_products = lazy_module("kd.kernels.fp32_products")
+    attention_choice = lazy_module("kd.models.attention_choice")
 
 
 def chosen_precision(config: AnyRunConfig) -> "precisions.Choice":
@@ -47,12 +52,45 @@ def agreed_precision(config: AnyRunConfig, saved: Mapping[str, Any] | None) -> "
     return precisions.Choice(**json.loads(process_group.from_rank_zero(json.dumps(asdict(chosen) if chosen else {}))))
 
 
-def attention_of(config: AnyRunConfig, precision: str) -> str:
-    """sdpa or eager: what `auto` means on this machine (figures: ARCHITECTURE.md, Decisions)."""
+def chosen_attention(config: AnyRunConfig, precision: str, student: "Encoder") -> "attention_choice.AttentionChoice":
+    """The student's attention with the reason: what `auto` means on this machine. student: may be on the meta device."""
     if config.train.attention != "auto":
-        return config.train.attention
-    slow_fused_backward = process_group.device().type == "cpu" and precision == "bf16" and config.row_tokens <= 256
-    return "eager" if slow_fused_backward else "sdpa"
+        return attention_choice.AttentionChoice(config.train.attention, "train.attention says so")
+    drops, offered = student.drops_attention, student.family.kernels
+    return attention_choice.of_student(process_group.device().type, precision, config.row_tokens, drops, fp32_products.gains(), offered)
+
+
+def agreed_attention(
+    config: AnyRunConfig, precision: str, student: "Encoder", saved: Mapping[str, Any] | None
+) -> "attention_choice.AttentionChoice":
+    """The student's attention in the whole run. Collective.
+
+    saved: the facts of the checkpoint that is continued. Its attention stays, so that rounding stays too. In a checkpoint of an earlier
+    version, `auto` means what it meant in that version.
+    """
+    if config.train.attention != "auto":
+        return chosen_attention(config, precision, student)
+    if saved is None:
+        chosen = chosen_attention(config, precision, student)
+    elif "attention" in saved:
+        chosen = attention_choice.AttentionChoice(saved["attention"]["student"], "the run began with it")
+    else:
+        before = attention_choice.of_version_0(process_group.device().type, precision, config.row_tokens)
+        chosen = attention_choice.AttentionChoice(before, "the rule of the version that the run began with")
+    return attention_choice.AttentionChoice(**json.loads(process_group.from_rank_zero(json.dumps(asdict(chosen)))))
+
+
+def teacher_attention(config: AnyRunConfig, saved: Mapping[str, Any] | None) -> dict[str, str]:
+    """The attention of teachers in the whole run, by their precision. Collective. saved: see `agreed_attention`."""
+    if saved is None:
+        device, window, onednn = process_group.device().type, config.row_tokens, fp32_products.gains()
+        chosen = {one: attention_choice.of_teacher(device, one, window, onednn) for one in attention_choice.PRECISIONS}
+    elif "attention" in saved:
+        chosen = saved["attention"]["teachers"]
+    else:
+        chosen = dict.fromkeys(attention_choice.PRECISIONS, "sdpa")
+    agreed: dict[str, str] = json.loads(process_group.from_rank_zero(json.dumps(chosen)))
+    return agreed
 
 
 def updates_of(config: AnyRunConfig, stream: Any) -> int:

@@ -13,7 +13,7 @@ from kd.models.config import read_config
 from kd.models.sizes import model_sizes
 from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
-from launcher.config.derived import attention_of, chosen_precision, updates_of
+from launcher.config.derived import chosen_attention, chosen_precision, updates_of
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_caches, check_fits, disk
@@ -128,7 +128,7 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
         ranks=world,
         precision=precision,
         stage=stage,
-        attention=attention_of(config, precision),
+        attention=chosen_attention(config, precision, student).kernel,
         device_type=process_group.device().type,
         updates=updates,
         trainable=trainable,

@@ -22,7 +22,7 @@ from kd.terms import layer_map
 from kd.terms.base import StatesTerm
 from kd.terms.layer_map import LayerSources
 from kd.training.trainer import Trainer
-from launcher.config.derived import agreed_precision, attention_of, updates_of
+from launcher.config.derived import agreed_attention, agreed_precision, teacher_attention, updates_of
 from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.reporting.layer_similarity import Similarities
@@ -35,7 +35,7 @@ from launcher.tasks.source import CHOOSE, TaskSource, base_model
 from launcher.tasks.stream import TaskRows, TaskStream, joined, largest_task_batches, to_task_batch
 from launcher.tasks.teachers import TaskTeachers, check_length
 from launcher.training.build import similarities_and_maps
-from launcher.training.parts import RunParts, TrainingData
+from launcher.training.parts import Attention, RunParts, TrainingData
 
 SAMPLE_TOKENS = 4096
 KEPT = "teacher_outputs"
@@ -50,12 +50,13 @@ def task_data(config: TaskRunConfig, source: TaskSource) -> TrainingData:
 
 def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint | None, progress: RankProgress | None = None) -> RunParts:
     """The objects of a run on a task. Collective."""
-    facts = checkpoint.progress.facts if checkpoint is not None else {}
-    chosen = agreed_precision(config, checkpoint.progress.facts if checkpoint is not None else None)
+    saved = checkpoint.progress.facts if checkpoint is not None else None
+    facts = saved or {}
+    chosen = agreed_precision(config, saved)
     precision = chosen.precision
     touch = progress.touch if progress is not None else lambda: None
     augment(source, touch)
-    teachers = TaskTeachers(config, source, precision, touch)
+    teachers = TaskTeachers(config, source, precision, touch, teacher_attention(config, saved))
     notes = source.data.report.lines()
     base = base_model(config)
     train = _training_rows(source, base)
@@ -79,7 +80,9 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
             teachers.scores(number, make_scorer(config, source, "dev", member.model))
             for number, member in enumerate(config.members.values())
         ]
-    student.use_attention(attention_of(config, precision))
+    attention = agreed_attention(config, precision, student, saved)
+    student.use_attention(attention.kernel)
+    notes.append(f"attention: {student.attention} ({attention.reason})")
     similarities: Similarities = {}
     if checkpoint is not None:
         maps = layer_map.from_json(facts.get("layer_maps", {}))
@@ -127,6 +130,7 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
         updates=updates,
         precision=precision,
         precision_reason=chosen.reason,
+        attention=Attention(student.attention, teachers.attention, attention.reason),
         layer_maps=maps,
         similarities=similarities,
         student=record,

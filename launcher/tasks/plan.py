@@ -9,7 +9,7 @@ from kd.models.config import read_config
 from kd.models.encoder import Encoder
 from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
-from launcher.config.derived import attention_of, chosen_precision, updates_of
+from launcher.config.derived import chosen_attention, chosen_precision, updates_of
 from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import disk
@@ -115,7 +115,7 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes
             ranks=world,
             precision=precision,
             stage=stage,
-            attention=attention_of(config, precision),
+            attention=chosen_attention(config, precision, student).kernel,
             updates=updates,
             trainable=trainable,
             projections=projections,

@@ -1,7 +1,7 @@
 """The teachers of a task run: labels matched by name, scores on dev, and outputs that are computed once and found by content."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,14 @@ SHOWN_SECONDS = 10.0
 class TaskTeachers:
     """The teachers by number. A teacher's weights are loaded when they are needed first: not at all where a file has its outputs."""
 
-    def __init__(self, config: TaskRunConfig, source: TaskSource, precision: str, touch: Callable[[], None]) -> None:
-        """touch: says that this rank is alive. Raises DataError, KdError or LaunchError for labels or lengths that do not fit."""
+    def __init__(
+        self, config: TaskRunConfig, source: TaskSource, precision: str, touch: Callable[[], None], attention: Mapping[str, str]
+    ) -> None:
+        """touch: says that this rank is alive. attention: the implementation by a teacher's precision.
+
+        Raises DataError, KdError or LaunchError for labels or lengths that do not fit.
+        """
+        self.attention = attention
         self.config, self.source, self.precision, self._touch = config, source, precision, touch
         self.members = list(config.members.items())
         self._whole: dict[int, TaskEncoder] = {}
@@ -118,10 +124,17 @@ class TaskTeachers:
         _, member = self.members[number]
         mode = MODES[member.mode]
         mode.check(member.model, read_config(member.model), process_group.world_size())
-        model = self.whole(number)
-        _cast(model, precision)
+        model = self._cast(number, precision)
         del self._whole[number]
         return mode.make(FrozenEncoder(model), member, process_group.device())
+
+    def _cast(self, number: int, precision: str) -> TaskEncoder:
+        """Teacher `number` with weights of this precision, and the attention that goes with it."""
+        model = self.whole(number)
+        for weight in model.parameters():  # not .to(dtype): from_pretrained keeps buffers in fp32
+            weight.data = weight.data.to(DTYPES[precision])
+        model.use_attention(self.attention[precision])
+        return model
 
     def _outputs(self, number: int, task: EncodedTask, precision: str, keep: bool) -> FlatOutputs:
         """A teacher's outputs on all rows of a split: from a file, or computed, and then written. Collective.
@@ -132,8 +145,7 @@ class TaskTeachers:
         found = self._found(number, task, precision) if keep else None
         if found is not None:
             return found
-        model = self.whole(number)
-        _cast(model, precision)
+        model = self._cast(number, precision)
         with step(f"{place}: computing its outputs on {len(task):,} rows of {task.split}"):
             progress = _Progress(place, task, process_group.world_size())
             flat = flat_outputs(model.to(process_group.device()), task, BATCH, self._touch, progress)
@@ -231,8 +243,3 @@ def check_length(model: str, positions: int, config: TaskRunConfig) -> None:
     if config.data.max_length > positions:
         got = f"got {config.data.max_length}; lower it"
         raise LaunchError(f"data.max_length: expected at most {positions}, the positions of {model}, {got}")
-
-
-def _cast(model: TaskEncoder, precision: str) -> None:
-    for weight in model.parameters():  # not .to(dtype): from_pretrained keeps buffers in fp32
-        weight.data = weight.data.to(DTYPES[precision])

@@ -29,7 +29,7 @@ from kd.terms.layer_map import LayerMaps, LayerSources, by_similarity
 from kd.training.phases import Phase
 from kd.training.teaching import bands_of
 from kd.training.trainer import Trainer
-from launcher.config.derived import agreed_precision, attention_of, updates_of
+from launcher.config.derived import agreed_attention, agreed_precision, teacher_attention, updates_of
 from launcher.config.run_config import RunConfig
 from launcher.planning.checks import check_fits
 from launcher.process.rank_zero import on_rank_zero
@@ -39,7 +39,7 @@ from launcher.training.diagnostics.guesses import Samples, samples_of
 from launcher.training.diagnostics.similarity import Similarity, similarity_to
 from launcher.training.evaluations import heldout_scores
 from launcher.training.finish import write_student
-from launcher.training.parts import RunParts, TrainingData
+from launcher.training.parts import Attention, RunParts, TrainingData
 
 SAMPLE_BATCH = 16  # windows at a time, for a student that is made smaller
 CKA_TOKENS, CKA_ROWS = 4096, 8
@@ -62,14 +62,17 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
     stream = Stream(corpus, "train", config.data.stream, config.train.global_batch)
     whole = config.data.stream.model_copy(update={"on_corrupt": "stop"})  # scores of other windows would not compare
     heldout = Stream(corpus, "heldout", whole, 1) if manifest.entries("heldout") else None
-    chosen = agreed_precision(config, checkpoint.progress.facts if checkpoint is not None else None)
+    saved = checkpoint.progress.facts if checkpoint is not None else None
+    chosen = agreed_precision(config, saved)
     precision, updates = chosen.precision, updates_of(config, stream)
     members = list(config.members.values())
     models = TeacherModels([member.model for member in members])
-    facts = checkpoint.progress.facts if checkpoint is not None else {}
+    facts = saved or {}
     student, made_from = _student(config, corpus, models, facts.get("student"))
     check_fits("student", student, manifest, config.data.stream)
-    student.use_attention(attention_of(config, precision))
+    attention = agreed_attention(config, precision, student, saved)
+    of_teachers = teacher_attention(config, saved)
+    student.use_attention(attention.kernel)
     similarities: Similarities = {}
     if checkpoint is not None:
         maps = layer_map.from_json(facts.get("layer_maps", {}))
@@ -81,7 +84,7 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
         student.load_weights(state.student)
     trainer = Trainer(
         student,
-        make_teachers(members, config.teacher_mixing, config.train.seed, precision, process_group.device(), models),
+        make_teachers(members, config.teacher_mixing, config.train.seed, precision, process_group.device(), models, of_teachers),
         config.phases_of(updates),
         vocabulary=manifest.vocabulary_size,
         train=config.train,
@@ -108,6 +111,7 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
         updates=updates,
         precision=precision,
         precision_reason=chosen.reason,
+        attention=Attention(student.attention, of_teachers, attention.reason),
         layer_maps=maps,
         similarities=similarities,
         student=made_from,
@@ -115,6 +119,7 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
         similarity=_similarity(config, trainer, heldout),
         samples=_samples(config, corpus, trainer, heldout),
         largest=partial(largest_batches, stream, config.train, config.data.window_tokens),
+        notes=[f"attention: {student.attention} ({attention.reason})"],
     )
 
 

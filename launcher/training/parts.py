@@ -50,6 +50,20 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """The attention implementations of a run. teachers: by their precision. reason: of the student's."""
+
+    student: str
+    teachers: Mapping[str, str]
+    reason: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The part that a checkpoint keeps."""
+        return {"student": self.student, "teachers": dict(self.teachers)}
+
+
+@dataclass(frozen=True)
 class RunParts:
     """The objects of a run."""
 
@@ -64,6 +78,7 @@ class RunParts:
     updates: int
     precision: str
     precision_reason: str
+    attention: Attention
     layer_maps: LayerMaps
     """The pairs that `layer_map: cka` stands for."""
     similarities: Similarities
@@ -84,4 +99,5 @@ class RunParts:
     @property
     def facts(self) -> dict[str, Any]:
         """The part of them that a checkpoint keeps."""
-        return {"layer_maps": layer_map.to_json(self.layer_maps), "student": self.student, "precision": self.precision}
+        made = {"precision": self.precision, "attention": self.attention.facts}
+        return {"layer_maps": layer_map.to_json(self.layer_maps), "student": self.student} | made

@@ -92,8 +92,9 @@ def _run(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool,
             parts = data.build(saved, progress)
         gemm_rate = measured_gemm_rate(parts.precision)
         precision = {"asked": config.train.precision, "used": parts.precision, "reason": parts.precision_reason}
+        attention = {"asked": config.train.attention, "reason": parts.attention.reason} | parts.attention.facts
         gemm = described(parts.precision, gemm_rate)
-        on_rank_zero(lambda: folder.record(config, data.described, gemm=gemm, precision=precision))
+        on_rank_zero(lambda: folder.record(config, data.described, gemm=gemm, precision=precision, attention=attention))
         if config.train.try_largest_batch:
             with step("trying an update on the largest batch, which is undone"):
                 parts.trainer.try_update(parts.largest())

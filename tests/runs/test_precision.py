@@ -29,6 +29,10 @@ def test_a_run_that_began_without_bf16_stays_in_fp32_on_any_machine(start, tmp_p
     again = start(run, *SETTINGS, "train.precision=auto", arguments=("--resume",))
     assert again.wait() == [0], again.output
     assert json.loads((run / "environment.json").read_text())["precision"]["reason"] == "the run began with it"
+    attention = json.loads((run / "environment.json").read_text())["attention"]
+    assert attention["reason"] == "the run began with it"
+    message = next(line["message"] for line in lines(run, "event") if line["event"] == "note" and line["message"].startswith("attention: "))
+    assert message.startswith(f"attention: {attention['student']} (")
     assert any("fp32 (the run began with it)" in line["message"] for line in lines(run, "event") if line["event"] == "resumed")
     expected = load_file(tmp_path / "whole" / "student" / "model.safetensors")
     weights = load_file(run / "student" / "model.safetensors")

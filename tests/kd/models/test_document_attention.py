@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kd.kernels import fp32_products
 from kd.models import document_attention
 from kd.models.document_attention import DOCUMENTS, attend, dropout_mask, layout_of
 from kd.models.encoder import Encoder
@@ -76,12 +77,31 @@ def test_values_and_gradients_are_those_of_masked_attention(name, dtype, scale, 
         torch.testing.assert_close(one, other, atol=tolerance * max(1.0, float(other.abs().max())), rtol=tolerance)
 
 
+class Operations(TorchDispatchMode):
+    """The names of all operations meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.names.add(str(function))
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("onednn", [False, True])
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_long_documents_and_a_pass_without_gradients_in_fp32_take_the_fused_kernel_and_give_the_same(requires_grad):
+def test_long_documents_and_a_pass_without_gradients_in_fp32_take_the_fused_kernel_of_mkl_and_give_the_same(
+    monkeypatch, requires_grad, onednn
+):
+    monkeypatch.setattr(fp32_products, "chosen", lambda: onednn)
     segments = torch.tensor([[1] * 300 + [2] * 20, [1] * 320, [1] * 5 + [0] * 315])
     inputs = states(segments, torch.float32, requires_grad=requires_grad)
     split = [state.transpose(1, 2) for state in inputs]
-    output, expected = attend(*split, segments, 0.3), masked(*split, segments, 0.3)
+    with Operations() as operations:
+        output = attend(*split, segments, 0.3)
+    assert any("scaled_dot_product" in name for name in operations.names) is not onednn
+    expected = masked(*split, segments, 0.3)
     real = segments > 0
     torch.testing.assert_close(output[real], expected[real], atol=1e-5, rtol=1e-5)
     assert not output[~real].any()

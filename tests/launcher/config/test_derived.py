@@ -2,12 +2,24 @@
 
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM
 
 from data_shards.stream.stream import Stream
 from kd.distributed import precision as precisions
 from kd.distributed import process_group
 from kd.distributed.precision import Choice
-from launcher.config.derived import agreed_precision, attention_of, chosen_precision, precision_of, updates_of
+from kd.kernels import fp32_products
+from kd.models.attention_choice import AttentionChoice
+from kd.models.encoder import Encoder
+from launcher.config.derived import (
+    agreed_attention,
+    agreed_precision,
+    chosen_attention,
+    chosen_precision,
+    precision_of,
+    teacher_attention,
+    updates_of,
+)
 
 
 @pytest.fixture
@@ -59,23 +71,49 @@ def test_all_ranks_take_the_precision_of_rank_zero(run_ranks, tmp_path):
     run_ranks(2, script)
 
 
-@pytest.mark.parametrize(
-    ("device", "precision", "window_tokens", "meaning"),
-    [
-        ("cpu", "bf16", 32, "eager"),
-        ("cpu", "bf16", 256, "eager"),
-        ("cpu", "bf16", 257, "sdpa"),
-        ("cpu", "fp32", 32, "sdpa"),
-        ("cuda", "bf16", 32, "sdpa"),
-    ],
-)
-def test_attention_auto_is_eager_only_where_the_fused_one_is_slow(
-    make_config, monkeypatch: pytest.MonkeyPatch, device: str, precision: str, window_tokens: int, meaning: str
-):
-    monkeypatch.setattr(process_group, "device", lambda: torch.device(device))
-    assert attention_of(make_config(f"data.window_tokens={window_tokens}"), precision) == meaning
-    assert attention_of(make_config("train.attention=sdpa"), precision) == "sdpa"
-    assert attention_of(make_config("train.attention=eager"), precision) == "eager"
+def encoder(dropout: float) -> Encoder:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 10}
+    return Encoder(BertForMaskedLM(BertConfig(attention_probs_dropout_prob=dropout, **sizes)))
+
+
+@pytest.fixture
+def student() -> Encoder:
+    return encoder(0.0)
+
+
+def test_attention_auto_follows_precision_window_dropout_and_processor(make_config, student, monkeypatch):
+    config = make_config("data.window_tokens=32")
+    for onednn, kernel in ((True, "documents"), (False, "sdpa")):
+        monkeypatch.setattr(fp32_products, "gains", lambda onednn=onednn: onednn)
+        assert chosen_attention(config, "fp32", student).kernel == kernel
+    assert chosen_attention(config, "bf16", student).kernel == "eager"
+    assert chosen_attention(make_config("data.window_tokens=257"), "bf16", student).kernel == "documents"
+    drops = encoder(0.1)
+    assert chosen_attention(config, "bf16", drops) == AttentionChoice("documents", "its dropout is the fastest on CPUs")
+    monkeypatch.setattr(process_group, "device", lambda: torch.device("cuda"))
+    assert chosen_attention(config, "bf16", drops).kernel == "sdpa"
+    for kernel in ("sdpa", "eager", "documents"):
+        told = chosen_attention(make_config(f"train.attention={kernel}"), "fp32", drops)
+        assert told == AttentionChoice(kernel, "train.attention says so")
+
+
+def test_a_resumed_run_keeps_its_attention_on_another_machine(make_config, student, monkeypatch):
+    auto = make_config("data.window_tokens=32")
+    monkeypatch.setattr(fp32_products, "gains", lambda: True)
+    assert agreed_attention(auto, "fp32", student, None).kernel == "documents"
+    assert teacher_attention(auto, None) == {"fp32": "documents", "bf16": "eager"}
+    saved = {"attention": {"student": "sdpa", "teachers": {"fp32": "eager", "bf16": "sdpa"}}}
+    assert agreed_attention(auto, "fp32", student, saved) == AttentionChoice("sdpa", "the run began with it")
+    assert teacher_attention(auto, saved) == {"fp32": "eager", "bf16": "sdpa"}
+    told = make_config("train.attention=eager")
+    assert agreed_attention(told, "fp32", student, saved).kernel == "eager"
+
+
+def test_a_checkpoint_that_names_no_attention_continues_with_that_of_its_version(make_config, student, monkeypatch):
+    auto = make_config("data.window_tokens=32")
+    monkeypatch.setattr(fp32_products, "gains", lambda: True)
+    assert [agreed_attention(auto, precision, student, {}).kernel for precision in ("fp32", "bf16")] == ["sdpa", "eager"]
+    assert teacher_attention(auto, {}) == {"fp32": "sdpa", "bf16": "sdpa"}
 
 
 def test_the_runs_length_is_the_same_whichever_way_it_is_given(make_config, corpus):
