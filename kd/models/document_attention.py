@@ -7,6 +7,7 @@ other attention implementation, and the mask that passes through the model is th
 The layout of a batch is computed on the host. For a batch on another device, `remember` gives it the segments on the host first.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,14 +23,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from kd.batch import moved
 from kd.kernels import fp32_products
+from kd.kernels.dropout import Dropout, draw, dropped_levels, key_for, of_rate, scale_of
 
 DOCUMENTS = "documents"
 STEP = 16
 """Lengths of groups are multiples of it."""
 LONG = 256
 """Groups above it take torch's fused attention in fp32 without dropout, where MKL multiplies fp32 matrices."""
-BITS = 16
-"""Random bits that decide about one number of a map. Dropout is exact to 2^-16."""
 
 
 class Group(NamedTuple):
@@ -134,15 +134,20 @@ def _group(length: int, documents: list[tuple[int, int]]) -> Group:
     return Group(length, gather, torch.where(inside, 0.0, float("-inf"))[:, None], kept, gather[kept])
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, segments: Tensor, scaling: float, dropout: float = 0.0) -> Tensor:
-    """query, key, value [B, heads, S, d], segments [B, S] -> [B, S, heads, d]; 0 at padding."""
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, segments: Tensor, scaling: float, dropout: float = 0.0, place: int | None = None
+) -> Tensor:
+    """query, key, value [B, heads, S, d], segments [B, S] -> [B, S, heads, d]; 0 at padding.
+
+    place: of kd.kernels.dropout, whose masks are used if its key is set; None: masks of torch's generator.
+    """
     layout = layout_of(segments)
     fused = dropout == 0 and query.dtype == torch.float32 and not fp32_products.chosen()
     if fused and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)):
         return _each_fused(query, key, value, layout, scaling)
     if fused and any(group.length > LONG for group in layout.groups):
         return _groups_fused(query, key, value, layout, scaling)
-    output: Tensor = _Attend.apply(query, key, value, layout, scaling, dropout)
+    output: Tensor = _Attend.apply(query, key, value, layout, scaling, dropout if dropped_levels(dropout) else 0.0, place)
     return output
 
 
@@ -173,7 +178,9 @@ class _Attend(torch.autograd.Function):
     """softmax(Q K^T) V of each group, its probabilities kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float, dropout: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float, dropout: float, place: int | None
+    ) -> Tensor:
         rows, heads, positions, size = query.shape
         flat = [_flat(states) for states in (query, key, value)]
         output = query.new_zeros(rows * positions, heads, size)
@@ -185,9 +192,10 @@ class _Attend(torch.autograd.Function):
                 scores.unflatten(0, (-1, heads)).add_(group.bias[:, None])
             used = maps = torch.softmax(scores, -1)
             if dropout > 0:
-                mask = dropout_mask(maps, dropout)
+                mask = _mask(group, (rows, heads, positions), dropout, place, maps.device)
                 used = maps * mask
                 kept.append(mask)
+                v = v * scale_of(dropout)
             _scatter(output, torch.bmm(used, v), group, heads)
             kept += [q, k, v, maps]
         ctx.save_for_backward(*kept)
@@ -207,25 +215,40 @@ class _Attend(torch.autograd.Function):
             if group.bias is not None:  # what is gathered after a document's end is no output
                 own.unflatten(0, (-1, heads)).masked_fill_((group.bias < 0).mT[:, None], 0.0)
             of_maps = torch.bmm(own, v.mT)
-            if mask is not None:
+            if mask is not None:  # v was kept with the scale of dropout
                 of_maps.mul_(mask)
+                own.mul_(scale_of(ctx.dropout))
             of_scores = torch._softmax_backward_data(of_maps, maps, -1, maps.dtype).mul_(ctx.scaling)
             used = maps if mask is None else maps * mask
             results = torch.bmm(of_scores, k), torch.bmm(of_scores.mT, q), torch.bmm(used.mT, own)
             for gradient, result in zip(gradients, results, strict=True):
                 _scatter(gradient, result, group, heads)
-        return *(gradient.view(rows, positions, heads, size).transpose(1, 2) for gradient in gradients), None, None, None
+        return *(gradient.view(rows, positions, heads, size).transpose(1, 2) for gradient in gradients), None, None, None, None
 
 
-def dropout_mask(like: Tensor, rate: float) -> Tensor:
-    """0 with probability `rate`, to 2^-16, and otherwise 1 / (1 - rate), in the shape and dtype of `like`.
+def _mask(group: Group, shape: tuple[int, int, int], rate: float, place: int | None, device: torch.device) -> Tensor:
+    """[n x heads, length, length] int8: 1 where a number of a map is kept. shape: rows, heads, positions of the batch.
 
-    Four numbers share a 64-bit draw, which is several times faster than torch's own mask on CPUs.
+    A document's mask depends on its slot, its first position, and its length up to a multiple of STEP.
     """
-    dropped = round(rate * 2**BITS)
-    numbers = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(-(2**63), None)
-    kept = numbers.view(torch.int16)[: like.numel()] >= dropped - 2 ** (BITS - 1)
-    return kept.view(like.shape).to(like.dtype).mul_(2**BITS / (2**BITS - dropped))
+    rows, heads, positions = shape
+    length = group.length
+    key = key_for(rows) if place is not None and device.type == "cpu" else None
+    if key is None or place is None:
+        return dropout_mask((len(group.gather) // length * heads, length, length), rate, device)
+    full = -(-length // STEP) * STEP  # above `length` where S is no multiple of STEP
+    begins = group.gather[::length].numpy().tolist()
+    mask = torch.empty(len(begins), heads, full, full, dtype=torch.int8)
+    for number, begin in enumerate(begins):
+        draw(mask[number], rate, key, place, begin // positions, begin % positions)
+    return mask[:, :, :length, :length].reshape(-1, length, length)
+
+
+def dropout_mask(shape: tuple[int, ...], rate: float, device: torch.device) -> Tensor:
+    """int8: 0 with probability `rate`, and otherwise 1, by torch's generator. Four numbers share a 64-bit draw."""
+    count = math.prod(shape)
+    numbers = torch.empty(-(-count // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
+    return (numbers.view(torch.int16)[:count] >= dropped_levels(rate) - 2**15).view(torch.int8).view(shape)
 
 
 def _flat(states: Tensor) -> Tensor:
@@ -255,7 +278,8 @@ def _for_transformers(
     **_: Any,
 ) -> tuple[Tensor, None]:
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return attend(query, key, value, attention_mask[:, 0, 0], scaling, dropout), None
+    drop: Dropout | None = of_rate(module.children(), dropout)
+    return attend(query, key, value, attention_mask[:, 0, 0], scaling, dropout, None if drop is None else drop.place), None
 
 
 def _mask_of_rows(batch_size: int, q_length: int, attention_mask: Tensor | None = None, device: Any = None, **_: Any) -> Tensor:

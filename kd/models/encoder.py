@@ -16,6 +16,7 @@ from transformers.activations import get_activation
 
 from kd.batch import Batch
 from kd.errors import KdError
+from kd.kernels.dropout import Dropout, replace_dropout
 from kd.models.document_attention import DOCUMENTS
 from kd.models.families import LAYER_PARTS, Family, family_of
 from kd.models.outputs import EncoderOutputs
@@ -61,7 +62,18 @@ class Encoder(nn.Module):
     def blank(self, dtype: torch.dtype) -> Self:
         """A model of the same configuration on the CPU, with any weights."""
         with torch.random.fork_rng(devices=[]):
-            return type(self)(AutoModelForMaskedLM.from_config(self.hf.config, dtype=dtype))
+            return self._dropping_alike(type(self)(AutoModelForMaskedLM.from_config(self.hf.config, dtype=dtype)))
+
+    def key_dropout(self) -> None:
+        """Use the masks of kd.kernels.dropout from now on. Layers that share their weights keep torch's, which differ from pass to pass."""
+        if not self.family.shared_layers:
+            replace_dropout(self.hf)
+
+    def _dropping_alike(self, other: Self) -> Self:
+        """other, with this model's kind of dropout."""
+        if any(isinstance(module, Dropout) for module in self.hf.modules()):
+            other.key_dropout()
+        return other
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -89,7 +89,8 @@ class TaskEncoder(Encoder):
     def blank(self, dtype: torch.dtype) -> Self:
         """A model of the same configuration on the CPU, with any weights."""
         with torch.random.fork_rng(devices=[]):
-            return type(self)(MODEL_CLASSES[self.kind].from_config(self.hf.config, dtype=dtype), self.kind, self.order)
+            made = type(self)(MODEL_CLASSES[self.kind].from_config(self.hf.config, dtype=dtype), self.kind, self.order)
+            return self._dropping_alike(made)
 
     @property
     def head_names(self) -> list[str]:

@@ -24,6 +24,7 @@ from kd.checkpoint.on_disk import Checkpoint, Progress
 from kd.distributed import process_group
 from kd.distributed.rank_progress import WRITING, RankProgress
 from kd.errors import KdError
+from kd.kernels.dropout import Key, set_key
 from kd.models.encoder import Encoder
 from kd.models.states import EncoderShape
 from kd.objective.objective import Objective
@@ -108,6 +109,7 @@ class Trainer:
             self._seed_dropout(selection.batch)
             with self.teachers.teach(self.done, selection, objective, self.vocabulary) as teacher_outputs:
                 sums += self.engine.micro_step(selection, teacher_outputs, divisors)
+        set_key(None)
         norms = self.engine.finish_update()
         results = [totals, process_group.sum_over_ranks(sums), norms]
         if teaching is not None:
@@ -283,9 +285,11 @@ class Trainer:
         return f"loss of {', '.join(wrong)} not finite" if wrong else "gradient not finite"
 
     def _seed_dropout(self, batch: Batch) -> None:
-        """Dropout is a function of (seed, update, first slot): a checkpoint needs no random state."""
+        """Dropout is a function of (seed, update, slot) on CPUs, or else of the first slot: a checkpoint needs no random state."""
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + batch.update * 0xBF58476D1CE4E5B9 + batch.first_slot * 0x94D049BB133111EB) % 2**63
         torch.manual_seed(key)
+        world, rows = process_group.world_size(), range(len(batch.input_ids))
+        set_key(Key(self.settings.seed, batch.update, tuple(batch.first_slot + world * row for row in rows)))
 
 
 def _broken(*tensors: Tensor | None) -> bool:

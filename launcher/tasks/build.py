@@ -35,7 +35,7 @@ from launcher.tasks.source import CHOOSE, TaskSource, base_model
 from launcher.tasks.stream import TaskRows, TaskStream, joined, largest_task_batches, to_task_batch
 from launcher.tasks.teachers import TaskTeachers, check_length
 from launcher.training.build import similarities_and_maps
-from launcher.training.parts import Attention, RunParts, TrainingData
+from launcher.training.parts import BY_ROW, Attention, RunParts, TrainingData, dropout_of
 
 SAMPLE_TOKENS = 4096
 KEPT = "teacher_outputs"
@@ -82,6 +82,9 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
         ]
     attention = agreed_attention(config, precision, student, saved)
     student.use_attention(attention.kernel)
+    dropout = dropout_of(saved)
+    if dropout == BY_ROW:
+        student.key_dropout()
     notes.append(f"attention: {student.attention} ({attention.reason})")
     similarities: Similarities = {}
     if checkpoint is not None:
@@ -130,6 +133,7 @@ def build_task(config: TaskRunConfig, source: TaskSource, checkpoint: Checkpoint
         updates=updates,
         precision=precision,
         precision_reason=chosen.reason,
+        dropout=dropout,
         attention=Attention(student.attention, teachers.attention, attention.reason),
         layer_maps=maps,
         similarities=similarities,

@@ -39,7 +39,7 @@ from launcher.training.diagnostics.guesses import Samples, samples_of
 from launcher.training.diagnostics.similarity import Similarity, similarity_to
 from launcher.training.evaluations import heldout_scores
 from launcher.training.finish import write_student
-from launcher.training.parts import Attention, RunParts, TrainingData
+from launcher.training.parts import BY_ROW, Attention, RunParts, TrainingData, dropout_of
 
 SAMPLE_BATCH = 16  # windows at a time, for a student that is made smaller
 CKA_TOKENS, CKA_ROWS = 4096, 8
@@ -73,6 +73,9 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
     attention = agreed_attention(config, precision, student, saved)
     of_teachers = teacher_attention(config, saved)
     student.use_attention(attention.kernel)
+    dropout = dropout_of(saved)
+    if dropout == BY_ROW:
+        student.key_dropout()
     similarities: Similarities = {}
     if checkpoint is not None:
         maps = layer_map.from_json(facts.get("layer_maps", {}))
@@ -111,6 +114,7 @@ def build(config: RunConfig, corpus: Corpus, checkpoint: Checkpoint | None, prog
         updates=updates,
         precision=precision,
         precision_reason=chosen.reason,
+        dropout=dropout,
         attention=Attention(student.attention, of_teachers, attention.reason),
         layer_maps=maps,
         similarities=similarities,

@@ -49,6 +49,15 @@ class Finished:
     phases: Sequence[Phase]
 
 
+BY_ROW, BY_MICRO_BATCH = "by_row", "by_micro_batch"
+"""Masks of dropout are those of kd.kernels.dropout (on CPUs), or those of torch's generator, which a micro-batch seeds."""
+
+
+def dropout_of(saved: Mapping[str, Any] | None) -> str:
+    """The kind of dropout of a run. saved: the facts of the checkpoint that is continued; earlier versions did not name it."""
+    return BY_ROW if saved is None else str(saved.get("dropout", BY_MICRO_BATCH))
+
+
 @dataclass(frozen=True)
 class Attention:
     """The attention implementations of a run. teachers: by their precision. reason: of the student's."""
@@ -79,6 +88,8 @@ class RunParts:
     precision: str
     precision_reason: str
     attention: Attention
+    dropout: str
+    """BY_ROW or BY_MICRO_BATCH."""
     layer_maps: LayerMaps
     """The pairs that `layer_map: cka` stands for."""
     similarities: Similarities
@@ -99,5 +110,5 @@ class RunParts:
     @property
     def facts(self) -> dict[str, Any]:
         """The part of them that a checkpoint keeps."""
-        made = {"precision": self.precision, "attention": self.attention.facts}
+        made = {"precision": self.precision, "attention": self.attention.facts, "dropout": self.dropout}
         return {"layer_maps": layer_map.to_json(self.layer_maps), "student": self.student} | made

@@ -5,10 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kd.kernels import fp32_products
+from kd.kernels import dropout, fp32_products
+from kd.kernels.dropout import Dropout, Key, set_key
 from kd.models import document_attention
 from kd.models.document_attention import DOCUMENTS, attend, dropout_mask, layout_of
 from kd.models.encoder import Encoder
+from kd.student.student import set_dropout
 
 SEGMENTS = {
     "one document": [[1] * 40] * 3,
@@ -123,20 +125,79 @@ def test_no_position_influences_another_document_or_comes_from_padding(dtype):
     assert torch.autograd.grad(output[segments == 2].square().sum(), inputs)[2][segments == 2].any()
 
 
-def test_dropout_keeps_the_mean_and_its_gradient_belongs_to_the_same_mask():
+@pytest.mark.parametrize("keyed", [False, True])
+def test_dropout_keeps_the_mean_and_its_gradient_belongs_to_the_same_mask(keyed):
     torch.manual_seed(3)
-    mask = dropout_mask(torch.empty(300, 301), 0.1)
-    assert mask.unique().tolist() == [0.0, pytest.approx(1 / 0.9, rel=1e-4)]
-    assert abs(float(mask.mean()) - 1) < 0.005
+    mask = dropout_mask((300, 301), 0.1, torch.device("cpu"))
+    assert mask.unique().tolist() == [0, 1]
+    assert abs(float(mask.double().mean()) - 0.9) < 0.005
     segments = torch.tensor(SEGMENTS["several documents and padding"])
     inputs = states(segments, torch.float64)
 
     def dropped(*tensors):
         torch.manual_seed(11)
-        return attend(*(state.transpose(1, 2) for state in tensors), segments, 0.3, dropout=0.4)
+        return attend(*(state.transpose(1, 2) for state in tensors), segments, 0.3, 0.4, 2 if keyed else None)
 
     assert not torch.equal(dropped(*inputs), attend(*(state.transpose(1, 2) for state in inputs), segments, 0.3))
-    assert torch.autograd.gradcheck(dropped, inputs, fast_mode=True)
+    set_key(Key(1, 1, (0, 1, 2)))
+    try:
+        assert torch.autograd.gradcheck(dropped, inputs, fast_mode=True)
+    finally:
+        set_key(None)
+
+
+def test_dropout_of_a_document_is_the_same_in_every_micro_batch_and_beside_other_documents_of_its_row():
+    segments = torch.tensor([[1] * 7 + [2] * 17 + [3] * 16, [1] * 16 + [2] * 15 + [0] * 9])
+    inputs = [state.transpose(1, 2) for state in states(segments, torch.float64, requires_grad=False)]
+    try:
+        set_key(Key(1, 1, (6, 8)))
+        whole = attend(*inputs, segments, 0.3, 0.4, 2)
+        again = attend(*inputs, segments, 0.3, 0.4, 2)
+        other_place = attend(*inputs, segments, 0.3, 0.4, 3)
+        set_key(Key(1, 1, (8,)))
+        alone = attend(*(state[1:] for state in inputs), segments[1:], 0.3, 0.4, 2)
+        wider = [torch.cat([state, state[:, :, :8]], 2)[1:] for state in inputs]
+        padded = attend(*wider, torch.cat([segments, segments[:, :8] * 0], 1)[1:], 0.3, 0.4, 2)
+    finally:
+        set_key(None)
+    assert torch.equal(whole, again)
+    assert not torch.equal(whole, other_place)
+    torch.testing.assert_close(alone, whole[1:])
+    torch.testing.assert_close(padded[:, :40], whole[1:])
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager", DOCUMENTS])
+@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "electra", "mpnet", "deberta-v2", "modernbert"])
+def test_no_place_of_a_family_draws_the_same_mask_twice(make_model, tiny_batch, name, kernel, monkeypatch):
+    """Each (place, row, part) is drawn once in a forward pass, so no two masks are equal."""
+    drawn = []
+    plain = dropout.draw
+
+    def noted(into, rate, key, place, row, part=0):
+        drawn.append((place, row, part))
+        plain(into, rate, key, place, row, part)
+
+    monkeypatch.setattr(dropout, "draw", noted)
+    monkeypatch.setattr(document_attention, "draw", noted)
+    encoder = Encoder(make_model(name)).train()
+    set_dropout(encoder, 0.1)
+    encoder.use_attention(kernel)
+    encoder.key_dropout()
+    set_key(Key(1, 1, tuple(range(len(tiny_batch.input_ids)))))
+    try:
+        encoder(tiny_batch)
+    finally:
+        set_key(None)
+    assert drawn
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_a_copy_of_a_student_drops_as_it_does(make_model):
+    encoder = Encoder(make_model("bert"))
+    assert not any(isinstance(module, Dropout) for module in encoder.blank(torch.float32).modules())
+    encoder.key_dropout()
+    places = [module.place for module in encoder.blank(torch.float32).modules() if isinstance(module, Dropout)]
+    assert places == [module.place for module in encoder.modules() if isinstance(module, Dropout)] != []
 
 
 def test_layouts_group_documents_of_like_length():

@@ -11,6 +11,7 @@ from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.checkpoint.checkpoint import STUDENT, Checkpoint, FullState, Progress
 from kd.errors import KdError
+from kd.kernels.dropout import Dropout
 from kd.models import loading
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
@@ -90,6 +91,10 @@ def test_a_start_reads_its_teacher_once_and_a_resumed_one_makes_no_student_again
     assert reads == [torch.bfloat16], "the teacher alone, in its own precision"
     assert (len(states), again.trainer.loaded) == (1, 1)
     assert again.layer_maps == parts.layer_maps
+    drops = [[type(module) for module in one.trainer.student.modules() if isinstance(module, torch.nn.Dropout)] for one in (parts, again)]
+    assert set(drops[0]) == {Dropout}, "masks of a row"
+    assert set(drops[1]) == {torch.nn.Dropout}, "a checkpoint of an earlier version names no dropout"
+    assert (parts.facts["dropout"], again.facts["dropout"]) == ("by_row", "by_micro_batch")
     for name, weight in again.trainer.student.named_parameters():
         assert torch.equal(weight, trained[f"{STUDENT}{name}"]), name
 
