@@ -44,7 +44,7 @@ def key_for(rows: int) -> Key | None:
 
 
 def dropped_levels(rate: float) -> int:
-    """How many of LEVELS equal chances drop an element."""
+    """The number of LEVELS equal chances that drop an element."""
     return min(round(rate * LEVELS), LEVELS - 1)
 
 
