@@ -6,24 +6,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from kd.copies import moved
+
 IGNORED = -100  # the label of a position that is not predicted
-Indices = tuple[Tensor, ...]
-"""Rows and columns of positions in [B, S], or numbers of documents in [M]."""
-
-
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on another device; the tensor itself if it is there. A copy from the host to a GPU is queued, and the host goes on.
-
-    Such a copy needs pinned memory. torch keeps that memory until the copy is done.
-    """
-    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
-
-
-def positions_of(mask: Tensor, device: torch.device) -> Indices:
-    """The set positions of a mask on the host, as indices on a device. On a GPU, the same question to the GPU would make the host wait."""
-    return tuple(moved(index, device) for index in mask.nonzero(as_tuple=True))
 
 
 @dataclass(frozen=True)
@@ -58,6 +43,11 @@ class Batch:
         if device.type != "cpu":
             object.__setattr__(batch, "host", self.on_host)
         return batch
+
+    def pinned(self) -> Self:
+        """The same batch in pinned memory, from which a GPU copies without the host."""
+        pinned: dict[str, Any] = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **pinned)
 
     @property
     def device(self) -> torch.device:

@@ -21,7 +21,7 @@ ORDER = {
     "stillhouse": ["errors", "files", "digests", "lazy", "settings"],
     "data_shards": ["errors", "storage", "tokenizer", "sources", "corpus", "stream", "tasks", "build", "info", "verify"],
     "kd": [
-        *("errors", "batch", "kernels", "distributed", "models", "student", "checkpoint", "terms", "objective", "teacher"),
+        *("errors", "copies", "batch", "kernels", "distributed", "models", "student", "checkpoint", "terms", "objective", "teacher"),
         *("evaluation", "export", "training", "tasks"),
     ],
     "launcher": [

@@ -68,6 +68,18 @@ def allowed(features: frozenset[str], environment: Mapping[str, str]) -> frozens
     return features - {TILES, "avx512_bf16"}
 
 
+def choose_gpu_products(precision: str, tf32: bool, device: torch.device) -> str | None:
+    """Set how this process's GPU multiplies fp32 matrices from now on: "tf32" or "ieee". None: the device is no GPU, nothing is set.
+
+    TF32 rounds both matrices to 10 bits of mantissa and adds in fp32. GPUs before Ampere have no TF32, and go on in fp32.
+    """
+    if device.type != "cuda":
+        return None
+    rounds = precision == "fp32" and tf32
+    torch.set_float32_matmul_precision("high" if rounds else "highest")  # not the newer fp32_precision: torch.compile still asks this one
+    return "tf32" if rounds else "ieee"
+
+
 def measured_gain() -> float:
     """CPU time of a feed-forward block in fp32 over that in bf16, forward and backward, in turns. It takes less than a second."""
     blocks = [_block(dtype) for dtype in (torch.float32, torch.bfloat16)]

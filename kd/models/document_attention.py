@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from kd.batch import moved
+from kd.copies import moved
 from kd.kernels import fp32_products
 from kd.kernels.dropout import Dropout, draw, dropped_levels, key_for, of_rate, scale_of
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd.batch import moved
+from kd.copies import moved
 from kd.terms.logit_tile import Rows
 
 

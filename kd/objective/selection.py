@@ -4,11 +4,13 @@ A batch comes from the host, so all counts are known there. A GPU would have to 
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from kd.batch import Batch, Indices, moved, positions_of
+from kd.batch import Batch
+from kd.copies import Indices, moved, positions_of
 from kd.models import document_attention
 from kd.objective.head_rows import HeadRows, RowList
 from kd.terms import pooling
@@ -17,13 +19,12 @@ from kd.terms.pooling import Documents
 
 
 class Selection:
-    """The masks of a micro-batch's terms, on the host, and their positions, on the batch's device.
+    """The masks of a micro-batch's terms, on the host, and their positions, on a device. `prepare` copies all of it to the device."""
 
-    logits: the positions [N] at which some term needs logits.
-    """
-
-    def __init__(self, batch: Batch, on_logits: Sequence[LogitTerm]) -> None:
-        self.batch, self.host, self.device = batch, batch.on_host, batch.device
+    def __init__(self, batch: Batch, on_logits: Sequence[LogitTerm], device: torch.device | None = None) -> None:
+        """device: None: the batch's."""
+        self.host, self.device = batch.on_host, batch.device if device is None else device
+        self._batch = batch
         self._masks: dict[object, Tensor] = {}
         self._indices: dict[object, Indices] = {}
         self._groups: dict[int | None, tuple[Tensor, tuple[Tensor, ...]]] = {}
@@ -35,9 +36,19 @@ class Selection:
         self.logits_mask = torch.stack(masks).any(0) if masks else torch.zeros_like(self.host.real)
         """[B, S] bool, on the host."""
         self._logits = self.logits_mask.nonzero(as_tuple=True)
-        self.logits: Indices = tuple(moved(index, self.device) for index in self._logits)
-        if self.device != self.host.device:
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The batch, on the device."""
+        batch = self._batch if self._batch.device == self.device else self.host.to(self.device)
+        if batch is not self.host:
             document_attention.remember(batch.segments, self.host.segments)
+        return batch
+
+    @cached_property
+    def logits(self) -> Indices:
+        """The positions [N] at which some term needs logits, on the device."""
+        return tuple(moved(index, self.device) for index in self._logits)
 
     def mask(self, term: TermSettings) -> Tensor:
         """[B, S] bool of positions, or [M] bool of documents, that the term looks at; on the host."""
@@ -108,6 +119,7 @@ class Selection:
 
     def prepare(self, terms: Sequence[TermSettings]) -> None:
         """Compute and move all that these terms ask for, so that nothing is copied to the device within the micro-batch."""
+        self.batch, self.logits  # noqa: B018
         for term in terms:
             if isinstance(term, LogitTerm):
                 self.at_logits(term)

@@ -8,7 +8,8 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from kd.batch import Batch, Indices, positions_of
+from kd.batch import Batch
+from kd.copies import Indices, positions_of
 
 TaskKind = Literal["classification", "multi_label", "regression", "tagging", "question_answering"]
 
@@ -41,6 +42,10 @@ class TaskBatch(Batch):
         if device.type != "cpu":
             object.__setattr__(batch, "host", self.on_host)
         return batch
+
+    def pinned(self) -> Self:
+        """The same batch in pinned memory, its readings too."""
+        return replace(super().pinned(), readings={number: reading.pinned() for number, reading in self.readings.items()})
 
     @cached_property
     def word_positions(self) -> Indices:

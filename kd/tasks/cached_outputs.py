@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kd.batch import Batch, Indices, moved, positions_of
+from kd.batch import Batch
+from kd.copies import Indices, moved, positions_of
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import StateKey
 from kd.tasks.batch import TaskBatch
@@ -38,6 +39,7 @@ class CachedOutputs(Teacher):
         """values: [N, C] fp32 on the CPU. Row r of the training data has values[begins[r] : begins[r + 1]]."""
         super().__init__(module)
         self._values, self._begins, self._computing = values, begins, computing
+        self.whole = computing is None or computing.whole
 
     def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
         """See Teacher."""

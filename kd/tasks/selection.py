@@ -12,11 +12,13 @@ softmax([0, z] / T) is the sigmoid of z / T.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from kd.batch import IGNORED, Batch, moved
+from kd.batch import IGNORED, Batch
+from kd.copies import moved
 from kd.objective.head_rows import HeadRows, RowList
 from kd.objective.selection import Selection
 from kd.tasks.batch import TaskBatch
@@ -28,20 +30,24 @@ OUT_OF_REACH = -1e4  # a logit of padding: its probability is 0 at any temperatu
 class TaskSelection(Selection):
     """The rows of a task's micro-batch. `logits` selects no position: the head gives its logits itself."""
 
-    def __init__(self, batch: Batch, on_logits: Sequence[LogitTerm]) -> None:
+    def __init__(self, batch: Batch, on_logits: Sequence[LogitTerm], device: torch.device | None = None) -> None:
         assert isinstance(batch, TaskBatch)
-        self.task = batch
         host = _labels(batch.on_host)
-        self._labels = moved(host, batch.device)
         known = ~host.isnan() if host.is_floating_point() else host != IGNORED
         self._known = {"all": torch.ones_like(known), "masked": known}
-        self._at = {positions: moved(rows, batch.device) for positions, rows in self._known.items()}
-        super().__init__(batch, [])
+        super().__init__(batch, [], device)
+        self._host_labels = host
 
     @property
+    def task(self) -> TaskBatch:
+        """The batch, on the device."""
+        assert isinstance(self.batch, TaskBatch)
+        return self.batch
+
+    @cached_property
     def labels(self) -> Tensor:
         """[N] int64, IGNORED where there is none; [N] fp32, NaN where there is none, for regression."""
-        return self._labels
+        return moved(self._host_labels, self.device)
 
     def mask(self, term: TermSettings) -> Tensor:
         """[N] bool for a term on logits (positions: masked are the rows with a label); else as Selection. On the host."""
@@ -49,11 +55,21 @@ class TaskSelection(Selection):
 
     def at_logits(self, term: LogitTerm) -> Tensor:
         """[N] bool, on the device."""
-        return self._at[term.positions]
+        if term.positions not in self._at_logits:
+            self._at_logits[term.positions] = moved(self.mask(term), self.device)
+        return self._at_logits[term.positions]
 
     def head_rows(self, terms: Sequence[LogitTerm]) -> HeadRows:
         """None: the logits of a task's head are not computed in chunks."""
         return HeadRows([], RowList(torch.zeros(0, dtype=torch.bool), self.device))
+
+    def prepare(self, terms: Sequence[TermSettings]) -> None:
+        """See Selection."""
+        super().prepare(terms)
+        self.labels  # noqa: B018
+        for batch in (self.task, *self.task.readings.values()):
+            if batch.kind == "tagging":
+                batch.word_positions  # noqa: B018
 
     def rows(self, logits: Tensor, teacher: int | None = None) -> Tensor:
         """The output of the head -> [N, V]."""

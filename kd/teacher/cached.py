@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kd.batch import Batch, Indices, moved, positions_of
+from kd.batch import Batch
+from kd.copies import Indices, moved, positions_of
 from kd.errors import KdError
 from kd.models.encoder import Encoder
 from kd.models.loading import weights_digest

@@ -10,7 +10,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd.batch import IGNORED, Batch, Indices
+from kd.batch import IGNORED, Batch
+from kd.copies import Indices
 from kd.distributed import process_group
 from kd.models.capture import INSIDE, capture
 from kd.models.outputs import EncoderOutputs

@@ -15,7 +15,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from kd.batch import Batch, Indices
+from kd.batch import Batch
+from kd.copies import Indices
 from kd.models.capture import capture
 from kd.models.encoder import Encoder
 from kd.models.outputs import EncoderOutputs
@@ -45,6 +46,8 @@ class Teacher(ABC):
 
     provides: frozenset[str] = ALL_OUTPUTS
     positions: Positions = "all"
+    whole: bool = False
+    """True: it computes on one rank, without collectives."""
 
     def __init__(self, module: FrozenEncoder) -> None:
         self.module = module
@@ -81,6 +84,8 @@ class Teacher(ABC):
 
 class ReplicatedTeacher(Teacher):
     """The whole teacher on every rank."""
+
+    whole = True
 
     def forward(self, batch: Batch, selected: Indices | Tensor, requested: frozenset[StateKey]) -> EncoderOutputs:
         """See Teacher."""

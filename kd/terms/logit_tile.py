@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kd.batch import moved
+from kd.copies import moved
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kd.batch import Indices, positions_of
+from kd.copies import Indices, positions_of
 from kd.terms.base import Pooling
 
 

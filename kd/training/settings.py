@@ -25,6 +25,8 @@ class TrainSettings(BaseModel):
     zero_stage: Annotated[Literal[0, 1, 2, 3], FREE] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor or GPU gains by it, fp32 elsewhere (kd/distributed/precision.py). A resumed run keeps its own."""
+    tf32: Annotated[bool, FREE] = True
+    """On a GPU with precision fp32: matrix products round their inputs to TF32."""
     attention: Annotated[Literal["auto", "sdpa", "eager", "documents"], FREE] = "auto"
     """The student's attention. auto: the fastest in measurements (kd/models/attention_choice.py). A resumed run keeps its own.
 
@@ -35,6 +37,8 @@ class TrainSettings(BaseModel):
     activation_checkpointing: Annotated[bool, FREE] = False
     chunk_tokens: Annotated[Positive | None, FREE] = None
     """Tokens whose logits exist at the same time, [chunk_tokens, V] in the weights' dtype. null: from the caches (kd.objective.chunks)."""
+    teacher_stream: Annotated[bool, FREE] = False
+    """On a GPU, the teachers compute the next micro-batch while the student learns from this one. Twice the memory of their outputs."""
     loader_workers: Annotated[int, Field(ge=0), FREE] = 1
     prefetch_updates: Annotated[Positive, FREE] = 2
     max_bad_updates: Annotated[Positive, FREE] = 10

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kd.batch import moved, positions_of
+from kd.copies import moved, positions_of
 from kd.evaluation.scores import BANDS
 from kd.models.outputs import EncoderOutputs
 from kd.objective.selection import Selection

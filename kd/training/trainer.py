@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd.batch import Batch, moved
+from kd.batch import Batch
 from kd.checkpoint import checkpoint
 from kd.checkpoint.checkpoint import STUDENT, FullState, State, load_state
 from kd.checkpoint.on_disk import Checkpoint, Progress
+from kd.copies import moved
 from kd.distributed import process_group
+from kd.distributed.precision import choose_gpu_products
 from kd.distributed.rank_progress import WRITING, RankProgress
 from kd.errors import KdError
 from kd.kernels.dropout import Key, set_key
@@ -33,6 +35,7 @@ from kd.teacher.teachers import Teachers, check_provides, fit_objective
 from kd.terms.layer_map import LayerSources
 from kd.training.distillation_module import DistillationModule
 from kd.training.engine import StudentEngine
+from kd.training.micro_batches import MicroBatches
 from kd.training.phases import Phase, check_layers, phase_at
 from kd.training.read_back import read_together
 from kd.training.settings import TrainSettings
@@ -65,6 +68,7 @@ class Trainer:
         """
         self.select = select
         self.device = process_group.device()
+        self.gpu_products = choose_gpu_products(precision, train.tf32, self.device)
         self.bands = None if bands is None else moved(bands, self.device)
         self.teachers = teachers
         self.phases = phases
@@ -74,6 +78,7 @@ class Trainer:
         self.settings = train
         self.precision = precision
         self.progress = progress or RankProgress()
+        self.micro_batches = MicroBatches(teachers, vocabulary, self.device, train.teacher_stream, self.progress)
         self.done = 0
         """Finished updates, skipped ones included."""
         self.skipped = 0
@@ -97,18 +102,14 @@ class Trainer:
         teaching = self.module.teaching = Teaching(self.bands, self.device) if look else None
         rate = phase.learning_rate(self.done)
         self.engine.set_learning_rate(rate)
-        batches = [batch.to(self.device) for batch in batches]
-        selections = [self.select(batch, objective.on_logits) for batch in batches]
-        for selection in selections:
-            selection.prepare(objective.terms)
+        selections = [self.select(batch, objective.on_logits, self.device) for batch in batches]
         totals = self._counted(selections, objective)
         divisors = totals[: len(objective.terms)]
         sums = torch.zeros_like(divisors, device=self.device)
-        for selection in selections:
-            self.progress.enter("teacher")
-            self._seed_dropout(selection.batch)
-            with self.teachers.teach(self.done, selection, objective, self.vocabulary) as teacher_outputs:
-                sums += self.engine.micro_step(selection, teacher_outputs, divisors)
+        for selection, teacher_outputs in self.micro_batches.taught(self.done, selections, objective):
+            self._seed_dropout(selection.host)
+            sums += self.engine.micro_step(selection, teacher_outputs, divisors)
+            del teacher_outputs  # freed before the next ones are made
         set_key(None)
         norms = self.engine.finish_update()
         results = [totals, process_group.sum_over_ranks(sums), norms]

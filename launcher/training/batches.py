@@ -85,7 +85,10 @@ class BatchLoader:
         size = self.train.micro_batch
         rows = [self.stream.batch(windows, self.rank, self.world, size, index) for index in range(self.train.micro_batches(self.world))]
         missing = {name: why for part in rows for name, why in part.missing.items()}
-        return [self._to_batch(part, update) for part in rows], missing
+        batches = [self._to_batch(part, update) for part in rows]
+        if process_group.device().type == "cuda":  # which also gives this thread the rank's GPU
+            batches = [batch.pinned() for batch in batches]
+        return batches, missing
 
 
 def largest_batches(stream: Stream, train: TrainSettings, window: int) -> list[Batch]:

@@ -58,3 +58,20 @@ def test_the_measurement_leaves_the_random_state_alone_and_the_choice_is_made_on
     assert precision.on_this_machine() is precision.on_this_machine()
     precision.on_this_machine.cache_clear()
     assert calls == [1]
+
+
+def test_fp32_products_of_a_gpu_are_tf32_unless_that_is_off():
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        torch.set_float32_matmul_precision("highest")
+        gpu = torch.device("cuda", 0)
+        assert precision.choose_gpu_products("fp32", True, torch.device("cpu")) is None
+        assert torch.get_float32_matmul_precision() == "highest"
+        for run, tf32, products in (("fp32", True, "tf32"), ("fp32", False, "ieee"), ("bf16", True, "ieee")):
+            assert precision.choose_gpu_products(run, tf32, gpu) == products
+            assert torch.backends.cuda.matmul.fp32_precision == products
+            assert torch.get_float32_matmul_precision() == ("high" if products == "tf32" else "highest")
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value

@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 from terms_on_ranks import TERMS
 from torch import Tensor
 
-from kd.batch import IGNORED, Batch, Indices
+from kd.batch import IGNORED, Batch
+from kd.copies import Indices
 from kd.models.capture import capture
 from kd.models.encoder import Encoder
 from kd.models.outputs import Decoder, EncoderOutputs

@@ -13,7 +13,7 @@ from kd.models.config import quiet_transformers
 CHUNK = 50  # of trainer_on_ranks
 PRODUCTS = {"update": 16, "micro-batch": 66}
 WAITS = {"training/trainer.py": 0, "training/read_back.py": 1, "training/engine.py": 4}  # an update; those of engine.py are DeepSpeed's own
-ON_HOST = ("objective/selection.py:", "objective/head_rows.py:", "terms/pooling.py:", "batch.py:positions_of")
+ON_HOST = ("objective/selection.py:", "objective/head_rows.py:", "terms/pooling.py:", "copies.py:positions_of")
 """Code that reads a batch on the host, for any device (tests/kd/training/test_device_reads.py)."""
 ON_CPU = ("objective/vocabulary_head.py:backward",)
 """Code that reads a value where the device is a CPU, and only there."""

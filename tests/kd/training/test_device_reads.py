@@ -43,7 +43,7 @@ QUESTIONS: dict[str, Callable[[Tensor], Any]] = {
 class NoCopies(TorchDispatchMode):
     """Raises for a copy of a tensor from the host to the device. A number of the host is no copy: kernels take it as an argument.
 
-    pinned: copies by kd.batch.moved are allowed, which makes them from pinned memory, so that the host goes on.
+    pinned: copies by kd.copies.moved are allowed, which makes them from pinned memory, so that the host goes on.
     """
 
     def __init__(self, pinned: bool) -> None:
@@ -55,7 +55,7 @@ class NoCopies(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         sources = [one for one in args if isinstance(one, Tensor) and one.device.type == "cpu" and one.dim()]
-        if sources and isinstance(result, Tensor) and result.device == META and not (self.pinned and asker() == "batch.py:moved"):
+        if sources and isinstance(result, Tensor) and result.device == META and not (self.pinned and asker() == "copies.py:moved"):
             raise AssertionError(f"{func} copies {tuple(sources[0].shape)} from the host")
         return result
 

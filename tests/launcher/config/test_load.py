@@ -302,7 +302,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]
 
 def test_the_documents_have_every_setting_with_its_default_and_whether_it_may_change():
     rows = re.findall(
-        r"^\| `([a-z_.]+\.[a-z_.]+|teacher_mixing)` \| ([^|]+) \| (✓ )?\|", (ROOT / "docs" / "configuration.md").read_text(), re.M
+        r"^\| `([a-z_.]+\.[a-z0-9_.]+|teacher_mixing)` \| ([^|]+) \| (✓ )?\|", (ROOT / "docs" / "configuration.md").read_text(), re.M
     )
     free = [key for key, _ in leaves(RunConfig) if any(f"{key}.".startswith(f"{prefix}.") for prefix in FREE_TO_CHANGE)]
     assert [(key, default) for key, default, _ in rows] == list(leaves(RunConfig))
@@ -312,7 +312,7 @@ def test_the_documents_have_every_setting_with_its_default_and_whether_it_may_ch
 def test_the_documents_have_every_setting_of_a_task():
     pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("configuration", "tasks", "tasks-data")}
     assert "tasks-data.md#settings" in pages["configuration"].partition("### data and evaluate of a task")[2]
-    shared = set(re.findall(r"^\| `([a-z_.]+)` \|", pages["configuration"], re.M))
+    shared = set(re.findall(r"^\| `([a-z0-9_.]+)` \|", pages["configuration"], re.M))
     scored = set(re.findall(r"^\| `(evaluate\.\w+|data\.augment\.\w+)` \|", pages["tasks"], re.M))
     table = pages["tasks-data"].partition("\n## Settings")[2].partition("\n## ")[0]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
