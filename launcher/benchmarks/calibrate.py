@@ -10,8 +10,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -21,6 +22,8 @@ import launcher.training.session  # noqa: F401 (the libraries of a run are in me
 from kd.distributed import process_group
 from kd.models.loading import untrained
 from launcher.benchmarks import rates
+from launcher.benchmarks.engine_costs import engine_costs
+from launcher.benchmarks.two_ranks import two_ranks
 from launcher.errors import LaunchError
 from launcher.planning.devices.devices import DEVICES, Device, Measured, device_text
 from launcher.planning.devices.this_device import group_limit
@@ -34,8 +37,6 @@ from stillhouse.files import write_atomically
 PRECISIONS = ("fp32", "bf16")
 WIDTHS = (256, 512, 1024)
 WINDOWS = (128, 512)
-SMALL, LARGE = 4096, 32 << 20
-"""Bytes of the all-reduces whose time gives the latency and the rate."""
 PATIENCE_SECONDS = 120.0
 
 
@@ -57,8 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
 def measure_device() -> Device:
     """This process's device with its rates."""
     where = process_group.device()
+    ranks = measure_ranks()
+    process_group.start(PATIENCE_SECONDS)  # as a run does: it chooses the processor's products
     measured = measure_rates(where)
-    all_reduce, libraries = measure_ranks()
+    libraries = ranks.pop("libraries_gb")
     copied = rates.copy_rate(where)
     gemm = {name: max(by_width.values()) for name, by_width in measured.gemm.items()}
     base = DEVICES["cpu" if where.type == "cpu" else "h100"]
@@ -74,7 +77,7 @@ def measure_device() -> Device:
             "utilisation": 1.0,
             "watts": 0.0,
             "source": f"measured by stillhouse plan --calibrate, torch {torch.__version__}",
-            "measured": measured.model_copy(update={"all_reduce": all_reduce}),
+            "measured": measured.model_copy(update=ranks | {name: tuple(ranks[name]) for name in ("all_reduce", "all_reduce_bf16")}),
         }
     )
 
@@ -100,12 +103,13 @@ def measure_rates(where: torch.device) -> Measured:
         elementwise=elementwise,
         head=head,
         optimizer=step_cost,
+        engine=engine_costs(where),
         wall_per_cpu=round(wall * threads, 3),
     )
 
 
-def measure_ranks() -> tuple[tuple[float, float] | None, float]:
-    """((seconds of a small all-reduce of two processes, GB/s of a large one), GB of a rank's libraries)."""
+def measure_ranks() -> dict[str, Any]:
+    """Figures of two ranks, by their names in Measured, and libraries_gb: GB of a rank's libraries."""
     with tempfile.TemporaryDirectory() as folder:
         answer, log = Path(folder) / "answer.json", Path(folder) / "log.txt"
         processes = Processes(["-m", "launcher.benchmarks.calibrate", str(answer)], 2, log, child_environment())
@@ -118,8 +122,8 @@ def measure_ranks() -> tuple[tuple[float, float] | None, float]:
         if code != 0:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise LaunchError(f"--calibrate: expected two processes to exchange numbers, got {last or code}; see stillhouse doctor")
-        values = json.loads(answer.read_text(encoding="utf-8"))
-    return (values["seconds"], values["gb_per_second"]), values["libraries_gb"]
+        values: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    return values
 
 
 def lines(device: Device) -> Iterator[str]:
@@ -134,6 +138,9 @@ def lines(device: Device) -> Iterator[str]:
     if measured.all_reduce is not None:
         seconds, rate = measured.all_reduce
         yield f"all-reduce of two ranks: {1000 * seconds:.2f} ms and {rate:.2f} GB/s"
+    for name, cost in measured.engine.items():
+        (_, table), *_ = ((weights, values[1]) for weights, values in cost.weight_ns.items())
+        yield f"a micro-batch in {name}: {cost.layer_us:,.0f} us a layer, and {table:.1f} ns a weight of the embeddings"
     if measured.wall_per_cpu > 1.2:
         yield f"wall time was {measured.wall_per_cpu:.2f} times CPU time: other processes had the cores, so a run takes longer"
 
@@ -146,36 +153,20 @@ def device_name() -> str:
 
 
 def main(path: Path) -> int:
-    """On each of two ranks: time all-reduces. Rank 0 writes the answer."""
+    """On each of two ranks: measure. Rank 0 writes the answer."""
     process_group.start(PATIENCE_SECONDS)
     try:
         with torch.device("meta"):  # a plan builds both kinds without weights, and their code stays in memory
             for config in (BertConfig(), DistilBertConfig()):
                 untrained(config)
         libraries = psutil.Process().memory_info().rss / 1e9
-        small, large = (_seconds(count) for count in (SMALL, LARGE))
+        values = {"libraries_gb": libraries} | two_ranks(process_group.device())
         if process_group.rank() == 0:
-            rate = LARGE / max(1e-9, large - small) / 1e9  # two ranks: 2 (n - 1) / n is 1
-            write_atomically(path, json.dumps({"seconds": small, "gb_per_second": rate, "libraries_gb": libraries}))
+            write_atomically(path, json.dumps(values))
         process_group.barrier()
     finally:
         process_group.stop()
     return 0
-
-
-def _seconds(count: int) -> float:
-    values = torch.zeros(count // 4, device=process_group.device())
-    times: Callable[[], float] = lambda: _timed(values)  # noqa: E731
-    return min(times() for _ in range(8))
-
-
-def _timed(values: torch.Tensor) -> float:
-    process_group.barrier()
-    started = time.perf_counter()
-    torch.distributed.all_reduce(values)
-    if values.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

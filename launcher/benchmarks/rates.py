@@ -22,12 +22,17 @@ REPETITIONS, ENOUGH_SECONDS = 3, 0.2
 STEP_WEIGHTS = 8_000_000
 
 
+def clock_of(where: torch.device) -> Callable[[], float]:
+    """CPU time on one thread, wall time otherwise."""
+    return time.process_time if where.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+
+
 def typical(action: Callable[[], object], where: torch.device) -> float:
     """Seconds of the median repetition: CPU time on one thread, wall time otherwise.
 
     Not the fastest: in a run, too, other processes use the caches and the memory.
     """
-    clock = time.process_time if where.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    clock = clock_of(where)
     action()
     taken: list[float] = []
     for number in range(4 * REPETITIONS):
@@ -111,7 +116,7 @@ def elementwise_rates(precision: str, where: torch.device, width: int = 512) -> 
 
 def head_costs(precision: str, where: torch.device) -> tuple[float, float, float]:
     """The chunked head with soft targets and mlm: (ns per logit, TFLOP/s of its products, ns per weight of the decoder)."""
-    few, many, wide = (_head_seconds(precision, tokens, width, where) for tokens, width in ((96, 256), (480, 256), (480, 768)))
+    few, many, wide = (head_seconds(precision, tokens, width, where) for tokens, width in ((96, 256), (480, 256), (480, 768)))
     # seconds = tokens V per_logit + 8 tokens V D / rate + V D per_weight
     matrix = torch.tensor([[n * VOCABULARY, 8.0 * n * VOCABULARY * d, VOCABULARY * d] for n, d in ((96, 256), (480, 256), (480, 768))])
     per_logit, per_flop, per_weight = torch.linalg.solve(matrix.double(), torch.tensor([few, many, wide]).double()).tolist()
@@ -120,7 +125,7 @@ def head_costs(precision: str, where: torch.device) -> tuple[float, float, float
     return 1e9 * per_logit, 1e-12 / per_flop, 1e9 * per_weight
 
 
-def _head_seconds(precision: str, tokens: int, width: int, where: torch.device) -> float:
+def head_seconds(precision: str, tokens: int, width: int, where: torch.device) -> float:
     dtype = DTYPES[precision]
     weights = [torch.randn(VOCABULARY, width, device=where).mul_(0.02).to(dtype) for _ in range(2)]
     bias = torch.zeros(VOCABULARY, device=where, dtype=dtype)

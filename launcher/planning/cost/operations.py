@@ -93,16 +93,32 @@ def _measured_seconds(work: Workload, measured: Measured, bandwidth: float) -> d
     head += work.micro_batches * work.student.table * per_weight * 1e-9 if work.logit_terms else 0.0
     share = work.ranks if work.stage >= 1 else 1
     terms = work.state_pairs * positions * TERM_VALUES * 4.0 * work.student.width / (measured.elementwise["fp32"][0] * 1e9)
-    a = BYTES[work.precision]
-    moved = (a + 8.0 + (16.0 if work.stage >= 2 else 0.0)) * work.trainable + 3.0 * a * work.student.table
-    return {
+    each, step = _engine_seconds(work, measured, bandwidth)
+    parts = {
         "teacher": positions * teacher,
         "forward": positions * forward,
-        "backward": positions * (backward + (forward if work.checkpointing else 0.0)) + work.micro_batches * moved / bandwidth,
+        "backward": positions * (backward + (forward if work.checkpointing else 0.0)) + work.micro_batches * each,
         "head": head,
         "loss terms": terms,
-        "optimizer": work.trainable / share * measured.optimizer * 1e-9,
+        "optimizer": work.trainable / share * step,
     }
+    together = measured.together if work.ranks > 1 else 1.0
+    return {name: seconds * together for name, seconds in parts.items()}
+
+
+def _engine_seconds(work: Workload, measured: Measured, bandwidth: float) -> tuple[float, float]:
+    """(seconds of a micro-batch whatever its tokens, seconds of a step per weight)."""
+    a, table = BYTES[work.precision], work.student.table
+    cost = measured.engine.get(f"{work.precision} ZeRO-{work.stage}")
+    if cost is None:
+        moved = (a + 8.0 + (16.0 if work.stage >= 2 else 0.0)) * work.trainable + 3.0 * a * table
+        return moved / bandwidth, measured.optimizer * 1e-9
+    in_layers, in_table, in_step = (
+        1e-9 * _nearest({weights: values[n] for weights, values in cost.weight_ns.items()}, table) for n in range(3)
+    )
+    weights = work.student.parameters + work.projections
+    share = work.trainable / weights
+    return 1e-6 * work.student.layers * cost.layer_us + share * (in_table * table + in_layers * (weights - table)), in_step
 
 
 def _pass_seconds(size: ModelSize, work: Workload, precision: str, kernel: str, measured: Measured) -> tuple[float, float]:

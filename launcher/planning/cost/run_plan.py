@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from launcher.planning.cost.collectives import collective_seconds, links_of
+from launcher.planning.cost.collectives import links_of, update_collectives
 from launcher.planning.cost.fit import Fit, fit, largest_micro_batch, usable
 from launcher.planning.cost.memory import MemoryPlan, plan_memory
 from launcher.planning.cost.operations import compute_seconds, flops
@@ -87,7 +87,7 @@ def plan_run(work: Workload, cluster: Cluster) -> RunPlan:
     """The plan of a run. work: on the cluster's number of ranks."""
     device, ranks = cluster.device, cluster.ranks
     links = links_of(device, ranks, cluster.per_node)
-    seconds = compute_seconds(work, device) | collective_seconds(work, links)
+    seconds = compute_seconds(work, device) | update_collectives(work, device, cluster.per_node)
     reading = work.micro_batches * work.positions / READ_AHEAD_POSITIONS
     seconds["data"] = max(0.0, reading - sum(seconds.values()))
     local = cluster.per_node if device.is_cpu else 1

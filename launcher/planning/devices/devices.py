@@ -16,6 +16,17 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rates = dict[str, Positive]
 
 
+class EngineCost(BaseModel):
+    """What a micro-batch costs whatever its tokens, and a step, under one ZeRO stage on one rank."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer_us: NotNegative
+    """Microseconds of starting a layer's operations, forward and backward."""
+    weight_ns: dict[int, tuple[NotNegative, NotNegative, NotNegative]]
+    """By weights of the embeddings: nanoseconds of a layer's weight and of an embedding's weight a micro-batch, of a weight a step."""
+
+
 class Measured(BaseModel):
     """Rates that `--calibrate` measured, on `threads` threads of one process. Keys of the inner tables are sizes."""
 
@@ -34,6 +45,14 @@ class Measured(BaseModel):
     """Nanoseconds per weight of an AdamW step with clipping."""
     all_reduce: tuple[NotNegative, Positive] | None = None
     """Seconds of one call between two processes, and GB/s beyond that."""
+    all_reduce_bf16: tuple[NotNegative, Positive] | None = None
+    """The same of bf16."""
+    engine: dict[str, EngineCost] = {}
+    """By `precision ZeRO-stage`. Files of earlier versions have none."""
+    teacher_layer_us: dict[str, NotNegative] = {}
+    """By teacher mode: microseconds that a layer of it takes longer on two ranks, without its bytes."""
+    together: Positive = 1.0
+    """Time of the head while both of two ranks compute it, over its time alone: ranks share caches and memory."""
     wall_per_cpu: Positive = 1.0
     """Wall time over CPU time while it was measured: above 1.2 other processes had the cores."""
 

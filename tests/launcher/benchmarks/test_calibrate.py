@@ -5,7 +5,8 @@ import argparse
 import pytest
 import torch
 
-from launcher.benchmarks import calibrate, rates
+from kd.distributed import process_group
+from launcher.benchmarks import calibrate, engine_costs, rates
 from launcher.errors import LaunchError
 from launcher.planning.devices.devices import Measured, device_of, device_text
 
@@ -21,6 +22,7 @@ def short(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rates, "VOCABULARY", 500)
     monkeypatch.setattr(rates, "STEP_WEIGHTS", 10_000)
     monkeypatch.setattr(calibrate, "WIDTHS", (64, 128))
+    monkeypatch.setattr(calibrate, "engine_costs", lambda where: {})
 
 
 def test_the_rates_are_positive_and_survive_the_file(tmp_path):
@@ -50,9 +52,32 @@ def test_a_file_that_cannot_be_written_is_refused_before_a_minute_is_spent(tmp_p
 
 
 @pytest.mark.slow
-def test_two_ranks_time_their_messages():
-    all_reduce, libraries = calibrate.measure_ranks()
-    assert all_reduce is not None
-    assert 0 < all_reduce[0] < 1
-    assert 0.01 < all_reduce[1] < 1000
-    assert 0.2 < libraries < 2
+def test_two_ranks_time_their_messages_and_the_layers_of_split_teachers():
+    ranks = calibrate.measure_ranks()
+    assert 0.2 < ranks.pop("libraries_gb") < 2
+    measured = Measured.model_validate(BARE | ranks)
+    for seconds, rate in (measured.all_reduce, measured.all_reduce_bf16):
+        assert 0 < seconds < 1
+        assert 0.01 < rate < 1000
+    assert measured.teacher_layer_us["zero3"] > measured.teacher_layer_us["tensor_parallel"] > 0  # a gather for each weight; two sums
+    assert 1 <= measured.together < 10
+
+
+@pytest.mark.slow
+def test_the_engines_cost_of_a_micro_batch_grows_with_the_stage(monkeypatch: pytest.MonkeyPatch):
+    process_group.start()
+    monkeypatch.setattr(engine_costs, "SIZES", ((64, 4000), (128, 4000)))
+    costs = {stage: engine_costs.engine_cost("bf16", stage, CPU) for stage in (1, 3)}
+    assert set(costs[1].weight_ns) == {64 * 4000, 128 * 4000}
+    assert costs[3].layer_us > costs[1].layer_us > 0  # at stage 3 hooks gather each weight
+
+
+BARE = {
+    "threads": 1,
+    "gemm": {"fp32": {256: 0.1}},
+    "attention": {"fp32 sdpa": {128: (0.3, 0.05, 0.5, 0.1)}},
+    "elementwise": {"fp32": (25.0, 40.0)},
+    "head": {"fp32": (3.0, 0.1, 1.0)},
+    "optimizer": 1.2,
+}
+"""What a device file of an earlier version has."""

@@ -7,12 +7,12 @@ import pytest
 from planned_runs import BERT, DISTILBERT, planned_run
 
 from launcher.errors import LaunchError
-from launcher.planning.cost.collectives import collective_seconds, links_of
+from launcher.planning.cost.collectives import collective_seconds, links_of, update_collectives
 from launcher.planning.cost.operations import compute_seconds, flops
 from launcher.planning.cost.run_plan import Cluster, on_ranks, plan_run
 from launcher.planning.cost.scaling import COUNTS, limits, scale
 from launcher.planning.cost.teacher_modes import cache_bytes, cheapest, compare_modes, crossovers
-from launcher.planning.devices.devices import DEVICES, Device, device_of, device_text
+from launcher.planning.devices.devices import DEVICES, Device, EngineCost, Measured, device_of, device_text
 
 H100, V100 = DEVICES["h100"], DEVICES["v100"]
 D, F, V, S = 768, 3072, 30522, 128
@@ -69,6 +69,46 @@ def test_collectives_follow_the_zero_stage_and_the_teachers_mode():
     assert collective_seconds(two, links)["gradients"] == pytest.approx(
         2 * collective_seconds(replace(two, global_batch=64), links)["gradients"]
     )
+
+
+def measured_device(**changes: object) -> Device:
+    """A core whose rates are round numbers."""
+    rates = Measured(
+        threads=1,
+        gemm={"fp32": {512: 0.1}},
+        attention={"fp32 sdpa": {128: (0.3, 0.05, 0.5, 0.1)}},
+        elementwise={"fp32": (25.0, 40.0)},
+        head={"fp32": (3.0, 0.1, 1.0)},
+        optimizer=1.0,
+        all_reduce=(2e-4, 2.0),
+    )
+    return DEVICES["cpu"].model_copy(update={"measured": rates.model_copy(update=changes)})
+
+
+def test_each_micro_batch_costs_its_layers_and_weights_whatever_its_tokens():
+    table, P = V * D, DISTILBERT.parameters
+    engine = {f"fp32 ZeRO-{stage}": EngineCost(layer_us=1000 * stage, weight_ns={table: (1.0, 2.0, 3.0)}) for stage in (1, 2)}
+    device = measured_device(engine=engine)
+    one, four = (planned_run(micro_batch=size) for size in (64, 16))
+    more = compute_seconds(four, device)["backward"] - compute_seconds(one, device)["backward"]
+    assert more == pytest.approx(3 * (6 * 1e-3 + 2e-9 * table + 1e-9 * (P - table)))
+    assert compute_seconds(one, device)["optimizer"] == pytest.approx(3e-9 * P)
+    stage_2 = compute_seconds(replace(four, stage=2), device)["backward"] - compute_seconds(four, device)["backward"]
+    assert stage_2 == pytest.approx(4 * 6 * 1e-3)
+    assert compute_seconds(four, measured_device())["backward"] > 0  # a file of an earlier version
+
+
+def test_a_measured_layer_of_a_split_teacher_replaces_its_messages_latency():
+    device = measured_device(all_reduce_bf16=(2e-4, 1.0), teacher_layer_us={"zero3": 6000.0, "tensor_parallel": 2000.0})
+    tensor = planned_run("tensor_parallel", ranks=2, precision="bf16")
+    sent = 2 * 12 * 2 * 2 * tensor.positions * D / 1e9  # two sums a layer of both ranks' rows, at bf16's 1 GB/s
+    assert update_collectives(tensor, device, 2)["teacher gathers"] == pytest.approx(tensor.micro_batches * (sent + 12 * 2e-3))
+    zero3 = planned_run("zero3", BERT.parameters // 2, ranks=2, precision="bf16")
+    gathered = BERT.parameters / 1e9
+    assert update_collectives(zero3, device, 2)["teacher gathers"] == pytest.approx(zero3.micro_batches * (gathered + 12 * 6e-3))
+    alone = compute_seconds(planned_run(), measured_device(together=1.5))
+    both = compute_seconds(planned_run(ranks=2, global_batch=128), measured_device(together=1.5))
+    assert both["forward"] == pytest.approx(1.5 * alone["forward"])  # two ranks share caches
 
 
 def test_a_run_on_more_devices_is_faster_until_the_batch_or_the_links_stop_it():
