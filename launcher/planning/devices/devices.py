@@ -17,7 +17,7 @@ Rates = dict[str, Positive]
 
 
 class EngineCost(BaseModel):
-    """What a micro-batch costs whatever its tokens, and a step, under one ZeRO stage on one rank."""
+    """The time of a micro-batch that does not depend on its tokens, and of a step, under one ZeRO stage on one rank."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
