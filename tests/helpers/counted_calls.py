@@ -17,13 +17,14 @@ LISTS = (Tensor.tolist, Tensor.numpy)
 
 
 class CountedCalls(TorchDispatchMode):
-    """calls: by kind. shapes: of all results. waits: by the line of the project that asked."""
+    """calls: by kind. shapes: of all results. waits: by the line of the project that asked. bytes: of collectives, by kind."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
         self.shapes: Counter[tuple[int, ...]] = Counter()
         self.waits: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
         self._lists = _Lists(self.waits)
 
     def __enter__(self) -> "CountedCalls":
@@ -43,6 +44,8 @@ class CountedCalls(TorchDispatchMode):
         for kind, names in (("products", PRODUCTS), ("softmaxes", SOFTMAXES)):
             self.calls[kind] += name in names
         self.calls["collectives"] += func.namespace == "c10d"
+        if func.namespace == "c10d":
+            self.bytes[name] += sum(tensor.numel() * tensor.element_size() for tensor in _tensors(args))
         masks = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
         if name in WAITS or masks:
             self.waits[asker()] += 1
@@ -63,6 +66,13 @@ class _Lists(TorchFunctionMode):
         if func in LISTS:
             self._waits[asker()] += 1
         return func(*args, **(kwargs or {}))
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    """All tensors in nested lists."""
+    if isinstance(values, Tensor):
+        return [values]
+    return [tensor for value in values for tensor in _tensors(value)] if isinstance(values, list | tuple) else []
 
 
 def asker() -> str:

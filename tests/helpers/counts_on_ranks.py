@@ -27,6 +27,7 @@ def main() -> None:
         with CountedCalls() as counted:
             trainer.update(batches(1, rows // parts))
         report[f"{precision} {parts}"] = {"calls": counted.calls, "waits": counted.waits, "shapes": list(counted.shapes)}
+        report[f"{precision} {parts}"] |= {"bytes": counted.bytes, "weights": sum(w.numel() for w in student.parameters())}
     if process_group.rank() == 0:
         Path(result).write_text(json.dumps(report))
     process_group.leave()

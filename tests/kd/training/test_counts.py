@@ -17,6 +17,7 @@ ON_HOST = ("objective/selection.py:", "objective/head_rows.py:", "terms/pooling.
 """Code that reads a batch on the host, for any device (tests/kd/training/test_device_reads.py)."""
 ON_CPU = ("objective/vocabulary_head.py:backward",)
 """Code that reads a value where the device is a CPU, and only there."""
+COUNTS_AND_SUMS = 100  # bytes: the terms' counts and sums, tokens, norm and overflow
 COLLECTIVES = {1: 3, 2: 7}  # an update, by ranks; DeepSpeed makes three on one rank too
 
 
@@ -36,6 +37,12 @@ def test_an_update_stays_within_its_bounds(make_model, tmp_path, run_ranks, rank
         assert two["calls"]["products"] - 2 * each <= PRODUCTS["update"]
         # collectives belong to an update, not to a micro-batch
         assert two["calls"]["collectives"] == four["calls"]["collectives"] <= COLLECTIVES[ranks]
+
+        if (
+            ranks > 1
+        ):  # each weight's gradient is reduced once an update, in fp32; the embeddings are the decoder's weight too, and count once
+            for one in (two, four):
+                assert 0 <= one["bytes"]["allreduce_"] - 4 * one["weights"] <= COUNTS_AND_SUMS
 
         for one in (two, four):
             for name in [name for name in one["waits"] if name.startswith((*ON_HOST, *ON_CPU))]:
