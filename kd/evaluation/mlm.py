@@ -1,7 +1,7 @@
 """Held-out scores of a masked-language model: loss, accuracy, and how far it is from its teacher.
 
-Deterministic: eval mode, no dropout, the batches as they come, sums in float64. The decoder runs over `chunk_tokens` predicted positions
-at a time, so that [N, V] never exists whole.
+Deterministic: eval mode, no dropout, the batches as they come, sums in float64. The device is read once, at the end. The decoder runs over
+`chunk_tokens` predicted positions at a time, so that [N, V] never exists whole.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd.batch import Batch
+from kd.copies import moved, positions_of
 from kd.errors import KdError
 from kd.evaluation.scores import SCORES, Predictions, Score
 from kd.models.encoder import Encoder
@@ -66,20 +67,23 @@ def evaluate_mlm(
     """
     size = vocabulary or min(model.vocabulary for model in (encoder, teacher) if model is not None)
     used = [score for score in SCORES if teacher is not None or not score.needs_teacher]
-    sums = torch.zeros(1 + len(used), dtype=torch.float64)  # tokens, then each score
+    device = encoder.decoder_weight.device
+    sums = torch.zeros(1 + len(used), dtype=torch.float64, device=device)  # tokens, then each score
     with torch.no_grad(), ExitStack() as modes:
         for model in (encoder, teacher):
             if model is not None:
                 modes.enter_context(model.evaluating())
         for batch in batches:
-            labels = batch.labels[batch.predicted]
-            if labels.numel() and int(labels.max()) >= size:
+            host = batch.on_host
+            known = host.labels[host.predicted]
+            if known.numel() and int(known.max()) >= size:
                 raise KdError(
-                    f"evaluate: expected labels below {size}, the vocabulary of both heads, got {int(labels.max())}; "
+                    f"evaluate: expected labels below {size}, the vocabulary of both heads, got {int(known.max())}; "
                     "use shards of this model's tokenizer"
                 )
-            ours = _predicted_states(encoder, batch)
-            theirs = None if teacher is None else _predicted_states(teacher, batch)
+            labels = moved(known, device)
+            ours = _predicted_states(encoder, host)
+            theirs = None if teacher is None else _predicted_states(teacher, host)
             for start in range(0, labels.numel(), chunk_tokens):
                 chunk = slice(start, start + chunk_tokens)
                 logits = _logits(encoder, ours[chunk], size)
@@ -94,10 +98,10 @@ def evaluate_mlm(
     return MlmScores(int(tokens), {score.key: means.get(score.key) for score in SCORES})
 
 
-def _predicted_states(model: Encoder, batch: Batch) -> Tensor:
-    """[N, D] on the model's device: the head's transform at the predicted positions."""
-    on_device = batch.to(model.decoder_weight.device)
-    return model.transform(model(on_device).last_hidden[on_device.predicted])
+def _predicted_states(model: Encoder, host: Batch) -> Tensor:
+    """[N, D] on the model's device: the head's transform at the predicted positions. host: a batch on the CPU."""
+    device = model.decoder_weight.device
+    return model.transform(model(host.to(device)).last_hidden[positions_of(host.predicted, device)])
 
 
 def _logits(model: Encoder, transformed: Tensor, vocabulary: int) -> Tensor:
@@ -106,9 +110,8 @@ def _logits(model: Encoder, transformed: Tensor, vocabulary: int) -> Tensor:
 
 
 def _sums(scores: Sequence[Score], logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
-    """[1 + scores] float64 on the CPU: tokens, and each score summed over a chunk. logits [n, V], labels [n]."""
-    labels = labels.to(logits.device)
+    """[1 + scores] float64 on the logits' device: tokens, and each score summed over a chunk. logits [n, V], labels [n]."""
     teaching = None if teacher_logits is None else F.log_softmax(teacher_logits.to(logits.device), dim=-1)
     predictions = Predictions(logits, F.log_softmax(logits, dim=-1), labels, teaching)
     totals = [score.values(predictions).double().sum() for score in scores]
-    return torch.stack([part.detach().double().cpu() for part in (torch.tensor(float(len(labels))), *totals)])
+    return torch.stack([torch.full_like(totals[0], len(labels)), *totals]).detach()

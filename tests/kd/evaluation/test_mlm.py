@@ -137,3 +137,17 @@ def test_a_score_is_one_row_and_its_function(tiny_bert, tiny_batch, monkeypatch)
     scores = evaluate_mlm(tiny_bert, [tiny_batch])
     assert scores["top1"] <= scores["top2"] <= scores["top5"]
     assert set(scores.row) == {*(score.key for score in SCORES), "top2", "tokens"}
+
+
+def test_a_device_is_asked_nothing_before_the_sums_go_over_the_ranks(make_model, tiny_batch):
+    """The device is torch's meta, which has no values: any question to it raises. NCCL sums tensors on its device only."""
+    encoder, teacher = (Encoder(make_model(name)).to(torch.device("meta")) for name in ("bert", "distilbert"))
+    given = []
+
+    def over_ranks(sums):
+        given.append(sums)
+        return torch.arange(1.0, len(sums) + 1)
+
+    scores = evaluate_mlm(encoder, [tiny_batch, tiny_batch], teacher, over_ranks=over_ranks)
+    assert [(sums.device.type, sums.dtype) for sums in given] == [("meta", torch.float64)]
+    assert (scores.tokens, scores["loss"]) == (1, 2.0)
