@@ -189,7 +189,7 @@ class _Attend(torch.autograd.Function):
             q, k, v = (_gathered(states, group, heads) for states in flat)
             scores = torch.bmm(q, k.mT).mul_(scaling)
             if group.bias is not None:
-                scores.unflatten(0, (-1, heads)).add_(group.bias[:, None])
+                scores.unflatten(0, (-1, heads)).add_(group.bias[:, None].to(scores.dtype))  # else torch adds in fp32, in a copy
             used = maps = torch.softmax(scores, -1)
             if dropout > 0:
                 mask = _mask(group, (rows, heads, positions), dropout, place, maps.device)
