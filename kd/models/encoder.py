@@ -6,6 +6,7 @@ chunks. kd.models.config checks config.json; kd.models.loading reads the weights
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Self, cast
 
 import torch
@@ -60,9 +61,9 @@ class Encoder(nn.Module):
         return EncoderOutputs(self.base(input_ids=ids, attention_mask=masks, position_ids=positions)[0], {})
 
     def blank(self, dtype: torch.dtype) -> Self:
-        """A model of the same configuration on the CPU, with any weights."""
+        """A model of the same configuration on the CPU, with any weights. Its attention can be changed alone."""
         with torch.random.fork_rng(devices=[]):
-            return self._dropping_alike(type(self)(AutoModelForMaskedLM.from_config(self.hf.config, dtype=dtype)))
+            return self._dropping_alike(type(self)(AutoModelForMaskedLM.from_config(deepcopy(self.hf.config), dtype=dtype)))
 
     def key_dropout(self) -> None:
         """Use the masks of kd.kernels.dropout from now on. Layers that share their weights keep torch's, which differ from pass to pass."""

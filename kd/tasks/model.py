@@ -1,6 +1,7 @@
 """A Hugging Face encoder with a task's head, seen by its structure."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Self, cast
 
 import torch
@@ -89,7 +90,7 @@ class TaskEncoder(Encoder):
     def blank(self, dtype: torch.dtype) -> Self:
         """A model of the same configuration on the CPU, with any weights."""
         with torch.random.fork_rng(devices=[]):
-            made = type(self)(MODEL_CLASSES[self.kind].from_config(self.hf.config, dtype=dtype), self.kind, self.order)
+            made = type(self)(MODEL_CLASSES[self.kind].from_config(deepcopy(self.hf.config), dtype=dtype), self.kind, self.order)
             return self._dropping_alike(made)
 
     @property

@@ -192,6 +192,15 @@ def test_no_place_of_a_family_draws_the_same_mask_twice(make_model, tiny_batch, 
     assert len(set(drawn)) == len(drawn)
 
 
+def test_a_copy_of_a_student_has_its_attention_and_changes_it_alone(make_model):
+    encoder = Encoder(make_model("bert"))
+    encoder.use_attention(DOCUMENTS)
+    copy = encoder.blank(torch.float32)
+    assert copy.attention == DOCUMENTS
+    copy.use_attention("eager")
+    assert (encoder.attention, copy.attention) == (DOCUMENTS, "eager")
+
+
 def test_a_copy_of_a_student_drops_as_it_does(make_model):
     encoder = Encoder(make_model("bert"))
     assert not any(isinstance(module, Dropout) for module in encoder.blank(torch.float32).modules())
