@@ -37,6 +37,8 @@ from stillhouse.files import write_atomically
 PRECISIONS = ("fp32", "bf16")
 WIDTHS = (256, 512, 1024)
 WINDOWS = (128, 512)
+DOCUMENTS = (32, 128, 512)
+"""Positions of documents that are computed apart."""
 PATIENCE_SECONDS = 120.0
 
 
@@ -87,9 +89,9 @@ def measure_rates(where: torch.device) -> Measured:
     started, cpu = time.perf_counter(), time.process_time()
     gemm = {name: {width: rates.gemm_rate(name, width, where) for width in WIDTHS} for name in PRECISIONS}
     attention = {
-        f"{name} {kernel}": {window: rates.attention_costs(name, kernel, window, where) for window in WINDOWS}
+        f"{name} {kernel}": {window: rates.attention_costs(name, kernel, window, where) for window in windows}
         for name in PRECISIONS
-        for kernel in ("sdpa", "eager")
+        for kernel, windows in (("sdpa", WINDOWS), ("eager", WINDOWS), ("documents", DOCUMENTS))
     }
     elementwise = {name: rates.elementwise_rates(name, where) for name in PRECISIONS}
     head = {name: rates.head_costs(name, where) for name in PRECISIONS}

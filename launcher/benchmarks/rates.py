@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd.models.document_attention import attend
 from kd.models.outputs import Decoder, EncoderOutputs
 from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.objective.vocabulary_head import chunked_terms
@@ -75,9 +76,12 @@ def _attention_seconds(precision: str, kernel: str, window: int, size: int, wher
     dtype = DTYPES[precision]
     query, key, value = (torch.randn(shape, device=where).to(dtype).transpose(1, 2).requires_grad_() for _ in range(3))
     allowed = torch.ones(rows, 1, window, window, dtype=torch.bool, device=where)
+    documents = torch.ones(rows, window, dtype=torch.int64, device=where)
     mask = torch.zeros(rows, 1, window, window, dtype=dtype, device=where)
 
     def forward() -> Tensor:
+        if kernel == "documents":
+            return attend(query, key, value, documents, size**-0.5)
         if kernel == "sdpa":
             return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed).transpose(1, 2).contiguous()
         scores = torch.matmul(query, key.transpose(2, 3)) * size**-0.5 + mask

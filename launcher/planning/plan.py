@@ -17,6 +17,7 @@ from launcher.config.derived import chosen_attention, chosen_precision, updates_
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_caches, check_fits, disk
+from launcher.planning.cost.attended import attended_tokens
 from launcher.planning.cost.fit import MemoryNeed
 from launcher.planning.cost.memory import MemoryPlan, head_bytes, plan_memory
 from launcher.planning.cost.workload import DataWork, Workload, teacher_work, workload_of
@@ -138,6 +139,7 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
             shards=len(manifest.entries("train")),
             lanes=config.data.stream.lanes,
             filled=stream.tokens_per_epoch / (stream.windows_per_epoch * config.data.window_tokens),
+            document_tokens=attended_tokens(corpus, config.data.stream),
         ),
         evaluates=heldout > 0,
     )

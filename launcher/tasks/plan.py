@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kd.distributed import process_group
 from kd.models.config import read_config
 from kd.models.encoder import Encoder
 from kd.teacher.modes import MODES
@@ -119,6 +120,7 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes
             updates=updates,
             trainable=trainable,
             projections=projections,
+            device_type=process_group.device().type,
         )
 
     return TaskPlan(

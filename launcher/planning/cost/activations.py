@@ -25,7 +25,7 @@ ATTENTION_COST = {
 """Bytes that attention keeps per token and layer, beside queries, keys, values and its output, by kernel.
 
 eager: the probabilities. sdpa: the log-sum-exp, and the float mask that torch makes of the bool one in each layer.
-documents: the probabilities within each document; counted for windows of one document.
+documents: the probabilities within each document, whose mean length stands for the window; windows of one document where it is not known.
 """
 
 
@@ -70,8 +70,11 @@ def closed_form(layers: int, width: int, inner: int, heads: int, window: int, ke
     return Activations(layers, layer, window * (a * width + 2 * a + 16), window * a * width, exact=False)
 
 
-def count_activations(student: Encoder, kernel: str, window: int, precision: str) -> Activations:
-    """Activations of a student by a forward pass of one window without weights. student: on the meta device."""
+def count_activations(student: Encoder, kernel: str, window: int, precision: str, document_tokens: int = 0) -> Activations:
+    """Activations of a student by a forward pass of one window without weights. student: on the meta device.
+
+    document_tokens: mean length of the documents that kernel `documents` computes apart; 0: a window is one document.
+    """
     a, heads = BYTES[precision], student.heads
     names = student.family.config
     inner = int(getattr(student.hf.config, names.inner))
@@ -84,7 +87,8 @@ def count_activations(student: Encoder, kernel: str, window: int, precision: str
         inside, outside = _saved(student, window, precision, maps=not fused)
     except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, AttributeError):
         return formula  # a family whose code needs values: relative positions, tables of buckets
-    layer = max(inside) + (window * attention_bytes(kernel, a, window, heads) if fused else 0)
+    attended = document_tokens or window if kernel == "documents" else window
+    layer = max(inside) + (window * attention_bytes(kernel, a, attended, heads) if fused else 0)
     return Activations(student.layers, layer, outside, window * a * student.width)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from data_shards.corpus import Corpus
 from data_shards.errors import DataError
 from data_shards.stream.stream import Stream
+from kd.kernels import fp32_products
+from kd.models import attention_choice
 from kd.models.config import read_config
 from kd.models.encoder import Encoder
 from kd.models.sizes import model_sizes
@@ -15,13 +17,11 @@ from kd.training.engine import effective_stage
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import check_fits
+from launcher.planning.cost.attended import attended_tokens
 from launcher.planning.cost.workload import DataWork, TeacherWork, Workload, teacher_work, workload_of
 from launcher.planning.devices.devices import Device
 from launcher.planning.phases import objectives_of, plan_phases, states_read
 from launcher.planning.shape_models import meta_model, meta_student
-
-EAGER_WINDOW = 256
-"""The longest window that `train.attention: auto` computes without a fused kernel in bf16 on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def work_of_config(config: RunConfig, ranks: int, device: Device, tokens: float 
         stream = Stream(corpus, "train", config.data.stream, train.global_batch)
         entries = corpus.manifest.entries("train")
         filled = stream.tokens_per_epoch / (stream.windows_per_epoch * window)
-        data = DataWork(stream.windows_per_epoch, len(entries), config.data.stream.lanes, filled)
+        data = DataWork(
+            stream.windows_per_epoch, len(entries), config.data.stream.lanes, filled, attended_tokens(corpus, config.data.stream)
+        )
         shard_bytes = sum(entry.bytes for entry in entries)
     updates = _updates(config, data, tokens)
     if not shard_bytes:
@@ -86,7 +88,7 @@ def work_of_config(config: RunConfig, ranks: int, device: Device, tokens: float 
         ranks=ranks,
         precision=precision,
         stage=stage,
-        attention=_attention(config, precision, device),
+        attention=_attention(config, precision, device, student),
         device_type="cpu" if device.is_cpu else "cuda",
         updates=updates,
         trainable=trainable,
@@ -128,10 +130,11 @@ def _precision(config: RunConfig, device: Device) -> str:
     return asked
 
 
-def _attention(config: RunConfig, precision: str, device: Device) -> str:
+def _attention(config: RunConfig, precision: str, device: Device, student: Encoder) -> str:
     if config.train.attention != "auto":
         return config.train.attention
-    return "eager" if device.is_cpu and precision == "bf16" and config.row_tokens <= EAGER_WINDOW else "sdpa"
+    kind, drops, offered = "cpu" if device.is_cpu else "cuda", student.drops_attention, student.family.kernels
+    return attention_choice.of_student(kind, precision, config.row_tokens, drops, fp32_products.gains(), offered).kernel
 
 
 def _updates(config: RunConfig, data: DataWork, tokens: float | None) -> int:

@@ -1,13 +1,13 @@
 """Memory of one rank by part, at four moments of a run: build, update, evaluate, save. The plan is the largest of them.
 
-On a GPU this is the device's memory. On a CPU it is the process's, which keeps freed blocks for reuse. So what an update needed is still
-there when a checkpoint is written.
+On a GPU this is the device's memory. On a CPU it is the process's, which keeps freed memory (kd/kernels/host_memory.py). So what an update
+needed is still there when a checkpoint is written.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from kd.objective.products import KEPT_BYTES
+from kd.kernels.host_memory import LARGEST_BLOCK
 from kd.training.teaching import ROWS as LOOKED_AT
 from launcher.planning.cost.workload import BYTES, TeacherWork, Workload
 from launcher.planning.devices.devices import Device
@@ -21,8 +21,6 @@ SCORED_ROWS = 64
 """Rows of a task's teacher at a time (launcher/tasks/teachers.py)."""
 TASK_PACKAGES = 130_000_000
 """Bytes of scikit-learn, scipy and a tokenizer."""
-KEPT_BLOCK = 32 << 20
-"""Bytes from which an allocator gives a freed block back (glibc on 64 bits)."""
 EVALUATION_CHUNK = 2048
 EVALUATION_BYTES = 9
 """Bytes of each logit of an evaluation: itself and its logarithm in fp32, and whether it is above the right one."""
@@ -64,11 +62,14 @@ def plan_memory(work: Workload, device: Device) -> MemoryPlan:
     if device.is_cpu:
         update["left by the start"] = _left_by_scoring(work)
     moments = [Moment("build", fixed | _build(work, device.is_cpu)), Moment("update", fixed | update)]
-    left = {"left by the update": _left(work, update)} if device.is_cpu else {}
+    kept = {"kept of the update": _kept(work, update)} if device.is_cpu else {}
     if work.evaluate_batch:
-        moments.append(Moment("evaluate", fixed | left | _evaluate(work)))
+        evaluated = _evaluate_on_host(work, kept["kept of the update"]) if device.is_cpu else _evaluate(work)
+        moments.append(Moment("evaluate", fixed | kept | evaluated))
+        if device.is_cpu:
+            kept["kept of the evaluation"] = evaluated["scores"] if _logits_block(work) <= LARGEST_BLOCK else 0
     if device.is_cpu:  # else the copies are in the host's memory
-        moments.append(Moment("save", fixed | left | _save(work)))
+        moments.append(Moment("save", fixed | kept | _save(work, sum(kept.values()))))
     return MemoryPlan(tuple(Moment(one.name, {name: size for name, size in one.parts.items() if size}) for one in moments))
 
 
@@ -116,13 +117,11 @@ def _scoring(work: Workload, one: TeacherWork) -> int:
 
 
 def _left_by_scoring(work: Workload) -> int:
-    """Bytes that a CPU's allocator keeps of a task's teachers: blocks of forward passes, and layers that were read in fp32 and freed."""
+    """Bytes that a process on CPUs keeps of a task's teachers: layers that were read in fp32 and freed."""
     if work.task is None or not work.teachers:
         return 0
-    block = 4 * SCORED_ROWS * work.window * max(one.size.width for one in work.teachers)
     freed = [one for one in work.teachers if one.mode == "cached" or one.precision != "fp32"]
-    kept = 0 if work.precision == "fp32" else _kept_states(block)  # an update in fp32 uses blocks of these sizes again
-    return kept + sum(4 * one.size.layer_parameters for one in freed)
+    return sum(4 * one.size.layer_parameters for one in freed)
 
 
 def _update(work: Workload) -> dict[str, int]:
@@ -163,21 +162,11 @@ def _update(work: Workload) -> dict[str, int]:
     return parts
 
 
-def _left(work: Workload, update: Mapping[str, int]) -> int:
-    """Bytes that a CPU's allocator keeps between updates: its blocks below 32 MiB, and those of models that were read in fp32."""
-    kept = update["activations"] + update["teacher: pass"] + update.get("head: states", 0) + head_bytes(work)
-    if work.logit_terms and work.precision != "fp32" and 4 * work.student.table <= KEPT_BYTES:
-        kept += 4 * work.student.table  # the sum of the decoder's gradient
-    if work.stage == 3 and work.ranks > 1:  # the layers' gathered weights, gradients and copies of these
-        kept += (BYTES[work.precision] + 8) * work.student.layer_parameters
-    elif work.stage < 3:
-        kept += 4 * work.student.layer_parameters  # gradients
-    tables = (update.get("head: gradient of the decoder", 0), update["embedding gradient"])
-    kept += sum(size for size in tables if size < KEPT_BLOCK) + update.get("left by the start", 0)
-    if work.task is not None:
-        return kept
-    read = [one for one in work.teachers[:1] if one.precision != "fp32" and work.student_from == "teacher"]
-    return kept + sum(4 * (one.size.layer_parameters + work.student.layer_parameters) for one in read)
+def _kept(work: Workload, update: Mapping[str, int]) -> int:
+    """Bytes that a process on CPUs keeps of an update (kd/kernels/host_memory.py): all but blocks that are too large."""
+    blocks = {"DeepSpeed's buckets": 4 * work.trainable, "gradients: whole": 4 * work.trainable}
+    blocks["head: gradient of the decoder"] = 4 * work.student.table
+    return sum(size for name, size in update.items() if blocks.get(name, 0) <= LARGEST_BLOCK)
 
 
 def head_bytes(work: Workload, rows: int | None = None) -> int:
@@ -223,24 +212,38 @@ def _term_bytes(work: Workload) -> int:
 
 def _evaluate(work: Workload) -> dict[str, int]:
     """A whole copy of the student, one forward pass, and the logits of the predicted positions."""
+    forward, logits = _scoring_pass(work), EVALUATION_BYTES * _scored(work) * work.student.vocabulary
+    return {"student: copy": BYTES[work.precision] * work.student.parameters, "scores": max(forward, logits)}
+
+
+def _evaluate_on_host(work: Workload, kept: int) -> dict[str, int]:
+    """The same on CPUs. The copy and the forward pass fill what is kept. Logits, and maps larger than an update's, find no place in it."""
+    copy, logits = BYTES[work.precision] * work.student.parameters, EVALUATION_BYTES * _scored(work) * work.student.vocabulary
+    maps = _eager_maps(work, work.evaluate_batch)
+    larger = maps if work.evaluate_batch > work.micro_batch else 0
+    return {"scores": logits + larger + max(0, copy + _scoring_pass(work) - maps - kept)}
+
+
+def _scored(work: Workload) -> int:
+    """Positions whose logits exist at once in an evaluation."""
+    return min(EVALUATION_CHUNK, round(work.evaluate_batch * work.window * work.masked))
+
+
+def _logits_block(work: Workload) -> int:
+    """Bytes of the largest tensor of an evaluation."""
+    return 4 * _scored(work) * work.student.vocabulary
+
+
+def _scoring_pass(work: Workload) -> int:
+    """Bytes of one forward pass of an evaluation."""
     a, student = BYTES[work.precision], work.student
-    positions = work.evaluate_batch * work.window
-    logits = min(EVALUATION_CHUNK, round(positions * work.masked))
-    forward = a * positions * (5 * student.width + 2 * student.inner) + _eager_maps(work, work.evaluate_batch)
-    return {"student: copy": a * student.parameters, "scores": max(forward, EVALUATION_BYTES * logits * student.vocabulary)}
+    return a * work.evaluate_batch * work.window * (5 * student.width + 2 * student.inner) + _eager_maps(work, work.evaluate_batch)
 
 
-def _kept_states(block: int) -> int:
-    """Bytes of hidden states of `block` bytes that a CPU's allocator keeps of a forward pass."""
-    return 5 * block if block < KEPT_BLOCK else 0
-
-
-def _save(work: Workload) -> dict[str, int]:
-    """Copies of all weights and moments, and one tensor that is read back."""
-    parameters = work.student.parameters + work.projections
-    evaluated = _kept_states(BYTES[work.precision] * work.evaluate_batch * work.window * work.student.width)
-    parts = {"checkpoint": 4 * parameters + 8 * work.trainable, "read back": 4 * work.student.largest}
-    return parts | {"left by the evaluation": evaluated}
+def _save(work: Workload, kept: int = 0) -> dict[str, int]:
+    """Copies of all weights and moments, as far as they do not fit what is kept, and the file of moments that is read back."""
+    weights, moments = 4 * (work.student.parameters + work.projections), 8 * work.trainable
+    return {"checkpoint": max(0, weights + moments - kept), "read back": max(weights, moments)}
 
 
 def with_micro_batch(work: Workload, micro_batch: int) -> Workload:

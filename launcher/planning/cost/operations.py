@@ -84,7 +84,9 @@ def compute_seconds(work: Workload, device: Device) -> dict[str, float]:
 def _measured_seconds(work: Workload, measured: Measured, bandwidth: float) -> dict[str, float]:
     positions, selected = work.positions * work.micro_batches, work.logit_positions * work.micro_batches
     forward, backward = _pass_seconds(work.student, work, work.precision, work.attention, measured)
-    teacher = sum(_pass_seconds(one.size, work, one.precision, "sdpa", measured)[0] for one in work.teachers if computes(one))
+    teacher = sum(
+        _pass_seconds(one.size, work, one.precision, work.teacher_attention, measured)[0] for one in work.teachers if computes(one)
+    )
     per_logit, rate, per_weight = measured.head[_known(work.precision, measured.head)]
     logits = float(selected) * work.student.vocabulary
     products = selected * 6.0 * (work.student.table + work.student.width**2)
@@ -125,16 +127,21 @@ def _pass_seconds(size: ModelSize, work: Workload, precision: str, kernel: str, 
     """Seconds per position of a forward and of a backward pass through the layers."""
     key = _known(precision, measured.gemm)
     products = 2.0 * size.layer_weights / (_nearest(measured.gemm[key], size.width) * 1e12)
-    scores = float(size.layers * size.heads * work.window)
-    table = measured.attention.get(f"{key} {kernel}") or measured.attention[f"{key} sdpa"]
-    ahead, ahead_value, back, back_value = table[min(table, key=lambda window: abs(window - work.window))]
-    value = size.width / size.heads
+    table = measured.attention.get(f"{key} {kernel}")
+    attended = work.attended(kernel) if table else work.window
+    table = table or measured.attention[f"{key} sdpa"]
+    value, heads = size.width / size.heads, size.layers * size.heads
+    longer = max(1.0, attended / max(table))  # than what was measured: in proportion
+    ahead, back = (
+        heads * longer * 1e-9 * _nearest({length: length * (one[n] + value * one[n + 1]) for length, one in table.items()}, attended)
+        for n in (0, 2)
+    )
     values, values_back = (times_d * size.width + times_f * size.inner for times_d, times_f in (FORWARD_VALUES, BACKWARD_VALUES))
     speed, speed_back = measured.elementwise[key]
     a, beside = BYTES[key], size.layers + 1  # the embeddings' sums and LayerNorm cost no more than a layer's
     return (
-        products + scores * (ahead + value * ahead_value) * 1e-9 + beside * a * values / (speed * 1e9),
-        2 * products + scores * (back + value * back_value) * 1e-9 + beside * a * values_back / (speed_back * 1e9),
+        products + ahead + beside * a * values / (speed * 1e9),
+        2 * products + back + beside * a * values_back / (speed_back * 1e9),
     )
 
 
@@ -145,7 +152,7 @@ def _known(precision: str, table: object) -> str:
 
 
 def _nearest(table: dict[int, float], width: int) -> float:
-    """The value at a width, linear in between."""
+    """The value at a width, linear in between, and that of the nearest beyond the ends."""
     below = max((one for one in table if one <= width), default=min(table))
     above = min((one for one in table if one >= width), default=max(table))
     if above == below:

@@ -9,7 +9,7 @@ from kd.teacher.modes import MODES
 from kd.terms.base import AttentionTerm
 from launcher.config.task_config import TaskRunConfig
 from launcher.planning.cost.activations import count_activations
-from launcher.planning.cost.workload import DataWork, ModelSize, TaskWork, TeacherWork, Workload, size_of
+from launcher.planning.cost.workload import DataWork, ModelSize, TaskWork, TeacherWork, Workload, size_of, teacher_kernel
 from launcher.planning.phases import states_read
 
 
@@ -41,6 +41,7 @@ def task_workload(
     updates: int,
     trainable: int,
     projections: int,
+    device_type: str,
 ) -> Workload:
     """The work of a task's configuration. student, teachers: masked-language models on the meta device, of which the bodies count.
 
@@ -86,6 +87,7 @@ def task_workload(
         evaluate_batch=config.evaluate.batch,
         student_from=config.student.init,
         task=TaskWork(rows.bytes, sum(size for once, _, size in kept if once)),
+        teacher_attention=teacher_kernel(device_type, precision, config.row_tokens),
     )
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from kd.kernels import fp32_products
+from kd.models import attention_choice
 from kd.models.encoder import Encoder
 from kd.models.sizes import model_sizes
 from kd.objective.chunks import chunk_rows, tile_rows
@@ -61,6 +63,8 @@ class DataWork:
     shards: int = 0
     lanes: int = 0
     filled: float = 1.0
+    document_tokens: int = 0
+    """The mean over positions of the length of their document in their window; 0: windows are computed whole."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ class Workload:
     """teacher: the student is made from the first teacher's layers, which are in memory at the same time."""
     task: TaskWork | None = None
     """None: the run is on text."""
+    teacher_attention: str = "sdpa"
+    """The kernel of the teachers."""
 
     @property
     def micro_batches(self) -> int:
@@ -125,6 +131,10 @@ class Workload:
     def positions(self) -> int:
         """Positions of a micro-batch."""
         return self.micro_batch * self.window
+
+    def attended(self, kernel: str) -> int:
+        """Positions that a position attends to, on average."""
+        return self.data.document_tokens or self.window if kernel == "documents" else self.window
 
     @property
     def logit_positions(self) -> int:
@@ -215,8 +225,14 @@ def workload_of(
         tile_tokens=tile_rows(chunk, size.vocabulary, device_type, torch.get_num_threads()),
         state_pairs=sum(len(term.pairs) for term in on_states if not isinstance(term, AttentionTerm)),
         relation_heads=sum(len(term.pairs) for term in relations) * size.heads,
-        activations=count_activations(student, attention, config.data.window_tokens, precision),
+        activations=count_activations(student, attention, config.data.window_tokens, precision, data.document_tokens),
         data=data,
         evaluate_batch=config.evaluate.batch if evaluates else 0,
         student_from=config.student.init,
+        teacher_attention=teacher_kernel(device_type, precision, config.row_tokens),
     )
+
+
+def teacher_kernel(device_type: str, precision: str, window: int) -> str:
+    """The attention of teachers on this kind of device; on a CPU, this processor decides."""
+    return attention_choice.of_teacher(device_type, precision, window, fp32_products.gains())

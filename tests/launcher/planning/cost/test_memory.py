@@ -60,9 +60,23 @@ def test_a_gpus_memory_has_no_checkpoint_and_a_cpus_has():
     assert [moment.name for moment in plan_memory(planned_run(), H100).moments] == ["build", "update", "evaluate"]
     cpu = plan_memory(planned_run(), CPU)
     assert [moment.name for moment in cpu.moments] == ["build", "update", "evaluate", "save"]
-    assert cpu["save"].parts["checkpoint"] == 12 * P
+    assert cpu["save"].parts["read back"] == 8 * P  # the file of moments
     assert cpu.peak is max(cpu.moments, key=lambda moment: moment.total)
     assert len(plan_memory(planned_run(evaluate_batch=0), CPU).moments) == 3
+
+
+def test_a_process_on_cpus_keeps_what_it_frees_and_evaluation_and_saving_come_on_top():
+    plan = plan_memory(planned_run(), CPU)
+    update, evaluate, save = (plan[name].parts for name in ("update", "evaluate", "save"))
+    held = sum(size for name, size in update.items() if name.startswith(("libraries", "student", "teacher: weights")))
+    assert 4 * P < 256 << 20  # the buckets' blocks are kept
+    assert evaluate["kept of the update"] == plan["update"].total - held
+    scored = min(2048, round(32 * 128 * 0.15))
+    assert evaluate["scores"] == 9 * scored * 30522
+    assert "checkpoint" not in save  # its copies fill what is kept
+    maps = (2 + 8) * 32 * 12 * 128 * 128  # of 32 rows: larger than an update's of 8
+    eager = plan_memory(planned_run(attention="eager", precision="bf16"), CPU)
+    assert eager["evaluate"].parts["scores"] == 9 * scored * 30522 + maps
 
 
 def test_a_split_teacher_is_read_whole_once_and_gathers_while_it_runs():

@@ -188,3 +188,16 @@ def test_a_name_that_is_no_device_is_refused():
     with pytest.raises(LaunchError, match=r"--gpu b200: expected one of h100, a100, v100, l4, cpu or a file, got neither; correct it"):
         device_of("b200")
     assert isinstance(device_of("l4"), Device)
+
+
+def test_attention_by_document_costs_what_its_documents_are_long():
+    table = {128: (0.3, 0.0, 0.5, 0.0), 512: (0.1, 0.0, 0.2, 0.0)}
+    device = measured_device(attention={"fp32 sdpa": table, "fp32 documents": table})
+    whole = planned_run()
+    short = replace(whole, attention="documents", data=replace(whole.data, document_tokens=32))
+    forward = [compute_seconds(one, device)["forward"] for one in (whole, replace(short, window=128), replace(whole, window=320))]
+    assert forward[1] == forward[0]  # nothing shorter was measured
+    positions, heads = 64, DISTILBERT.layers * DISTILBERT.heads
+    assert compute_seconds(replace(whole, window=1024), device)["forward"] - compute_seconds(
+        replace(whole, window=1024), measured_device(attention={"fp32 sdpa": {512: (0.0, 0.0, 0.0, 0.0)}})
+    )["forward"] == pytest.approx(positions * 1024 * heads * 1e-9 * 2 * 512 * 0.1)
