@@ -16,8 +16,8 @@ from kd.training.engine import effective_stage
 from launcher.config.derived import chosen_attention, chosen_precision, updates_of
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
+from launcher.planning.attended import attended_tokens
 from launcher.planning.checks import check_caches, check_fits, disk
-from launcher.planning.cost.attended import attended_tokens
 from launcher.planning.cost.fit import MemoryNeed
 from launcher.planning.cost.memory import MemoryPlan, head_bytes, plan_memory
 from launcher.planning.cost.workload import DataWork, Workload, teacher_work, workload_of

@@ -16,8 +16,8 @@ from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
+from launcher.planning.attended import attended_tokens
 from launcher.planning.checks import check_fits
-from launcher.planning.cost.attended import attended_tokens
 from launcher.planning.cost.workload import DataWork, TeacherWork, Workload, teacher_work, workload_of
 from launcher.planning.devices.devices import Device
 from launcher.planning.phases import objectives_of, plan_phases, states_read

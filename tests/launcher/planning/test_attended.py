@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from launcher.planning.cost.attended import mean_of_positions
+from launcher.planning.attended import mean_of_positions
 
 
 @pytest.mark.parametrize("longest", [20, 100, 1000])
