@@ -9,7 +9,7 @@ from run_lines import lines
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
-SETTINGS = ("train.updates=4", "checkpoint.every_updates=2", "report.every_updates=1", "evaluate.every_updates=null")
+SETTINGS = ("train.updates=4", "checkpoint.every_updates=2", "report.every_updates=1", "evaluate.every_updates=null", "student.dropout=0.1")
 
 
 def test_a_run_that_began_without_bf16_stays_in_fp32_on_any_machine(start, tmp_path, monkeypatch):
