@@ -1,5 +1,6 @@
 """Rows of the vocabulary head that the terms read, known on the host. So no chunk asks the device for a number of rows."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ class RowList:
     def __init__(self, mask: Tensor, device: torch.device) -> None:
         """mask: [N] bool, on the host."""
         self._numbers = np.flatnonzero(mask.numpy())
+        self._list = self._numbers.tolist()
         self._index = moved(torch.from_numpy(self._numbers), device)
 
     def count(self, part: slice) -> int:
@@ -30,8 +32,8 @@ class RowList:
         return Rows(self._numbers[first:last] - part.start, self._index[first:last] - part.start)
 
     def _range(self, part: slice) -> tuple[int, int]:
-        first, last = np.searchsorted(self._numbers, (part.start, part.stop))
-        return int(first), int(last)
+        first = bisect_left(self._list, part.start)  # ten times as fast as numpy's, which is for many numbers at once
+        return first, bisect_left(self._list, part.stop, first)
 
 
 @dataclass(frozen=True)

@@ -135,12 +135,10 @@ class LogitTile:
         if key not in self._parts:
 
             def labelled() -> Rows:
-                numbers, device = np.flatnonzero(np.isin(rows.numbers, self.labelled.numbers)), self.student.device
-                return (
-                    Rows(numbers, torch.arange(len(numbers), device=device))
-                    if len(numbers) == len(rows.numbers)
-                    else Rows.of(numbers, device)
-                )
+                count, device = len(rows.numbers), self.student.device
+                if key == self.labelled.numbers.tobytes():
+                    return Rows(np.arange(count), torch.arange(count, device=device))
+                return Rows.of(np.flatnonzero(np.isin(rows.numbers, self.labelled.numbers)), device)
 
             self._parts[key] = rows.index, LogitTile(self.student[rows.index], self.labels[rows.index], self.scratch, labelled)
         return self._parts[key][1]
