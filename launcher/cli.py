@@ -28,7 +28,7 @@ MODULES = {
     "plot": "launcher.reporting.curves",
     "report": "launcher.run_page.write",
     "watch": "launcher.run_page.watch",
-    "plan": "launcher.planning.cost.command",
+    "plan": "launcher.doctor.plan",
     "completion": "launcher.config.completion",
     "push": "launcher.deployment.push",
     "export": "launcher.deployment.export",

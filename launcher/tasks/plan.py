@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kd.distributed import process_group
+from kd.distributed.precision import Choice
 from kd.models.config import read_config
 from kd.models.encoder import Encoder
 from kd.teacher.modes import MODES
@@ -15,9 +16,11 @@ from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.planning.checks import disk
 from launcher.planning.cost.fit import MemoryNeed
+from launcher.planning.cost.from_config import attention_on, precision_on
 from launcher.planning.cost.memory import plan_memory
 from launcher.planning.cost.task_workload import TaskRows, task_workload
 from launcher.planning.cost.workload import Workload
+from launcher.planning.devices.devices import Device
 from launcher.planning.devices.this_device import this_device
 from launcher.planning.memory import StudentMemory, student_memory
 from launcher.planning.phases import objectives_of, plan_phases
@@ -75,8 +78,12 @@ class _Rows:
     windows_per_epoch: int
 
 
-def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes: Sequence[Encoder] | None = None) -> TaskPlan:
+def make_task_plan(
+    config: TaskRunConfig, source: TaskSource, world: int, shapes: Sequence[Encoder] | None = None, device: Device | None = None
+) -> TaskPlan:
     """The plan of a run on `world` ranks. shapes: the teachers on the meta device, where their folders are not there yet.
+
+    device: the one to plan for; None: this machine's.
 
     Raises LaunchError for batch arithmetic that does not divide, KdError for models that do not fit the objective.
     """
@@ -91,7 +98,8 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes
     rows, outputs = _sizes(config, source)
     if rows < train.global_batch:
         raise LaunchError(f"data.train: expected at least {train.global_batch} rows, a global batch, got {rows}; lower train.global_batch")
-    updates, chosen = updates_of(config, _Rows(rows)), chosen_precision(config)
+    updates = updates_of(config, _Rows(rows))
+    chosen = chosen_precision(config) if device is None else Choice(precision_on(config, device), f"for {device.name}")
     precision = chosen.precision
     teachers = [meta_model(member.model) for member in config.members.values()] if shapes is None else list(shapes)
     student = meta_student(config.student, teachers[0] if teachers else None)
@@ -105,22 +113,26 @@ def make_task_plan(config: TaskRunConfig, source: TaskSource, world: int, shapes
     stage = effective_stage(train.zero_stage, precision)
 
     def work() -> Workload:
-        longest = -(-source.longest(base_model(config)) // BIN) * BIN
+        longest, mean = (-(-one // BIN) * BIN for one in (source.longest(base_model(config)), source.mean(base_model(config))))
+        if device is None:
+            kind, attention = process_group.device().type, chosen_attention(config, precision, student).kernel
+        else:
+            kind, attention = "cpu" if device.is_cpu else "cuda", attention_on(config, precision, device, student)
         return task_workload(
             config,
             student,
             teachers,
             objectives,
-            TaskRows(rows, longest, source.text_bytes, source.columns),
+            TaskRows(rows, longest, mean, source.text_bytes, source.columns),
             [(one.cached, one.computes, one.bytes) for one in caching],
             ranks=world,
             precision=precision,
             stage=stage,
-            attention=chosen_attention(config, precision, student).kernel,
+            attention=attention,
             updates=updates,
             trainable=trainable,
             projections=projections,
-            device_type=process_group.device().type,
+            device_type=kind,
         )
 
     return TaskPlan(

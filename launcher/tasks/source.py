@@ -16,8 +16,9 @@ from stillhouse.digests import canonical_sha256
 
 AUGMENTED = "augmented"
 """The rows that data.augment makes of train."""
-LONGEST_TEXTS, ROW_BYTES = 64, 400
-"""Texts of a split that are read for the length of the longest row, and bytes of a row's strings and lists beside its letters."""
+LONGEST_TEXTS, SAMPLED_TEXTS, ROW_BYTES = 64, 256, 400
+"""Texts of a split that are read for the length of the longest row, and for the mean.
+Bytes of a row's strings and lists beside its letters."""
 CHOOSE = "choose"
 """The part of train that chooses the best evaluation."""
 
@@ -107,6 +108,16 @@ class TaskSource:
                 part = encode(rows.take(order), self.tokenizer(model), self.config.data, self.labels)
                 most = max(most, int(part.lengths.max()))
         return most or self.config.data.max_length
+
+    def mean(self, model: str) -> int:
+        """Tokens of the mean training row: of encoded rows exactly, else of texts at equal distances."""
+        parts = ["train", *self.unlabelled]
+        known = [self._encoded[key].lengths for name in parts if (key := (name, self._identity(model))) in self._encoded]
+        if len(known) < len(parts):
+            rows = self.splits["train"]
+            some = rows.take(range(0, len(rows), -(-len(rows) // SAMPLED_TEXTS)))
+            known = [encode(some, self.tokenizer(model), self.config.data, self.labels).lengths]
+        return round(sum(int(lengths.sum()) for lengths in known) / sum(map(len, known)))
 
     @property
     def text_bytes(self) -> int:

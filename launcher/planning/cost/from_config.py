@@ -14,7 +14,7 @@ from kd.models.encoder import Encoder
 from kd.models.sizes import model_sizes
 from kd.teacher.modes import MODES
 from kd.training.engine import effective_stage
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import AnyRunConfig, RunConfig
 from launcher.errors import LaunchError
 from launcher.planning.attended import attended_tokens
 from launcher.planning.checks import check_fits
@@ -26,13 +26,17 @@ from launcher.planning.shape_models import meta_model, meta_student
 
 @dataclass(frozen=True)
 class Planned:
-    """The work of a configuration. shard_bytes: of the corpus; checkpoint_bytes: of one checkpoint; notes: what had to be assumed."""
+    """The work of a configuration. shard_bytes: of the corpus, or of a task's texts.
+
+    checkpoint_bytes: of one checkpoint; notes: what had to be assumed."""
 
     work: Workload
     shard_bytes: int
     checkpoint_bytes: int
     checkpoints: int
     notes: tuple[str, ...]
+    rows: int = 0
+    """Of all splits of a task; 0: a run on text."""
 
     @property
     def disk_bytes(self) -> int:
@@ -52,7 +56,7 @@ def work_of_config(config: RunConfig, ranks: int, device: Device, tokens: float 
     except ValueError as error:
         raise LaunchError(str(error)) from None
     notes: list[str] = []
-    precision = _precision(config, device)
+    precision = precision_on(config, device)
     for member in config.members.values():
         MODES[member.mode].check(member.model, read_config(member.model), ranks)
     teachers = [meta_model(member.model) for member in config.members.values()]
@@ -88,7 +92,7 @@ def work_of_config(config: RunConfig, ranks: int, device: Device, tokens: float 
         ranks=ranks,
         precision=precision,
         stage=stage,
-        attention=_attention(config, precision, device, student),
+        attention=attention_on(config, precision, device, student),
         device_type="cpu" if device.is_cpu else "cuda",
         updates=updates,
         trainable=trainable,
@@ -121,7 +125,8 @@ def _corpus(config: RunConfig, notes: list[str]) -> Corpus | None:
         return None
 
 
-def _precision(config: RunConfig, device: Device) -> str:
+def precision_on(config: AnyRunConfig, device: Device) -> str:
+    """The precision of a run on a device. Raises LaunchError for one that it lacks."""
     asked = config.train.precision
     if asked == "auto":
         return "bf16" if device.peak("bf16") else "fp32"
@@ -130,7 +135,8 @@ def _precision(config: RunConfig, device: Device) -> str:
     return asked
 
 
-def _attention(config: RunConfig, precision: str, device: Device, student: Encoder) -> str:
+def attention_on(config: AnyRunConfig, precision: str, device: Device, student: Encoder) -> str:
+    """The student's attention on a device; on a CPU, this processor decides."""
     if config.train.attention != "auto":
         return config.train.attention
     kind, drops, offered = "cpu" if device.is_cpu else "cuda", student.drops_attention, student.family.kernels

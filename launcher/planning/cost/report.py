@@ -28,29 +28,32 @@ def show(planned: Planned, plan: RunPlan, rows: Sequence[Scaled], modes: Sequenc
 
 
 def _rows(planned: Planned, plan: RunPlan) -> Iterator[tuple[str, str]]:
-    work, cluster = planned.work, plan.cluster
+    work, timed, cluster = planned.work, planned.work.timed, plan.cluster
     device = cluster.device
     kind = "measured rates" if device.measured else "an estimate"
     yield "devices", f"{counted(cluster.nodes, 'node')} x {cluster.per_node} {device.name}; {kind}: {device.source}"
+    name = "windows" if work.task is None else "rows"
     forward = f"{counted(work.ranks, 'rank')} x {counted(work.micro_batches, 'micro-batch', 'micro-batches')} x {work.micro_batch}"
-    yield "an update", f"{forward} windows of {work.window} = {work.tokens_per_update:,.0f} tokens; {work.precision}, ZeRO-{work.stage}"
+    tokens = f"{name} of {timed.window} = {timed.tokens_per_update:,.0f} tokens"
+    yield "an update", f"{forward} {tokens}; {work.precision}, ZeRO-{work.stage}"
     yield from memory_rows(plan.memory)
     room = f"{size(plan.fit.needed)} of {size(plan.fit.available)}"
     yield "fits", f"yes, {room}" if plan.fit.fits else f"no, {room}: {plan.fit.advice}"
     largest = plan.largest_micro_batch
-    yield "largest micro-batch", "not even 1 window fits" if largest is None else counted(largest, "window")
+    yield "largest micro-batch", f"not even 1 {name[:-1]} fits" if largest is None else counted(largest, name[:-1])
     parts = ", ".join(f"{name} {_seconds(value)}" for name, value in plan.seconds.items() if value > 0)
     yield "time of an update", f"{_seconds(plan.update_seconds)}: {parts}"
     rate = f"{plan.tokens_per_second:,.0f} tokens/s"
     used = "" if plan.utilisation is None else f", {plan.utilisation:.0%} of the peak"
-    yield "speed", f"{rate}, {flops(work).total * work.ranks / 1e12:,.3g} TFLOP an update{used}"
+    yield "speed", f"{rate}, {flops(timed).total * work.ranks / 1e12:,.3g} TFLOP an update{used}"
     yield "the run", f"{counted(work.updates, 'update')}: {duration(plan.hours * 3600)}, {plan.device_hours:,.4g} device-hours"
     if cluster.price:
         yield "cost", f"{plan.cost:,.2f} at {cluster.price:g} a device-hour"
     if device.watts:
         yield "energy", f"{plan.kilowatt_hours:,.4g} kWh of the devices at their rated {device.watts:g} W"
     kept = f"{planned.checkpoints} x {size(planned.checkpoint_bytes)}"
-    yield "disk", f"shards {size(planned.shard_bytes)}, checkpoints and student {size(planned.disk_bytes)} ({kept})"
+    data = f"{'shards' if work.task is None else 'texts'} {size(planned.shard_bytes)}"
+    yield "disk", f"{data}, checkpoints and student {size(planned.disk_bytes)} ({kept})"
     for note in planned.notes:
         yield "note", note
 

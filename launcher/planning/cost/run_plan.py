@@ -49,7 +49,7 @@ class RunPlan:
     @property
     def tokens_per_second(self) -> float:
         """Positions that are no padding, over all ranks."""
-        return self.work.tokens_per_update / self.update_seconds
+        return self.work.timed.tokens_per_update / self.update_seconds
 
     @property
     def hours(self) -> float:
@@ -80,15 +80,16 @@ class RunPlan:
     def utilisation(self) -> float | None:
         """Model FLOPs per second over the peak: computed again activations do not count. None without a peak."""
         peak = self.cluster.device.peak(self.work.precision)
-        return None if peak is None else flops(replace(self.work, checkpointing=False)).total / self.update_seconds / peak
+        return None if peak is None else flops(replace(self.work.timed, checkpointing=False)).total / self.update_seconds / peak
 
 
 def plan_run(work: Workload, cluster: Cluster) -> RunPlan:
     """The plan of a run. work: on the cluster's number of ranks."""
     device, ranks = cluster.device, cluster.ranks
     links = links_of(device, ranks, cluster.per_node)
-    seconds = compute_seconds(work, device) | update_collectives(work, device, cluster.per_node)
-    reading = work.micro_batches * work.positions / READ_AHEAD_POSITIONS
+    timed = work.timed
+    seconds = compute_seconds(timed, device) | update_collectives(timed, device, cluster.per_node)
+    reading = timed.micro_batches * timed.positions / READ_AHEAD_POSITIONS
     seconds["data"] = max(0.0, reading - sum(seconds.values()))
     local = cluster.per_node if device.is_cpu else 1
     available = usable(device) // local
@@ -115,6 +116,12 @@ def on_ranks(work: Workload, ranks: int) -> Workload | None:
     teachers = tuple(replace(one, elements_per_rank=held_by(one.mode, one, ranks)) for one in work.teachers)
     chunk = min(work.chunk_tokens, micro * work.window)
     return replace(work, ranks=ranks, micro_batch=micro, chunk_tokens=chunk, teachers=teachers)
+
+
+def replicated(work: Workload) -> Workload:
+    """The same run with whole teachers on every rank."""
+    whole = [replace(one, mode="replicated", elements_per_rank=one.size.parameters) for one in work.teachers]
+    return replace(work.timed, teachers=tuple(whole))
 
 
 def held_by(mode: str, teacher: TeacherWork, ranks: int) -> int:

@@ -41,7 +41,8 @@ def scale(work: Workload, cluster: Cluster) -> list[Scaled]:
 
 def limits(work: Workload, rows: Sequence[Scaled]) -> list[str]:
     """Sentences on where scaling stops, and by what."""
-    said = [f"global batch: {work.global_batch:,} windows are at most {work.global_batch:,} ranks with a micro-batch of 1"]
+    name = "windows" if work.task is None else "rows"
+    said = [f"global batch: {work.global_batch:,} {name} are at most {work.global_batch:,} ranks with a micro-batch of 1"]
     ran = [row for row in rows if row.plan is not None]
     slow = next((row for row in ran if row.efficiency < ENOUGH), None)
     if slow is not None and slow.plan is not None:

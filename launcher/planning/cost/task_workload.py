@@ -17,11 +17,13 @@ from launcher.planning.phases import states_read
 class TaskRows:
     """The rows of a task as the planner counts them.
 
-    count: of an epoch. longest: tokens of the longest row. bytes: of the texts in memory. columns: numbers that the head gives.
+    count: of an epoch. longest, mean: tokens of the longest row, and of the mean row. bytes: of the texts in memory.
+    columns: numbers that the head gives.
     """
 
     count: int
     longest: int
+    mean: int
     bytes: int
     columns: int
 
@@ -86,6 +88,7 @@ def task_workload(
         data=DataWork(windows_per_epoch=rows.count),
         evaluate_batch=config.evaluate.batch,
         student_from=config.student.init,
+        row_tokens=min(rows.mean, rows.longest),
         task=TaskWork(rows.bytes, sum(size for once, _, size in kept if once)),
         teacher_attention=teacher_kernel(device_type, precision, config.row_tokens),
     )

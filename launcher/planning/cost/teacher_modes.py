@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from launcher.planning.cost.fit import usable
 from launcher.planning.cost.memory import plan_memory
 from launcher.planning.cost.operations import compute_seconds
-from launcher.planning.cost.run_plan import Cluster, RunPlan, held_by, plan_run
+from launcher.planning.cost.run_plan import Cluster, RunPlan, held_by, plan_run, replicated
 from launcher.planning.cost.workload import BYTES, Workload
 from launcher.text import size
 
@@ -32,6 +32,8 @@ class ModeRow:
 
 def compare_modes(work: Workload, cluster: Cluster) -> list[ModeRow]:
     """The run in each mode, all its teachers in the same one. [] without a teacher."""
+    if work.task is not None and any(one.mode == "cached" for one in work.teachers):
+        return []  # their outputs are computed once, so no mode computes less
     rows = []
     for mode in MODES if work.teachers else ():
         refused = _refused(work, mode)
@@ -92,6 +94,8 @@ def _largest_teacher(work: Workload, cluster: Cluster) -> str:
 
 
 def _refused(work: Workload, mode: str) -> str:
+    if mode == "cached" and work.task is not None:
+        return "a task keeps outputs instead, with teacher.cache_outputs"
     if mode == "cached" and (work.relation_heads or any(one.states > 1 for one in work.teachers)):
         return "a term reads more than the last hidden states"
     if mode == "tensor_parallel" and any(one.size.heads % work.ranks or one.size.inner % work.ranks for one in work.teachers):
@@ -101,5 +105,4 @@ def _refused(work: Workload, mode: str) -> str:
 
 def _fill_hours(work: Workload, cluster: Cluster) -> float:
     """Device-hours of the teachers' forward passes over all windows of the run."""
-    whole = replace(work, teachers=tuple(replace(one, mode="replicated") for one in work.teachers))
-    return work.updates * compute_seconds(whole, cluster.device)["teacher"] * cluster.ranks / 3600
+    return work.updates * compute_seconds(replicated(work), cluster.device)["teacher"] * cluster.ranks / 3600

@@ -1,7 +1,7 @@
 """The work of a run as numbers: sizes of the models, batch arithmetic, loss terms, data. All other files of this folder read it alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -119,8 +119,15 @@ class Workload:
     """teacher: the student is made from the first teacher's layers, which are in memory at the same time."""
     task: TaskWork | None = None
     """None: the run is on text."""
+    row_tokens: int = 0
+    """Mean positions of a task's row. Batches hold rows of like length, so this counts for time; `window`, the longest, for memory."""
     teacher_attention: str = "sdpa"
     """The kernel of the teachers."""
+
+    @property
+    def timed(self) -> "Workload":
+        """The same work with windows as long as they are on average."""
+        return replace(self, window=self.row_tokens) if self.row_tokens else self
 
     @property
     def micro_batches(self) -> int:

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from launcher.config.load import load_config
+from launcher.config.load import load_run
+from launcher.config.run_config import AnyRunConfig, RunConfig
+from launcher.config.task_config import TaskRunConfig
 from launcher.errors import LaunchError
 from launcher.planning.cost.from_config import Planned, work_of_config
 from launcher.planning.cost.picture import picture
@@ -14,12 +16,15 @@ from launcher.planning.cost.report import as_json, show
 from launcher.planning.cost.run_plan import Cluster, plan_run
 from launcher.planning.cost.scaling import scale
 from launcher.planning.cost.teacher_modes import compare_modes
-from launcher.planning.devices.devices import device_of
+from launcher.planning.devices.devices import Device, device_of
 from launcher.process.standard_streams import say
 from launcher.reporting.console import PipeSafeConsole
+from launcher.tasks.cost import work_of_task
 from stillhouse.files import write_atomically
 
 FORMS = (".png", ".svg")
+SEVERAL = {"variants": "a comparison", "links": "a chain"}
+"""Keys of files that describe several runs."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,8 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise LaunchError("CONFIG: expected a configuration file or --calibrate, got neither; name one: stillhouse config list")
     device = device_of(arguments.gpu)
     cluster = Cluster(device, arguments.nodes, arguments.gpus, arguments.price or 0.0)
-    config = load_config(arguments.config, arguments.settings)
-    planned: Planned = work_of_config(config, cluster.ranks, device, arguments.tokens)
+    config = _config(arguments)
+    planned = _planned(config, cluster.ranks, device, arguments.tokens)
     plan = plan_run(planned.work, cluster)
     rows, modes = scale(planned.work, cluster), compare_modes(planned.work, cluster)
     if arguments.plot:
@@ -47,3 +52,23 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         show(planned, plan, rows, modes, PipeSafeConsole())
     return 0
+
+
+def _config(arguments: argparse.Namespace) -> AnyRunConfig:
+    """The run to plan. Raises LaunchError for a file of several runs too."""
+    try:
+        return load_run(arguments.config, arguments.settings)
+    except LaunchError as error:
+        for key, kind in SEVERAL.items():
+            if f"{key}: unknown key" in str(error):
+                got = f"{kind} ({key})"
+                raise LaunchError(f"{arguments.config}: expected the configuration of one run, got {got}; plan one of its runs") from None
+        raise
+
+
+def _planned(config: AnyRunConfig, ranks: int, device: Device, tokens: float | None) -> Planned:
+    """The work of a run on text or on a task."""
+    if isinstance(config, TaskRunConfig):
+        return work_of_task(config, ranks, device, tokens)
+    assert isinstance(config, RunConfig)
+    return work_of_config(config, ranks, device, tokens)

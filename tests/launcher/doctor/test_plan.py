@@ -8,8 +8,8 @@ import pytest
 from transformers import BertConfig
 
 from launcher.commands.parser import parser
+from launcher.doctor.plan import run
 from launcher.errors import LaunchError
-from launcher.planning.cost.command import run
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,46 @@ def test_the_json_has_the_same_numbers(bert: str, capsys: pytest.CaptureFixture[
     assert plan["update_seconds"] == pytest.approx(sum(plan["seconds"].values()))
     assert [row["devices"] for row in plan["scaling"]][-1] == 1024
     assert {row["mode"] for row in plan["teacher_modes"]} == {"replicated", "zero3", "tensor_parallel", "cached"}
+
+
+@pytest.fixture
+def task(tmp_path: Path, corpus) -> list[str]:
+    """A configuration on 40 rows of 3 to 40 words, with the teacher of the tests."""
+    for name in ("train", "dev"):
+        rows = [{"text": " ".join(["a"] * (3 if n else 40)), "label": "bad" if n % 2 else "good"} for n in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "task.yaml").write_text(
+        f"run: {{folder: {tmp_path}/run}}\ndata: {{kind: classification, train: {tmp_path}/train.jsonl, dev: {tmp_path}/dev.jsonl}}\n"
+        f"student: {{layers: every_other}}\nteacher: {{model: {corpus.model}}}\ntrain: {{global_batch: 8, micro_batch: 8, epochs: 5}}\n"
+    )
+    return ["plan", str(tmp_path / "task.yaml")]
+
+
+def test_a_task_is_planned_from_its_rows(task: list[str], capsys: pytest.CaptureFixture[str]):
+    assert run(parser().parse_args([*task, "--gpu", "l4", "--price", "2"])) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "micro-batch x 8 rows of 8 = 64 tokens; bf16",
+        "40 rows an epoch, 5 epochs",
+        "computed once",
+        "25 updates",
+        "rows are at most",
+    ):
+        assert part in text, part
+    assert run(parser().parse_args([*task, "--gpu", "l4", "teacher.cache_outputs=false", "--json"])) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["updates"] == 25
+    assert plan["seconds"]["teacher"] > 0
+    refused = {row["mode"]: row.get("refused") for row in plan["teacher_modes"]}["cached"]
+    assert refused == "a task keeps outputs instead, with teacher.cache_outputs"
+    with pytest.raises(LaunchError, match=r"--tokens: expected none for a task, got 1e\+06; set train\.epochs=N or train\.updates=N"):
+        run(parser().parse_args([*task, "--tokens", "1e6"]))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("compare/layers", r"a comparison \(variants\)"), ("chains/assistants", r"a chain \(links\)")])
+def test_a_file_of_several_runs_is_refused_in_one_line(name: str, kind: str):
+    with pytest.raises(LaunchError, match=rf"expected the configuration of one run, got {kind}; plan one of its runs"):
+        run(parser().parse_args(["plan", str(Path(__file__).parents[3] / "configs" / f"{name}.yaml")]))
 
 
 @pytest.mark.parametrize("name", ["plan.png", "plan.svg"])
