@@ -14,6 +14,7 @@ from trainer_on_ranks import ROWS, VOCABULARY, batches
 from kd.models.loading import load_mlm
 from kd.objective.objective import Objective
 from kd.objective.selection import Selection
+from kd.teacher.hidden_state_cache import DTYPES
 from kd.teacher.settings import MemberSettings
 from kd.teacher.teachers import fit_objective, make_teachers
 from kd.terms import HiddenCosine, MaskedLM, SoftTargets
@@ -63,15 +64,17 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
         yield mode
 
 
-def micro_batch(make_model, saved, positions: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Counting, int]:
+def micro_batch(
+    make_model, saved, positions: str, attention: str, monkeypatch: pytest.MonkeyPatch, precision: str = "fp32"
+) -> tuple[Counting, int]:
     """The counts of the second micro-batch, forward and backward, and its number of positions with logits."""
     teacher = saved(make_model("bert", layers=LAYERS))
     student = load_mlm(saved(make_model("bert", seed=2, layers=LAYERS)))
     student.use_attention(attention)
-    teachers = make_teachers([MemberSettings(model=teacher)], "mean", 1, "fp32", torch.device("cpu"))
+    teachers = make_teachers([MemberSettings(model=teacher)], "mean", 1, precision, torch.device("cpu"))
     terms = [SoftTargets(positions=positions), MaskedLM(), HiddenCosine(positions=positions)]
     objective = fit_objective(Objective(terms, CHUNK), student.shape, teachers.shapes, teachers.mixing, None)
-    module = DistillationModule(student, objective, VOCABULARY)
+    module = DistillationModule(student, objective, VOCABULARY).to(DTYPES[precision])
     for batch in (batches(0, ROWS)[0], batches(1, ROWS)[0]):
         selection = Selection(batch, objective.on_logits)
         divisors = objective.counts(selection).double()
@@ -100,3 +103,16 @@ def test_a_micro_batch_makes_no_whole_logits_and_no_second_pass_and_waits_for_no
     assert count["softmax"] + count["log_softmax"] + count["_log_softmax"] <= 3 * chunks, count  # student and teacher at T, student at 1
     assert count["_to_copy"] <= 7 + chunks, count
     assert mode.waits <= CPU_ONLY, mode.waits
+
+
+def test_a_chunk_in_bf16_has_a_fixed_number_of_softmaxes_and_copies(make_model, saved, monkeypatch):
+    """A chunk copies the logits of both to fp32, their gradient to bf16, and numbers of rows. The rest is once a micro-batch."""
+    counts = {}
+    for positions in ("masked", "all"):
+        mode, tokens = micro_batch(make_model, saved, positions, "eager", monkeypatch, "bf16")
+        counts[-(-tokens // CHUNK)] = mode.operators
+        assert mode.waits <= CPU_ONLY, mode.waits
+    (few, less), (many, more) = sorted(counts.items())
+    assert many > few
+    for operator, bound in (("softmax", 3), ("copy_", 6), ("_to_copy", 1)):
+        assert 0 < more[operator] - less[operator] <= bound * (many - few), operator

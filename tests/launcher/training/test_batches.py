@@ -14,6 +14,7 @@ from data_shards.errors import DataError
 from data_shards.stream.settings import StreamSettings
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
+from kd.distributed import process_group
 from kd.training.settings import TrainSettings
 from launcher.training.batches import BatchLoader, heldout_batches, largest_batches, to_batch, widened
 
@@ -221,3 +222,15 @@ def test_a_short_row_is_repeated_to_the_length_as_one_document():
     assert batch.positions.tolist() == [list(range(7))] * 2
     assert batch.segments.tolist() == [[1] * 7] * 2
     assert widened(batch, 7) is batch
+
+
+@pytest.mark.parametrize(("device", "times"), [("cpu", 0), ("cuda:0", 1)])
+def test_the_threads_pin_batches_for_a_gpu_alone(make_loader: Any, monkeypatch: pytest.MonkeyPatch, device: str, times: int) -> None:
+    pinned: list[tuple[Batch, str]] = []
+    monkeypatch.setattr(process_group, "device", lambda: torch.device(device))
+    monkeypatch.setattr(Batch, "pinned", lambda batch: (pinned.append((batch, threading.current_thread().name)), batch)[1])
+    loader = make_loader(workers=1, ahead=1)
+    batches = loader.next_update()
+    loader.close()
+    assert len([batch for batch, _ in pinned if any(batch is one for one in batches)]) == times * len(batches)
+    assert all(name.startswith("loader") for _, name in pinned)
