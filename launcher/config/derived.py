@@ -22,11 +22,20 @@ else:
     attention_choice = lazy_module("kd.models.attention_choice")
 
 
-def chosen_precision(config: AnyRunConfig) -> "precisions.Choice":
-    """fp32 or bf16, with the reason: what `auto` means on this machine."""
+def chosen_precision(config: AnyRunConfig, saved: Mapping[str, Any] | None = None) -> "precisions.Choice":
+    """fp32 or bf16, with the reason: what `auto` means on this machine.
+
+    saved: the facts of the checkpoint that is continued. Its precision stays, also on another machine. A checkpoint of an earlier version
+    does not name it; there `auto` means what it meant in that version.
+    """
     if config.train.precision != "auto":
         return precisions.Choice(config.train.precision, "train.precision says so")
-    return precisions.on_this_machine()
+    if saved is None:
+        return precisions.on_this_machine()
+    if "precision" in saved:
+        return precisions.Choice(saved["precision"], "the run began with it")
+    before = "bf16" if process_group.native_bf16() else "fp32"
+    return precisions.Choice(before, "the rule of the version that the run began with")
 
 
 def precision_of(config: AnyRunConfig) -> str:
@@ -35,53 +44,45 @@ def precision_of(config: AnyRunConfig) -> str:
 
 
 def agreed_precision(config: AnyRunConfig, saved: Mapping[str, Any] | None) -> "precisions.Choice":
-    """The choice of the whole run. Collective.
-
-    saved: the facts of the checkpoint that is continued. Its precision stays, also on another machine. A checkpoint of an earlier version
-    does not name it; there `auto` means what it meant in that version.
-    """
+    """The choice of the whole run: rank 0's. Collective. saved: see `chosen_precision`."""
     if config.train.precision != "auto":
         return chosen_precision(config)
-    if saved is None:
-        chosen = precisions.on_this_machine() if process_group.rank() == 0 else None
-    elif "precision" in saved:
-        chosen = precisions.Choice(saved["precision"], "the run began with it")
-    else:
-        before = "bf16" if process_group.native_bf16() else "fp32"
-        chosen = precisions.Choice(before, "the rule of the version that the run began with")
+    chosen = chosen_precision(config, saved) if process_group.rank() == 0 else None
     return precisions.Choice(**json.loads(process_group.from_rank_zero(json.dumps(asdict(chosen) if chosen else {}))))
 
 
-def chosen_attention(config: AnyRunConfig, precision: str, student: "Encoder") -> "attention_choice.AttentionChoice":
-    """The student's attention with the reason: what `auto` means on this machine. student: may be on the meta device."""
-    if config.train.attention != "auto":
-        return attention_choice.AttentionChoice(config.train.attention, "train.attention says so")
-    drops, offered = student.drops_attention, student.family.kernels
-    return attention_choice.of_student(process_group.device().type, precision, config.row_tokens, drops, fp32_products.gains(), offered)
-
-
-def agreed_attention(
-    config: AnyRunConfig, precision: str, student: "Encoder", saved: Mapping[str, Any] | None
+def chosen_attention(
+    config: AnyRunConfig, precision: str, student: "Encoder", saved: Mapping[str, Any] | None = None
 ) -> "attention_choice.AttentionChoice":
-    """The student's attention in the whole run. Collective.
+    """The student's attention with the reason: what `auto` means on this machine. student: may be on the meta device.
 
     saved: the facts of the checkpoint that is continued. Its attention stays, so that rounding stays too. In a checkpoint of an earlier
     version, `auto` means what it meant in that version.
     """
     if config.train.attention != "auto":
-        return chosen_attention(config, precision, student)
+        return attention_choice.AttentionChoice(config.train.attention, "train.attention says so")
+    kind = process_group.device().type
     if saved is None:
-        chosen = chosen_attention(config, precision, student)
-    elif "attention" in saved:
-        chosen = attention_choice.AttentionChoice(saved["attention"]["student"], "the run began with it")
-    else:
-        before = attention_choice.of_version_0(process_group.device().type, precision, config.row_tokens)
-        chosen = attention_choice.AttentionChoice(before, "the rule of the version that the run began with")
+        drops, offered = student.drops_attention, student.family.kernels
+        return attention_choice.of_student(kind, precision, config.row_tokens, drops, fp32_products.gains(), offered)
+    if "attention" in saved:
+        return attention_choice.AttentionChoice(saved["attention"]["student"], "the run began with it")
+    before = attention_choice.of_version_0(kind, precision, config.row_tokens)
+    return attention_choice.AttentionChoice(before, "the rule of the version that the run began with")
+
+
+def agreed_attention(
+    config: AnyRunConfig, precision: str, student: "Encoder", saved: Mapping[str, Any] | None
+) -> "attention_choice.AttentionChoice":
+    """The student's attention in the whole run: rank 0's. Collective. saved: see `chosen_attention`."""
+    chosen = chosen_attention(config, precision, student, saved)
+    if config.train.attention != "auto":
+        return chosen
     return attention_choice.AttentionChoice(**json.loads(process_group.from_rank_zero(json.dumps(asdict(chosen)))))
 
 
 def teacher_attention(config: AnyRunConfig, saved: Mapping[str, Any] | None) -> dict[str, str]:
-    """The attention of teachers in the whole run, by their precision. Collective. saved: see `agreed_attention`."""
+    """The attention of teachers in the whole run, by their precision. Collective. saved: see `chosen_attention`."""
     if saved is None:
         device, window, onednn = process_group.device().type, config.row_tokens, fp32_products.gains()
         chosen = {one: attention_choice.of_teacher(device, one, window, onednn) for one in attention_choice.PRECISIONS}

@@ -24,6 +24,7 @@ from launcher.planning.cost.workload import DataWork, Workload, teacher_work, wo
 from launcher.planning.devices.this_device import this_device
 from launcher.planning.memory import StudentMemory, TeacherPlan, student_memory, teacher_plan
 from launcher.planning.phases import PhasePlan, objectives_of, plan_phases, states_read
+from launcher.planning.resumed import resumed_facts
 from launcher.planning.shape_models import meta_model, meta_student
 from launcher.planning.tokenizer_check import check_tokenizers
 
@@ -91,7 +92,8 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
     manifest = corpus.manifest
     stream = Stream(corpus, "train", config.data.stream, train.global_batch)
     updates = updates_of(config, stream)
-    chosen = chosen_precision(config)
+    saved = resumed_facts(config)
+    chosen = chosen_precision(config, saved)
     precision = chosen.precision
     stage = effective_stage(train.zero_stage, precision)
     for member in config.members.values():
@@ -129,7 +131,7 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
         ranks=world,
         precision=precision,
         stage=stage,
-        attention=chosen_attention(config, precision, student).kernel,
+        attention=chosen_attention(config, precision, student, saved).kernel,
         device_type=process_group.device().type,
         updates=updates,
         trainable=trainable,

@@ -24,6 +24,7 @@ from launcher.planning.devices.devices import Device
 from launcher.planning.devices.this_device import this_device
 from launcher.planning.memory import StudentMemory, student_memory
 from launcher.planning.phases import objectives_of, plan_phases
+from launcher.planning.resumed import resumed_facts
 from launcher.planning.shape_models import meta_model, meta_student
 from launcher.planning.table import memory_rows
 from launcher.tasks.augment import most_rows, read_augmented
@@ -99,7 +100,8 @@ def make_task_plan(
     if rows < train.global_batch:
         raise LaunchError(f"data.train: expected at least {train.global_batch} rows, a global batch, got {rows}; lower train.global_batch")
     updates = updates_of(config, _Rows(rows))
-    chosen = chosen_precision(config) if device is None else Choice(precision_on(config, device), f"for {device.name}")
+    saved = resumed_facts(config)
+    chosen = chosen_precision(config, saved) if device is None else Choice(precision_on(config, device), f"for {device.name}")
     precision = chosen.precision
     teachers = [meta_model(member.model) for member in config.members.values()] if shapes is None else list(shapes)
     student = meta_student(config.student, teachers[0] if teachers else None)
@@ -115,7 +117,7 @@ def make_task_plan(
     def work() -> Workload:
         longest, mean = (-(-one // BIN) * BIN for one in (source.longest(base_model(config)), source.mean(base_model(config))))
         if device is None:
-            kind, attention = process_group.device().type, chosen_attention(config, precision, student).kernel
+            kind, attention = process_group.device().type, chosen_attention(config, precision, student, saved).kernel
         else:
             kind, attention = "cpu" if device.is_cpu else "cuda", attention_on(config, precision, device, student)
         return task_workload(

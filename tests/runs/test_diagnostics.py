@@ -41,6 +41,24 @@ def test_two_ranks_measure_what_one_does_and_a_run_that_measures_nothing_learns_
         assert [word for word, _ in mine["teacher"]] == [word for word, _ in its["teacher"]]
 
 
+def test_a_killed_run_measures_what_one_that_was_never_stopped_does(start, tmp_path):
+    settings = (*SETTINGS, *MEASURED, "checkpoint.every_updates=2", "evaluate.layer_similarity_every=2")
+    whole = start(tmp_path / "whole", *settings)
+    assert whole.wait() == [0], whole.output
+    killed = start(tmp_path / "killed", *settings)
+    killed.wait_for_update(4)
+    killed.kill()
+    newest = max((tmp_path / "killed" / "checkpoints").glob("update-*"))
+    again = start(tmp_path / "killed", *settings, arguments=("--resume",))
+    assert again.wait() == [0], again.output
+    resumed = next(line for line in lines(tmp_path / "killed", "event") if line["event"] == "resumed")
+    assert newest.name in resumed["message"] or resumed["update"] == int(newest.name.removeprefix("update-"))
+    for kind in ("train", "heldout"):
+        assert facts(tmp_path / "killed", kind) == facts(tmp_path / "whole", kind)
+    assert sum("cka/0" in line for line in lines(tmp_path / "killed", "train")) == 4
+    assert samples(tmp_path / "killed") == samples(tmp_path / "whole")
+
+
 def test_a_similarity_that_cannot_be_measured_is_refused_before_the_start(start, tmp_path):
     run = start(tmp_path / "run", "evaluate.layer_similarity_every=5")
     assert run.wait() == [2]

@@ -26,6 +26,9 @@ def test_a_run_that_began_without_bf16_stays_in_fp32_on_any_machine(start, tmp_p
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")  # this machine, whatever it has
     shutil.rmtree(run / "checkpoints" / "update-00000004")
     shutil.rmtree(run / "student")
+    planned = start(run, *SETTINGS, "train.precision=auto", arguments=("--dry-run",))
+    assert planned.wait() == [0], planned.output
+    assert "fp32: the run began with it" in planned.output  # not this machine's choice
     again = start(run, *SETTINGS, "train.precision=auto", arguments=("--resume",))
     assert again.wait() == [0], again.output
     assert json.loads((run / "environment.json").read_text())["precision"]["reason"] == "the run began with it"
