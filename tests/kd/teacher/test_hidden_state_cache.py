@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kd.batch import IGNORED
+from kd.copies import positions_of
 from kd.errors import KdError
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm, weights_digest
@@ -57,6 +58,16 @@ def test_a_cached_teacher_gives_what_the_replicated_one_gives(make_model, saved,
         assert torch.equal(bias, its_bias)
     assert (cached.layers, cached.width, cached.shape) == (whole.layers, whole.width, whole.shape)
     assert cached.bytes_per_rank < whole.bytes_per_rank
+
+
+def test_a_cached_teacher_asks_the_device_of_its_head_nothing(make_model, saved, tiny_batch, tmp_path):
+    """The device is torch's meta, which has no values: any question to it raises. Rows are looked up by the batch on the host."""
+    cached = make_teacher(fill(tmp_path / "cache", saved(make_model("bert")), tiny_batch), "fp32", CPU)
+    meta = torch.device("meta")
+    cached.module.to(meta)
+    outputs = cached(tiny_batch.to(meta), positions_of(tiny_batch.real, meta))
+    assert (outputs.last_hidden.device, outputs.transformed.device) == (meta, meta)
+    assert len(outputs.transformed) == int(tiny_batch.real.sum())
 
 
 def test_any_order_batch_and_width_of_padding_finds_the_same_rows(make_model, saved, tiny_batch, tmp_path):

@@ -5,6 +5,7 @@ The device is torch's `meta`, which has shapes and no values. So it takes the br
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from terms_on_ranks import TERMS, VOCABULARY, batches
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kd.batch import IGNORED
 from kd.models.encoder import Encoder
 from kd.objective.objective import Objective
 from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher
 from kd.teacher.teachers import Teachers, fit_objective
-from kd.terms import MaskedLM, Term
+from kd.terms import MaskedLM, SoftTargets, Term
 from kd.training.distillation_module import DistillationModule
 from kd.training.teaching import Teaching
 from tests.kd.conftest import MODELS
@@ -67,13 +69,17 @@ def no_question(pinned: bool = False) -> Iterator[None]:
         yield
 
 
-def micro_batch(student: Encoder, teacher: Encoder, terms: Sequence[Term], looked_at: bool) -> tuple[Tensor, Tensor]:
-    """(loss, sums) of a micro-batch, forward and backward. Only its selection is made before."""
-    teachers = Teachers([ReplicatedTeacher(FrozenEncoder(teacher))])
+def micro_batch(
+    student: Encoder, teacher: Encoder, terms: Sequence[Term], looked_at: bool, copies: int = 1, labels: bool = True
+) -> tuple[Tensor, Tensor]:
+    """(loss, sums) of a micro-batch, forward and backward. Only its selection is made before. copies: of the teacher."""
+    teachers = Teachers([ReplicatedTeacher(FrozenEncoder(teacher)) for _ in range(copies)], [1.0] * copies)
     objective = fit_objective(Objective(terms, CHUNK), student.shape, teachers.shapes, "mean")
     module = DistillationModule(student.train(), objective, VOCABULARY).to(META)
     module.teaching = Teaching(torch.arange(VOCABULARY, device=META) % 3, META) if looked_at else None
-    selection = objective.select(batches(0, 4, 0, 1)[0].to(META))
+    batch = batches(0, 4, 0, 1)[0]
+    batch = batch if labels else replace(batch, labels=torch.full_like(batch.labels, IGNORED))
+    selection = objective.select(batch.to(META))
     selection.prepare(objective.terms)
     divisors = objective.counts(selection).to(META)
     with no_question(pinned=looked_at), teachers.teach(0, selection, objective, VOCABULARY) as outputs:
@@ -109,3 +115,12 @@ def test_no_attention_asks_the_device(family, attention):
     student.use_attention(attention)
     terms = [*TypeAdapter(list[Term]).validate_python([TERMS[0], TERMS[4], TERMS[14]]), MaskedLM()]
     micro_batch(student, teacher, terms, looked_at=True)
+
+
+@pytest.mark.parametrize(("copies", "labels"), [(2, True), (1, False)], ids=["two teachers", "no labels"])
+def test_neither_do_several_teachers_or_a_batch_without_labels(copies, labels):
+    student, teacher = (Encoder(MODELS["bert"](layers=layers)).to(META) for layers in (2, 4))
+    kinds = ("forward", "reverse", "symmetric", "jensen_shannon")
+    terms = [SoftTargets(divergence=kind, alpha=0.5, positions=where) for kind in kinds for where in ("all", "masked")]
+    loss, sums = micro_batch(student, teacher, [*terms, MaskedLM()], looked_at=False, copies=copies, labels=labels)
+    assert (loss.shape, sums.shape) == ((), (9,))
