@@ -17,7 +17,8 @@ LARGEST_BLOCK = 256 << 20
 OLD_LARGEST_BLOCK = 32 << 20
 """The largest value that glibc before 2.35 takes."""
 LARGEST_FREE_TOP = 2**31 - 1
-GLIBC_DEFAULT = 128 << 10
+OWN_LARGEST_BLOCK, OWN_FREE_TOP = 32 << 20, 64 << 20
+"""Bytes. glibc raises its limits to these by itself, once a process has freed blocks of 32 MB."""
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
 """A user who sets one of them has chosen already. `GLIBC_TUNABLES` with `glibc.malloc.` counts too."""
 
@@ -27,8 +28,7 @@ def keep() -> bool:
 
     False where the environment has limits of its own, and with other C libraries than glibc.
     """
-    chosen = any(name in os.environ for name in VARIABLES) or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
-    if chosen or not _is_glibc():
+    if not _may_choose():
         return False
     largest = _set(M_MMAP_THRESHOLD, LARGEST_BLOCK) or _set(M_MMAP_THRESHOLD, OLD_LARGEST_BLOCK)
     return largest and _set(M_TRIM_THRESHOLD, LARGEST_FREE_TOP)
@@ -42,14 +42,21 @@ def give_back() -> None:
 
 @contextmanager
 def as_by_default() -> Iterator[None]:
-    """glibc's own limits meanwhile, without their growth; then `keep` again. For tests of the difference."""
-    _set(M_MMAP_THRESHOLD, GLIBC_DEFAULT)
-    _set(M_TRIM_THRESHOLD, GLIBC_DEFAULT)
-    give_back()
+    """glibc's own limits meanwhile, after free memory was given back; then `keep` again. For comparisons."""
+    if _may_choose():
+        _set(M_MMAP_THRESHOLD, OWN_LARGEST_BLOCK)
+        _set(M_TRIM_THRESHOLD, OWN_FREE_TOP)
+        give_back()
     try:
         yield
     finally:
         keep()
+
+
+def _may_choose() -> bool:
+    """False where the user has chosen, or the C library is not glibc."""
+    chosen = any(name in os.environ for name in VARIABLES) or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
+    return not chosen and _is_glibc()
 
 
 def _set(parameter: int, value: int) -> bool:

@@ -163,7 +163,8 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | Non
     """The trainer's attention; the timed pairs of updates, and one more for memory.
 
     Both sides begin with the same weights and see the same batches.
-    In the last pair, each update begins without free memory that earlier ones left to the process. That costs time.
+    The other loops run with the C library's own limits on free memory, and the trainer's memory is allocated again after them. In the
+    last pair, each update begins without free memory that earlier ones left to the process. That costs time.
     """
     config, progress, device = case.config, RankProgress(), process_group.device()
     parts = build(config, corpus, None, progress)
@@ -187,7 +188,7 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | Non
         teacher = load_mlm(next(iter(config.members.values())).model).to(device)
         other = PeerLoop(peer, config, trainer.snapshot().hf, teacher.hf, special, counts)
     loader = BatchLoader(parts.stream, config.train, rank=0, world=1, update=0, windows=0, to_batch=parts.to_batch)
-    pairs = []
+    pairs, held = [], 0.0
     try:
         for number in range(warm + updates + 1):
             timed = partial(_timed, empties=number == warm + updates)
@@ -195,15 +196,24 @@ def _pairs(case: Case, corpus: Corpus, updates: int, warm: int, peer: Path | Non
             mine = timed(partial(_update, trainer, progress, number + 1, batches))
             progress.enter("reporting")
             busy = dict(progress.busy)
-            with fp32_products.torchs_own():
+            held = max(held, mine.memory)
+            with fp32_products.torchs_own(), host_memory.as_by_default():
                 theirs = timed(partial(plain.update, [batch.to(device) for batch in batches], rate))
                 its = None if other is None else timed(partial(other.update, [batch.to(device) for batch in batches]))
+            if device.type == "cpu":
+                _allocate(held)
             gemm = gemm_rate(parts.precision, trainer.student.width, device)
             pairs.append(_Pair(mine, theirs, its, mine.result.tokens, busy, gemm))
     finally:
         loader.close()
         trainer.engine.close()
     return parts.attention.student, pairs[warm:]
+
+
+def _allocate(size: float, block: int = 64 << 20) -> None:
+    """Free memory of so many bytes is in this process afterwards, as an update of a run finds it."""
+    blocks = [torch.ones(block, dtype=torch.uint8) for _ in range(int(size) // block + 1)]
+    blocks.clear()
 
 
 def _update(trainer: Trainer, progress: RankProgress, number: int, batches: Sequence[Batch]) -> UpdateReport:
