@@ -1,7 +1,8 @@
 """A run's folder: everything about it in one place, and one owner at a time.
 
 config.yaml (resolved), environment.json, metrics.jsonl (the truth), curves.png, report.html, log.txt, checkpoints/, student/, report.json,
-wandb/, lock; samples.jsonl; layer_maps.txt where `layer_map: cka` was resolved.
+wandb/, lock; samples.jsonl; layer_maps.txt where `layer_map: cka` was resolved;
+layer_similarity.txt where it is measured during the run.
 Opening a folder that already holds a run continues it, if the configuration is the same where it matters. Nothing here knows a tensor.
 """
 
@@ -46,6 +47,7 @@ class RunFolder:
         self.student = folder / "student"
         self.report = folder / "report.json"
         self.layer_maps = folder / "layer_maps.txt"
+        self.layer_similarity = folder / "layer_similarity.txt"
         self.ownership: Ownership | None = None
         """On the rank that writes: what says whether the folder is still this run's."""
 

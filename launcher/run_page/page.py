@@ -120,7 +120,7 @@ def _render(runs: Sequence[Run], drawn: Figures, written: float) -> str:
 
 def _run(number: int, label: str, record: Record) -> Run:
     missing = list(record.missing)
-    similarities = _similarities(record.layer_maps)
+    similarities = [*_similarities(record.layer_maps), *_similarities(record.layer_similarity)]
     if not record.train:
         missing.append("curves (no train line yet)")
     if not record.heldout:
@@ -167,7 +167,7 @@ def _is_right(line: Line) -> bool:
 
 
 def _similarities(text: str) -> list[Similarity]:
-    """The tables of layer_maps.txt; a line that is no row of one begins the next."""
+    """The tables of layer_maps.txt and layer_similarity.txt; a line that is no row of one begins the next."""
     found: list[Similarity] = []
     title, rows = "Student layers and teacher layers", []
     for line in [*text.splitlines()[:2000], ""]:
@@ -181,6 +181,8 @@ def _similarities(text: str) -> list[Similarity]:
             rows = []
         if line.startswith("teacher "):
             title = clipped(f"Student layers and layers of {line}", LABEL_LIMIT)
+        if line.startswith("update "):
+            title = clipped(f"Student layers and teacher layers after {line}", LABEL_LIMIT)
     return found
 
 

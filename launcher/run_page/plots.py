@@ -68,7 +68,8 @@ def plot(
     places = [x for curve in curves for x, _ in curve.points]
     logarithmic = may_be_logarithmic and min(values) > 0 and max(values) / min(values) > LOGARITHMIC_FROM
     x = Scale(min(places), max(places), LEFT, WIDTH - RIGHT)
-    y = Scale(min(values), max(values), HEIGHT - BOTTOM, TOP, logarithmic=logarithmic)
+    highest = max(values) if any(values) else 0.01 if form is share else 1.0  # a curve of zeros lies on its axis
+    y = Scale(min(values), highest, HEIGHT - BOTTOM, TOP, logarithmic=logarithmic)
     _axes(chart, x, y, f"{axis}{' (values on a logarithmic axis)' * logarithmic}", place, form if form is share else short)
     for curve in curves:
         drawn = [(x(at), y(value)) for at, value in thinned(curve.points, buckets)]
@@ -84,9 +85,12 @@ def plot(
 def _axes(chart: Chart, x: Scale, y: Scale, title: str, place: Form, value: Form) -> None:
     bottom = chart.height - BOTTOM
     ticks = [tick for tick in y.ticks() if TOP <= y(tick) <= bottom]
-    for tick in ticks:
+    told = [value(tick) for tick in ticks]
+    if len(set(told)) < len(told):  # neighbours differ in a later digit only
+        told = [f"{tick:.7g}" for tick in ticks]
+    for tick, text in zip(ticks, told, strict=True):
         chart.line(LEFT, y(tick), WIDTH - RIGHT, y(tick), "grid")
-        chart.text(LEFT - 6, y(tick) + 4, value(tick), "end")
+        chart.text(LEFT - 6, y(tick) + 4, text, "end")
     for tick in x.ticks(5):
         if LEFT <= x(tick) <= WIDTH - RIGHT:
             chart.line(x(tick), bottom, x(tick), bottom + 4, "axis")

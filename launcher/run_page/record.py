@@ -42,6 +42,7 @@ class Record:
     heldout: Sequence[Line] = ()
     events: Sequence[Line] = ()
     layer_maps: str = ""
+    layer_similarity: str = ""
     predictions: Sequence[Line] = ()
     samples: Sequence[Line] = ()
     missing: Sequence[str] = ()
@@ -90,6 +91,7 @@ def read_run(folder: Path, ended: bool = False) -> Record:
         heldout=[line for line in lines if line["kind"] == "heldout"],
         events=[line for line in lines if line["kind"] == "event"],
         layer_maps=_text(run.layer_maps),
+        layer_similarity=_text(run.layer_similarity),
         predictions=_predictions(folder / PREDICTIONS),
         samples=_predictions(folder / SAMPLES),
         missing=missing,

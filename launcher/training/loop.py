@@ -163,7 +163,9 @@ class Run:
             return {}
         self.progress.enter("evaluation")
         started = time.perf_counter()
-        values = self.parts.similarity(self.trainer.snapshot(self._evaluated_in), self.progress.touch)
+        values, table = self.parts.similarity(self.trainer.snapshot(self._evaluated_in), self.progress.touch)
+        if table is not None:
+            write_atomically(self.folder.layer_similarity, f"update {update}\n{render({0: table})}")
         self.train_lines.meter.pause(seconds := time.perf_counter() - started)
         self.progress.enter("reporting")
         return values | {"cka_seconds": round(seconds, 3)}

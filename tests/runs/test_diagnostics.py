@@ -1,6 +1,7 @@
 """Similarity of layers and masked sentences of whole runs: the same for any ranks and teacher mode, and without effect on the training."""
 
 import json
+import re
 
 import pytest
 from run_lines import facts, lines
@@ -57,6 +58,14 @@ def test_a_killed_run_measures_what_one_that_was_never_stopped_does(start, tmp_p
         assert facts(tmp_path / "killed", kind) == facts(tmp_path / "whole", kind)
     assert sum("cka/0" in line for line in lines(tmp_path / "killed", "train")) == 4
     assert samples(tmp_path / "killed") == samples(tmp_path / "whole")
+    tables = [(tmp_path / name / "layer_similarity.txt").read_text() for name in ("killed", "whole")]
+    assert tables[0] == tables[1]
+    assert tables[0].startswith("update 8\n")
+    last = lines(tmp_path / "whole", "train")[-1]
+    rows = re.findall(r"^ *(\d) +((?:[01]\.\d\d\*? *){4})$", tables[0], re.MULTILINE)
+    assert [max(float(cell.rstrip("*")) for cell in cells.split()) for _, cells in rows] == pytest.approx(
+        [last["cka/0"], last["cka/1"]], abs=0.005
+    )
 
 
 def test_a_similarity_that_cannot_be_measured_is_refused_before_the_start(start, tmp_path):

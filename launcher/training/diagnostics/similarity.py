@@ -22,15 +22,15 @@ ROWS, BATCHES, TOKENS = 8, 8, 512
 """Windows of a minibatch, minibatches, and the most tokens of a minibatch that are compared."""
 LEAST_TOKENS = 16
 KEY, LAYER_KEY = "cka", "cka_layer"
-Similarity = Callable[[Encoder, Callable[[], None]], dict[str, float]]
-"""(student, what to call before each minibatch) -> numbers of a train line, on rank 0. Collective."""
+Similarity = Callable[[Encoder, Callable[[], None]], tuple[dict[str, float], torch.Tensor | None]]
+"""(student, what to call before each minibatch) -> numbers of a train line and the table [S, T], on rank 0. Collective."""
 
 
 def similarity_to(teacher: Teacher, heldout: Stream) -> Similarity:
     """The similarity of a student to a teacher that computes its layers."""
     wanted = frozenset(StateKey("hidden", layer) for layer in range(teacher.layers))
 
-    def measure(student: Encoder, before_batch: Callable[[], None]) -> dict[str, float]:
+    def measure(student: Encoder, before_batch: Callable[[], None]) -> tuple[dict[str, float], torch.Tensor | None]:
         cka, used = MinibatchCka(), 0
         for batch in _minibatches(heldout):
             before_batch()
@@ -43,7 +43,7 @@ def similarity_to(teacher: Teacher, heldout: Stream) -> Similarity:
                     _features(student, on_device, chosen),
                     [theirs[StateKey("hidden", n)][on_device.real][chosen] for n in range(teacher.layers)],
                 )
-        return _numbers(cka) if used else {}
+        return (_numbers(cka), cka.values) if used else ({}, None)
 
     return measure
 

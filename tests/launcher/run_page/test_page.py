@@ -118,10 +118,13 @@ def test_credentials_are_not_shown(tmp_path: Path):
 def test_layer_similarity_and_predictions_are_shown_where_they_are_recorded(tmp_path: Path):
     folder = make_run(tmp_path / "run")
     (folder / "layer_maps.txt").write_text(" student \\ teacher  0      1\n ─────\n 0   0.91*  0.25 \n 1   0.10   0.83*\nlayer_map: […]\n")
+    (folder / "layer_similarity.txt").write_text("update 40\n student \\ teacher  0      1\n 0   0.95*  0.35 \n 1   0.20   0.93*\n")
     lines = [{"id": str(n), "label": "yes", "prediction": "yes" if n else "no", "logits": [0.5, n]} for n in range(9)]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     _, outline = rendered(folder)
     assert "0.91 in the map 0.25 1 0.10 0.83 in the map" in outline.text
+    assert "Student layers and teacher layers after update 40" in outline.text
+    assert "0.95 in the map 0.35 1 0.20 0.93 in the map" in outline.text
     assert "8 of 9 predictions equal their label." in outline.text
     assert "0 yes no [0.5, 0] 1 yes yes [0.5, 1]" in outline.text
 

@@ -42,6 +42,19 @@ def test_one_point_and_equal_values_can_be_drawn():
         assert "inf" not in svg
 
 
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(svg).iter("text")]
+
+
+def test_neighbouring_ticks_differ_and_a_curve_of_zeros_lies_on_its_axis():
+    close = plot("p", "t", [Curve("a", 0, [(1.0, 3.36121), (2.0, 3.36145), (3.0, 3.36132)])], number)
+    ticks = [text for text in texts(close.svg) if text.startswith("3.36")]
+    assert len(ticks) == len(set(ticks)) > 2
+    zeros = [Curve("a", 0, [(float(n), 0.0) for n in range(5)])]
+    assert not [text for text in texts(plot("p", "t", zeros, share).svg) if text.startswith("-")]
+    assert "1.0 %" in texts(plot("p", "t", zeros, share).svg)
+
+
 def test_texts_are_escaped_and_shares_have_shares_at_the_axis():
     made = plot("p", "<script>", [Curve("</svg><script>", 0, [(1.0, 0.25), (2.0, 0.75)])], share)
     assert "<script" not in made.svg
