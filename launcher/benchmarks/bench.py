@@ -8,21 +8,20 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from kd.distributed import process_group
 from kd.models.config import quiet_transformers
+from launcher.benchmarks import scaling
 from launcher.benchmarks.cases import Case, invented, of_run
-from launcher.benchmarks.measured import BUSY, Figures, measure
+from launcher.benchmarks.machine import busy, machine, said
+from launcher.benchmarks.measured import Figures, measure
 from launcher.benchmarks.picture import picture
 from launcher.config.load import load_config
 from launcher.errors import LaunchError
-from launcher.process.machine import processor
 from launcher.process.steps import step
 from launcher.tables import Column, print_table
 from launcher.text import share
@@ -30,17 +29,13 @@ from launcher.training.start import meet
 from stillhouse.files import write_atomically
 
 UPDATES = 3
-PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, write the files."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise LaunchError("bench: expected one process, got several ranks; start it alone")
-    if arguments.settings and not arguments.config:
-        raise LaunchError(f"bench: expected --config with settings, got {arguments.settings[0]} alone; name the run's YAML")
-    if arguments.peer and arguments.config:
-        raise LaunchError("--peer: expected it without --config, because its loss is fixed, got both; leave one out")
+    _check(arguments)
+    if arguments.ranks > 1:
+        return scaling.run(arguments)
     console = Console()
     for file in filter(None, (arguments.json, arguments.picture)):
         Path(file).parent.mkdir(parents=True, exist_ok=True)  # now, and not after minutes
@@ -61,6 +56,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise LaunchError for arguments that do not go together."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise LaunchError("bench: expected one process, got several ranks; start it alone")
+    if arguments.settings and not arguments.config:
+        raise LaunchError(f"bench: expected --config with settings, got {arguments.settings[0]} alone; name the run's YAML")
+    if arguments.peer and arguments.config:
+        raise LaunchError("--peer: expected it without --config, because its loss is fixed, got both; leave one out")
+    if arguments.ranks > 1 and (arguments.peer or arguments.picture):
+        raise LaunchError("--ranks: expected it without --peer and --picture, got both; leave one out")
+
+
 def _measured(arguments: argparse.Namespace, folder: Path) -> list[Figures]:
     if arguments.config:
         cases: Sequence[Case] = of_run(load_config(arguments.config, arguments.settings))
@@ -73,14 +80,6 @@ def _measured(arguments: argparse.Namespace, folder: Path) -> list[Figures]:
         with step(f"measuring {case.name}"):
             figures.append(measure(case, arguments.updates, 1, peer))
     return figures
-
-
-def machine() -> dict[str, Any]:
-    """The machine of the figures."""
-    device = process_group.device()
-    name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
-    versions = {package: metadata.version(package) for package in PACKAGES}
-    return {"processor": name, "threads": torch.get_num_threads(), "packages": versions}
 
 
 def _peer_columns(figures: Sequence[Figures]) -> list[Column]:
@@ -130,12 +129,7 @@ def show(figures: Sequence[Figures], facts: dict[str, Any], console: Console) ->
         parts = sorted(one.time.items(), key=lambda part: -part[1])
         named = ", ".join(f"{part.removeprefix('time/')} {share(value)}" for part, value in parts if value > 0)
         console.print(f"{one.case}, time of the trainer: {named}", soft_wrap=True)
-    threads = f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
-    versions = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
-    console.print(f"{facts['processor']}; {threads}; {versions}", soft_wrap=True)
+    console.print(said(facts), soft_wrap=True)
     for one in figures:
         if not one.is_reliable:
-            console.print(
-                f"{one.case}: unreliable, other processes had the core (wall time {one.wall_per_cpu:.2f} of CPU time, limit {BUSY})",
-                soft_wrap=True,
-            )
+            console.print(busy(one.case, one.wall_per_cpu), soft_wrap=True)

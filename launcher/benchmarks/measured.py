@@ -23,6 +23,7 @@ from kd.models.loading import load_mlm
 from kd.training.trainer import Trainer
 from kd.training.update_report import UpdateReport
 from launcher.benchmarks.cases import Case
+from launcher.benchmarks.machine import BUSY
 from launcher.benchmarks.peer import PeerLoop
 from launcher.benchmarks.plain import PlainLoop
 from launcher.benchmarks.rates import gemm_rate
@@ -39,8 +40,6 @@ from launcher.training.batches import BatchLoader
 from launcher.training.build import build
 
 CLEAR = Path("/proc/self/clear_refs")
-BUSY = 1.2
-"""Wall time over CPU time of one thread, above which another process had the core."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ product's rate, time by part. Without --config: three shapes with random weights
 BENCH_EXAMPLE = """examples:
   stillhouse bench --json bench.json --picture bench.png
   stillhouse bench --config laptop data.shards=shards/mine --updates 10
+  stillhouse bench --config laptop data.shards=shards/mine --ranks 2
 """
 
 
@@ -70,6 +71,13 @@ def add_bench(verbs: Verbs) -> None:
     bench.add_argument("--config", default=None, metavar="YAML", help="a run's file or a name in configs/, instead of the three shapes")
     bench.add_argument("settings", nargs="*", metavar="key=value", help="settings to use instead of the file's")
     bench.add_argument("--updates", type=at_least(1), default=3, metavar="N", help="timed updates of each side, after one that is not (3)")
+    bench.add_argument(
+        "--ranks",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="instead: the same batch on 1 and N ranks, with the times of collectives",
+    )
     bench.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the three shapes (auto)")
     bench.add_argument(
         "--peer", default=None, metavar="FOLDER", help="also DistilBERT's step: distillation/ of transformers-research-projects"
