@@ -15,11 +15,11 @@ from rich.console import Console
 
 from kd.distributed import process_group
 from kd.models.config import quiet_transformers
-from launcher.benchmarks import scaling
 from launcher.benchmarks.cases import Case, invented, of_run
 from launcher.benchmarks.machine import busy, machine, said
 from launcher.benchmarks.measured import Figures, measure
 from launcher.benchmarks.picture import picture
+from launcher.benchmarks.scaling import bench_ranks
 from launcher.config.load import load_config
 from launcher.errors import LaunchError
 from launcher.process.steps import step
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, write the files."""
     _check(arguments)
     if arguments.ranks > 1:
-        return scaling.run(arguments)
+        return bench_ranks.run(arguments)
     console = Console()
     for file in filter(None, (arguments.json, arguments.picture)):
         Path(file).parent.mkdir(parents=True, exist_ok=True)  # now, and not after minutes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.benchmarks.collectives import Call, costs
+from launcher.benchmarks.scaling.collectives import Call, costs
 
 ROOT = Path(__file__).parents[3]
 

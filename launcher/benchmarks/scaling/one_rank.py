@@ -1,6 +1,6 @@
 """One rank of `stillhouse bench --ranks`: a few updates of a run, with their times, then a few more with the times of collectives.
 
-Usage: python -m launcher.benchmarks.scaling_rank CONFIG.json UPDATES RESULT    (the answer is RESULT.RANK)
+Usage: python -m launcher.benchmarks.scaling.one_rank CONFIG.json UPDATES RESULT    (the answer is RESULT.RANK)
 """
 
 import json
@@ -15,7 +15,7 @@ from data_shards.corpus import Corpus
 from kd.distributed import process_group
 from kd.distributed.rank_progress import RankProgress
 from kd.models.config import quiet_transformers
-from launcher.benchmarks.collectives import Watch, synchronise
+from launcher.benchmarks.scaling.collectives import Watch, synchronise
 from launcher.config.run_config import RunConfig
 from launcher.training.batches import BatchLoader
 from launcher.training.build import build

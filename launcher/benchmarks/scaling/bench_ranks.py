@@ -20,8 +20,8 @@ from rich.console import Console
 from kd.distributed import process_group
 from kd.models.config import quiet_transformers
 from launcher.benchmarks.cases import Case, invented, of_run
-from launcher.benchmarks.collectives import Call, Cost, costs
 from launcher.benchmarks.machine import BUSY, busy, machine, said
+from launcher.benchmarks.scaling.collectives import Call, Cost, costs
 from launcher.config.load import load_config
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
@@ -151,7 +151,7 @@ def _way(place: Path, config: RunConfig, worlds: int, ranks: int, updates: int) 
     place.mkdir()
     file, log = place / "config.json", place / "log.txt"
     file.write_text(config.model_dump_json(), encoding="utf-8")
-    words = ["-m", "launcher.benchmarks.scaling_rank", str(file), str(updates)]
+    words = ["-m", "launcher.benchmarks.scaling.one_rank", str(file), str(updates)]
     environment = _environment(max(worlds, ranks))
     started = []
     for number in range(worlds):
