@@ -30,6 +30,7 @@ from kd.models.loading import load_mlm, weights_digest
 from kd.teacher.hidden_state_cache import DTYPES, HEADER, CacheHeader, CacheWriter, Positions, Precision, kept, read_header, row_keys
 from kd.teacher.settings import MemberSettings
 from kd.teacher.teachers import make_teacher
+from launcher.config.derived import teacher_attention
 from launcher.config.load import load_config
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
@@ -111,6 +112,7 @@ class Filling:
         self.settings = member.model_copy(update={"mode": mode, "cache": None})
         self.precision: Precision = member.precision or ("bf16" if precision == "bf16" else "fp32")
         self.encoder = load_mlm(self.settings.model, dtype=DTYPES[self.precision])
+        self.encoder.use_attention(teacher_attention(config, None)[self.precision])  # a run's teachers take it too: the same states
         self.positions = positions
         self.masked_share = config.data.masking.rate
         self.progress = progress
