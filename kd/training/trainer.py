@@ -27,6 +27,7 @@ from kd.distributed.precision import choose_gpu_products
 from kd.distributed.rank_progress import WRITING, RankProgress
 from kd.errors import KdError
 from kd.kernels.dropout import Key, set_key
+from kd.models.document_attention import DOCUMENTS
 from kd.models.encoder import Encoder
 from kd.models.states import EncoderShape
 from kd.objective.objective import Objective
@@ -164,6 +165,8 @@ class Trainer:
             for name, weight, _ in self.engine.full_state():
                 if name.startswith(STUDENT):
                     own[name.removeprefix(STUDENT)].copy_(weight)
+        if copy.attention == DOCUMENTS:
+            copy.use_attention("sdpa")  # as a model from a folder has: both give the same scores, to the bit
         return copy.to(self.device).eval()
 
     def save(self, folder: Path, facts: dict[str, Any], write: Callable[[Path, Progress, State], Any] = checkpoint.write) -> str | None:

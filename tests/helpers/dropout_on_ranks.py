@@ -27,6 +27,7 @@ def main() -> None:
         trainer = make(teacher, student, "replicated", 1, "fp32", micro_batch, checkpointing)
         name = f"{micro_batch}, checkpointing {checkpointing}" if keyed else "torch's dropout"
         report[name] = [trainer.update(batches(update, micro_batch)).loss for update in range(UPDATES)]
+        assert (trainer.student.attention, trainer.snapshot().attention) == ("documents", "sdpa")
     if process_group.rank() == 0:
         Path(result).write_text(json.dumps(report))
     process_group.leave()
