@@ -148,7 +148,12 @@ def test_predictions_of_each_scored_model_have_a_file_of_their_own(files, fine_t
     assert score.run(parser().parse_args([*words, "new/folder"])) == 0
     written = {path.name: path.read_text() for path in (tmp_path / "new" / "folder").iterdir()}
     assert sorted(written) == ["one-student.jsonl", "two-student.jsonl"]
-    assert set(written.values()) == {(folder / "predictions.jsonl").read_text()}
+    assert len(set(written.values())) == 1
+    texts = written["one-student.jsonl"], (folder / "predictions.jsonl").read_text()
+    pairs = [[json.loads(line) for line in text.splitlines()] for text in texts]
+    for ours, theirs in zip(*pairs, strict=True):  # a run may multiply with oneDNN, and scoring with MKL: the fifth digit may differ
+        assert ours.pop("logits") == pytest.approx(theirs.pop("logits"), abs=2e-5)
+        assert ours == theirs
     (tmp_path / "taken").write_text("")
     with pytest.raises(LaunchError, match="--predictions taken: expected a folder, got file exists; name another"):
         score.run(parser().parse_args([*words, "taken"]))
