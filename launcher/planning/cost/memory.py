@@ -219,7 +219,7 @@ def _evaluate(work: Workload) -> dict[str, int]:
 def _evaluate_on_host(work: Workload, kept: int) -> dict[str, int]:
     """The same on CPUs. The copy and the forward pass fill what is kept. Logits, and maps larger than an update's, find no place in it."""
     copy, logits = BYTES[work.precision] * work.student.parameters, EVALUATION_BYTES * _scored(work) * work.student.vocabulary
-    maps = _eager_maps(work, work.evaluate_batch)
+    maps = _attention_of_a_pass(work)
     larger = maps if work.evaluate_batch > work.micro_batch else 0
     return {"scores": logits + larger + max(0, copy + _scoring_pass(work) - maps - kept)}
 
@@ -237,7 +237,15 @@ def _logits_block(work: Workload) -> int:
 def _scoring_pass(work: Workload) -> int:
     """Bytes of one forward pass of an evaluation."""
     a, student = BYTES[work.precision], work.student
-    return a * work.evaluate_batch * work.window * (5 * student.width + 2 * student.inner) + _eager_maps(work, work.evaluate_batch)
+    return a * work.evaluate_batch * work.window * (5 * student.width + 2 * student.inner) + _attention_of_a_pass(work)
+
+
+def _attention_of_a_pass(work: Workload) -> int:
+    """Bytes of one layer's attention in an evaluation: eager's maps, or queries, keys, values and maps of all documents."""
+    if work.attention != "documents":
+        return _eager_maps(work, work.evaluate_batch)
+    values = 3 * work.student.width + work.student.heads * work.attended("documents")
+    return BYTES[work.precision] * work.evaluate_batch * work.window * values
 
 
 def _save(work: Workload, kept: int = 0) -> dict[str, int]:

@@ -77,6 +77,8 @@ def test_a_process_on_cpus_keeps_what_it_frees_and_evaluation_and_saving_come_on
     maps = (2 + 8) * 32 * 12 * 128 * 128  # of 32 rows: larger than an update's of 8
     eager = plan_memory(planned_run(attention="eager", precision="bf16"), CPU)
     assert eager["evaluate"].parts["scores"] == 9 * scored * 30522 + maps
+    apart = plan_memory(planned_run(attention="documents"), CPU)
+    assert apart["evaluate"].parts["scores"] == 9 * scored * 30522 + 4 * 32 * 128 * (3 * 768 + 12 * 128)
 
 
 def test_a_split_teacher_is_read_whole_once_and_gathers_while_it_runs():
