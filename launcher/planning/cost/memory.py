@@ -158,7 +158,7 @@ def _update(work: Workload) -> dict[str, int]:
             parts["head: chunks"] = max(parts["head: chunks"], REPORT_COPIES * 4 * looked * student.vocabulary)
         parts["head: gradient of the decoder"] = (4 if several else a) * student.table + (a * student.table if several and a < 4 else 0)
         parts["head: states"] = 5 * count * student.width * a
-    parts["embedding gradient"] = 0 if work.stage == 0 else a * student.table
+    parts["embedding gradient"] = a * student.table  # beside the sum, also at stage 0
     return parts
 
 

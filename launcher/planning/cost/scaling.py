@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from launcher.planning.cost.run_plan import Cluster, RunPlan, on_ranks, plan_run
 from launcher.planning.cost.workload import Workload
+from launcher.text import counted
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 ENOUGH = 0.5
@@ -59,8 +60,9 @@ def limits(work: Workload, rows: Sequence[Scaled]) -> list[str]:
         counts = f"{refused[0].ranks:,}" if len(refused) == 1 else f"{refused[0].ranks:,} to {refused[-1].ranks:,}"
         said.append(f"{counts} devices: {refused[0].reason}; choose a global batch that divides")
     if work.data.lanes and work.data.shards:
+        lanes, opened = work.data.lanes, counted(min(work.data.lanes, work.data.shards), "shard")
         said.append(
-            f"data: {work.data.lanes} lanes in {work.data.shards} shards; beyond {work.data.lanes} ranks, several ranks read one lane, and "
-            f"each host opens at most {min(work.data.lanes, work.data.shards)} shards at a time"
+            f"data: {lanes} lanes in {counted(work.data.shards, 'shard')}; beyond {lanes} ranks, several ranks read one lane, and "
+            f"each host opens at most {opened} at a time"
         )
     return said
