@@ -31,7 +31,7 @@ from launcher.tables import Column, print_table
 from launcher.text import share
 from stillhouse.files import write_atomically
 
-ROUNDS = 2
+MOST_ROUNDS = 2
 PATIENCE_SECONDS = 1800.0
 
 
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def measure(case: Case, ranks: int, updates: int, folder: Path) -> Scaling:
-    """The three ways in turn, twice. Raises LaunchError if a batch cannot be shared out, or a process fails."""
+    """The three ways in turn, in two rounds unless there is one update. Raises LaunchError if a batch cannot be shared out, or a process fails."""
     whole = case.config
     rows, rest = divmod(whole.train.global_batch, ranks)
     if rest:
@@ -116,7 +116,7 @@ def measure(case: Case, ranks: int, updates: int, folder: Path) -> Scaling:
     micro = whole.train.micro_batch if rows % whole.train.micro_batch == 0 else rows
     shared, alone = _sized(whole, ranks * rows, micro), _sized(whole, rows, micro)
     rounds = []
-    for number in range(ROUNDS):
+    for number in range(min(MOST_ROUNDS, updates)):
         one = _way(folder / f"{number}-one", shared, 1, 1, updates)
         together = _way(folder / f"{number}-together", shared, 1, ranks, updates)
         apart = _way(folder / f"{number}-apart", alone, ranks, 1, updates)
@@ -198,7 +198,7 @@ def show(figures: Sequence[Scaling], facts: dict[str, Any], console: Console) ->
         Column("rows", cells(lambda one: str(one.rows)), "of a micro-batch, in every column"),
         Column("1 rank", cells(lambda one: f"{one.one:,.0f}"), "real tokens a second"),
         Column(f"{ranks} ranks", cells(lambda one: f"{one.together:,.0f}"), "the same, the same global batch"),
-        Column("speedup", cells(lambda one: f"{one.speedup:.2f} ({one.low:.2f}-{one.high:.2f})"), f"median and range of {ROUNDS} rounds"),
+        Column("speedup", cells(lambda one: f"{one.speedup:.2f} ({one.low:.2f}-{one.high:.2f})"), "median and range of the rounds, of which each starts all processes anew"),
         Column("efficiency", cells(lambda one: share(one.efficiency)), f"speedup over {ranks}"),
         Column(
             "of apart",
