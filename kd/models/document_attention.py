@@ -22,7 +22,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from kd.copies import moved
-from kd.kernels import fp32_products
+from kd.kernels import flash, fp32_products
 from kd.kernels.dropout import Dropout, draw, dropped_levels, key_for, of_rate, scale_of
 
 DOCUMENTS = "documents"
@@ -49,10 +49,15 @@ class Group(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The documents of a batch: (row, first position, end) of each, and their groups."""
+    """The documents of a batch: (row, first position, end) of each, and their groups.
+
+    order: [T] int64, the positions of all documents, one document after the other. starts: [N + 1] int32, their first entries in `order`.
+    """
 
     documents: tuple[tuple[int, int, int], ...]
     groups: tuple[Group, ...]
+    order: Tensor
+    starts: Tensor
 
 
 def layout_of(segments: Tensor) -> Layout:
@@ -104,7 +109,8 @@ def _on(layout: Layout, device: torch.device) -> Layout:
         bias, kept = (None if one is None else moved(one, device) for one in (group.bias, group.kept))
         return Group(group.length, moved(group.gather, device), bias, kept, moved(group.scatter, device))
 
-    return Layout(layout.documents, tuple(there(group) for group in layout.groups))
+    groups = tuple(there(group) for group in layout.groups)
+    return Layout(layout.documents, groups, moved(layout.order, device), moved(layout.starts, device))
 
 
 @lru_cache(maxsize=8)  # each layer asks, forward and again with activation checkpointing
@@ -119,7 +125,9 @@ def _layout(content: bytes, dtype: str, shape: tuple[int, int]) -> Layout:
     for row, begin, end in documents:
         length = min(positions, -(-(end - begin) // STEP) * STEP)
         lengths.setdefault(length, []).append((row * positions + begin, end - begin))
-    return Layout(tuple(documents), tuple(_group(length, lengths[length]) for length in sorted(lengths)))
+    starts = np.cumsum([0, *(end - begin for _, begin, end in documents)], dtype=np.int32)
+    order = torch.from_numpy(np.flatnonzero(numbers))
+    return Layout(tuple(documents), tuple(_group(length, lengths[length]) for length in sorted(lengths)), order, torch.from_numpy(starts))
 
 
 def _group(length: int, documents: list[tuple[int, int]]) -> Group:
@@ -142,6 +150,8 @@ def attend(
     place: of kd.kernels.dropout, whose masks are used if its key is set; None: masks of torch's generator.
     """
     layout = layout_of(segments)
+    if dropout == 0 and flash.takes(query):
+        return _by_flash(query, key, value, layout, scaling)
     fused = dropout == 0 and query.dtype == torch.float32 and not fp32_products.chosen()
     if fused and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)):
         return _each_fused(query, key, value, layout, scaling)
@@ -149,6 +159,15 @@ def attend(
         return _groups_fused(query, key, value, layout, scaling)
     output: Tensor = _Attend.apply(query, key, value, layout, scaling, dropout if dropped_levels(dropout) else 0.0, place)
     return output
+
+
+def _by_flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float) -> Tensor:
+    """Flash attention on a GPU: all documents in one call, without padding."""
+    rows, heads, positions, size = query.shape
+    q, k, v = (_flat(states).index_select(0, layout.order) for states in (query, key, value))
+    longest = max((end - begin for _, begin, end in layout.documents), default=0)
+    result = flash.attend(q, k, v, layout.starts, longest, scaling)
+    return query.new_zeros(rows * positions, heads, size).index_copy(0, layout.order, result).view(rows, positions, heads, size)
 
 
 def _each_fused(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float) -> Tensor:

@@ -106,7 +106,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def measure(case: Case, ranks: int, updates: int, folder: Path) -> Scaling:
-    """The three ways in turn, in two rounds unless there is one update. Raises LaunchError if a batch cannot be shared out, or a process fails."""
+    """The three ways in turn, in two rounds unless there is one update.
+
+    Raises LaunchError if a batch cannot be shared out, or a process fails.
+    """
     whole = case.config
     rows, rest = divmod(whole.train.global_batch, ranks)
     if rest:
@@ -198,7 +201,11 @@ def show(figures: Sequence[Scaling], facts: dict[str, Any], console: Console) ->
         Column("rows", cells(lambda one: str(one.rows)), "of a micro-batch, in every column"),
         Column("1 rank", cells(lambda one: f"{one.one:,.0f}"), "real tokens a second"),
         Column(f"{ranks} ranks", cells(lambda one: f"{one.together:,.0f}"), "the same, the same global batch"),
-        Column("speedup", cells(lambda one: f"{one.speedup:.2f} ({one.low:.2f}-{one.high:.2f})"), "median and range of the rounds, of which each starts all processes anew"),
+        Column(
+            "speedup",
+            cells(lambda one: f"{one.speedup:.2f} ({one.low:.2f}-{one.high:.2f})"),
+            "median and range of the rounds, of which each starts all processes anew",
+        ),
         Column("efficiency", cells(lambda one: share(one.efficiency)), f"speedup over {ranks}"),
         Column(
             "of apart",

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kd.kernels import dropout, fp32_products
+from kd.kernels import dropout, flash, fp32_products
 from kd.kernels.dropout import Dropout, Key, set_key
 from kd.models import document_attention
 from kd.models.document_attention import DOCUMENTS, attend, dropout_mask, layout_of
@@ -111,6 +111,38 @@ def test_long_documents_and_a_pass_without_gradients_in_fp32_take_the_fused_kern
         ours, theirs = (torch.autograd.grad(way[real].square().sum(), inputs) for way in (output, expected))
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_documents_that_lie_one_after_the_other_give_the_same(name, monkeypatch):
+    """The packing around flash attention; its kernel needs a GPU, so one product after the other stands in for it."""
+
+    def attend_each(query, key, value, starts, longest, scaling):
+        assert starts.dtype == torch.int32
+        assert starts.diff().max() == longest
+        each = [(state.tensor_split(starts[1:-1].long()) for state in (query, key, value))]
+        outputs = [F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in one), scale=scaling) for one in zip(*each[0], strict=True)]
+        return torch.cat([output.transpose(0, 1) for output in outputs])
+
+    segments = torch.tensor(SEGMENTS[name])
+    wanted = results(masked, states(segments, torch.float64), segments)
+    monkeypatch.setattr(flash, "takes", lambda query: True)
+    monkeypatch.setattr(flash, "attend", attend_each)
+    for got, one in zip(results(attend, states(segments, torch.float64), segments), wanted, strict=True):
+        torch.testing.assert_close(got, one)
+
+
+def test_flash_attention_of_torch_takes_what_it_is_given():
+    segments = torch.tensor(SEGMENTS["several documents and padding"])
+    there = segments.to("meta")
+    document_attention.remember(there, segments)
+    inputs = [state.detach().to("meta").requires_grad_() for state in states(segments, torch.bfloat16)]
+    assert flash.takes(inputs[0])
+    output = attend(*(state.transpose(1, 2) for state in inputs), there, 8**-0.5)
+    assert output.shape == inputs[0].shape
+    assert [x.shape for x in torch.autograd.grad(output.sum(), inputs)] == [x.shape for x in inputs]
+    assert not flash.takes(torch.zeros(1, 3, 40, 8, dtype=torch.bfloat16))  # a CPU
+    assert not flash.takes(inputs[0].float())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,36 @@
+"""Flash attention over documents of any lengths, one after the other: torch's `varlen_attn`. It has no dropout and needs a GPU."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+FIRST_CAPABILITY = (8, 0)
+"""Of a GPU that flash attention runs on: Ampere."""
+LARGEST_HEAD = 256
+
+
+def takes(query: Tensor) -> bool:
+    """Whether states [..., d] of this device and dtype can go through `attend`."""
+    size = query.shape[-1]
+    fits = query.dtype in (torch.bfloat16, torch.float16) and size % 8 == 0 and size <= LARGEST_HEAD
+    return fits and query.numel() > 0 and _device_takes(query.device)
+
+
+@lru_cache
+def _device_takes(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.version.hip is None and torch.cuda.get_device_capability(device) >= FIRST_CAPABILITY
+    return device.type == "meta"  # shapes alone
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scaling: float) -> Tensor:
+    """query, key, value [T, heads, d] -> [T, heads, d]. starts: [N + 1] int32, the first position of each document, and T.
+
+    longest: positions of the longest document.
+    """
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 (1.7 s, and of use on GPUs alone)
+
+    output = varlen_attn(query, key, value, starts, starts, longest, longest, scale=scaling)
+    assert isinstance(output, Tensor)
+    return output
