@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kd.batch import Batch
 from kd.copies import Indices, moved, positions_of
-from kd.models import document_attention
+from kd.models import document_layout
 from kd.objective.head_rows import HeadRows, RowList
 from kd.terms import pooling
 from kd.terms.base import AttentionTerm, DocumentTerm, LogitTerm, TermSettings, TokenTerm
@@ -42,7 +42,7 @@ class Selection:
         """The batch, on the device."""
         batch = self._batch if self._batch.device == self.device else self.host.to(self.device)
         if batch is not self.host:
-            document_attention.remember(batch.segments, self.host.segments)
+            document_layout.remember(batch.segments, self.host.segments)
         return batch
 
     @cached_property

@@ -7,8 +7,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kd.kernels import dropout, flash, fp32_products
 from kd.kernels.dropout import Dropout, Key, set_key
-from kd.models import document_attention
-from kd.models.document_attention import DOCUMENTS, attend, dropout_mask, layout_of
+from kd.models import document_attention, document_layout
+from kd.models.document_attention import DOCUMENTS, attend, dropout_mask
+from kd.models.document_layout import layout_of
 from kd.models.encoder import Encoder
 from kd.student.student import set_dropout
 
@@ -135,7 +136,7 @@ def test_documents_that_lie_one_after_the_other_give_the_same(name, monkeypatch)
 def test_flash_attention_of_torch_takes_what_it_is_given():
     segments = torch.tensor(SEGMENTS["several documents and padding"])
     there = segments.to("meta")
-    document_attention.remember(there, segments)
+    document_layout.remember(there, segments)
     inputs = [state.detach().to("meta").requires_grad_() for state in states(segments, torch.bfloat16)]
     assert flash.takes(inputs[0])
     output = attend(*(state.transpose(1, 2) for state in inputs), there, 8**-0.5)
@@ -294,14 +295,14 @@ def test_segments_on_a_device_get_the_layout_of_the_segments_on_the_host(tiny_ba
     meta = tiny_batch.to(torch.device("meta"))
     with pytest.raises(NotImplementedError):  # it would have to be read from the device
         layout_of(meta.segments)
-    document_attention.remember(meta.segments, tiny_batch.segments)
+    document_layout.remember(meta.segments, tiny_batch.segments)
     ours, theirs = layout_of(meta.segments[:, None, None][:, 0, 0]), layout_of(tiny_batch.segments)
     assert ours.documents == theirs.documents
     assert [group.gather.shape for group in ours.groups] == [group.gather.shape for group in theirs.groups]
     assert {group.gather.device.type for group in ours.groups} == {"meta"}
     other = tiny_batch.to(torch.device("meta"))
-    key = next(iter(document_attention._REMEMBERED))
+    key = next(iter(document_layout._REMEMBERED))
     del meta
-    document_attention.remember(other.segments, tiny_batch.segments)
-    assert key not in document_attention._REMEMBERED  # the first segments are gone
-    assert len(document_attention._REMEMBERED) == 1
+    document_layout.remember(other.segments, tiny_batch.segments)
+    assert key not in document_layout._REMEMBERED  # the first segments are gone
+    assert len(document_layout._REMEMBERED) == 1
