@@ -11,7 +11,7 @@ LARGEST_HEAD = 256
 
 
 def takes(query: Tensor) -> bool:
-    """Whether states [..., d] of this device and dtype can go through `attend`."""
+    """True if states [..., d] of this device and dtype can go through `attend`."""
     size = query.shape[-1]
     fits = query.dtype in (torch.bfloat16, torch.float16) and size % 8 == 0 and size <= LARGEST_HEAD
     return fits and query.numel() > 0 and _device_takes(query.device)
