@@ -18,7 +18,7 @@ from transformers.activations import get_activation
 from kd.batch import Batch
 from kd.errors import KdError
 from kd.kernels.dropout import Dropout, replace_dropout
-from kd.models.document_attention import DOCUMENTS
+from kd.models.attention.document_attention import DOCUMENTS
 from kd.models.families import LAYER_PARTS, Family, family_of
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import EncoderShape

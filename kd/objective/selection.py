@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kd.batch import Batch
 from kd.copies import Indices, moved, positions_of
-from kd.models import document_layout
+from kd.models.attention import document_layout
 from kd.objective.head_rows import HeadRows, RowList
 from kd.terms import pooling
 from kd.terms.base import AttentionTerm, DocumentTerm, LogitTerm, TermSettings, TokenTerm

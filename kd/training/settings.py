@@ -28,9 +28,9 @@ class TrainSettings(BaseModel):
     tf32: Annotated[bool, FREE] = True
     """On a GPU with precision fp32: matrix products round their inputs to TF32."""
     attention: Annotated[Literal["auto", "sdpa", "eager", "documents"], FREE] = "auto"
-    """The student's attention. auto: the fastest in measurements (kd/models/attention_choice.py). A resumed run keeps its own.
+    """The student's attention. auto: the fastest in measurements (kd/models/attention/attention_choice.py). A resumed run keeps its own.
 
-    documents: kd.models.document_attention, which computes nothing between two documents of a window.
+    documents: kd.models.attention.document_attention, which computes nothing between two documents of a window.
     """
     clip: Annotated[float, Field(ge=0)] = 5.0
     """Largest global gradient norm of an update; 0 switches clipping off."""

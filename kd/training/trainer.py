@@ -27,7 +27,7 @@ from kd.distributed.precision import choose_gpu_products
 from kd.distributed.rank_progress import WRITING, RankProgress
 from kd.errors import KdError
 from kd.kernels.dropout import Key, set_key
-from kd.models.document_attention import DOCUMENTS
+from kd.models.attention.document_attention import DOCUMENTS
 from kd.models.encoder import Encoder
 from kd.models.states import EncoderShape
 from kd.objective.objective import Objective

@@ -18,7 +18,7 @@ from kd.batch import Batch
 from kd.distributed import process_group
 from kd.distributed.rank_progress import RankProgress
 from kd.kernels import fp32_products, host_memory
-from kd.models.attention_choice import of_version_0
+from kd.models.attention.attention_choice import of_version_0
 from kd.models.loading import load_mlm
 from kd.training.trainer import Trainer
 from kd.training.update_report import UpdateReport

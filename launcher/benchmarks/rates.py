@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd.models.document_attention import attend
+from kd.models.attention.document_attention import attend
 from kd.models.outputs import Decoder, EncoderOutputs
 from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.objective.vocabulary_head import chunked_terms

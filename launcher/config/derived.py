@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from kd.distributed import precision as precisions
     from kd.distributed import process_group
     from kd.kernels import fp32_products
-    from kd.models import attention_choice
+    from kd.models.attention import attention_choice
     from kd.models.encoder import Encoder
 else:
     precisions = lazy_module("kd.distributed.precision")
     process_group = lazy_module("kd.distributed.process_group")
     fp32_products = lazy_module("kd.kernels.fp32_products")
-    attention_choice = lazy_module("kd.models.attention_choice")
+    attention_choice = lazy_module("kd.models.attention.attention_choice")
 
 
 def chosen_precision(config: AnyRunConfig, saved: Mapping[str, Any] | None = None) -> "precisions.Choice":

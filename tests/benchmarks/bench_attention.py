@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from kd.kernels import fp32_products, host_memory
-from kd.models.document_attention import attend
+from kd.models.attention.document_attention import attend
 
 HEADS, SIZE, POSITIONS, WARM = 12, 32, 2048, 2
 

@@ -8,7 +8,7 @@ from data_shards.corpus import Corpus
 from data_shards.errors import DataError
 from data_shards.stream.stream import Stream
 from kd.kernels import fp32_products
-from kd.models import attention_choice
+from kd.models.attention import attention_choice
 from kd.models.config import read_config
 from kd.models.encoder import Encoder
 from kd.models.sizes import model_sizes

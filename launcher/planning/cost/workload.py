@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from kd.kernels import fp32_products
-from kd.models import attention_choice
+from kd.models.attention import attention_choice
 from kd.models.encoder import Encoder
 from kd.models.sizes import model_sizes
 from kd.objective.chunks import chunk_rows, tile_rows

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kd.models.attention_choice import of_student, of_teacher, of_version_0
+from kd.models.attention.attention_choice import of_student, of_teacher, of_version_0
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kd.kernels import dropout, flash, fp32_products
 from kd.kernels.dropout import Dropout, Key, set_key
-from kd.models import document_attention, document_layout
-from kd.models.document_attention import DOCUMENTS, attend, dropout_mask
-from kd.models.document_layout import layout_of
+from kd.models.attention import document_attention, document_layout
+from kd.models.attention.document_attention import DOCUMENTS, attend, dropout_mask
+from kd.models.attention.document_layout import layout_of
 from kd.models.encoder import Encoder
 from kd.student.student import set_dropout
 

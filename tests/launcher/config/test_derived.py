@@ -9,7 +9,7 @@ from kd.distributed import precision as precisions
 from kd.distributed import process_group
 from kd.distributed.precision import Choice
 from kd.kernels import fp32_products
-from kd.models.attention_choice import AttentionChoice
+from kd.models.attention.attention_choice import AttentionChoice
 from kd.models.encoder import Encoder
 from launcher.config.derived import (
     agreed_attention,

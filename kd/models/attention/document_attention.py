@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from kd.kernels import flash, fp32_products
 from kd.kernels.dropout import Dropout, draw, dropped_levels, key_for, of_rate, scale_of
-from kd.models.document_layout import STEP, Group, Layout, layout_of
+from kd.models.attention.document_layout import STEP, Group, Layout, layout_of
 
 DOCUMENTS = "documents"
 LONG = 256

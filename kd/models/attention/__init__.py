@@ -1,0 +1,1 @@
+"""Attention of the models: by document, and the choice of an implementation."""
