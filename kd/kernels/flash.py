@@ -1,6 +1,8 @@
 """Flash attention over documents of any lengths, one after the other: torch's `varlen_attn`. It has no dropout and needs a GPU."""
 
 from functools import lru_cache
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,13 +26,17 @@ def _device_takes(device: torch.device) -> bool:
     return device.type == "meta"  # shapes alone
 
 
+@lru_cache
+def _kernels() -> Any:
+    """torch's module, which takes 1.7 s to import and is of use on GPUs alone."""
+    return import_module("torch.nn.attention.varlen")
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scaling: float) -> Tensor:
     """query, key, value [T, heads, d] -> [T, heads, d]. starts: [N + 1] int32, the first position of each document, and T.
 
     longest: positions of the longest document.
     """
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 (1.7 s, and of use on GPUs alone)
-
-    output = varlen_attn(query, key, value, starts, starts, longest, longest, scale=scaling)
+    output = _kernels().varlen_attn(query, key, value, starts, starts, longest, longest, scale=scaling)
     assert isinstance(output, Tensor)
     return output
