@@ -6,7 +6,7 @@ Every rank enters the same phases of an update in the same order. So the rank th
 import time
 from dataclasses import dataclass
 
-BUSY = ("data", "teacher", "forward")  # phases in which a rank works alone, except for sharded weights; they show how slow it is
+BUSY = ("data", "teacher", "forward", "head")  # phases in which a rank works alone, except for sharded weights; they show how slow it is
 WAITING = ("counting", "backward", "step", "agreeing")  # phases that hold a collective
 BUILDING = "building the models"  # once; long for large models, which are read, and for narrower ones, which are fitted
 WRITING = "writing"  # rank 0 writes to a disk, which may take long; the others wait for it

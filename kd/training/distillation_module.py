@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from kd.distributed.rank_progress import RankProgress
 from kd.models.capture import capture
 from kd.models.encoder import Encoder
 from kd.models.outputs import Decoder
@@ -15,8 +16,11 @@ from kd.training.teaching import Teaching
 class DistillationModule(nn.Module):
     """forward returns (loss share [], sums [K]). `objective` is set for each update."""
 
-    def __init__(self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1) -> None:
+    def __init__(
+        self, student: Encoder, objective: Objective, vocabulary: int, seed: int = 1, progress: RankProgress | None = None
+    ) -> None:
         super().__init__()
+        self.progress = progress or RankProgress()
         self.student = student
         self.projections = make_projections(objective, seed)
         self.objective = objective
@@ -27,6 +31,7 @@ class DistillationModule(nn.Module):
     def forward(self, selection: Selection, teachers: TeacherOutputs, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """One micro-batch. divisors [K]: the update's global token count of each term."""
         outputs = capture(self.student, selection.batch, self.objective.student_states)
+        self.progress.enter("head")
         if outputs.logits is None:
             transformed = self.student.transform(outputs.last_hidden[selection.logits])
             decoder = Decoder(self.student.decoder_weight, self.student.decoder_bias, self.vocabulary)

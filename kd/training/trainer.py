@@ -224,7 +224,7 @@ class Trainer:
         self.phase = phase
         self.objective = self.objectives[self.phases.index(phase)]
         self.student = student.train()
-        self.module = DistillationModule(student, self.objective, self.vocabulary, self.settings.seed)
+        self.module = DistillationModule(student, self.objective, self.vocabulary, self.settings.seed, self.progress)
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
                 own = name.removeprefix(STUDENT)

@@ -20,6 +20,7 @@ TIME_PARTS = {
     "data": ("data",),
     "teacher": ("teacher",),
     "forward": ("forward",),
+    "head": ("head",),
     "backward": ("backward",),
     "step": ("step",),
     "collectives": ("counting", "agreeing"),

@@ -36,5 +36,5 @@ def test_seconds_are_summed_by_phase_until_they_are_taken(clock: list[float]):
         clock[0] += 10.0
         progress.enter("backward")
         clock[0] += 100.0
-    assert progress.take_busy() == {"data": 2.0, "teacher": 0.0, "forward": 20.0}
-    assert progress.take_busy() == {"data": 0.0, "teacher": 0.0, "forward": 0.0}
+    assert progress.take_busy() == {"data": 2.0, "teacher": 0.0, "forward": 20.0, "head": 0.0}
+    assert progress.take_busy() == {"data": 0.0, "teacher": 0.0, "forward": 0.0, "head": 0.0}

@@ -12,7 +12,8 @@ def test_parts_of_an_update_sum_to_one_and_evaluations_are_no_part():
     seconds = {
         "data": 1.0,
         "teacher": 2.0,
-        "forward": 3.0,
+        "forward": 1.0,
+        "head": 2.0,
         "backward": 2.0,
         "step": 1.0,
         "counting": 0.25,
@@ -24,7 +25,8 @@ def test_parts_of_an_update_sum_to_one_and_evaluations_are_no_part():
         {
             "time/data": 0.1,
             "time/teacher": 0.2,
-            "time/forward": 0.3,
+            "time/forward": 0.1,
+            "time/head": 0.2,
             "time/backward": 0.2,
             "time/step": 0.1,
             "time/collectives": 0.05,
