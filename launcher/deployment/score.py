@@ -11,6 +11,7 @@ from rich.table import Table
 
 from data_shards.tasks.labels import resolve_labels
 from kd.distributed import process_group
+from kd.kernels import fp32_products
 from kd.models.sizes import model_sizes
 from kd.tasks.loading import load_task
 from kd.tasks.model import TaskEncoder
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise LaunchError(f"data.{arguments.split}: expected files of the split to score, got none; name them, or choose another --split")
     if arguments.predictions:
         make_folder(arguments.predictions)
+    fp32_products.choose()  # as a run does
     rows = [score(config, source, model, arguments) for model in arguments.models]
     _show(rows, rows[0]["metrics"])
     if arguments.json:

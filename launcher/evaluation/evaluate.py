@@ -10,6 +10,7 @@ from rich.console import Console
 
 from data_shards.stream.settings import MaskingSettings, StreamSettings
 from kd.evaluation.scores import RETAINED, SCORES, Score
+from kd.kernels import fp32_products
 from kd.models.sizes import model_sizes
 from launcher.errors import LaunchError
 from launcher.evaluation.scoring import Scorer, with_retention
@@ -28,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         masking=MaskingSettings(rate=arguments.mask_rate),
         cache_folder=arguments.cache_folder,
     )
+    fp32_products.choose()  # as a run does
     rows = score(arguments.models, arguments.shards, arguments.teacher, settings, arguments.windows, arguments.batch)
     show(rows, Console())
     if arguments.json is not None:
