@@ -7,16 +7,23 @@ from data_shards.corpus import Corpus
 from data_shards.errors import DataError
 from data_shards.stream.settings import StreamSettings
 
+MOST_DOCUMENTS = 1 << 20
+"""A start reads no larger list of lengths for the plan alone: the list of a billion documents has 4 GB."""
+
 
 def attended_tokens(corpus: Corpus, stream: StreamSettings) -> int:
-    """The mean over positions of the length of their document in their window. 0: not known, or windows are computed whole."""
-    if stream.attend_across_documents:
+    """The mean over positions of the length of their document in their window. 0: not known, or windows are computed whole.
+
+    Not known of packed windows of more than MOST_DOCUMENTS documents. Rows of one document need their lengths anyway.
+    """
+    documents = corpus.manifest.documents("train")
+    if stream.attend_across_documents or (stream.packing == "windows" and documents > MOST_DOCUMENTS):
         return 0
     try:
         lengths = corpus.lengths("train")
     except (DataError, OSError):
         return 0
-    return mean_of_positions(lengths, stream.window_tokens, cut=stream.packing == "windows")
+    return mean_of_positions(lengths[:: -(-documents // MOST_DOCUMENTS) or 1], stream.window_tokens, cut=stream.packing == "windows")
 
 
 def mean_of_positions(lengths: NDArray[np.uint32], window: int, cut: bool) -> int:

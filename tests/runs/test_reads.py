@@ -10,6 +10,8 @@ from school import School
 pytestmark = pytest.mark.slow
 SAMPLED = ("student.width=16", "student.architecture=same", "objective=[{kind: soft_targets}]")
 COMPARED = ("objective.2.layer_map=cka",)
+PLANNED = {"lengths-train.npy": 1}
+"""Of packed windows, the plan of a small corpus reads the lengths of documents."""
 
 
 def opened_files(run_ranks: Callable[..., str], school: School, folder: Path, ranks: int, *words: str) -> list[dict[str, int]]:
@@ -33,15 +35,15 @@ def test_a_start_reads_manifest_token_statistics_lengths_and_tokenizer_once(
 ):
     (files,) = opened_files(run_ranks, school, tmp_path, 1, f"data.packing={packing}", *words)
     assert (tmp_path / "run" / "report.json").exists()
-    lengths = {"lengths-train.npy": 1, "lengths-heldout.npy": 1} if packing == "documents" else {}
+    lengths = {"lengths-train.npy": 1, "lengths-heldout.npy": 1} if packing == "documents" else PLANNED
     exported_too = tokenizer_files(school, 2)
     assert files == {"manifest.json": 1, "vocabulary.npz": 1, **lengths, **exported_too}
 
 
 def test_each_rank_reads_them_once(school: School, run_ranks: Callable[..., str], tmp_path: Path):
     exporting, other = opened_files(run_ranks, school, tmp_path, 2, *SAMPLED)
-    assert exporting == {"manifest.json": 1, "vocabulary.npz": 1, **tokenizer_files(school, 2)}
-    assert other == {"manifest.json": 1, "vocabulary.npz": 1, **tokenizer_files(school, 1)}
+    assert exporting == {"manifest.json": 1, "vocabulary.npz": 1, **PLANNED, **tokenizer_files(school, 2)}
+    assert other == {"manifest.json": 1, "vocabulary.npz": 1, **PLANNED, **tokenizer_files(school, 1)}
 
 
 @pytest.mark.parametrize("words", [("layers",), ("cache", "teacher.mode=cached", "teacher.cache=states")], ids=["layers", "cache"])
