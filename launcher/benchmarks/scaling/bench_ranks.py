@@ -25,6 +25,7 @@ from launcher.benchmarks.scaling.collectives import Call, Cost, costs
 from launcher.config.load import load_config
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
+from launcher.process.signals import Exit
 from launcher.process.start_ranks import Processes, child_environment
 from launcher.process.steps import step
 from launcher.tables import Column, print_table
@@ -167,9 +168,11 @@ def _way(place: Path, config: RunConfig, worlds: int, ranks: int, updates: int) 
     finally:
         for world in started:
             world.stop()
-    if any(codes):
-        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise LaunchError(f"--ranks: expected {ranks} ranks to train, got {last[0] if last else codes}; see stillhouse doctor")
+    if any(code != 0 for code in codes):  # None: out of patience
+        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"])[-1]
+        if Exit.BAD_INPUT in codes:  # the line is a rank's own, and complete
+            raise LaunchError(last)
+        raise LaunchError(f"--ranks: expected all processes to train, got {last}; see stillhouse doctor")
     return [json.loads((place / f"{number}.{rank}").read_text(encoding="utf-8")) for number in range(worlds) for rank in range(ranks)]
 
 

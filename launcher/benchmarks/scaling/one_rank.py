@@ -19,6 +19,7 @@ from launcher.benchmarks.scaling.collectives import Watch, synchronise
 from launcher.config.run_config import RunConfig
 from launcher.training.batches import BatchLoader
 from launcher.training.build import build
+from stillhouse.errors import StillhouseError
 from stillhouse.files import write_atomically
 
 WARM = 2
@@ -57,7 +58,11 @@ def main(config: RunConfig, updates: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     run = RunConfig.model_validate(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    answer = main(run, int(sys.argv[2]))
+    try:
+        answer = main(run, int(sys.argv[2]))
+    except StillhouseError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(error.exit_code)  # the other ranks end with this one
     write_atomically(Path(f"{sys.argv[3]}.{process_group.rank()}"), json.dumps(answer))
     sys.stdout.flush()
     process_group.barrier()

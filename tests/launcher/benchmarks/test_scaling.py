@@ -56,3 +56,6 @@ def test_what_it_cannot_share_out_is_one_line():
     done = bench("--ranks", "2", "--picture", "x.png")
     assert done.returncode == 2
     assert done.stderr == "stillhouse: --ranks: expected it without --peer and --picture, got both; leave one out\n"
+    done = bench("--config", "tiny", "data.shards=/nowhere", "--ranks", "2")
+    assert done.returncode == 2
+    assert done.stderr == "stillhouse: /nowhere: expected a folder of shards, got no folder; build it, or correct the path\n"
