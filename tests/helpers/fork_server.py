@@ -9,6 +9,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import resource
 import runpy
 import signal
@@ -23,6 +24,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 HELPERS = Path(__file__).resolve().parent
+ROOMS = ("stillhouse", "data_shards", "kd", "launcher")
+LATE = (
+    *("sklearn.metrics", "scipy.stats", "matplotlib.backends.backend_agg"),
+    *("transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert"),
+    *("transformers.models.distilbert.modeling_distilbert", "deepspeed.module_inject.auto_ep_layer"),
+    *("deepspeed.runtime.zero.muon.original_muon", "deepspeed.comm.mori"),
+)
+"""Modules that Stillhouse's packages import at their first use, in most runs."""
 
 
 class ForkServer:
@@ -104,10 +113,8 @@ class Forked:
 def serve() -> None:
     """Answer until the input ends."""
     from launcher import cli, run  # noqa: PLC0415
-    from launcher.corpus import teacher_cache  # noqa: F401, PLC0415
-    from launcher.reporting import curves  # noqa: F401, PLC0415
-    from launcher.training import session  # noqa: F401, PLC0415
 
+    import_early()
     doors = {"launcher/run.py": run.main, str(ROOT / "launcher" / "run.py"): run.main, "stillhouse": cli.main}
     gc.collect()
     gc.freeze()  # what was imported is nobody's garbage: forks need not look through it
@@ -119,6 +126,18 @@ def serve() -> None:
         elif (answer := os.fork()) == 0:
             become(request, doors)
         print(json.dumps(answer), flush=True)
+
+
+def import_early() -> None:
+    """Import what runs import late: every module of a run, and the packages that they ask for."""
+    for room in ROOMS:
+        package = importlib.import_module(room)
+        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
+            importlib.import_module(module.name)
+    for name in LATE:
+        importlib.import_module(name)
+    mapping = importlib.import_module("transformers.conversion_mapping")
+    mapping.get_checkpoint_conversion_mapping("bert")  # compiles a thousand regular expressions, and keeps them
 
 
 def become(request: dict[str, Any], doors: dict[str, Any]) -> None:
