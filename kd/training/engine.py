@@ -7,7 +7,7 @@ number of micro-batches is switched off.
 Full fp32 weights and moments go in and out by parameter name, the same at every stage and number of ranks: see `full_state`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import deepspeed
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from kd.distributed import process_group
 from kd.distributed.rank_progress import RankProgress
 from kd.terms.schedules import OptimizerSettings
+from kd.training.gradient_norm import gradient_norm
 from kd.training.settings import TrainSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -36,12 +37,20 @@ class StudentEngine:
     """A module and its AdamW under DeepSpeed. The module's forward returns (loss share, sums)."""
 
     def __init__(
-        self, module: nn.Module, train: TrainSettings, optimizer: OptimizerSettings, precision: str, progress: RankProgress | None = None
+        self,
+        module: nn.Module,
+        train: TrainSettings,
+        optimizer: OptimizerSettings,
+        precision: str,
+        progress: RankProgress | None = None,
+        stage: int | None = None,
     ) -> None:
+        """stage: the ZeRO stage that DeepSpeed runs; None: `effective_stage`."""
         self.progress = progress or RankProgress()
         self.world = process_group.world_size()
         self.micro_batches = train.micro_batches(self.world)
-        self.by_hand = precision == "fp32" and train.zero_stage == 0  # the one case where DeepSpeed neither checks nor skips
+        self.stage = effective_stage(train.zero_stage, precision, self.world) if stage is None else stage
+        self.by_hand = precision == "fp32" and self.stage == 0  # the one case where DeepSpeed neither checks nor skips
         self.clip = train.clip or NO_CLIPPING
         self.module = module
         initial = {name: p.detach().clone().float() for name, p in module.named_parameters() if p.requires_grad}
@@ -54,8 +63,11 @@ class StudentEngine:
         with process_group.quiet():
             self.engine, *_ = deepspeed.initialize(model=module, optimizer=inner, config=self._config(train, precision))
         self.optimizer = self.engine.optimizer
-        if self.world == 1 and not hasattr(self.optimizer, "reduce_gradients") and effective_stage(train.zero_stage, precision) < 2:
+        if self.world == 1 and not hasattr(self.optimizer, "reduce_gradients") and self.stage < 2:
             self.engine.enable_backward_allreduce = False  # DeepSpeed would copy every gradient twice for a sum over one rank
+        if self.stage in (1, 2):  # DeepSpeed's own norm copies each gradient to float64, and its search for NaN reads all of them again
+            self.optimizer.get_grad_norm_direct = _global_norm
+            self.optimizer.check_overflow = _left_to_the_norm
         self.inner = inner
         self._allocate_moments()
         self.load_full_state(initial, {}, steps=0)
@@ -75,7 +87,7 @@ class StudentEngine:
             "communication_data_type": "fp32",
             "zero_allow_untested_optimizer": True,
             "zero_optimization": {
-                "stage": effective_stage(train.zero_stage, precision),
+                "stage": self.stage,
                 "overlap_comm": False,
                 "contiguous_gradients": True,
                 "reduce_bucket_size": min(DEFAULT_BUCKET, trainable),
@@ -117,7 +129,8 @@ class StudentEngine:
             parameters = [p for p in self.module.parameters() if p.requires_grad]
             for parameter in parameters:  # what no term reaches: ZeRO's flat gradients have zeros there, and AdamW decays it
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            norm = nn.utils.clip_grad_norm_(parameters, self.clip)
+            norm = gradient_norm(parameter.grad for parameter in parameters if parameter.grad is not None).float()
+            nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
             self.inner.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # torch's own name: fused AdamW skips
             self.engine.step()
             return norm
@@ -225,12 +238,27 @@ class StudentEngine:
         return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
-def effective_stage(zero_stage: int, precision: str) -> int:
-    """The ZeRO stage that really runs: DeepSpeed 0.19 refuses bf16 weights with fp32 accumulation at stage 0, so that runs as stage 1.
+def effective_stage(zero_stage: int, precision: str, ranks: int) -> int:
+    """The ZeRO stage that really runs; the result is the same, to rounding.
 
-    The result is the same; only the fp32 masters and moments are shared out over the ranks.
+    fp32 on one rank: stages 1 and 2 run as 0. There is nothing to share out, and ZeRO would hold each gradient twice.
+    bf16: stage 0 runs as 1, because DeepSpeed 0.19 refuses bf16 weights with fp32 accumulation there. Only the fp32 masters and moments
+    are shared out over the ranks.
     """
-    return max(zero_stage, 1) if precision == "bf16" else zero_stage
+    if precision == "bf16":
+        return max(zero_stage, 1)
+    return 0 if ranks == 1 and zero_stage < 3 else zero_stage
+
+
+def _global_norm(gradients: Iterable[Tensor], params: Any = None, norm_type: float = 2) -> Tensor:
+    """DeepSpeed's `get_grad_norm_direct`: the norm [] fp32 over the shares of all ranks; -1 if it is not finite."""
+    squared = gradient_norm(gradients).to(process_group.device(), torch.float32).square()
+    norm = process_group.sum_over_ranks(squared).sqrt()
+    return torch.where(torch.isfinite(norm), norm, -1.0)
+
+
+def _left_to_the_norm(partition_gradients: bool = True) -> None:
+    """DeepSpeed's `check_overflow`: nothing, because its step also skips an update whose norm is not finite."""
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

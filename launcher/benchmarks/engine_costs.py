@@ -76,7 +76,7 @@ def _seconds(precision: str, stage: int, layers: int, width: int, vocabulary: in
     world = process_group.world_size()
     train = TrainSettings(global_batch=MICRO_BATCHES * world, micro_batch=1, updates=1).model_copy(update={"zero_stage": stage})
     module = _FewTokens(student)
-    engine = StudentEngine(module, train, OptimizerSettings(), precision)
+    engine = StudentEngine(module, train, OptimizerSettings(), precision, stage=stage)
     ids = torch.arange(TOKENS, device=where)[None]
     batch = Batch(ids, torch.full_like(ids, IGNORED), ids, torch.ones_like(ids), ids[:, 0])
     clock = clock_of(where)

@@ -95,7 +95,7 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
     saved = resumed_facts(config)
     chosen = chosen_precision(config, saved)
     precision = chosen.precision
-    stage = effective_stage(train.zero_stage, precision)
+    stage = effective_stage(train.zero_stage, precision, world)
     for member in config.members.values():
         MODES[member.mode].check(member.model, read_config(member.model), world)
     teachers = {place: meta_model(member.model) for place, member in config.members.items()}

@@ -112,7 +112,7 @@ def make_task_plan(
     body = sum(weight.numel() for name, weight in student.hf.named_parameters() if name.startswith(f"{student.family.base}."))
     projections, trainable = max(phase.projections for phase in plans), max(phase.trainable for phase in plans)
     needed, free = disk(Path(config.run.folder), 4 * (body + projections) + 8 * trainable, 4 * body, config.checkpoint)
-    stage = effective_stage(train.zero_stage, precision)
+    stage = effective_stage(train.zero_stage, precision, world)
 
     def work() -> Workload:
         longest, mean = (-(-one // BIN) * BIN for one in (source.longest(base_model(config)), source.mean(base_model(config))))

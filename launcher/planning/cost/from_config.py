@@ -83,7 +83,7 @@ def work_of_config(config: RunConfig, ranks: int, device: Device, tokens: float 
     objectives = objectives_of(config, updates, student, teachers)
     phases = plan_phases(config.phases_of(updates), objectives, student, 0.0)
     projections, trainable = max(phase.projections for phase in phases), max(phase.trainable for phase in phases)
-    stage = effective_stage(train.zero_stage, precision)
+    stage = effective_stage(train.zero_stage, precision, ranks)
     work = workload_of(
         config,
         student,
