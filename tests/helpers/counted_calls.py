@@ -17,7 +17,10 @@ LISTS = (Tensor.tolist, Tensor.numpy)
 
 
 class CountedCalls(TorchDispatchMode):
-    """calls: by kind. shapes: of all results. waits: by the line of the project that asked. bytes: of collectives, by kind."""
+    """calls: by kind. shapes: of all results. waits: by the line of the project that asked. bytes: of collectives, by kind.
+
+    largest_float64: elements of the largest result in float64.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,6 +28,7 @@ class CountedCalls(TorchDispatchMode):
         self.shapes: Counter[tuple[int, ...]] = Counter()
         self.waits: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
+        self.largest_float64 = 0
         self._lists = _Lists(self.waits)
 
     def __enter__(self) -> "CountedCalls":
@@ -52,6 +56,7 @@ class CountedCalls(TorchDispatchMode):
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
                 self.shapes[tuple(tensor.shape)] += 1
+                self.largest_float64 = max(self.largest_float64, tensor.numel() if tensor.dtype == torch.float64 else 0)
         return result
 
 

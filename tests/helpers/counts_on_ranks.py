@@ -28,6 +28,7 @@ def main() -> None:
             trainer.update(batches(1, rows // parts))
         report[f"{precision} {parts}"] = {"calls": counted.calls, "waits": counted.waits, "shapes": list(counted.shapes)}
         report[f"{precision} {parts}"] |= {"bytes": counted.bytes, "weights": sum(w.numel() for w in student.parameters())}
+        report[f"{precision} {parts}"]["largest_float64"] = counted.largest_float64
     if process_group.rank() == 0:
         Path(result).write_text(json.dumps(report))
     process_group.leave()
