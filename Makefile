@@ -25,6 +25,10 @@ help: ## this list
 	$(BIN)/python -m pip check
 	@touch $@
 
+.venv/.triton: .venv/.installed requirements/triton.txt
+	$(PIP) --quiet --no-deps --require-hashes -r requirements/triton.txt
+	@touch $@
+
 demo: .venv ## text to a distilled, measured student: runs/demo
 	$(BIN)/stillhouse demo
 
@@ -34,7 +38,7 @@ test test-faults test-tasks test-cluster check: export WANDB_MODE := offline
 test test-faults test-tasks test-cluster check: export OMP_NUM_THREADS := 1
 WORKERS := -n 2
 
-test: .venv ## every test but those of test-faults, test-tasks and test-cluster
+test: .venv .venv/.triton ## every test but those of test-faults, test-tasks and test-cluster
 	$(BIN)/python -m pytest -m 'not cluster and not faults and not tasks' $(WORKERS)
 
 test-faults: .venv ## kills, lost ranks, full disks and failing servers in whole runs

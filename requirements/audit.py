@@ -1,8 +1,8 @@
 """What the index says against the pinned versions: `python requirements/audit.py`, which CI runs.
 
-Each sha256 in lock.txt and deepspeed.txt must be that of a file which the index lists and which its owners have not yanked (PEP 592,
-PEP 691), as they do with versions that have a grave defect or a hole. Not a list of vulnerabilities: those are kept by services that a
-machine with a package index alone cannot ask.
+Each sha256 in lock.txt, deepspeed.txt and triton.txt must be that of a file which the index lists and which its owners have not yanked
+(PEP 592, PEP 691), as they do with versions that have a grave defect or a hole. Not a list of vulnerabilities: those are kept by services
+that a machine with a package index alone cannot ask.
 Prints one line a finding, exit code 1 if there is any; 2 if the index did not answer.
 """
 
@@ -40,7 +40,7 @@ def findings(name: str, version: str, hashes: list[str], files: dict[str, dict[s
 
 def main() -> int:
     """The command's door."""
-    text = "".join((HERE / file).read_text(encoding="utf-8") for file in ("lock.txt", "deepspeed.txt"))
+    text = "".join((HERE / file).read_text(encoding="utf-8") for file in ("lock.txt", "deepspeed.txt", "triton.txt"))
     pins = [(name, version, re.findall(r"[0-9a-f]{64}", rest)) for name, version, rest in PIN.findall(text)]
     try:
         with ThreadPoolExecutor(8) as pool:

@@ -2,7 +2,7 @@
 
 1. Walk the dependencies of pyproject.toml through the metadata of the installed packages, for every Python and machine below.
 2. Ask the index, through pip, for the sha256 of the wheel that each Python and machine would take.
-3. Write lock.txt (wheels) and deepspeed.txt (an sdist, built against the torch that is there).
+3. Write lock.txt (wheels), deepspeed.txt (an sdist, built against the torch that is there) and triton.txt (wheels for tests on CPUs).
 
 torch and what torch alone needs from the GPU's maker are left out: pip chooses them by the machine, so no one hash fits.
 To move a version: `pip install -U NAME` in .venv, run this, run the tests.
@@ -27,6 +27,7 @@ MACHINES = ("x86_64", "aarch64")
 BUILD = ("setuptools", "py-cpuinfo", "packaging")  # what building deepspeed and this package needs
 BY_MACHINE = ("torch",)
 SDISTS = ("deepspeed",)
+TRITON = "triton==3.7.1"  # as the metadata of the pinned torch requires on GPUs; torch for CPUs brings none
 
 
 def requirements_of_project() -> list[str]:
@@ -124,6 +125,13 @@ def main() -> None:
         "Install: pip install --no-deps --no-build-isolation --require-hashes -r requirements/deepspeed.txt"
     )
     write(HERE / "deepspeed.txt", about, sdists)
+    about = (
+        "Written by requirements/lock.py: do not edit.\n"
+        "For the tests of kernels for GPUs, on machines without one: torch's builds for GPUs bring it.\n"
+        "Install: make .venv/.triton"
+    )
+    kernels = {digest for python in PYTHONS for machine in MACHINES for digest in hashes_of([TRITON], python, machine).values()}
+    write(HERE / "triton.txt", about, {TRITON: kernels})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from requirements import audit
 ROOT = Path(__file__).resolve().parent.parent
 PINS = {
     canonicalize_name(name): (version, rest)
-    for file in ("lock.txt", "deepspeed.txt", "torch.txt")
+    for file in ("lock.txt", "deepspeed.txt", "torch.txt", "triton.txt")
     for name, version, rest in re.findall(
         r"^([\w.-]+)==([\w.]+)((?: \\\n +--hash=sha256:[0-9a-f]{64})*)$", (ROOT / "requirements" / file).read_text(), re.M
     )
