@@ -102,10 +102,10 @@ def run_ranks(tmp_path: Path, fork_server: ForkServer) -> Callable[..., str]:
 
 
 class Scheduling(LoadScopeScheduling):
-    """Each test goes to the next free worker, but for those that share one cluster, or a count."""
+    """Each test goes to the next free worker, but for those that share one cluster, a count, or graphs of models."""
 
     def _split_scope(self, nodeid: str) -> str:
-        together = ("tests/slurm/", "tests/test_fuzz.py")
+        together = ("tests/slurm/", "tests/test_fuzz.py", "tests/launcher/deployment/", "tests/kd/export/test_onnx.py")
         return next((place for place in together if nodeid.startswith(place)), nodeid)
 
 

@@ -57,7 +57,7 @@ class ForkServer:
         log: Path,
         cwd: Path,
         limits: Mapping[str, int] = MappingProxyType({}),
-        constants: Mapping[str, float] = MappingProxyType({}),
+        constants: Mapping[str, object] = MappingProxyType({}),
     ) -> "Forked":
         """A process with exactly this environment; both its streams are appended to the log.
 

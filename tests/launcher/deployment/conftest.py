@@ -1,23 +1,57 @@
 """A tiny classifier with its task, for tests of exports."""
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import save
 from transformers import AutoConfig, AutoTokenizer
 
+from kd.export.onnx_graph import OPSET, Exported, export_graph
+from kd.export.onnx_model import OnnxModel
 from kd.models.config import quiet_transformers
 from kd.tasks.model import MODEL_CLASSES, set_labels
+from launcher.deployment.conversion import graph
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package", autouse=True)
+def each_graph_once() -> Iterator[None]:
+    """`stillhouse export` traces a model once, and takes a copy of that graph when a test exports the same weights again.
+
+    Tracing takes three seconds, the rest of an export less than one. Every export still compares its graph with torch.
+    """
+    made: dict[str, OnnxModel] = {}
+
+    def copy_of(exported: Exported, opset: int = OPSET) -> OnnxModel:
+        model = exported.hf
+        settings = {**model.config.to_dict(), "_name_or_path": ""}
+        weights = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
+        described = json.dumps([type(model).__name__, exported.output, opset, settings], sort_keys=True, default=str)
+        key = hashlib.sha256(described.encode() + save(weights)).hexdigest()
+        if key not in made:
+            made[key] = _copied(export_graph(exported, opset))
+        return _copied(made[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "export_graph", copy_of)
+        yield
+
+
+def _copied(model: OnnxModel) -> OnnxModel:
+    proto = type(model.proto)()
+    proto.CopyFrom(model.proto)
+    return OnnxModel(proto, {name: array.copy() for name, array in model.weights.items()})
+
+
+@pytest.fixture(scope="session")
 def classifier_task(corpus, tmp_path_factory) -> tuple[Path, Path]:
-    """A classifier with random weights, and the YAML of its task."""
+    """A classifier with random weights, and the YAML of its task, which no test may change."""
     folder = tmp_path_factory.mktemp("task")
     for split in ("train", "dev"):
         rows = [{"text": text[:150], "label": "long" if len(text) > 200 else "short"} for text in corpus.texts[:60]]

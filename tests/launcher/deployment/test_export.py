@@ -176,7 +176,7 @@ def test_numbers_have_no_equal_predictions_and_the_record_is_json(corpus, tmp_pa
     for split in ("train", "dev"):
         rows = [{"text": text[:100], "label": len(text) / 100} for text in corpus.texts[:40]]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = AutoConfig.from_pretrained(corpus.model)
+    config = AutoConfig.from_pretrained(corpus.model, num_hidden_layers=1)
     set_labels(config, "regression", [])
     with quiet_transformers():
         MODEL_CLASSES["regression"].from_config(config).save_pretrained(tmp_path / "model")

@@ -1,11 +1,17 @@
-"""Commands without the packages of an extra: one line with the install command, and nothing written. In processes of their own."""
+"""Commands without the packages of an extra: one line with the install command, and nothing written. In processes of their own.
+
+A process is forked where no module of the package is imported before the fork. scikit-learn and scipy need a new process.
+"""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from fork_server import ForkServer
 
 from launcher.commands.parser import parser
 from launcher.deployment.export import run
@@ -26,8 +32,10 @@ class Without:
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 COMMANDS = """
-import json, sys
+import json, os, sys
+assert not {name.split(".")[0] for name in sys.modules} & set(os.environ["BLOCKED"].split())
 from launcher.cli import main
+sys.stdout = open(os.devnull, "w")
 for words in json.loads(sys.argv[1]):
     sys.argv = ["stillhouse", *words]
     try:
@@ -38,19 +46,25 @@ for words in json.loads(sys.argv[1]):
 
 
 @pytest.fixture
-def without(tmp_path, pytestconfig):
-    """without(packages, commands): for each command its exit code and the lines of stderr, in a process that cannot import the packages."""
+def without(tmp_path: Path, pytestconfig: pytest.Config, fork_server: ForkServer) -> Callable[..., list[tuple[int, list[str]]]]:
+    """without(packages, commands): for each command its exit code and its lines of stderr, in a process that cannot import the packages.
 
-    def call(packages, commands):
-        (tmp_path / "site").mkdir()
-        (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKER)
-        paths = os.pathsep.join([str(tmp_path / "site"), str(pytestconfig.rootpath)])
-        environment = os.environ | {"PYTHONPATH": paths, "BLOCKED": packages}
+    forked: the process is forked from one that has imported none of them.
+    """
+
+    def call(packages: str, commands: list[list[object]], forked: bool = True) -> list[tuple[int, list[str]]]:
+        environment = os.environ | {"PYTHONPATH": str(pytestconfig.rootpath), "BLOCKED": packages}
         words = json.dumps([[str(word) for word in command] for command in commands])
-        done = subprocess.run(
-            [sys.executable, "-c", COMMANDS, words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-        )
-        answers = done.stderr.split("exit code ")
+        script, log = tmp_path / "commands.py", tmp_path / "commands.log"
+        script.write_text(BLOCKER + COMMANDS)
+        if forked:
+            code = fork_server.start([str(script), words], environment, log, tmp_path).wait(120)
+        else:
+            with log.open("wb") as file:
+                code = subprocess.run([sys.executable, script, words], cwd=tmp_path, env=environment, stdout=file, stderr=file).returncode
+        said = log.read_text()
+        assert code == 0, said
+        answers = said.split("exit code ")
         lines = [answers[0], *(answer.partition("\n")[2] for answer in answers[1:-1])]
         return [(int(answer.split("\n")[0]), text.strip().split("\n")) for answer, text in zip(answers[1:], lines, strict=True)]
 
@@ -98,7 +112,7 @@ def test_without_the_packages_of_metrics_each_command_on_a_task_is_one_line(with
         ["task", "score", model, "--config", config],
         ["task", "train", "--config", config, f"student.init={model}", f"run.folder={tmp_path / 'run'}"],
     ]
-    for command, (code, lines) in zip(commands, without(package, commands), strict=True):
+    for command, (code, lines) in zip(commands, without(package, commands, forked=False), strict=True):
         assert code == 2, command
         assert len(lines) == 1
         got = f"got No module named '{package}'; run pip install 'stillhouse[tasks]'"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fork_server import ForkServer
 from hub_server import TOKEN, Hub
 from huggingface_hub import ModelCard
 
@@ -60,19 +61,29 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def push(hub: Hub, tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    """push(*words, **environment): (exit code, what `stillhouse push words` printed). An environment value of None unsets the name."""
+def push(hub: Hub, tmp_path: Path, fork_server: ForkServer) -> Callable[..., tuple[int, str]]:
+    """push(*words, **environment): (exit code, what `stillhouse push words` printed). An environment value of None unsets the name.
+
+    verb: None for another command, which is forked: it imports torch.
+    """
 
     def call(*words: object, verb: str | None = "push", **more: str | None) -> tuple[int, str]:
         own = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
         environment = {**os.environ, **own, **more}
-        command = [sys.executable, "-m", "launcher.cli", *([verb] if verb else []), *map(str, words)]
         kept = {name: value for name, value in environment.items() if value is not None}
-        done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, check=False, timeout=120)
-        text = done.stdout + done.stderr
+        if verb:
+            command = [sys.executable, "-m", "launcher.cli", verb, *map(str, words)]
+            done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, check=False, timeout=120)
+            code, text = done.returncode, done.stdout + done.stderr
+        else:
+            log = tmp_path / f"output-{len(list(tmp_path.glob('output-*')))}.log"
+            read_at_import = {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_TOKEN_PATH": str(tmp_path / "hf" / "token")}
+            constants = {f"huggingface_hub.constants.{name}": value for name, value in read_at_import.items()}
+            code = fork_server.start(["stillhouse", *map(str, words)], kept, log, tmp_path, constants=constants).wait(120)
+            text = log.read_text()
         assert "Traceback" not in text
         assert TOKEN not in text
-        return done.returncode, text
+        return code, text
 
     return call
 
@@ -280,8 +291,10 @@ def test_a_changed_export_is_not_pushed(push, hub, exported, tmp_path):
     assert "model.onnx: expected sha256" in text
 
 
-def test_export_pushes_only_when_asked_and_a_dry_run_sends_nothing(push, hub, corpus, tmp_path):
-    words = ["export", corpus.model, "--out", tmp_path / "made"]
+def test_export_pushes_only_when_asked_and_a_dry_run_sends_nothing(push, hub, corpus, save_model, tmp_path):
+    model = shutil.copytree(corpus.model, tmp_path / "model")
+    save_model(model, corpus.vocabulary, layers=1)
+    words = ["export", model, "--out", tmp_path / "made"]
     code, text = push(*words, "--push-to-hub", "me/onnx", "--dry-run", verb=None, HF_TOKEN=None)
     assert code == 0, text
     assert [line.split()[0] for line in text.splitlines() if line.startswith("  ") and "quality" not in line] == EXPORTED
