@@ -25,6 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 HELPERS = Path(__file__).resolve().parent
 ROOMS = ("stillhouse", "data_shards", "kd", "launcher")
+FOR_GPUS = ("kd.kernels.triton_terms",)
+"""Modules that import packages which a machine without a GPU may lack."""
 LATE = (
     *("sklearn.metrics", "scipy.stats", "matplotlib.backends.backend_agg"),
     *("transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert"),
@@ -133,7 +135,8 @@ def import_early() -> None:
     for room in ROOMS:
         package = importlib.import_module(room)
         for module in pkgutil.walk_packages(package.__path__, f"{room}."):
-            importlib.import_module(module.name)
+            if module.name not in FOR_GPUS:
+                importlib.import_module(module.name)
     for name in LATE:
         importlib.import_module(name)
     mapping = importlib.import_module("transformers.conversion_mapping")
