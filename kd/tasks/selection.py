@@ -23,8 +23,7 @@ from kd.objective.head_rows import HeadRows, RowList
 from kd.objective.selection import Selection
 from kd.tasks.batch import TaskBatch
 from kd.terms.base import LogitTerm, TermSettings
-
-OUT_OF_REACH = -1e4  # a logit of padding: its probability is 0 at any temperature, and no formula gives NaN
+from kd.terms.logits import OUT_OF_REACH
 
 
 class TaskSelection(Selection):

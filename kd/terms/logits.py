@@ -26,6 +26,8 @@ else:
     torch, F, divergences = lazy_module("torch"), lazy_module("torch.nn.functional"), lazy_module("kd.terms.divergences")
 
 Divergence = Literal["forward", "reverse", "symmetric", "jensen_shannon"]
+OUT_OF_REACH = -1e4
+"""The logit of a class that a row does not have: a position of padding. Its probability is 0, and no formula gives NaN."""
 
 
 class SoftTargets(LogitTerm):
@@ -182,6 +184,7 @@ class TaskLoss(LogitTerm):
     Cross-entropy, nats, for classes, tags, and start and end of an answer. Each label of a multi-label task is one of two classes.
     Squared error for regression.
     label_smoothing s: the target is (1 - s) of the label and s / V of every class (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+    V is the number of the row's own classes: the padding of an answer's text is none.
     """
 
     kind: Literal["task_loss"] = "task_loss"
@@ -202,7 +205,12 @@ class TaskLoss(LogitTerm):
         logits = view.student_logits.float()
         if view.labels.is_floating_point():
             return squared_error(logits, view.labels)
-        return F.cross_entropy(logits, view.labels, reduction="none", ignore_index=-100, label_smoothing=self.label_smoothing)
+        values = F.cross_entropy(logits, view.labels, reduction="none", ignore_index=-100)
+        if self.label_smoothing == 0:
+            return values
+        classes = (logits > OUT_OF_REACH).float()
+        of_all = -(F.log_softmax(logits, dim=-1) * classes).sum(-1) / classes.sum(-1).clamp(min=1)
+        return torch.where(view.labels >= 0, (1 - self.label_smoothing) * values + self.label_smoothing * of_all, 0.0)
 
 
 def squared_error(numbers: Tensor, labels: Tensor) -> Tensor:

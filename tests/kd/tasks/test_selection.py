@@ -137,6 +137,23 @@ def test_label_smoothing_is_a_mixture_with_the_uniform_distribution():
     assert float(value[0]) == pytest.approx(float(-(target * np.log(probabilities)).sum()), rel=1e-6)
 
 
+def test_label_smoothing_of_an_answer_is_over_the_positions_of_its_text_for_any_padding():
+    batch = task_batch("question_answering")
+    logits = head_logits("question_answering", batch, 1)
+    rows = TaskSelection(batch, [])
+    values = TaskLoss(label_smoothing=0.1)(_view(rows, logits))
+    for number, label in enumerate(rows.labels.tolist()):
+        end, row = divmod(number, len(logits))
+        real = int(batch.segments[row].sum())
+        if label < 0:
+            assert float(values[number]) == 0
+            continue
+        probabilities = softmax(logits[row, :real, end].double().numpy())
+        target = np.full(real, 0.1 / real)
+        target[label] += 0.9
+        assert float(values[number]) == pytest.approx(float(-(target * np.log(probabilities)).sum()), rel=1e-6)
+
+
 def test_padding_of_an_answer_is_out_of_reach():
     batch = task_batch("question_answering")
     rows = rows_of(batch, torch.zeros(3, 12, 2))
