@@ -19,8 +19,11 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HELPERS = Path(__file__).resolve().parent
@@ -74,6 +77,11 @@ class ForkServer:
         assert command[0] == sys.executable
         assert stdout is stderr
         return self.start(command[1:], env, Path(stdout.name).absolute(), Path.cwd())
+
+    def fork_jobs(self, patch: "pytest.MonkeyPatch") -> None:
+        """Until the patch ends, the runs that this process starts are forked, and their ends are noticed at once."""
+        patch.setattr("launcher.process.start_ranks.subprocess", SimpleNamespace(Popen=self.popen))
+        patch.setattr("launcher.comparison.jobs.POLL_SECONDS", 0.02)
 
     def poll(self, pid: int) -> int | None:
         return self._ask({"poll": pid})

@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fork_server import ForkServer
@@ -14,7 +13,6 @@ from task_files import make_task
 
 from launcher.commands.parser import parser
 from launcher.errors import LaunchError
-from launcher.process import start_ranks
 from launcher.process.signals import Exit
 from launcher.report.results import read_results
 from launcher.retention import classify, retention
@@ -28,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def forked_jobs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
     """The runs that this process starts are forked, with one thread each."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(start_ranks, "subprocess", SimpleNamespace(Popen=fork_server.popen))
+    fork_server.fork_jobs(monkeypatch)
 
 
 @pytest.fixture

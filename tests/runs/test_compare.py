@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fork_server import ForkServer
@@ -16,7 +15,6 @@ from run_lines import lines, train_lines
 
 from launcher.commands.parser import parser
 from launcher.comparison import chain, compare
-from launcher.process import start_ranks
 from launcher.process.signals import CAUGHT, Exit
 from launcher.run_folder.metrics_file import last_train_line
 
@@ -54,7 +52,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def forked_jobs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
     """The runs that this process starts are forked. Those of a process of its own (test_a_chain…) are started as users start them."""
-    monkeypatch.setattr(start_ranks, "subprocess", SimpleNamespace(Popen=fork_server.popen))
+    fork_server.fork_jobs(monkeypatch)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fork_server import ForkServer
@@ -13,7 +12,6 @@ from task_files import make_task
 from launcher.commands.parser import parser
 from launcher.comparison import chain, compare, light_checks
 from launcher.errors import LaunchError
-from launcher.process import start_ranks
 from launcher.process.signals import CAUGHT, Exit
 
 pytestmark = [pytest.mark.slow, pytest.mark.tasks]
@@ -46,7 +44,7 @@ links:
 def handlers(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> Iterator[None]:
     """Runs are forked, with one thread; this process's signal handlers are put back."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(start_ranks, "subprocess", SimpleNamespace(Popen=fork_server.popen))
+    fork_server.fork_jobs(monkeypatch)
     before = {number: signal.getsignal(number) for number in CAUGHT}
     yield
     for number, handler in before.items():

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -21,7 +20,6 @@ from launcher.commands.parser import parser
 from launcher.deployment.export import run as export
 from launcher.deployment.timing.latency import run as latency
 from launcher.errors import LaunchError
-from launcher.process import start_ranks
 from launcher.process.signals import CAUGHT
 from launcher.retention import retention
 
@@ -46,7 +44,7 @@ def measured(tmp_path_factory, fork_server) -> Path:
     before = {number: signal.getsignal(number) for number in CAUGHT}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(start_ranks, "subprocess", SimpleNamespace(Popen=fork_server.popen))
+        fork_server.fork_jobs(patch)
         words = ["retention", "--config", str(folder / "proof.yaml"), "--folder", str(folder / "proof")]
         assert retention.run(parser().parse_args(words)) == 0
     for number, handler in before.items():
