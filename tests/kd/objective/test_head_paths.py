@@ -175,6 +175,23 @@ def test_kept_memory_carries_nothing_into_the_next_micro_batch():
     assert all(torch.equal(one, other) for one, other in zip(run(small), before, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_of_another_vocabulary_before_the_backward_pass_changes_nothing(dtype):
+    """An evaluation during an update, or a second student."""
+    terms, places = SETS["soft targets and mlm"]
+    student, models, labels = batch_of("some predicted", dtype=dtype)
+    given = (labels, terms, requests_of(terms), scales_of(places, labels), 4)
+    expected = head(student, models, *given)
+    z, w, b = (value.clone().requires_grad_() for value in student)
+    loss, _ = chunked_terms((z, Decoder(w, b, VOCABULARY)), teachers_of(models, dtype), *given)
+    other = torch.full((64, WIDTH), 100.0, dtype=dtype, requires_grad=True)
+    decoder = Decoder(torch.ones(1001, WIDTH, dtype=dtype, requires_grad=True), torch.zeros(1001, dtype=dtype), 1001)
+    theirs = TeacherOutputs({0: EncoderOutputs(other, {}, other.detach(), decoder)})
+    chunked_terms((other, decoder), theirs, torch.arange(64), terms, requests_of(terms), torch.ones(2, 64), 5)[0].backward()
+    loss.backward()
+    assert all(torch.equal(one, same) for one, same in zip([z.grad, w.grad, b.grad], expected[2:], strict=True))
+
+
 def test_closed_forms_share_one_softmax_for_each_model_and_temperature(monkeypatch):
     calls: list[torch.Tensor] = []
     original = torch.softmax
