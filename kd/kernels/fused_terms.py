@@ -113,6 +113,8 @@ def run(
     return values
 
 
+DEVICES = ("cuda",)
+"""Types of devices that the kernel is for."""
 _FORCED: list[bool] = []
 
 
@@ -128,7 +130,7 @@ def forced(choice: bool) -> Iterator[None]:
 
 def possible(device: torch.device) -> bool:
     """True on an NVIDIA GPU. It does not ask for Triton."""
-    return _FORCED[-1] if _FORCED else device.type == "cuda" and torch.version.hip is None
+    return _FORCED[-1] if _FORCED else device.type in DEVICES and torch.version.hip is None
 
 
 def problem(form: Form, student: torch.dtype, teacher: torch.dtype, device: torch.device) -> str | None:

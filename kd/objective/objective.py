@@ -20,6 +20,7 @@ from kd.batch import Batch
 from kd.errors import KdError
 from kd.models.outputs import EncoderOutputs
 from kd.models.states import EncoderShape, StateKey
+from kd.objective import fused_head
 from kd.objective.selection import Selection
 from kd.objective.teacher_outputs import LogitRequest, TeacherOutputs
 from kd.objective.vocabulary_head import chunked_terms, whole_terms
@@ -138,6 +139,11 @@ class Objective:
     def weights(self) -> list[float]:
         """The terms' weights, in the order of `names`."""
         return [term.weight for term in self.terms]
+
+    def head_way(self, dtype: torch.dtype, device: torch.device) -> str | None:
+        """The vocabulary head's way to compute the terms, in words (kd.objective.fused_head). dtype: of the weights."""
+        requests = [_request(term, max(1, len(self.teachers))) for term in self.on_logits]
+        return fused_head.choice(self.on_logits, requests, dtype, device)
 
     @property
     def projections(self) -> dict[str, int]:

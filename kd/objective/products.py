@@ -34,11 +34,12 @@ def kept_scratch(rows: int, vocabulary: int, device: torch.device) -> Scratch:
 class Products:
     """One model's logits of a chunk without the bias, [chunk, V] in the weight's dtype. Each chunk uses the same memory."""
 
-    def __init__(self, role: str, transformed: Tensor, decoder: Decoder, rows: int) -> None:
-        """role: see `kept`. transformed: states [N, D]."""
+    def __init__(self, role: str, transformed: Tensor, decoder: Decoder, rows: int, columns: int | None = None) -> None:
+        """role: see `kept`. transformed: states [N, D]. columns: of a row in memory; None: V. What follows column V may be anything."""
         self.transformed, self.decoder = transformed, decoder
         self.bias = decoder.bias[: decoder.vocabulary].float()
-        self.logits = kept(role, rows, decoder.vocabulary, decoder.weight.dtype, transformed.device)
+        self.memory = kept(role, rows, columns or decoder.vocabulary, decoder.weight.dtype, transformed.device)
+        self.logits = self.memory[:, : decoder.vocabulary]
 
     def compute(self, chunk: slice) -> Tensor:
         """The products of a chunk [n, V], until the next call."""

@@ -8,6 +8,8 @@ An MLM head ends in a decoder, logits = z W^T + b with W [V, D]. Whole logits of
    with a closed form share distributions (kd.terms.logit_tile); the others use autograd;
 3. the gradient replaces the student's logits. The chunk's gradients for z and W are one matrix product of it each.
 
+On an NVIDIA GPU one kernel does step 2 for most objectives, without tiles (kd.objective.fused_head).
+
 So no whole [N, V] tensor exists. The backward pass computes nothing again: it only returns the finished gradients.
 kd.objective.chunks has the sizes, kd.objective.products the matrix products, kd.objective.teacher_outputs the mixed logits of several
 teachers.
@@ -20,8 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd.kernels import fused_terms
 from kd.models.outputs import Decoder
-from kd.objective import head_rows
+from kd.objective import fused_head, head_rows
 from kd.objective.chunks import chunk_rows, tile_rows
 from kd.objective.head_rows import HeadRows, RowList
 from kd.objective.products import Products, WeightGradient, kept_scratch
@@ -98,9 +101,14 @@ class _ChunkedTerms(torch.autograd.Function):
         most = chunk_rows(chunk_tokens, vocabulary, weight.element_size(), device.type)
         chunks = -(-count // most)
         size = -(-count // max(1, chunks))  # of equal chunks
-        scratch = kept_scratch(tile_rows(size, vocabulary, device.type, torch.get_num_threads()), vocabulary, device)
-        tiles = _Tiles(terms, requests, teachers, scratch, any(wants), rows)
-        student = Products("student", transformed, decoder, size)
+        plan = fused_head.usable_plan(terms, requests, teachers, decoder)
+        student = Products("student", transformed, decoder, size, fused_terms.width(vocabulary) if plan else None)
+        computing: _Tiles | fused_head.FusedChunks
+        if plan is not None:
+            computing = fused_head.FusedChunks(plan, teachers, decoder)
+        else:
+            scratch = kept_scratch(tile_rows(size, vocabulary, device.type, torch.get_num_threads()), vocabulary, device)
+            computing = _Tiles(terms, requests, teachers, scratch, any(wants), rows)
         states_gradient = torch.empty_like(transformed) if wants_states else None
         weight_gradient = WeightGradient(decoder, chunks) if wants_weight else None
         bias_gradient = torch.zeros(bias.shape, dtype=torch.float32, device=device) if wants_bias else None
@@ -109,7 +117,7 @@ class _ChunkedTerms(torch.autograd.Function):
         for start in range(0, count, max(1, size)):
             chunk = slice(start, start + size)
             logits = student.compute(chunk)
-            values = tiles.values(student, chunk, labels[chunk], scales[:, chunk], bias_gradient)
+            values = computing.values(student, chunk, labels[chunk], scales[:, chunk], bias_gradient)
             loss += (values * scales[:, chunk]).sum()
             sums += values.sum(1)
             if states_gradient is not None:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from kd.batch import Batch
 from kd.checkpoint.on_disk import Checkpoint
 from kd.distributed.rank_progress import RankProgress
@@ -106,6 +108,19 @@ class RunParts:
     """Masked sentences with the guesses of teacher and student; None: there are none."""
     notes: Sequence[str] = ()
     """Sentences about what was built, for the start of a new run."""
+
+    @property
+    def head(self) -> str | None:
+        """The vocabulary head's ways to compute the terms, of all phases (kd.objective.fused_head); None: there is one way.
+
+        On a GPU, the first question compiles the kernel and compares it.
+        """
+        trainer = self.trainer
+        if not trainer.vocabulary:
+            return None
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        ways = [objective.head_way(dtype, trainer.device) for objective in trainer.objectives]
+        return "; ".join(dict.fromkeys(way for way in ways if way)) or None
 
     @property
     def facts(self) -> dict[str, Any]:
