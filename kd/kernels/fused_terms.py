@@ -138,11 +138,11 @@ def problem(form: Form, student: torch.dtype, teacher: torch.dtype, device: torc
 
     The first question for a form compiles the kernel and compares it with the plain formulas, for which the host waits.
     """
-    return None if _FORCED and _FORCED[-1] else _problem(form, student, teacher, device)
+    return None if _FORCED and _FORCED[-1] else _problem(form, student, teacher, device.type)
 
 
 @cache
-def _problem(form: Form, student: torch.dtype, teacher: torch.dtype, device: torch.device) -> str | None:
+def _problem(form: Form, student: torch.dtype, teacher: torch.dtype, device: str) -> str | None:
     if find_spec("triton") is None:
         return "Triton is not installed"
     try:
@@ -152,10 +152,11 @@ def _problem(form: Form, student: torch.dtype, teacher: torch.dtype, device: tor
     return None if error <= LARGEST_ERROR else f"the kernel differs from the plain formulas by {error:.1g}"
 
 
-def largest_error(form: Form, student: torch.dtype, teacher: torch.dtype, device: torch.device) -> float:
+@torch.enable_grad()  # a new form may be met within an autograd function
+def largest_error(form: Form, student: torch.dtype, teacher: torch.dtype, device: str) -> float:
     """The kernel's largest error on a few random rows, of the largest value or gradient. The rounding of the gradient to its dtype is none.
 
-    Compared with float64 and torch's own gradients. No random state of the process changes.
+    Compared with float64 and torch's own gradients, on this type of device. No random state of the process changes.
     """
     draw, temperature, alpha = torch.Generator().manual_seed(0), 2.0, 0.3 if form.labels else 0.0
     columns, sides = width(VOCABULARY), []

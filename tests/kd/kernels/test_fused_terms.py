@@ -151,14 +151,20 @@ def test_equal_distributions_do_not_differ_whatever_is_added_to_all_logits(pool,
 
 
 def test_the_kernel_is_compared_with_plain_formulas_before_it_is_used(pool):
-    device = torch.device("cpu")
     form = Form("jensen_shannon", labels=True, mlm=True, mse=True)
-    assert pool.submit(fused_terms.largest_error, form, FP32, FP32, device).result() < 1e-6
-    assert pool.submit(fused_terms.largest_error, form, BF16, BF16, device).result() < 1e-6  # besides the gradient's rounding
-    assert pool.submit(wrong, Form("forward", labels=True), device).result().startswith("the kernel differs from the plain formulas by ")
+    assert pool.submit(fused_terms.largest_error, form, FP32, FP32, "cpu").result() < 1e-6
+    assert pool.submit(fused_terms.largest_error, form, BF16, BF16, "cpu").result() < 1e-6  # besides the gradient's rounding
+    assert pool.submit(in_a_function, Form("reverse", mlm=True)).result() is None
+    assert pool.submit(wrong, Form("forward", labels=True)).result().startswith("the kernel differs from the plain formulas by ")
 
 
-def wrong(form, device):
+def in_a_function(form):
+    """The reason where a schedule brings a new form within the head, whose autograd function has gradients off."""
+    with torch.no_grad():
+        return fused_terms._problem.__wrapped__(form, FP32, BF16, "cpu")
+
+
+def wrong(form):
     """The reason for which a process refuses a kernel that takes each logit twice."""
     plain = fused_terms.run
 
@@ -168,7 +174,7 @@ def wrong(form, device):
 
     fused_terms.run = run
     try:
-        return fused_terms._problem.__wrapped__(form, FP32, FP32, device)
+        return fused_terms._problem.__wrapped__(form, FP32, FP32, "cpu")
     finally:
         fused_terms.run = plain
 
@@ -183,7 +189,7 @@ def test_a_kernel_that_does_not_run_is_one_line_and_no_error():
 
 def test_without_triton_the_reason_is_that(monkeypatch):
     monkeypatch.setattr(fused_terms, "find_spec", lambda name: None)
-    assert fused_terms._problem.__wrapped__(Form("forward"), FP32, FP32, torch.device("cpu")) == "Triton is not installed"
+    assert fused_terms._problem.__wrapped__(Form("forward"), FP32, FP32, "cpu") == "Triton is not installed"
 
 
 @pytest.mark.parametrize("capability", [80, 90])
