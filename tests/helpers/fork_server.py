@@ -34,7 +34,7 @@ LATE = (
     *("sklearn.metrics", "scipy.stats", "matplotlib.backends.backend_agg"),
     *("transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert"),
     *("transformers.models.distilbert.modeling_distilbert", "deepspeed.module_inject.auto_ep_layer"),
-    *("deepspeed.runtime.zero.muon.original_muon", "deepspeed.comm.mori"),
+    *("deepspeed.comm.mori",),
 )
 """Modules that Stillhouse's packages import at their first use, in most runs."""
 
