@@ -106,7 +106,7 @@ def run_jobs(
                     owners.clear()  # too old once there is a slot again
                     break
                 owners[job] = owners.get(job) or asking.submit(owner_of, job.folder)
-                if wait([owners[job]], timeout=ASKING_SECONDS).done and owners.pop(job).result() is None:
+                if wait([owners[job]], timeout=ASKING_SECONDS).done and owners.pop(job).result() is None and not job.done:
                     waiting.remove(job)
                     running[job] = (_start(job, ranks, side_by_side, slots[0]), slots.pop(0))
             show(list(running))

@@ -34,7 +34,7 @@ LATE = (
     *("sklearn.metrics", "scipy.stats", "matplotlib.backends.backend_agg"),
     *("transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert"),
     *("transformers.models.distilbert.modeling_distilbert", "deepspeed.module_inject.auto_ep_layer"),
-    *("deepspeed.comm.mori",),
+    "deepspeed.comm.mori",
 )
 """Modules that Stillhouse's packages import at their first use, in most runs."""
 
@@ -147,6 +147,7 @@ def import_early() -> None:
                 importlib.import_module(module.name)
     for name in LATE:
         importlib.import_module(name)
+    assert "torch._inductor.compile_fx" not in sys.modules  # tests of ranks ask whether a run imports it
     mapping = importlib.import_module("transformers.conversion_mapping")
     mapping.get_checkpoint_conversion_mapping("bert")  # compiles a thousand regular expressions, and keeps them
 

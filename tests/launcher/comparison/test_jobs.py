@@ -161,6 +161,16 @@ def test_a_run_that_somebody_else_still_owns_is_waited_for(job, tmp_path: Path):
     assert [start[0] for start in starts(tmp_path)] == ["b"]
 
 
+def test_a_run_that_ends_while_its_owner_is_looked_for_is_not_started_again(job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def ends(folder: Path) -> None:
+        (folder / "student").mkdir(parents=True)
+        (folder / "report.json").write_text("{}")
+
+    monkeypatch.setattr(jobs, "owner_of", ends)
+    assert run([job("owned")]) == (Exit.DONE, [("owned", 0)])
+    assert not (tmp_path / "starts.txt").exists()
+
+
 def test_a_job_does_not_inherit_the_ranks_of_a_launcher_above(monkeypatch: pytest.MonkeyPatch):
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "8"), ("MASTER_PORT", "1234"), ("MINE", "kept")):
         monkeypatch.setenv(name, value)
