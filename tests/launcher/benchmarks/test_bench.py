@@ -1,9 +1,6 @@
 """`stillhouse bench`: the plain loop and the trainer learn the same, and each figure comes from them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,23 +10,16 @@ from kd.batch import IGNORED, Batch
 from launcher.benchmarks.peer import documents
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[3]
 STATES = "{kind: hidden_mse, layer_map: uniform}"
 
 
-def bench(*words: str) -> subprocess.CompletedProcess[str]:
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "launcher.cli", "bench", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | own, check=False)
-
-
-def test_the_figures_of_a_run_of_the_users_own(corpus, tmp_path: Path):
+def test_the_figures_of_a_run_of_the_users_own(bench, corpus, tmp_path: Path):
     file, drawn, run = tmp_path / "bench.json", tmp_path / "bench.png", tmp_path / "run"
     settings = [f"run.folder={run}", f"data.shards={corpus.shards}", f"teacher.model={corpus.model}", "train.precision=fp32"]
     objective = f"objective=[{{kind: soft_targets}}, {{kind: mlm}}, {{kind: cosine}}, {STATES}]"
     words = ["--config", "tiny", *settings, objective, "student.dropout=0", "--updates", "2", "--json", str(file), "--picture", str(drawn)]
-    done = bench(*words)
-    assert done.returncode == 0, done.stderr
+    code, said = bench(*words)
+    assert code == 0, said
     (case,) = json.loads(file.read_text())["cases"]
     assert case["loss_difference"] < 1e-5  # the same weights, batches and losses, by another path
     assert case["trainer_seconds"] > 0
@@ -38,21 +28,24 @@ def test_the_figures_of_a_run_of_the_users_own(corpus, tmp_path: Path):
     assert 0 < case["utilisation"] < 1.5
     assert sum(case["time"].values()) == pytest.approx(1.0)
     assert case["time"]["time/report"] < 0.5  # the plain loop's time is no part of the trainer's
-    assert "of plain" in done.stdout
+    assert "of plain" in said
     assert drawn.read_bytes().startswith(b"\x89PNG")
     assert not run.exists()
 
 
-def test_what_it_cannot_measure_is_one_line():
-    done = bench("train.updates=3")
-    assert done.returncode == 2
-    assert done.stderr == "stillhouse: bench: expected --config with settings, got train.updates=3 alone; name the run's YAML\n"
-    done = bench("--config", "tiny", "--peer", "elsewhere")
-    assert done.stderr == "stillhouse: --peer: expected it without --config, because its loss is fixed, got both; leave one out\n"
-    done = bench("--config", "tasks/sst2")
-    assert done.returncode == 2
-    assert "expected a run on shards (data.shards), got a task" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_what_it_cannot_measure_is_one_line(bench):
+    assert bench("train.updates=3") == (
+        2,
+        "stillhouse: bench: expected --config with settings, got train.updates=3 alone; name the run's YAML\n",
+    )
+    assert bench("--config", "tiny", "--peer", "elsewhere") == (
+        2,
+        "stillhouse: --peer: expected it without --config, because its loss is fixed, got both; leave one out\n",
+    )
+    code, said = bench("--config", "tasks/sst2")
+    assert code == 2
+    assert "expected a run on shards (data.shards), got a task" in said
+    assert said.count("\n") == 1
 
 
 def test_the_peer_reads_the_documents_of_packed_windows_without_masks():

@@ -52,7 +52,8 @@ def test_a_file_that_cannot_be_written_is_refused_before_a_minute_is_spent(tmp_p
 
 
 @pytest.mark.slow
-def test_two_ranks_time_their_messages_and_the_layers_of_split_teachers():
+def test_two_ranks_time_their_messages_and_the_layers_of_split_teachers(fork_server, monkeypatch: pytest.MonkeyPatch):
+    fork_server.fork_jobs(monkeypatch)
     ranks = calibrate.measure_ranks()
     assert 0.2 < ranks.pop("libraries_gb") < 2
     measured = Measured.model_validate(BARE | ranks)

@@ -1,31 +1,24 @@
 """`stillhouse bench --ranks`: the same updates on one rank and on two, and the collectives that two need."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from launcher.benchmarks.bench import run
 from launcher.benchmarks.scaling.collectives import Call, costs
-
-ROOT = Path(__file__).parents[3]
-
-
-def bench(*words: str) -> subprocess.CompletedProcess[str]:
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "launcher.cli", "bench", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | own, check=False)
+from launcher.commands.parser import parser
 
 
 @pytest.mark.slow
-def test_one_rank_and_two_train_the_same_and_the_bytes_are_the_gradients(corpus, tmp_path: Path):
-    file, run = tmp_path / "scaling.json", tmp_path / "run"
-    settings = [f"run.folder={run}", f"data.shards={corpus.shards}", f"teacher.model={corpus.model}", "train.precision=fp32"]
+def test_one_rank_and_two_train_the_same_and_the_bytes_are_the_gradients(corpus, fork_server, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    fork_server.fork_jobs(monkeypatch)
+    file, folder = tmp_path / "scaling.json", tmp_path / "run"
+    settings = [f"run.folder={folder}", f"data.shards={corpus.shards}", f"teacher.model={corpus.model}", "train.precision=fp32"]
     more = ["student.dropout=0", "train.zero_stage=1", "train.global_batch=8", "train.micro_batch=8"]
-    done = bench("--config", "tiny", *settings, *more, "--ranks", "2", "--updates", "1", "--json", str(file))
-    assert done.returncode == 0, done.stderr
+    words = ["--config", "tiny", *settings, *more, "--ranks", "2", "--updates", "1", "--json", str(file)]
+    assert run(parser().parse_args(["bench", *words])) == 0
     (case,) = json.loads(file.read_text())["scaling"]
     assert case["rows"] == 4  # a micro-batch of 8 has no place on two ranks
     assert case["one"] > 0
@@ -37,8 +30,8 @@ def test_one_rank_and_two_train_the_same_and_the_bytes_are_the_gradients(corpus,
     (weights,) = [one for one in case["collectives"] if one["name"] == "all_gather_into_tensor"]
     assert gradients["size"] / weights["size"] == pytest.approx(1, rel=0.01)  # fp32 both, and padding
     assert all(0 <= one["moved"] < 5 and one["waited"] >= 0 for one in case["collectives"])
-    assert "of apart" in done.stdout
-    assert not run.exists()
+    assert "of apart" in capsys.readouterr().out
+    assert not folder.exists()
 
 
 def test_the_time_of_a_collective_begins_when_the_last_rank_comes():
@@ -52,10 +45,14 @@ def test_the_time_of_a_collective_begins_when_the_last_rank_comes():
         costs([first, other], updates=1)
 
 
-def test_what_it_cannot_share_out_is_one_line():
-    done = bench("--ranks", "2", "--picture", "x.png")
-    assert done.returncode == 2
-    assert done.stderr == "stillhouse: --ranks: expected it without --peer and --picture, got both; leave one out\n"
-    done = bench("--config", "tiny", "data.shards=/nowhere", "--ranks", "2")
-    assert done.returncode == 2
-    assert done.stderr == "stillhouse: /nowhere: expected a folder of shards, got no folder; build it, or correct the path\n"
+@pytest.mark.slow
+def test_what_it_cannot_share_out_is_one_line(bench):
+    assert bench("--ranks", "2", "--picture", "x.png") == (
+        2,
+        "stillhouse: --ranks: expected it without --peer and --picture, got both; leave one out\n",
+    )
+    assert bench("--config", "tiny", "data.shards=/nowhere", "--ranks", "2") == (
+        2,
+        "measuring tiny on 1 and 2 ranks …\n"
+        "stillhouse: /nowhere: expected a folder of shards, got no folder; build it, or correct the path\n",
+    )
