@@ -117,6 +117,11 @@ def test_any_vocabulary_in_both_dtypes(pool, vocabulary, dtype):
     check(pool, Form("jensen_shannon"), batch_of(vocabulary, [-100], dtype), vocabulary, scales=torch.tensor([[0.7]]))
 
 
+def test_a_quarter_of_a_million_words_in_fp32(pool):
+    """Blocks of 2,048 add 123 numbers to each sum, in fp32."""
+    check(pool, Form("reverse", labels=True), batch_of(250_007, [5]), 250_007, scales=torch.tensor([[0.7]]))
+
+
 @pytest.mark.parametrize("labels", [[-100, -100], [0, 1], [4]], ids=["none", "all", "one"])
 def test_any_number_of_labels(pool, labels):
     check(pool, Form("symmetric", labels=True, mlm=True), batch_of(7, labels), 7)
@@ -220,3 +225,5 @@ def test_it_compiles_for_gpus_without_spilled_registers(capability, dtype, tmp_p
         (registers,) = map(int, re.findall(r"Used (\d+) registers", told))
         assert registers <= 64, f"{divergence}: two rows of {fused_terms.WARPS} warps fill a multiprocessor's 65,536 registers"
         assert re.search(r"ld\.global\.v[24]\.b32", made.asm["ptx"]), divergence
+        assert "mul.lo.s64" in made.asm["ptx"], "a row begins at more than 2^31"
+        assert dtype == "fp32" or "cvt.rn.bf16" in made.asm["ptx"], "the gradient is rounded to the nearest"
