@@ -122,7 +122,7 @@ class StudentEngine:
         """After the last micro-step: clip and step. The global gradient norm [] fp32; the weights moved if and only if it is finite.
 
         An update whose gradients hold NaN or infinity is skipped on every rank alike. At ZeRO stage 0 in fp32, AdamW decides that on the
-        device, so the host reads nothing here. Elsewhere DeepSpeed reads two numbers for that decision, and one for each group of weights.
+        device, so the host reads nothing here. Elsewhere DeepSpeed reads the norm for that decision, and again for each group of weights.
         """
         self.progress.enter("step")
         if self.by_hand:
