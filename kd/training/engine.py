@@ -65,7 +65,7 @@ class StudentEngine:
         self.optimizer = self.engine.optimizer
         if self.world == 1 and not hasattr(self.optimizer, "reduce_gradients") and self.stage < 2:
             self.engine.enable_backward_allreduce = False  # DeepSpeed would copy every gradient twice for a sum over one rank
-        if self.stage in (1, 2):  # DeepSpeed's own norm copies each gradient to float64, and its search for NaN reads all of them again
+        if self.stage > 0:  # DeepSpeed's own norm copies each gradient to float64, and its search for NaN reads all of them again
             self.optimizer.get_grad_norm_direct = _global_norm
             self.optimizer.check_overflow = _left_to_the_norm
         self.inner = inner
