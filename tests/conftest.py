@@ -1,5 +1,6 @@
 """What tests of every room share."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -118,3 +119,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first, so that no worker is left with one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of garbage collections: no test frees it."""
+    gc.collect()
+    gc.freeze()
