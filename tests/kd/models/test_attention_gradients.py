@@ -2,28 +2,12 @@
 
 import pytest
 import torch
+from model_names import FIRST, OTHERS
 
 from kd.batch import IGNORED, Batch
 from kd.models.encoder import Encoder, kernel_for
 from kd.student.student import set_dropout
 
-FAMILIES = (
-    "bert",
-    "distilbert",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "electra",
-    "electra of one width",
-    "mpnet",
-    "deberta-v2",
-    "deberta-v3",
-    "deberta of its own keys",
-    "deberta with positions",
-    "modernbert",
-    "modernbert with biases",
-    "albert",
-)
 POSITIONS = 19
 DOCUMENTS = ([POSITIONS], [1] * 5, [], [1, 16, 2])
 """Lengths in each row: one document of the whole window, documents of one token and padding, padding alone, a full window of several."""
@@ -50,7 +34,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
     return results
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FIRST, *OTHERS])
 def test_every_attention_gives_the_gradients_of_each_document_alone(make_model, family):
     model, batch = make_model(family, layers=2).double(), batch_of()
     weights = torch.randn(*batch.input_ids.shape, 120, generator=torch.Generator().manual_seed(6)).double()

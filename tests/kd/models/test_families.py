@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_names import OTHERS
 from transformers import AutoModelForMaskedLM
 
 from kd.batch import IGNORED, Batch
@@ -25,26 +26,12 @@ from kd.terms.logits import MaskedLM
 
 pytestmark = pytest.mark.slow
 
-NAMES = (
-    "xlm-roberta",
-    "camembert",
-    "electra",
-    "electra of one width",
-    "mpnet",
-    "deberta-v2",
-    "deberta-v3",
-    "deberta of its own keys",
-    "deberta with positions",
-    "modernbert",
-    "modernbert with biases",
-    "albert",
-)
 CONVOLUTION = "deberta with a convolution"
 FP64 = {"rtol": 1e-10, "atol": 1e-10}
 FP32 = {"rtol": 1e-5, "atol": 1e-5}
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=OTHERS)
 def model(request, make_model):
     return make_model(request.param).double()
 

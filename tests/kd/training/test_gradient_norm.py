@@ -11,7 +11,6 @@ def test_a_large_gradient_has_the_norm_of_float64():
     gradients = [torch.randn(shape, generator=drawn) for shape in ((30522, 256), (256, 256), (7,), (BLOCK,), (0,), ())]
     exact = sum(gradient.double().square().sum() for gradient in gradients).sqrt()
     assert float(gradient_norm(gradients)) == pytest.approx(float(exact), rel=1e-7)
-    assert abs(float(torch.linalg.vector_norm(gradients[0])) / float(gradients[0].double().norm()) - 1) > 1e-6, "torch's own is good enough"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
