@@ -1,6 +1,8 @@
 """Arguments and types that several verbs share. Imports nothing heavy, so that --help answers at once."""
 
 import argparse
+import os
+import sys
 import textwrap
 from collections.abc import Callable
 from copy import copy
@@ -21,6 +23,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As argparse, but options may stand between the words of a verb: `plan CONFIG --nodes 2 key=value`."""
+        args = [_at_home(word) for word in (sys.argv[1:] if args is None else args)]
         known, rest = super().parse_known_args(args, copy(namespace))
         if self._subparsers is not None or self._intermixed or all(word.startswith("-") for word in rest):
             return known, rest
@@ -32,6 +35,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _at_home(word: str) -> str:
+    """The word with the user's folder for `~/`, also in `--out=~/x`, where a shell leaves it."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(value)}" if value.startswith("~/") else word
 
 
 def sentence(text: str) -> str:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -158,9 +159,10 @@ def _apply(values: dict[str, Any], override: str) -> str:
     made = None
     for number, part in enumerate(parents, start=1):
         place = _index(at, part, key)
-        if (at.get(place) if isinstance(at, dict) else at[place]) is None:
-            at[place] = {}
+        inner = at.get(place) if isinstance(at, dict) else at[place]
+        if inner is None:
             made = made or ".".join(parents[:number])
+        at[place] = {} if inner is None else copy(inner)  # an alias may name the same settings elsewhere, where they stay
         at = at[place]
     at[_index(at, last, key)] = value
     return made or key
@@ -176,7 +178,9 @@ def _replace_length(values: dict[str, Any], given: list[str]) -> str:
     text = " and ".join(f"train.{name}: {train[name]}" for name in dropped)
     for name in dropped:
         train[name] = None
-    return f"train.{named[0]}={train[named[0]]} of the command line replaces {text} of the file" if dropped else ""
+    length = train[named[0]]
+    shown = int(length) if isinstance(length, float) and length.is_integer() else length
+    return f"train.{named[0]}={shown} of the command line replaces {text} of the file" if dropped else ""
 
 
 def _index(at: Any, part: str, key: str) -> str | int:
@@ -203,7 +207,7 @@ def _validated(values: dict[str, Any], where: Callable[[str, str], str], model: 
 
 
 def _plain(value: Any, place: str, where: Callable[[str, str], str], budget: Iterator[int]) -> Any:
-    """A YAML value as JSON: whole numbers without a point (1e9 tokens), nothing infinite, no references to itself."""
+    """A YAML value as JSON: whole numbers without a point (1e9 tokens), nothing infinite, ~/ as the user's folder."""
     if next(budget, None) is None or place.count(".") > MAX_DEPTH:
         raise LaunchError(
             f"{where('', '')}: expected a configuration, got more than {MAX_VALUES:,} values or {MAX_DEPTH} levels; correct it"
@@ -217,6 +221,7 @@ def _plain(value: Any, place: str, where: Callable[[str, str], str], budget: Ite
         problem = None if math.isfinite(value) else f"a finite number, got {value}"
         value = int(value) if value.is_integer() else value
     elif isinstance(value, str):
+        value = os.path.expanduser(value) if value.startswith("~/") else value  # a shell does not after =, nor in a file
         problem = None if "\0" not in value and not re.search("[\ud800-\udfff]", value) else f"text, got {value!r}"
     elif value is not None and not isinstance(value, int):
         problem = f"text, a number, true, false or null, got {type(value).__name__}"

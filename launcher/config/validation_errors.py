@@ -4,6 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -11,8 +12,10 @@ from pydantic.fields import FieldInfo
 
 from kd.terms.schedules import Ramp, Schedulable, Steps
 from launcher.config.other_names import SETTINGS
+from launcher.config.yaml_file import yaml_value
 
 SHOWN = 60  # characters of a wrong value
+QUOTE = "put it in quotes"
 WORDS = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -41,7 +44,12 @@ def lines(error: ValidationError, values: dict[str, Any], root: type[BaseModel],
             found[place] = {**mistake, "expected": _expected(mistake)}
     told = [(place, mistake) for place, mistake in found.items() if not _explained(place, mistake, found)]
     texts = [(place, _line(place, mistake, root)) for place, mistake in told]
-    return [f"{where(place, text)}: {text}" for place, text in texts]
+    return [f"{(source := where(place, text))}: {_for_a_shell(text) if source == 'command line' else text}" for place, text in texts]
+
+
+def _for_a_shell(text: str) -> str:
+    """The line of a value on the command line: a shell takes one pair of quotes away."""
+    return text.replace(QUOTE, f"{QUOTE}, as '\"…\"' for a shell")
 
 
 def _explained(place: str, mistake: dict[str, Any], found: Iterable[str]) -> bool:
@@ -74,7 +82,17 @@ def _line(place: str, mistake: dict[str, Any], root: type[BaseModel]) -> str:
         got = str(len(given))
     else:
         got = "a list" if isinstance(given, list) else "settings" if isinstance(given, dict) else _short(given)
-    return f"{place}: expected {mistake['expected']}, got {got}; correct it"
+    return f"{place}: expected {mistake['expected']}, got {got}; {_quotes(kind, given) or 'correct it'}"
+
+
+def _quotes(kind: str, given: Any) -> str:
+    """Advice where only quotes are wrong: a number in the place of a text, or a text that is a number. Else ""."""
+    if kind == "string_type" and isinstance(given, int | float):
+        return QUOTE
+    if kind in ("int_type", "float_type") and isinstance(given, str):
+        with suppress(ValueError):
+            return "remove the quotes" if isinstance(yaml_value(given), int | float) else ""
+    return ""
 
 
 def _expected(mistake: Any) -> str:

@@ -11,7 +11,11 @@ from stillhouse.files import ROOT
 
 PACKAGED = ROOT / "configs"
 MAX_BYTES = 1 << 20  # of a file
-SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+WHOLE = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0b[01]+|0x[0-9a-fA-F]+)$")  # not 010 and 1:30, which YAML 1.1 reads as 8 and 90
+NUMBER = re.compile(  # 0.5, .5e-3, 3e-4, 1_000.5
+    r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))"
+    r"|\.(?:nan|NaN|NAN))$"
+)
 
 
 def read_yaml(path: str, folder: str = ".") -> tuple[str, str]:
@@ -69,10 +73,10 @@ def dump_yaml(values: dict[str, Any]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader without its silence about a key that stands twice, and with off a word and 3e-4 a number, as in YAML 1.2."""
+    """YAML's safe loader. A key that stands twice is an error; off and 010 are words and 3e-4 is a number, as in YAML 1.2."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (the class's own copy, as PyYAML wants it)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp", "int", "float")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -88,7 +92,8 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", WHOLE, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -98,4 +103,4 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))

@@ -83,7 +83,8 @@ def picture(runs: Mapping[str, Lines]) -> bytes:
             _curve(shares, scores, key, other, ("--", ":")[place], label + key.removeprefix("heldout_").replace("top", "top-"), marker=".")
         _curve(rate, train, "learning_rate", color, "-", name)
         _curve(speed, train, "tokens_per_second", color, "-", name)
-    loss.legend(fontsize=7)
+    if loss.get_lines():
+        loss.legend(fontsize=7)
     handles, labels = heldout.get_legend_handles_labels()
     more, names = shares.get_legend_handles_labels()
     if handles or more:

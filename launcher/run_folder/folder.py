@@ -31,6 +31,10 @@ from launcher.run_folder.lock import Ownership, owned
 from stillhouse.files import ROOT, write_atomically
 
 FILES = ("config.yaml", "environment.json", "metrics.jsonl", "log.txt", "report.json", "wandb_id", "lock", ".opening", "checkpoints/latest")
+MARKS = ("environment.json", "wandb_id", "checkpoints/latest")
+"""Files of which each run has one at least, from its first second on."""
+REPLACED = ("config.yaml", "student", "metrics.jsonl", "report.json", "report.html", "curves.png", "samples.jsonl")
+"""What a run writes anew, whoever wrote it before."""
 SAMPLES = "samples.jsonl"
 """Some predictions with their texts."""
 PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers", "webdataset", "datasets", "tokenizers", "safetensors", "numpy", "wandb")
@@ -56,17 +60,18 @@ class RunFolder:
     def open(cls, config: AnyRunConfig) -> Iterator["RunFolder"]:
         """Create or continue the folder and own it meanwhile.
 
-        Overwrites nothing that is there: see `record`. Raises LaunchError when it cannot be written, belongs to a live run, or holds a run
-        of another configuration.
+        Overwrites nothing that is there: see `record`. Raises LaunchError when it cannot be written, belongs to a live run, holds a run of
+        another configuration, or files that no run wrote and this one would replace.
         """
         run = cls(Path(config.run.folder))
         try:
+            run._check_kinds()
+            run._check_writers()
             run.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LaunchError(f"run.folder: expected a folder that can be written, got {error}; choose another") from None
         if not os.access(run.folder, os.W_OK):
             raise LaunchError(f"run.folder: expected permission to write {run.folder}, got none; choose another, or change its mode")
-        run._check_kinds()
         with owned(run.folder) as run.ownership:
             try:
                 if run.configuration.exists():
@@ -85,8 +90,8 @@ class RunFolder:
         found = {name: dict(facts) for name, facts in measured.items()}
         facts = environment() | found | ({"data": redacted(dict(data))} if data else {})
         try:
+            write_atomically(self.folder / "environment.json", json.dumps(facts, indent=1) + "\n")  # first: it marks the folder as a run's
             write_atomically(self.configuration, dump_config(config))
-            write_atomically(self.folder / "environment.json", json.dumps(facts, indent=1) + "\n")
         except OSError as error:
             raise LaunchError(f"run.folder: expected to write to {self.folder}, got {error.strerror}; free space there") from None
 
@@ -127,6 +132,15 @@ class RunFolder:
         for path in (self.checkpoints, self.student):
             if path.exists() and not path.is_dir():
                 raise LaunchError(f"{path}: expected a folder, got a file; move it away")
+
+    def _check_writers(self) -> None:
+        """LaunchError if the folder is no run's and holds what a run would replace, such as the user's own config.yaml."""
+        held = [path for path in (self.folder / name for name in REPLACED) if path.exists()]
+        if held and not any((self.folder / name).exists() for name in MARKS):
+            raise LaunchError(
+                f"{held[0]}: expected {'a folder' if held[0].is_dir() else 'a file'} of a run, got one that no run wrote; "
+                f"rename it, or choose another run.folder"
+            )
 
     def expect(self, before: AnyRunConfig, config: AnyRunConfig) -> None:
         """LaunchError where the run that is here began with another configuration."""

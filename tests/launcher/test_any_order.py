@@ -33,3 +33,9 @@ def test_a_word_that_no_argument_takes_is_still_refused(words: str, said: str, c
         parser().parse_args(words.split())
     assert left.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_users_folder_is_meant_where_a_shell_leaves_its_sign(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    found = parser().parse_args(["plot", "~/runs/a", "--out=~/x.png"])
+    assert (found.runs, found.out) == (["/home/me/runs/a"], "/home/me/x.png")

@@ -78,7 +78,7 @@ def test_a_setting_below_nothing_makes_its_parent(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3e-4", 3e-4), ("3.e-4", 3e-4), ("0.0003", 3e-4), ("1", 1.0)],
+    [("3e-4", 3e-4), ("3.e-4", 3e-4), ("0.0003", 3e-4), (".3E-3", 3e-4), ("1", 1.0), ("0x10", 16.0), ("1_0.5", 10.5)],
 )
 def test_a_learning_rate_may_be_written_as_people_do(tmp_path: Path, text: str, value: float):
     assert load_config(written(tmp_path, MINIMAL), [f"optimizer.learning_rate={text}"]).optimizer.learning_rate == value
@@ -88,6 +88,23 @@ def test_tokens_may_be_written_as_a_power_of_ten(tmp_path: Path):
     made = load_config(written(tmp_path, MINIMAL), ["train.updates=null", "train.tokens=1e9"])
     assert made.train.tokens == 10**9
     assert isinstance(made.train.tokens, int)
+
+
+def test_numbers_that_yaml_1_1_reads_with_another_base_are_words(tmp_path: Path):
+    made = load_config(written(tmp_path, MINIMAL + "report: {tags: [010, 12:30, 1:30.5]}"), ["run.name=007"])
+    assert (made.run.name, made.report.tags) == ("007", ["010", "12:30", "1:30.5"])
+
+
+def test_the_users_folder_may_be_written_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    made = load_config(written(tmp_path, MINIMAL.replace("models/x", "~/models/x")), ["run.folder=~/runs/x", "run.name=~"])
+    assert (made.teacher.model, made.run.folder, made.run.name) == ("/home/me/models/x", "/home/me/runs/x", None)
+
+
+def test_an_override_leaves_other_places_of_an_alias_alone(tmp_path: Path):
+    phases = "phases: [{name: a, share: 0.5, objective: &o [{kind: mlm}]}, {name: b, objective: *o}]"
+    made = load_config(written(tmp_path, f"{MINIMAL}\n{phases}"), ["phases.0.objective.0.weight=3"])
+    assert [phase.objective[0].weight for phase in made.phases] == [3.0, 1.0]
 
 
 def test_off_is_a_word(tmp_path: Path):
@@ -112,7 +129,24 @@ def test_every_packaged_configuration_is_good_and_survives_a_round_trip(path: Pa
 
 
 def test_text_that_looks_like_something_else_is_still_text_in_the_copy(tmp_path: Path):
-    words = ["no", "1e5", "1E-5", "12e4567", "7", "0x1f", "null", "2026-01-01", "~", "- a", "on: off", "ÿ 'quoted' #1", " "]
+    words = [
+        "no",
+        "1e5",
+        "1E-5",
+        ".5e3",
+        "12e4567",
+        "7",
+        "010",
+        "1:30",
+        "0x1f",
+        "null",
+        "2026-01-01",
+        "~",
+        "- a",
+        "on: off",
+        "ÿ 'q' #1",
+        " ",
+    ]
     made = load_config(written(tmp_path, MINIMAL), [f"report.tags={json.dumps(words)}", "run.name='3e7'", "train.clip=1e-10"])
     assert (made.report.tags, made.run.name, made.train.clip) == (words, "3e7", 1e-10)
     assert parse_config(dump_config(made), "again") == made

@@ -55,7 +55,12 @@ def found(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         ("train.micro_batch=many", "train.micro_batch: expected a whole number, got 'many'; correct it"),
         ("train.micro_batch=2.5", "train.micro_batch: expected a whole number, got 2.5; correct it"),
         ("train.micro_batch=true", "train.micro_batch: expected a whole number, got true; correct it"),
-        ('train.micro_batch="2"', "train.micro_batch: expected a whole number, got '2'; correct it"),
+        ('train.micro_batch="2"', "train.micro_batch: expected a whole number, got '2'; remove the quotes"),
+        ("train.clip='1e-4'", "train.clip: expected a number, got '1e-4'; remove the quotes"),
+        ("train.micro_batch=010", "train.micro_batch: expected a whole number, got '010'; correct it"),
+        ("train.micro_batch=1:30", "train.micro_batch: expected a whole number, got '1:30'; correct it"),
+        ("train.clip=1:30.5", "train.clip: expected a number, got '1:30.5'; correct it"),
+        ("run.name=42", """run.name: expected text, got 42; put it in quotes, as '"…"' for a shell"""),
         ("train.micro_batch=null", "train.micro_batch: expected a whole number, got null; correct it"),
         ("train.micro_batch=[2]", "train.micro_batch: expected a whole number, got a list; correct it"),
         ("train.micro_batch={a: 2}", "train.micro_batch: expected a whole number, got settings; correct it"),
@@ -129,6 +134,11 @@ def test_every_setting_that_has_another_name_exists_and_no_other_name_is_a_setti
     assert set(OTHER_NAMES) <= known
     assert len(SETTINGS) == sum(len(names) for names in OTHER_NAMES.values()), "a word stands twice"
     assert not [name for name, setting in SETTINGS.items() if name in {path.rpartition(".")[2] for path in known}]
+
+
+def test_a_number_where_a_file_needs_text_is_to_be_quoted(tmp_path: Path):
+    line = "x.yaml: run.folder: expected text, got 2026; put it in quotes"
+    assert found(tmp_path, MINIMAL.replace("folder: runs/x", "folder: 2026")) == [line]
 
 
 def test_a_number_of_layers_has_its_own_setting(tmp_path: Path):

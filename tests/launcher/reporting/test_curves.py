@@ -58,6 +58,10 @@ def test_each_term_score_rate_and_throughput_of_a_run_is_a_curve(drawn):
     assert found["tokens/s", "run"][-1] == (4, 99.0)
 
 
+def test_a_run_without_a_finite_loss_is_drawn_too():
+    assert picture({"run": [{"kind": "train", "update": 1, "loss": None, "learning_rate": 1e-3, "tokens_per_second": 9.0}]}).startswith(PNG)
+
+
 def test_several_runs_are_drawn_over_each_other_under_their_names(drawn):
     picture({"a": LINES, "b": LINES})
     found = points(drawn[0])

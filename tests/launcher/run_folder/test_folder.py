@@ -15,7 +15,7 @@ import pytest
 from fork_server import ForkServer
 
 from launcher.config.free_to_change import marked_settings
-from launcher.config.load import config_of, load_config, parse_config, public_values
+from launcher.config.load import config_of, dump_config, load_config, parse_config, public_values
 from launcher.config.run_config import RunConfig
 from launcher.errors import LaunchError
 from launcher.run_folder import folder as run_folder
@@ -188,9 +188,26 @@ def test_a_folder_that_was_moved_is_the_same_run(folder: Path):
 
 @pytest.mark.parametrize("text", ["", "{", "run: {folder: a}", "train: 3\nnonsense: 4"])
 def test_a_damaged_configuration_in_the_folder_is_a_refusal_that_names_the_file(folder: Path, text: str):
-    folder.mkdir(parents=True)
+    with RunFolder.open(configured(folder)):
+        pass
     (folder / "config.yaml").write_text(text)
     assert refusal(configured(folder)).startswith(f"{folder}/config.yaml: ")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "student/config.json", "metrics.jsonl", "report.html"])
+def test_files_that_no_run_wrote_are_not_replaced(folder: Path, name: str):
+    """As with `--config runs/one/config.yaml run.folder=runs/one`, where the user wrote the file."""
+    made = configured(folder)
+    kept = folder / name
+    kept.parent.mkdir(parents=True)
+    kept.write_text("# mine\n" + dump_config(made))
+    kind, outermost = ("a folder", folder / "student") if "/" in name else ("a file", kept)
+    assert refusal(made) == (f"{outermost}: expected {kind} of a run, got one that no run wrote; rename it, or choose another run.folder")
+    assert kept.read_text().startswith("# mine")
+    assert [path.name for path in folder.iterdir()] == [outermost.name]
+    outermost.rename(folder / "notes")
+    with RunFolder.open(made):
+        pass
 
 
 @pytest.mark.slow
