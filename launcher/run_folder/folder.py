@@ -32,9 +32,9 @@ from stillhouse.files import ROOT, write_atomically
 
 FILES = ("config.yaml", "environment.json", "metrics.jsonl", "log.txt", "report.json", "wandb_id", "lock", ".opening", "checkpoints/latest")
 MARKS = ("environment.json", "wandb_id", "checkpoints/latest")
-"""Files of which each run has one at least, from its first second on."""
+"""Files that mark a folder as that of a run: each run has the first one before any other file."""
 REPLACED = ("config.yaml", "student", "metrics.jsonl", "report.json", "report.html", "curves.png", "samples.jsonl")
-"""What a run writes anew, whoever wrote it before."""
+"""Files and a folder that a run writes anew, whoever wrote them before."""
 SAMPLES = "samples.jsonl"
 """Some predictions with their texts."""
 PACKAGES = ("stillhouse", "torch", "deepspeed", "transformers", "webdataset", "datasets", "tokenizers", "safetensors", "numpy", "wandb")
