@@ -60,7 +60,7 @@ def facts_of(folder: Path, start: int = 0, count: int = 4) -> list[dict[str, Any
     return [json.loads((folder / f"rank-{rank}-{start}.json").read_text()) for rank in range(count)]
 
 
-def wait_for_ranks(folder: Path, timeout_seconds: float = 30) -> None:
+def wait_for_ranks(folder: Path, timeout_seconds: float = 120) -> None:
     end = time.monotonic() + timeout_seconds
     while len(list(folder.glob("rank-*-0.json"))) < 4:
         assert time.monotonic() < end, "\n".join(log.read_text() for log in folder.glob("*.out"))

@@ -9,11 +9,12 @@
 # seconds of grace, and urgent, which preempts them.
 #
 # environment: NODES=3, PREFIX=node (of the hosts' names), and a word for each node (the last word for all that follow): CPUS="4" GPUS="0"
-# (devices are copies of /dev/null)
+# (devices are copies of /dev/null). CRED_SECONDS=60: a node refuses a start that reaches it later, as on a machine with too much to do; Slurm
+# waits as long before it starts a requeued job again.
 set -euo pipefail
 folder=$(mkdir -p "${1:?usage: cluster_up.sh FOLDER}" && cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
-NODES=${NODES:-3} PREFIX=${PREFIX:-node}
+NODES=${NODES:-3} PREFIX=${PREFIX:-node} CRED_SECONDS=${CRED_SECONDS:-60}
 read -ra cpus <<<"${CPUS:-4}"
 read -ra gpus <<<"${GPUS:-0}"
 of() { local -n all=$1; echo "${all[$(($2 < ${#all[@]} ? $2 : ${#all[@]} - 1))]}"; } # of LIST NUMBER: its word, or the last
@@ -47,7 +48,7 @@ SlurmctldHost=ctl($net.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$folder/run/munge.sock,cred_expire=5
+AuthInfo=socket=$folder/run/munge.sock,cred_expire=$CRED_SECONDS
 CredType=cred/munge
 StateSaveLocation=$folder/spool/ctld
 SlurmdSpoolDir=$folder/spool/%n
@@ -171,9 +172,9 @@ SLURM_CONF=$folder/etc/slurm.conf exec nsenter -t "\$(pgrep -P "\$host" | head -
 ON
 chmod +x "$folder/bin/on"
 
-for _ in $(seq 300); do
+for _ in $(seq 600); do
   [ "$("$folder/bin/sinfo" -p main -h -o '%T %D' 2>/dev/null)" = "idle $NODES" ] && exit 0
   sleep 0.1
 done
-echo "cluster_up.sh: expected $NODES idle nodes within 30 s, got: $("$folder/bin/sinfo" -N -h 2>&1)" >&2
+echo "cluster_up.sh: expected $NODES idle nodes within 60 s, got: $("$folder/bin/sinfo" -N -h 2>&1)" >&2
 exit 1

@@ -28,7 +28,7 @@ def test_each_task_is_a_rank_and_gets_every_argument(slurm: Any, stand_in: Path)
 
 @pytest.mark.parametrize("words", [("code=7",), ("code=7", "fails=2")], ids=["all ranks", "one rank"])
 def test_the_exit_code_is_the_trainers_own(slurm: Any, stand_in: Path, words: tuple[str, ...]):
-    facts = slurm.wait(submit(slurm, stand_in, *words), timeout_seconds=30)
+    facts = slurm.wait(submit(slurm, stand_in, *words))
     assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "7:0")
 
 

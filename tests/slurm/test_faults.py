@@ -68,13 +68,10 @@ def test_a_cut_that_heals_a_signal_and_a_host_that_dies_leave_no_trace_in_the_ru
     wait_for_update(hurt, 50)
     assert slurm.job(number)["Restarts"] == "0", log.read_text()
     slurm.run("scancel", "--batch", "--signal=USR2", number)
-    end = time.monotonic() + 60
-    while slurm.job(number)["Restarts"] != "1":
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.2)
+    slurm.wait_for_restart(number, 1)
     wait_for_update(hurt, max(line["update"] for line in train_lines(hurt)) + 30)
     slurm.run("crash", "node2")
-    end = time.monotonic() + 90
+    end = time.monotonic() + 150
     while slurm.job(number)["Restarts"] != "2":
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.2)
@@ -96,7 +93,7 @@ def test_a_network_that_is_cut_for_good_is_one_line_and_76_on_each_rank(slurm: A
     wait_for_update(run, 10)
     try:
         slurm.run("cable", "node2", "down")
-        end = time.monotonic() + 60  # timeout_seconds + 10 on a machine with nothing else to do
+        end = time.monotonic() + 120  # timeout_seconds + 10 on a machine with nothing else to do
         told: list[list[str]] = [[], []]
         while not all(told):
             assert time.monotonic() < end, told

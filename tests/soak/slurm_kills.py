@@ -316,7 +316,7 @@ def main() -> None:
         return
     os.environ["PYTHONPATH"] = str(ROOT)
     folder, failed = Path(tempfile.mkdtemp(prefix="soak-slurm-")), ""
-    with running(NODES="3", CPUS="2", GPUS="0") as cluster:
+    with running(NODES="3", CPUS="2", GPUS="0", CRED_SECONDS="5") as cluster:
         soak = Soak(cluster, folder, arguments.seed)
         try:
             soak_it(soak, arguments.faults)
