@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -11,6 +11,13 @@ from rich.table import Table
 NAME_WIDTH = 16
 """Longer names in the first column may be folded."""
 UNBOUNDED = 100_000
+
+
+class PlainConsole(Console):
+    """A console that shows text as it is: [x] and :x: in the name of a folder or a label are no markup and no emoji."""
+
+    def __init__(self, **words: Any) -> None:
+        super().__init__(markup=False, emoji=False, **words)
 
 
 @dataclass(frozen=True)

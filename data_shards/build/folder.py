@@ -22,6 +22,8 @@ def locked(folder: Path, lock: Path, kept: Callable[[], str] = lambda: "finished
 
     Raises DataError when another process holds the lock, and for errors of the disk.
     """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder, got a file; choose another")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):
@@ -34,7 +36,7 @@ def locked(folder: Path, lock: Path, kept: Callable[[], str] = lambda: "finished
                 f"{folder}: expected room on the disk, got {error.strerror}; free some and build again ({kept()} are kept)"
             ) from None
         raise DataError(
-            f"{folder}: expected a folder that can be written, got {one_line(error)}; choose another, or its permissions"
+            f"{folder}: expected a folder that can be written, got {one_line(error)}; choose another, or change its permissions"
         ) from None
 
 

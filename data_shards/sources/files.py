@@ -123,7 +123,7 @@ def _of_folder(settings: SourceSettings, folder: Path) -> SourceFiles:
     source_files = _chosen(settings, [str(name) for name in names], left_out_files, any_ending=settings.kind == "text")
     if not source_files.files:
         expected = "files that end in " + ", ".join(KIND_OF_ENDING) if settings.kind == "auto" else f"files of kind {settings.kind}"
-        raise DataError(f"{folder}: expected a folder with {expected}, got none; add files, or set the source's kind")
+        raise DataError(f"{folder}: expected a folder with {expected}, got none; add files, or set the source's kind (--kind)")
     for path, _ in source_files.files:
         _check_regular(Path(path))
     return source_files
@@ -236,5 +236,5 @@ def _remote_files(settings: SourceSettings) -> SourceFiles:
         raise DataError(f"{url}: expected files that can be listed, got {one_line(error)}; check the URL") from None
     source_files = _chosen(settings, names, [], any_ending=is_pattern or settings.kind == "text")
     if not source_files.files:
-        raise DataError(f"{url}: expected files of kind {settings.kind}, got none; correct the URL, or set the source's kind")
+        raise DataError(f"{url}: expected files of kind {settings.kind}, got none; correct the URL, or set the source's kind (--kind)")
     return source_files

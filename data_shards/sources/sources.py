@@ -77,7 +77,7 @@ def opened(path: str, kind: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
             name = compression(path)
             yield stored, cast(BinaryIO, compr[name](stored, mode="rb")) if name else stored
     except KeyError as error:  # fsspec has no decompressor of that name
-        raise DataError(f"{path}: expected a compression that is installed, got {error}; install it, or decompress the file") from None
+        raise DataError(f"{path}: expected the package zstandard for {error}, got none; pip install zstandard") from None
     except FileNotFoundError:
         raise DataError(f"{path}: expected a file, got none; check the path") from None
     except (OSError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError, ValueError) as error:
@@ -89,7 +89,8 @@ def _decoded(text: str | InvalidText, origin: str, settings: SourceSettings, cou
         yield Document(text, origin)
     elif settings.invalid_utf8 == "error":
         raise DataError(
-            f"{text.where}: expected UTF-8, got {text.reason}; repair the file, or set the source's invalid_utf8 to replace or skip"
+            f"{text.where}: expected UTF-8, got {text.reason}; "
+            "repair the file, or set the source's invalid_utf8 (--invalid-utf8) to replace or skip"
         )
     else:
         counts.invalid += 1

@@ -23,7 +23,7 @@ from launcher.benchmarks.scaling import bench_ranks
 from launcher.config.load import load_config
 from launcher.errors import LaunchError
 from launcher.process.steps import step
-from launcher.tables import Column, print_table
+from launcher.tables import Column, PlainConsole, print_table
 from launcher.text import share
 from launcher.training.start import meet
 from stillhouse.files import write_atomically
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     if arguments.ranks > 1:
         return bench_ranks.run(arguments)
-    console = Console()
+    console = PlainConsole()
     for file in filter(None, (arguments.json, arguments.picture)):
         Path(file).parent.mkdir(parents=True, exist_ok=True)  # now, and not after minutes
     with tempfile.TemporaryDirectory(prefix="stillhouse-bench-") as folder, quiet_transformers():

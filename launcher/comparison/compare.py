@@ -107,7 +107,7 @@ class Comparing:
 
     def go(self) -> int:
         """Everything that is not done yet."""
-        self.say(f"[bold]{self.settings_line()}[/bold]")
+        self.say(self.settings_line(), "bold")
         self.root.mkdir(parents=True, exist_ok=True)
         with owned(self.root):
             settings.write_base_config(self.root, self.base)
@@ -194,7 +194,7 @@ class Comparing:
             state = "done" if job.done else f"{counted(job.updates_done, 'update')} done" if job.updates_done else "to do"
             counts = ["to be measured", ""] if open_length else [f"{job.updates:,}", f"{tokens:,}"]
             table.add_row(planned.variant, str(planned.seed), *counts, state, "?" if seconds is None else duration(seconds))
-        self.say(f"[bold]{self.settings_line()}[/bold]")
+        self.say(self.settings_line(), "bold")
         self.console.print(table)
         print_legend(self.console, LEGEND)
         unknown = (
@@ -213,9 +213,9 @@ class Comparing:
         )
         return f"{self.root.name}: {runs}, {budget} each, in {self.root}"
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str | None = None) -> None:
         """A line, not wrapped."""
-        self.console.print(text, soft_wrap=True, highlight=False)
+        self.console.print(text, style=style, soft_wrap=True, highlight=False)
 
 
 def seconds_per_update(runs: Iterable[PlannedRun]) -> dict[str, float]:

@@ -163,7 +163,7 @@ def _bars(jobs: Sequence[Job], console: Console) -> Iterator[Callable[[Sequence[
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
         before = sum(job.updates_done for job in jobs)

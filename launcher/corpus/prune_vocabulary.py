@@ -21,6 +21,7 @@ from kd.models.loading import load_mlm
 from kd.models.prune_vocabulary import with_rows
 from kd.models.sizes import model_sizes
 from launcher.errors import LaunchError
+from launcher.tables import PlainConsole
 from launcher.text import size as shown_size
 
 MODEL, SHARDS = "model", "shards"
@@ -42,7 +43,7 @@ class Pruned:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb; its exit code."""
     pruned = prune(arguments.model, arguments.shards, Path(arguments.out), arguments.size, not arguments.no_shards, arguments.cache_folder)
-    show(pruned, Path(arguments.out), Console())
+    show(pruned, Path(arguments.out), PlainConsole())
     return 0
 
 

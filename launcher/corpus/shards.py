@@ -21,7 +21,7 @@ from data_shards.sources.settings import SourceSettings
 from data_shards.storage.manifest import Manifest
 from data_shards.verify import verify
 from launcher.errors import LaunchError
-from launcher.tables import Column, print_table
+from launcher.tables import Column, PlainConsole, print_table
 from launcher.text import counted, size
 
 LEGEND = "train is what a run learns from, heldout is kept back for evaluation; tokens are ids of the text, without special tokens"
@@ -29,7 +29,7 @@ LEGEND = "train is what a run learns from, heldout is kept back for evaluation; 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one verb; its exit code."""
-    {"build": _build, "verify": _verify, "info": _info}[arguments.shards_verb](arguments, Console())
+    {"build": _build, "verify": _verify, "info": _info}[arguments.shards_verb](arguments, PlainConsole())
     return 0
 
 
@@ -66,6 +66,10 @@ def _print_built(manifest: Manifest, folder: Path, console: Console) -> None:
         words = f"{counted(manifest.documents(split), 'document')}, {counted(manifest.tokens(split), 'token')}"
         console.print(f"{split}: {words} in {counted(len(entries), 'shard')}")
     console.print(f"read {counted(made.documents_read, 'document')} ({dropped}); shards in {folder}", soft_wrap=True)
+    share = made.settings["heldout"]
+    if share and not manifest.documents("heldout"):
+        consequence = "runs on these shards have no held-out scores"
+        console.print(f"no document is held out at --heldout {share:g}: {consequence}; raise it", soft_wrap=True)
 
 
 def _print_left_out(files: list[tuple[str, str]], console: Console) -> None:
@@ -104,7 +108,8 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         name = "--" + str(first["loc"][-1] if first["loc"] else "sources").replace("_", "-")
-        raise LaunchError(f"{name}: {first['msg']}, got {first['input']!r}; see stillhouse shards build --help") from None
+        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("expected ")
+        raise LaunchError(f"{name}: expected {expected}, got {first['input']!r}; see stillhouse shards build --help") from None
     if arguments.seal is not None:
         _print_built(merge(settings, arguments.out, arguments.seal), Path(arguments.out), console)
     else:
@@ -161,5 +166,5 @@ def _print_info(folder: str, facts: Info, console: Console) -> None:
     console.print(f"tokenizer {facts.tokenizer_fingerprint[:12]}…, shards {facts.fingerprint[:12]}…")
     for name, split in facts.splits.items():
         for sample in split.samples:
-            console.print(f"[dim]{name}:[/dim] ", end="")
+            console.print(f"{name}: ", style="dim", end="", highlight=False)
             console.print(sample, markup=False, soft_wrap=True)

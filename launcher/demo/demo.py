@@ -127,7 +127,8 @@ class Demo:
     def say(self, text: str) -> None:
         """A heading with the time since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
-        self.console.print(f"[bold]{minutes:2d}:{seconds:02d}[/bold] {text}", soft_wrap=True, highlight=False)
+        self.console.print(f"{minutes:2d}:{seconds:02d} ", style="bold", end="", highlight=False)
+        self.console.print(text, soft_wrap=True, highlight=False)
 
     def _make_initial(self) -> None:
         if self.initial.exists():

@@ -30,6 +30,7 @@ from launcher.deployment.folder import is_exported
 from launcher.errors import LaunchError
 from launcher.process.model_hub import HUB, unreachable
 from launcher.redaction import redacted
+from launcher.tables import PlainConsole
 from launcher.text import size
 
 ADVICE = {
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def publish(folder: Path, repo: str, arguments: argparse.Namespace) -> None:
     """Show what would be sent of a run, a model folder or an exported folder, or send it. arguments: those of the card and the hub."""
-    console = Console(highlight=False)
+    console = PlainConsole(highlight=False)
     exported = is_exported(folder)
     files = exported_files(folder) if exported else published_files(folder)
     settings = CardSettings(arguments.licence, arguments.language.split(",") if arguments.language else None, arguments.base_model)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.redaction import redacted
-from launcher.tables import print_legend
+from launcher.tables import PlainConsole, print_legend
 
 Verdict = Literal["good", "warning", "bad"]
 COLOURS = {"good": "green", "warning": "yellow", "bad": "bold red"}
@@ -66,7 +66,7 @@ def report(findings: list[Finding], as_json: bool, console: Console | None = Non
             if finding.advice:
                 told.append(f"\n-> {finding.advice}", COLOURS[finding.verdict])
             table.add_row(Text(finding.verdict, COLOURS[finding.verdict]), Text(finding.subject), told)
-        shown = console or Console()
+        shown = console or PlainConsole()
         shown.print(table)
         print_legend(shown, {verdict: meaning for verdict, meaning in MEANINGS.items() if verdict in {one.verdict for one in found}})
     return int(any(finding.verdict == "bad" for finding in found))

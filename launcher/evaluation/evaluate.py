@@ -14,7 +14,7 @@ from kd.kernels import fp32_products
 from kd.models.sizes import model_sizes
 from launcher.errors import LaunchError
 from launcher.evaluation.scoring import Scorer, with_retention
-from launcher.tables import Column, print_table
+from launcher.tables import Column, PlainConsole, print_table
 from stillhouse.files import write_atomically
 
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     fp32_products.choose()  # as a run does
     rows = score(arguments.models, arguments.shards, arguments.teacher, settings, arguments.windows, arguments.batch)
-    show(rows, Console())
+    show(rows, PlainConsole())
     if arguments.json is not None:
         write_atomically(Path(arguments.json), json.dumps(rows, indent=1) + "\n")
     return 0

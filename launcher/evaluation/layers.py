@@ -2,8 +2,6 @@
 
 import argparse
 
-from rich.console import Console
-
 from data_shards.corpus import Corpus
 from kd.evaluation.cka import layer_similarity
 from kd.models.loading import load_mlm
@@ -14,6 +12,7 @@ from launcher.errors import LaunchError
 from launcher.planning.checks import check_fits
 from launcher.planning.shape_models import meta_model, meta_student
 from launcher.reporting.layer_similarity import show
+from launcher.tables import PlainConsole
 from launcher.training.batches import sample_of_corpus
 from launcher.training.build import CKA_ROWS, sample_of
 
@@ -32,5 +31,5 @@ def run(arguments: argparse.Namespace) -> int:
     teacher = load_mlm(first.model)
     student = make_student(config.student, teacher, config.train.seed, sample_of(config, corpus))
     table = layer_similarity(student, teacher, sample_of_corpus(config, corpus, CKA_ROWS, arguments.tokens), arguments.tokens)
-    show(table, by_similarity(table), Console())
+    show(table, by_similarity(table), PlainConsole())
     return 0

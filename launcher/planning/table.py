@@ -9,6 +9,7 @@ from rich.table import Table
 from launcher.planning.cost.memory import MemoryPlan
 from launcher.planning.phases import phase_rows
 from launcher.planning.plan import Plan
+from launcher.tables import PlainConsole
 from launcher.text import counted, size
 
 
@@ -33,7 +34,7 @@ def show_rows(pairs: Iterable[tuple[str, str]], console: Console | None = None) 
     table.add_column()
     for name, value in pairs:
         table.add_row(name, value)
-    (console or Console()).print(table)
+    (console or PlainConsole()).print(table)
 
 
 def rows(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 
 from launcher.errors import LaunchError
 from launcher.report.ablation import part_values
@@ -18,6 +18,7 @@ from launcher.report.results import Results
 from launcher.report.retention import Difference, TaskSummary, read_all, summarise
 from launcher.report.tables import markdown, terminal
 from launcher.report.verdicts import verdicts
+from launcher.tables import PlainConsole
 from stillhouse.files import write_atomically
 
 TABLE_WIDTH = 120
@@ -32,7 +33,7 @@ def write_report(results: Results, folder: Path) -> Group:
     summaries = summarise(results, predictions)
     tables = terminal(results, summaries)
     text = io.StringIO()
-    Console(file=text, width=TABLE_WIDTH, color_system=None).print(tables)
+    PlainConsole(file=text, width=TABLE_WIDTH, color_system=None).print(tables)
     forms = {
         "results.json": results.model_dump_json(indent=1) + "\n",
         "report.json": json.dumps(_finite(figures(results, summaries)), indent=1, allow_nan=False) + "\n",

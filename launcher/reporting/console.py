@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from kd.evaluation.scores import SCORES
 from launcher.process.standard_streams import silence
 from launcher.reporting.catalogue import TRAIN_METRICS
+from launcher.tables import PlainConsole
 from launcher.text import duration, number, share
 
 LOSS = "loss/"
@@ -44,7 +45,7 @@ def sentence(values: Mapping[str, Any]) -> str:
     return "  ".join(part for part in (update + total, values.get("phase", ""), loss, *parts) if part)
 
 
-class PipeSafeConsole(Console):
+class PipeSafeConsole(PlainConsole):
     """A console that outlives its reader (`| head -1`), where rich would end the process."""
 
     def on_broken_pipe(self) -> None:

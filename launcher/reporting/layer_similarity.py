@@ -6,7 +6,7 @@ from rich.console import Console
 from torch import Tensor
 
 from kd.terms.layer_map import LayerPair, by_similarity
-from launcher.tables import Column, print_table
+from launcher.tables import Column, PlainConsole, print_table
 
 LEGEND = "rows: student layers; columns: teacher layers; values: similarity (linear CKA) from 0 to 1, 1 is equal; *: the pair is in the map"
 
@@ -20,7 +20,7 @@ def render(similarities: Similarities) -> str:
     for number, table in similarities.items():
         if len(similarities) > 1:
             text.write(f"teacher {number}\n")
-        show(table, by_similarity(table), Console(file=text, width=max(140, 20 + 8 * table.shape[1]), color_system=None))
+        show(table, by_similarity(table), PlainConsole(file=text, width=max(140, 20 + 8 * table.shape[1]), color_system=None))
     return text.getvalue()
 
 

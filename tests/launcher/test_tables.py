@@ -1,6 +1,8 @@
 """Tables at 80 columns: every number and heading is whole, every column is explained, and one is not many."""
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from launcher.comparison.results import Results
 from launcher.doctor.findings import bad, good, report, warning
 from launcher.evaluation import evaluate
 from launcher.reporting import layer_similarity
-from launcher.tables import Column, print_table
+from launcher.tables import Column, PlainConsole, print_table
 from launcher.text import counted
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -114,3 +118,19 @@ def test_a_comparisons_legend_explains_every_heading_and_sign():
 def test_one_is_not_many():
     assert [counted(count, "document") for count in (0, 1, 2, 2000)] == ["0 documents", "1 document", "2 documents", "2,000 documents"]
     assert [counted(count, "micro-batch", "micro-batches") for count in (1, 2)] == ["1 micro-batch", "2 micro-batches"]
+
+
+def test_brackets_and_colons_in_names_are_no_markup():
+    """A folder named `[/x]` was a traceback, `:fire:` a picture."""
+    console = PlainConsole(file=io.StringIO(), width=60)
+    console.print("in runs/[red]x[/blue]/:fire:")
+    print_table(console, Column("name", ["[/x]", "[bold]b"], justify="left"), [Column("[dim]a", ["[1]", ":+1:"])])
+    shown = text_of(console)
+    assert "in runs/[red]x[/blue]/:fire:" in shown
+    assert all(word in shown for word in ("[/x]", "[bold]b", "[dim]a", "[1]", ":+1:"))
+
+
+def test_every_verb_prints_on_a_console_that_knows_no_markup():
+    """Only a line of progress on stderr may come from rich's own console, for it has no text of a user's."""
+    files = [file for file in (ROOT / "launcher").rglob("*.py") if file.name != "tables.py"]
+    assert [str(file) for file in files if re.search(r"(?<![A-Za-z])Console\((?!stderr=True\))", file.read_text())] == []

@@ -75,7 +75,7 @@ class Format:
     """True if kind auto reads files with these endings."""
 
 
-def missing_column(where: str, column: str, columns: Iterable[str], advice: str = "set the source's column") -> DataError:
+def missing_column(where: str, column: str, columns: Iterable[str], advice: str = "set the source's column (--column)") -> DataError:
     """The error for a column that is not there. It names the columns that are."""
     return DataError(f"{where}: expected a column {column}, got columns {', '.join(columns) or 'none'}; {advice}")
 

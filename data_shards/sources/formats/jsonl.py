@@ -17,7 +17,7 @@ from data_shards.sources.formats.common import (
     without_surrogates,
 )
 
-ADVICE = "repair the line, or set the source's kind"
+ADVICE = "repair the line, or set the source's kind (--kind)"
 
 
 def read(file: BinaryIO, fields: Fields) -> Iterator[Found]:

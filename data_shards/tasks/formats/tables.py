@@ -124,7 +124,7 @@ def json_rows(file: BinaryIO, path: str, wanted: Wanted) -> Rows:
         try:
             row = json_object(text, place)
         except DataError as error:
-            yield error
+            yield DataError(str(error).replace("the source's kind (--kind)", "data.format"))
             continue
         yield from _json_row(row, text, path if first else place, place, wanted, first)
         first = False

@@ -28,7 +28,7 @@ from launcher.errors import LaunchError
 from launcher.process.signals import Exit
 from launcher.process.start_ranks import Processes, child_environment
 from launcher.process.steps import step
-from launcher.tables import Column, print_table
+from launcher.tables import Column, PlainConsole, print_table
 from launcher.text import share
 from stillhouse.files import write_atomically
 
@@ -85,7 +85,7 @@ class Scaling:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the tables, write the file."""
-    console = Console()
+    console = PlainConsole()
     with tempfile.TemporaryDirectory(prefix="stillhouse-bench-") as folder, quiet_transformers():
         if arguments.config:
             cases: Sequence[Case] = of_run(load_config(arguments.config, arguments.settings))

@@ -67,7 +67,7 @@ class ComparingTasks:
 
     def go(self) -> int:
         """Everything that is not done yet."""
-        self.say(f"[bold]{self.line()}[/bold]")
+        self.say(self.line(), "bold")
         self.root.mkdir(parents=True, exist_ok=True)
         with owned(self.root):
             code = run_jobs(list(self.jobs), self.arguments.ranks, self.arguments.jobs, self.console, self.finished)
@@ -118,7 +118,7 @@ class ComparingTasks:
 
     def dry_run(self) -> int:
         """Every run, and what of it is done."""
-        self.say(f"[bold]{self.line()}[/bold]")
+        self.say(self.line(), "bold")
         rows = []
         for job, planned in self.jobs.items():
             state = "done" if job.done else f"{counted(job.updates_done, 'update')} done" if job.updates_done else "to do"
@@ -134,6 +134,6 @@ class ComparingTasks:
         runs = f"{counted(len(self.settings.variants), 'variant')} x {counted(len(self.settings.seeds), 'seed')}"
         return f"{self.root.name}: {runs}, in {self.root}"
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str | None = None) -> None:
         """A line, not wrapped."""
-        self.console.print(text, soft_wrap=True, highlight=False)
+        self.console.print(text, style=style, soft_wrap=True, highlight=False)

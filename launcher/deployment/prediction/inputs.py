@@ -58,7 +58,7 @@ def read_texts(path: str, form: str, column: str, pair: str | None, empty: Count
 
 def _with_options(error: str) -> str:
     """The error of a reader, with the options of `predict` in place of a source's settings."""
-    return error.replace("set the source's kind", "set --input-format").replace(", or set --quoting none or backslash", "")
+    return error.replace("set the source's kind (--kind)", "set --input-format").replace(", or set --quoting none or backslash", "")
 
 
 def number_of_texts(path: str, form: str) -> int | None:

@@ -13,6 +13,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.compression import compr
 
 from data_shards.errors import DataError
 from data_shards.sources.files import total_bytes
@@ -112,6 +113,13 @@ def test_a_wrong_dataset_is_one_line(tmp_path, settings, line):
     with pytest.raises(DataError, match=line) as error:
         read(tmp_path, kind="dataset", **settings)
     assert "\n" not in str(error.value)
+
+
+def test_zst_without_its_package_is_one_line_that_names_it(tmp_path, monkeypatch):
+    monkeypatch.delitem(compr, "zstd", raising=False)
+    (tmp_path / "a.txt.zst").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.txt\.zst: expected the package zstandard for 'zstd', got none; pip install zstandard"):
+        read(tmp_path / "a.txt.zst")
 
 
 def test_files_are_read_over_http(tmp_path, json_lines):

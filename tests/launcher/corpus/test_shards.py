@@ -95,6 +95,20 @@ def test_a_build_says_what_it_made_and_a_second_one_returns_the_same(stillhouse,
     assert manifest.tokens("train") == Manifest.load(corpus.shards).tokens("train")
 
 
+def test_a_held_out_split_that_is_empty_is_told(stillhouse, corpus, tmp_path, capsys):
+    """Also that a folder's name is shown as it is: in brackets it was markup, and a traceback."""
+    (tmp_path / "a.txt").write_text("the miller repairs the clock\n")
+    out = tmp_path / "[red]x[/blue]"
+    words = ("build", tmp_path / "a.txt", "--tokenizer", corpus.model, "--processes", 1, "--out", out)
+    assert stillhouse(*words) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"read 1 document (0 empty, 0 duplicate, 0 invalid dropped or repaired); shards in {out}",
+        "no document is held out at --heldout 0.01: runs on these shards have no held-out scores; raise it",
+    ]
+    assert stillhouse(*words[:-1], tmp_path / "2", "--heldout", 0) == 0
+    assert "no document is held out" not in capsys.readouterr().out
+
+
 def test_what_was_dropped_is_counted(stillhouse, building, tmp_path, capsys):
     path = tmp_path / "a.txt"
     path.write_text("the miller repairs the clock\n\nthe miller repairs the clock\n  \nseven barrels before dawn\n")
@@ -179,9 +193,9 @@ def test_files_that_are_not_what_their_name_says_are_one_line(refused, building,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--kind", "xml"), "--kind: "),
-        (("--heldout", "1"), "--heldout: "),
-        (("--heldout", "-0.1"), "--heldout: "),
+        (("--kind", "xml"), "--kind: expected one of auto, "),
+        (("--heldout", "1"), "--heldout: expected less than 1, got "),
+        (("--heldout", "-0.1"), "--heldout: expected greater than or equal to 0, got "),
         (("--seed", "-1"), "--seed: "),
         (("--max-documents", "0"), "--max-documents: "),
         (("--shard-tokens", "0"), "--shard-tokens: "),
@@ -192,6 +206,11 @@ def test_a_setting_that_cannot_be_is_one_line_with_its_option(refused, building,
     assert found.startswith(f"stillhouse: {message}")
     assert words[1] in found
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(refused, corpus):
+    words = ("build", corpus.text, "--tokenizer", corpus.model, "--out", corpus.text)
+    one_line_about(refused(*words), "expected a folder, got a file; choose another")
 
 
 def test_a_folder_with_other_things_or_other_shards_is_left_alone(refused, building, corpus, copied, tmp_path):
