@@ -179,6 +179,10 @@ def make_plan(config: RunConfig, world: int, corpus: Corpus | None = None) -> Pl
 
 def _heldout_windows(config: RunConfig, corpus: Corpus) -> int:
     if not corpus.manifest.entries("heldout"):
+        asks = {"evaluate.keep": config.evaluate.keep == "best", "evaluate.patience": config.evaluate.patience is not None}
+        for name in (name for name, asked in asks.items() if asked):
+            where = config.data.shards
+            raise LaunchError(f"{name}: expected held-out documents in {where}, got none; build the shards with --heldout 0.01")
         return 0
     windows = Stream(corpus, "heldout", config.data.stream, 1).windows_per_epoch
     return min(windows, config.evaluate.windows or windows)

@@ -54,6 +54,11 @@ class Evaluations:
         """Evaluations since the best one."""
         self._lowest = float("inf")
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the run's first lines: one if nothing will be scored."""
+        return () if self.score else ("no held-out scores: nothing is held out; build the shards with --heldout 0.01 to have some",)
+
     def is_due(self, update: int) -> bool:
         """True if the run evaluates after this update."""
         return self._every is not None and update % self._every == 0

@@ -82,7 +82,7 @@ class Run:
             where = f"{self.parts.precision}{reason}, {world} rank{'s' if world > 1 else ''}"
             if saved is None:
                 self.event("started", f"{self.parts.updates} updates, {where}")
-                for note in self.parts.notes:
+                for note in (*self.parts.notes, *self.evaluations.notes):
                     self.event("note", note)
                 if self.parts.layer_maps:
                     self.event("layer_map", f"cka: {layer_map.describe(self.parts.layer_maps)}")

@@ -1,6 +1,7 @@
 """The plan against figures worked out by hand, and against what the models and engines then really hold."""
 
 import io
+import json
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -166,6 +167,21 @@ def test_recomputing_activations_is_refused_before_a_weight_is_there_where_the_f
 def test_a_plan_with_a_student_that_a_teacher_cannot_give_is_refused(configured):
     with pytest.raises(KdError, match=r"student\.layers: expected layers from 0 to 3"):
         make_plan(configured(student={"layers": [0, 4]}), 1)
+
+
+@pytest.mark.parametrize("evaluate", [{"keep": "best"}, {"patience": 2}])
+def test_a_choice_by_held_out_scores_is_refused_where_nothing_is_held_out(configured, shards: Path, tmp_path: Path, evaluate):
+    shutil.copytree(shards, tmp_path / "shards")
+    manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
+    del manifest["splits"]["heldout"], manifest["digest"]
+    (tmp_path / "shards" / "manifest.json").write_text(json.dumps(manifest))
+    data = {"shards": str(tmp_path / "shards")}
+    assert make_plan(configured(data=data), 1).heldout_windows == 0
+    (name,) = evaluate
+    with pytest.raises(
+        LaunchError, match=rf"evaluate\.{name}: expected held-out documents in .*, got none; build the shards with --heldout 0.01"
+    ):
+        make_plan(configured(data=data, evaluate=evaluate), 1)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,14 @@ def test_the_documented_train_numbers_are_those_of_the_catalogue():
     assert {metric.key for metric in TRAIN_METRICS} - set(names) == set()
 
 
+def test_every_event_of_a_run_is_documented():
+    section = DOCS.read_text(encoding="utf-8").split("| `event` | when |")[1].split("\n## ")[0]
+    sources = "".join(file.read_text() for file in (DOCS.parents[1] / "launcher").rglob("*.py"))
+    names = set(re.findall(r"""event\(\s*"([a-z_]+)\"""", sources))
+    assert names >= {"started", "note", "ended_early", "finished"}
+    assert names - set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)) == set()
+
+
 def test_a_number_that_the_trainer_adds_is_averaged_and_shown_by_its_row_alone(monkeypatch):
     row = TrainMetric("drawn_share", lambda value: f"drawn {value:.0%}", per_update=True)
     monkeypatch.setattr(console, "TRAIN_METRICS", (*TRAIN_METRICS, row))
