@@ -52,7 +52,7 @@ def health(path: Path) -> Iterator[Finding]:
     except LaunchError as error:
         yield bad("metrics", str(error), "repair the line; the run will not start again before")
     newest, passed_over = on_disk.newest_good(run.checkpoints)
-    yield from _progress(lines)
+    yield from _progress(lines, newest)
     yield from _checkpoints(run, newest, passed_over)
     yield from _troubles(lines)
     if config is not None:
@@ -81,7 +81,8 @@ def _state(
     if state.kind == "done":
         return good(subject, f"done: student in {run.student}")
     if state.kind == "not_started":
-        return warning(subject, "never started to learn", again)
+        told = f"without a readable line of an update{going_on}" if newest is not None else "never started to learn"
+        return warning(subject, told, again)
     if state.kind == "requested":
         return warning(subject, f"stopped on request at update {state.update}{going_on}", again)
     if state.kind == "stopped":
@@ -96,10 +97,11 @@ def _state(
     )
 
 
-def _progress(lines: list[dict[str, Any]]) -> Iterator[Finding]:
+def _progress(lines: list[dict[str, Any]], newest: Checkpoint | None) -> Iterator[Finding]:
     train = [line for line in lines if line["kind"] == "train"]
     if not train:
-        yield warning("progress", "no update yet", "")
+        if newest is None:
+            yield warning("progress", "no update yet", "")
         return
     last = train[-1]
     loss = f", loss {last['loss']:.4g}" if isinstance(last.get("loss"), int | float) else ""

@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise LaunchError(f"{folder}: expected a train line in {METRICS}, got none; wait for the first report")
         runs[str(folder)] = lines
     out = Path(arguments.out or (folders[0] / PICTURE if len(runs) == 1 else PICTURE))
+    if out.suffix.lower() != ".png":
+        raise LaunchError(f"--out: expected a name that ends in .png, got {out}; correct it")
     try:
         write_atomically(out, picture(runs))
     except OSError as error:

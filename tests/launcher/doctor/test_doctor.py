@@ -238,6 +238,14 @@ def test_damage_is_named_and_the_older_checkpoint_taken(folder: Path):
     assert the(run_health.health(folder), "last good checkpoint").verdict == "bad"
 
 
+def test_a_run_whose_lines_cannot_be_read_is_not_called_one_that_never_started(folder: Path):
+    (folder / "metrics.jsonl").write_text("garbage\n")
+    found = {finding.subject: finding for finding in run_health.health(folder)}
+    assert found["metrics"].verdict == "bad"
+    assert "progress" not in found
+    assert found["state"].found.startswith("without a readable line of an update; it goes on after update ")
+
+
 @pytest.mark.parametrize(
     ("event", "reason", "message", "verdict", "words"),
     [

@@ -94,6 +94,7 @@ def test_what_cannot_be_drawn_is_one_line(runs, tmp_path, monkeypatch, capsys):
     for words, said in (
         (["empty"], "expected a run folder with metrics.jsonl, got none; check the path"),
         (["new"], "expected a train line in metrics.jsonl, got none; wait for the first report"),
+        ([runs[0], "--out", "c.svg"], "--out: expected a name that ends in .png, got c.svg; correct it"),
         ([runs[0], "--out", "absent/c.png"], "expected to write the picture, got No such file or directory; choose another --out"),
     ):
         monkeypatch.chdir(tmp_path)
