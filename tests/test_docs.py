@@ -106,3 +106,5 @@ def test_commands_of_the_pages_have_known_verbs_options_and_settings(page: str, 
         except LaunchError as error:
             mistake = str(error)
         assert not mistake or "expected a file, or one of" in mistake, f"{page}: {mistake}"
+    if arguments.verb == "plan" and not arguments.calibrate:
+        load_run(arguments.config, settings).train.micro_batches(arguments.nodes * arguments.gpus)

@@ -18,7 +18,7 @@ disk, from 1 to 1,024 devices, and the cheapest teacher mode. No weight is read.
 """
 PLAN_EXAMPLE = """examples:
   stillhouse plan distilbert --nodes 1 --gpus 8 --gpu v100 --tokens 1e10
-  stillhouse plan laptop data.shards=shards/mine --nodes 2 --gpus 4 --gpu h100 --price 2.5 --plot plan.png
+  stillhouse plan laptop data.shards=shards/mine --nodes 2 --gpus 2 --gpu h100 --price 2.5 --plot plan.png
   stillhouse plan --calibrate --out this-machine.yaml      measures this machine in about a minute
   stillhouse plan laptop --gpu this-machine.yaml --json
 """
