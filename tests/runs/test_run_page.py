@@ -30,8 +30,9 @@ def test_a_run_leaves_its_page_with_the_manifest_of_its_data(start, tmp_path: Pa
 
 
 def test_a_page_that_cannot_be_written_is_an_event_and_the_run_ends_well(start, tmp_path: Path):
-    (tmp_path / "run" / "report.html").mkdir(parents=True)
-    run = start(tmp_path / "run", "train.updates=4")
+    run = start(tmp_path / "run", "train.updates=100", "report.every_updates=1")
+    run.wait_for_update(1)
+    (tmp_path / "run" / "report.html").mkdir()
     assert run.wait() == [0], run.output
     (event,) = [line for line in lines(tmp_path / "run", "event") if line["event"] == "page_failed"]
     assert event["message"].startswith("report.html not written (")

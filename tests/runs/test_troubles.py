@@ -1,5 +1,6 @@
 """Whole runs in this process that meet damaged shards, numbers that are not finite, leaping losses and disks that fail."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from deepspeed.comm import comm
+from deepspeed.utils import groups
 from run_lines import facts, lines, train_lines
 from safetensors.torch import load_file
 
@@ -47,13 +50,22 @@ class Crash(BaseException):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_process() -> Iterator[None]:
-    """A world of one that outlives each run; DeepSpeed keeps it for good."""
+    """A world of one that outlives each run, whatever tests of other files began or left in this process."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    forget_the_group()
     yield
+    forget_the_group()
     for name in names:
         os.environ.pop(name, None)
     os.environ.update(kept)
+
+
+def forget_the_group() -> None:
+    """Leave torch's process group, and what DeepSpeed keeps of it for good."""
+    process_group.stop()
+    comm.cdb = None
+    importlib.reload(groups)
 
 
 @pytest.fixture
