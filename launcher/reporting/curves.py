@@ -69,6 +69,7 @@ def picture(runs: Mapping[str, Lines]) -> bytes:
     shares.set_ylabel("share of masked tokens (dashed)", fontsize=8)
     shares.tick_params(labelsize=8)
     heldout.set_ylabel("loss, nats", fontsize=8)
+    loss.set_ylabel("loss; terms unweighted", fontsize=8)
     for number, (name, lines) in enumerate(runs.items()):
         train = [line for line in lines if line["kind"] == "train"]
         scores = [line for line in lines if line["kind"] == "heldout"]

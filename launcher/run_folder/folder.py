@@ -66,7 +66,7 @@ class RunFolder:
         run = cls(Path(config.run.folder))
         try:
             run._check_kinds()
-            run._check_writers()
+            run._check_writers(dump_config(config))
             run.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LaunchError(f"run.folder: expected a folder that can be written, got {error}; choose another") from None
@@ -133,9 +133,14 @@ class RunFolder:
             if path.exists() and not path.is_dir():
                 raise LaunchError(f"{path}: expected a folder, got a file; move it away")
 
-    def _check_writers(self) -> None:
-        """LaunchError if the folder is no run's and holds what a run would replace, such as the user's own config.yaml."""
+    def _check_writers(self, configuration: str) -> None:
+        """LaunchError if the folder is no run's and holds what a run would replace, such as the user's own config.yaml.
+
+        configuration: the text of this run's config.yaml. A copy of it may be there.
+        """
         held = [path for path in (self.folder / name for name in REPLACED) if path.exists()]
+        if held == [self.configuration] and self.configuration.read_bytes() == configuration.encode():
+            return
         if held and not any((self.folder / name).exists() for name in MARKS):
             raise LaunchError(
                 f"{held[0]}: expected {'a folder' if held[0].is_dir() else 'a file'} of a run, got one that no run wrote; "

@@ -38,7 +38,7 @@ def figures(records: Sequence[Record], labels: Sequence[str], buckets: int) -> F
             for run, record in enumerate(records)
             if (found := points(_lines(record, each), each.key))
         ]
-        title = one.title if len(together) == 1 else capital(one.group.replace("_", " "))
+        title = _with_unit(one, one.title if len(together) == 1 else capital(one.group.replace("_", " ")))
         if curves:
             drawn[one.part].append(plot(f"plot-{number}", title, curves, one.form, buckets=buckets, may_be_logarithmic=one.is_wide))
     if len(records) > 1:
@@ -60,7 +60,13 @@ def _add_axes(
                     curves.append(Curve(labels[run], run, found))
             if curves:
                 identity = f"plot-{one.key.replace('/', '-')}-{axis}"
-                drawn[one.part].append(plot(identity, f"{one.title}, against {axis}", curves, one.form, name, buckets, one.is_wide))
+                drawn[one.part].append(
+                    plot(identity, f"{_with_unit(one, one.title)}, against {axis}", curves, one.form, name, buckets, one.is_wide)
+                )
+
+
+def _with_unit(one: Numbers, title: str) -> str:
+    return f"{title}, {one.unit}" if one.unit else title
 
 
 def _grouped(known: Sequence[Numbers], one_run: bool) -> list[list[Numbers]]:

@@ -39,7 +39,7 @@ SHARES = ("share", "top1", "top5", "accuracy", "utilisation")
 
 @dataclass(frozen=True)
 class Numbers:
-    """One number of the report lines. kind: of its lines. form: how a value is written.
+    """One number of the report lines. kind: of its lines. form: how a value is written. unit: in the title, where no value shows it.
 
     group: keys of one group share a plot, in which each curve has its label.
     """
@@ -51,6 +51,7 @@ class Numbers:
     form: Callable[[float], str] = number
     group: str = ""
     label: str = ""
+    unit: str = ""
 
     @property
     def is_wide(self) -> bool:
@@ -70,6 +71,8 @@ def _gigabytes(value: float) -> str:
     return f"{value:.2f} GB"
 
 
+UNITS = ("nats", "GB")
+"""Units that neither a title nor an axis shows."""
 FORMS: dict[str, Callable[[float], str]] = {"share": share, "tokens/s": _whole, "GB": _gigabytes, COUNT: _whole}
 """Unit -> how a value is written."""
 SCORE_TITLES = {score.key: score.heading for score in SCORES}
@@ -85,7 +88,7 @@ def numbers_of(train: Iterable[Mapping[str, Any]], heldout: Iterable[Mapping[str
     keys = dict.fromkeys(key for line in train for key, value in line.items() if is_number(value))
     scores = dict.fromkeys(key for line in heldout for key, value in line.items() if is_number(value))
     found = [_train_number(key) for key in keys if key not in NO_CURVES]
-    found += [_score(key) for key in scores if key not in NO_CURVES]
+    found += [_score(key, "heldout_top1" in scores) for key in scores if key not in NO_CURVES]
     order, known = list(PARTS), {key: place for place, key in enumerate([*PANELS, *GROUPS])}
     return sorted(found, key=lambda one: (order.index(one.part), known.get(_beside(one.key), len(known)), one.group))
 
@@ -115,7 +118,8 @@ def _train_number(key: str) -> Numbers:
     if key in PANELS:
         panel = PANELS[key]
         form = _short if key == "learning_rate" else FORMS.get(panel.unit, number)
-        return Numbers(key, "train", capital(panel.title), cast(Part, panel.section), form, panel.together if slash else "")
+        unit = panel.unit if panel.unit in UNITS and key != "loss" else ""  # a sum of terms of several units
+        return Numbers(key, "train", capital(panel.title), cast(Part, panel.section), form, panel.together if slash else "", unit=unit)
     if group in GROUPS and slash:
         panel = GROUPS[group]
         form = _whole if panel.unit == "layer" else number
@@ -132,10 +136,12 @@ def capital(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 
 
-def _score(key: str) -> Numbers:
+def _score(key: str, of_text: bool) -> Numbers:
+    """of_text: the loss is a cross-entropy; on a task it may be a squared error."""
     name = key.removeprefix("heldout_")
     title = SCORE_TITLES.get(name, name.replace("_", " "))
-    return Numbers(key, "heldout", f"Held-out {title}", "heldout", share if any(word in name for word in SHARES) else number)
+    form, unit = share if any(word in name for word in SHARES) else number, "nats" if name == "loss" and of_text else ""
+    return Numbers(key, "heldout", f"Held-out {title}", "heldout", form, unit=unit)
 
 
 def points(lines: Iterable[Mapping[str, Any]], key: str, axis: str = "update", begin: float = 0.0, unit: float = 1.0) -> list[Point]:

@@ -206,6 +206,7 @@ def test_files_that_no_run_wrote_are_not_replaced(folder: Path, name: str):
     assert kept.read_text().startswith("# mine")
     assert [path.name for path in folder.iterdir()] == [outermost.name]
     outermost.rename(folder / "notes")
+    (folder / "config.yaml").write_text(dump_config(made))  # a copy of what the run would write
     with RunFolder.open(made):
         pass
 

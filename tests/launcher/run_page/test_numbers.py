@@ -17,6 +17,10 @@ def test_each_number_of_the_lines_has_a_title_and_a_part():
     assert found["loss/mlm"].title == "Term mlm, unweighted"
     assert found["heldout_top1"].title == "Held-out top-1"
     assert found["heldout_top1"].form(0.25) == "25.0 %"
+    (kl,) = numbers_of([{"kind": "train", "update": 1, "kl": 0.5}], [])
+    assert [one.unit for one in (kl, found["heldout_loss"], found["loss"], found["heldout_top1"])] == ["nats", "nats", "", ""]
+    (task,) = numbers_of([], [{"kind": "heldout", "update": 1, "heldout_loss": 0.5}])
+    assert task.unit == "", "of a regression it is no cross-entropy"
     assert "tokens_total" not in found
     assert "update" not in found
 

@@ -79,6 +79,7 @@ def test_two_runs_share_plots_with_a_legend_and_differing_settings(tmp_path: Pat
     assert "optimizer.learning_rate 0.001 0.002" in outline.text
     assert "Settings that differ: 1" in outline.text
     assert "against tokens" in outline.text
+    assert "Held-out loss, nats, against tokens" in outline.text
     assert "hours since the start" in outline.text
     assert html.count('class="curve s1 d1"') > html.count('class="curve s0 d0"') // 2
 
