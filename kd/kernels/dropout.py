@@ -69,8 +69,14 @@ class Dropout(nn.Dropout):
 
     def forward(self, states: Tensor) -> Tensor:
         """The same shape and dtype."""
-        key = key_for(len(states)) if self.training and states.device.type == "cpu" else None
-        if key is None or dropped_levels(self.p) == 0:
+        if not self.training or states.device.type != "cpu" or dropped_levels(self.p) == 0:
+            return super().forward(states)
+        return self._by_key(states)
+
+    @torch.compiler.disable  # numpy draws the masks
+    def _by_key(self, states: Tensor) -> Tensor:
+        key = key_for(len(states))
+        if key is None:
             return super().forward(states)
         kept = torch.empty(states.shape, dtype=torch.int8)
         for row in range(len(states)):

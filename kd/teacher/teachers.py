@@ -13,18 +13,19 @@ import torch
 
 from kd.distributed import process_group
 from kd.errors import KdError
+from kd.models.compiled_layers import compile_layers
 from kd.models.config import read_config
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
 from kd.models.outputs import Decoder
-from kd.models.states import EncoderShape
+from kd.models.states import EncoderShape, StateKey
 from kd.objective.objective import Objective
 from kd.objective.selection import Selection
 from kd.objective.teacher_outputs import TeacherOutputs
 from kd.teacher.hidden_state_cache import DTYPES, Positions
 from kd.teacher.modes import MODES
 from kd.teacher.settings import MemberSettings, Mixing, TeacherSettings
-from kd.teacher.teacher import FrozenEncoder, Teacher
+from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher, Teacher
 from kd.terms.layer_map import LayerSources
 
 MASK = (1 << 64) - 1
@@ -45,6 +46,18 @@ class Teachers:
         if len(self.members) > 1 and self.mixing == "random":
             return [self.members[drawn(self.seed, update, self.weights)]]
         return list(self.members)
+
+    def compile_layers(self, objectives: Sequence[Objective], varying: bool) -> list[str]:
+        """Compile the layers of each teacher that computes on one rank; which are, in words. See kd.models.compiled_layers."""
+        found = []
+        for number, member in enumerate(self.members):
+            name = "teacher" if len(self.members) == 1 else f"teacher {number}"
+            if isinstance(member, ReplicatedTeacher):
+                states = frozenset[StateKey]().union(*(objective.teacher_states(number) for objective in objectives))
+                found.append(f"{name} {compile_layers(member.module.encoder, states, varying)}")
+            else:
+                found.append(f"{name} none (it does not compute whole on one rank)")
+        return found
 
     @contextmanager
     def teach(self, update: int, selection: Selection, objective: Objective, vocabulary: int) -> Iterator[TeacherOutputs]:

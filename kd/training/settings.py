@@ -39,6 +39,8 @@ class TrainSettings(BaseModel):
     """Tokens whose logits exist at the same time, [chunk_tokens, V] in the weights' dtype. null: from the caches (kd.objective.chunks)."""
     teacher_stream: Annotated[bool, FREE] = False
     """On a GPU, the teachers compute the next micro-batch while the student learns from this one. Twice the memory of their outputs."""
+    compile: Annotated[bool, FREE] = False
+    """Layers of the student and of whole teachers run through torch.compile (kd.models.compiled_layers)."""
     loader_workers: Annotated[int, Field(ge=0), FREE] = 1
     prefetch_updates: Annotated[Positive, FREE] = 2
     max_bad_updates: Annotated[Positive, FREE] = 10
@@ -61,6 +63,12 @@ class TrainSettings(BaseModel):
         if self.global_batch % self.micro_batch:
             sizes = f"{self.global_batch} and {self.micro_batch}"
             raise ValueError(f"expected global_batch to be a multiple of micro_batch, got {sizes}; change either")
+        return self
+
+    @model_validator(mode="after")
+    def _compiled(self) -> "TrainSettings":
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("expected zero_stage below 3 where compile is true, got 3; change either")
         return self
 
     def micro_batches(self, world_size: int) -> int:

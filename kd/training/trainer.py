@@ -28,12 +28,14 @@ from kd.distributed.rank_progress import WRITING, RankProgress
 from kd.errors import KdError
 from kd.kernels.dropout import Key, set_key
 from kd.models.attention.document_attention import DOCUMENTS
+from kd.models.compiled_layers import compile_layers
 from kd.models.encoder import Encoder
 from kd.models.states import EncoderShape
 from kd.objective.objective import Objective
 from kd.objective.selection import Selection
 from kd.teacher.teachers import Teachers, check_provides, fit_objective
 from kd.terms.layer_map import LayerSources
+from kd.training.bad_update import cause_of
 from kd.training.distillation_module import DistillationModule
 from kd.training.engine import StudentEngine
 from kd.training.micro_batches import MicroBatches
@@ -87,6 +89,9 @@ class Trainer:
         self.steps = 0
         """AdamW's step count: updates that changed the weights since its state was last fresh."""
         self.may_train = frozenset(name for name, weight in student.named_parameters() if weight.requires_grad)
+        self.compiled_teachers = teachers.compile_layers(self.objectives, varying=not vocabulary) if train.compile else []
+        self.compiled: list[str] = []
+        """The layers that train.compile compiles, in words: of the student, and of each teacher."""
         self._begin(phases[0], student, {})
 
     def update(self, batches: Sequence[Batch], look: bool = False) -> UpdateReport:
@@ -127,7 +132,7 @@ class Trainer:
         loss = sum(weight * mean for weight, mean in zip(objective.weights, means, strict=True))
         terms = reported(objective.names, means, counts)
         scheduled = self.objective.scheduled(*within)
-        cause = "" if applied else self._cause(selections, objective, terms)
+        cause = "" if applied else cause_of(self.teachers, self.done - 1, selections, objective, self.vocabulary, terms)
         more = {"clipped_share": float(norm > self.settings.clip)} if self.settings.clip else {}
         if teaching is not None:
             more |= teaching.means(looked[0])
@@ -223,6 +228,9 @@ class Trainer:
             student.checkpoint_activations(use_reentrant=self.settings.zero_stage == 3)
         self.phase = phase
         self.objective = self.objectives[self.phases.index(phase)]
+        if self.settings.compile:
+            own = compile_layers(student, self.objective.student_states, varying=not self.vocabulary)
+            self.compiled = [f"student {own}", *self.compiled_teachers]
         self.student = student.train()
         self.module = DistillationModule(student, self.objective, self.vocabulary, self.settings.seed, self.progress)
         with torch.no_grad():
@@ -271,30 +279,9 @@ class Trainer:
         self.done, self.tokens = done, tokens
         self.skipped = saved.progress.skipped + done - saved.progress.done
 
-    def _cause(self, selections: Sequence[Selection], objective: Objective, terms: dict[str, float]) -> str:
-        """The cause of a last update that is not finite: a teacher, a term, or the gradient alone. Collective; runs the teachers again."""
-        broken = torch.zeros(2 * max(1, len(self.teachers.members)), dtype=torch.float64, device=self.device)
-        for selection in selections:
-            with self.teachers.teach(self.done - 1, selection, objective, self.vocabulary) as teacher_outputs:
-                for number, outputs in teacher_outputs.outputs.items():
-                    head = (None, None) if outputs.decoder is None else (outputs.decoder.weight, outputs.decoder.bias)
-                    broken[2 * number] += _broken(outputs.last_hidden, outputs.transformed, *outputs.states.values())
-                    broken[2 * number + 1] += _broken(*head)
-        found = [index for index, count in enumerate(process_group.sum_over_ranks(broken).tolist()) if count]
-        if found:
-            guilty = self.teachers.present(self.done - 1)[found[0] // 2]
-            which = "the teacher's" if len(self.teachers.members) == 1 else f"teacher {list(self.teachers.members).index(guilty)}'s"
-            return f"{which} {'head' if found[0] % 2 else 'hidden states'} not finite"
-        wrong = [name for name, mean in terms.items() if not math.isfinite(mean)]
-        return f"loss of {', '.join(wrong)} not finite" if wrong else "gradient not finite"
-
     def _seed_dropout(self, batch: Batch) -> None:
         """Dropout is a function of (seed, update, slot) on CPUs, or else of the first slot: a checkpoint needs no random state."""
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + batch.update * 0xBF58476D1CE4E5B9 + batch.first_slot * 0x94D049BB133111EB) % 2**63
         torch.manual_seed(key)
         world, rows = process_group.world_size(), range(len(batch.input_ids))
         set_key(Key(self.settings.seed, batch.update, tuple(batch.first_slot + world * row for row in rows)))
-
-
-def _broken(*tensors: Tensor | None) -> bool:
-    return not all(torch.isfinite(tensor).all() for tensor in tensors if tensor is not None)

@@ -24,6 +24,7 @@ OTHER_NAMES = {
     "train.clip": ("max_grad_norm", "gradient_clip_val", "clip_norm", "grad_clip", "gradient_clipping"),
     "train.precision": ("bf16", "fp16", "mixed_precision", "dtype"),
     "train.activation_checkpointing": ("gradient_checkpointing", "checkpoint_activations"),
+    "train.compile": ("torch_compile",),
     "train.loader_workers": ("dataloader_num_workers", "num_workers"),
     "train.zero_stage": ("stage", "deepspeed_stage"),
     "optimizer.learning_rate": ("lr", "max_lr", "peak_lr"),

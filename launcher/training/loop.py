@@ -91,8 +91,8 @@ class Run:
                 again = f"; {dropped} later lines are dropped and written again" if dropped else ""
                 again += lost_lines(self.folder.folder, self.trainer.done, facts["config"]["report"]["every_updates"])
                 self.event("resumed", f"going on after update {self.trainer.done} of {self.parts.updates}, {where}{again}")
-            if self.parts.head:
-                self.event("note", f"vocabulary head: {self.parts.head}")
+            for way in self.parts.ways:
+                self.event("note", way)
 
     def go(self) -> Exit:
         """Run updates until the last one, a request to stop, or unrecoverable trouble."""

@@ -123,6 +123,15 @@ class RunParts:
         return "; ".join(dict.fromkeys(way for way in ways if way)) or None
 
     @property
+    def ways(self) -> list[str]:
+        """The ways in which this process computes, as sentences for the start of a run, new or continued."""
+        trainer = self.trainer
+        ways = [f"vocabulary head: {self.head}"] if self.head else []
+        if trainer.compiled:
+            ways.append(f"train.compile: {', '.join(trainer.compiled)}; the first update takes seconds to minutes longer")
+        return ways
+
+    @property
     def facts(self) -> dict[str, Any]:
         """The part of them that a checkpoint keeps."""
         made = {"precision": self.precision, "attention": self.attention.facts, "dropout": self.dropout}

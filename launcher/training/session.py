@@ -94,6 +94,7 @@ def _run(config: AnyRunConfig, plan: DiskNeed, data: TrainingData, resume: bool,
         precision = {"asked": config.train.precision, "used": parts.precision, "reason": parts.precision_reason}
         precision |= {"gpu_products": products} if (products := parts.trainer.gpu_products) else {}
         precision |= {"vocabulary_head": way} if (way := parts.head) else {}
+        precision |= {"compiled": ", ".join(compiled)} if (compiled := parts.trainer.compiled) else {}
         attention = {"asked": config.train.attention, "reason": parts.attention.reason} | parts.attention.facts
         gemm = described(parts.precision, gemm_rate)
         on_rank_zero(lambda: folder.record(config, data.described, gemm=gemm, precision=precision, attention=attention))

@@ -52,7 +52,16 @@ def batches(update: int, micro_batch: int) -> list[Batch]:
     return made
 
 
-def make(teacher: str, student: Encoder, mode: str, stage: int, precision: str, micro_batch: int, checkpointing: bool = False) -> Trainer:
+def make(
+    teacher: str,
+    student: Encoder,
+    mode: str,
+    stage: int,
+    precision: str,
+    micro_batch: int,
+    checkpointing: bool = False,
+    compiled: bool = False,
+) -> Trainer:
     settings = TrainSettings(
         global_batch=ROWS,
         micro_batch=micro_batch,
@@ -61,6 +70,7 @@ def make(teacher: str, student: Encoder, mode: str, stage: int, precision: str, 
         precision=precision,
         clip=CLIP,
         activation_checkpointing=checkpointing,
+        compile=compiled,
         chunk_tokens=50,
     )
     return Trainer(

@@ -167,6 +167,7 @@ def _scatter(into: Tensor, result: Tensor, group: Group, heads: int) -> None:
     into.index_copy_(0, group.scatter, flat if group.kept is None else flat.index_select(0, group.kept))
 
 
+@torch.compiler.disable  # the host makes the groups
 def _for_transformers(
     module: nn.Module,
     query: Tensor,

@@ -16,6 +16,7 @@ from data_shards.corpus import Corpus
 from data_shards.stream.stream import Stream
 from kd.batch import Batch
 from kd.distributed import process_group
+from kd.models.compiled_layers import plain_layers
 from kd.models.encoder import Encoder
 from kd.teacher.teacher import Teacher
 from launcher.process.standard_streams import say
@@ -102,7 +103,8 @@ def asked_positions(batch: Batch, mask: int) -> tuple[Tensor, Tensor]:
 
 def _teacher_logits(teacher: Teacher, batch: Batch, places: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
     """[N, V]. Collective for a split teacher."""
-    outputs = teacher(batch, places)
+    with plain_layers():
+        outputs = teacher(batch, places)
     assert outputs.transformed is not None
     with torch.no_grad(), teacher.decoder() as (weight, bias):
         return F.linear(outputs.transformed, weight[:vocabulary], bias[:vocabulary]).float().cpu()

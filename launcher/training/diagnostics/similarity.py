@@ -13,6 +13,7 @@ from kd.batch import Batch
 from kd.distributed import process_group
 from kd.evaluation.cka import MinibatchCka
 from kd.models.capture import capture
+from kd.models.compiled_layers import plain_layers
 from kd.models.encoder import Encoder
 from kd.models.states import StateKey
 from kd.teacher.teacher import Teacher
@@ -35,7 +36,8 @@ def similarity_to(teacher: Teacher, heldout: Stream) -> Similarity:
         for batch in _minibatches(heldout):
             before_batch()
             on_device = batch.to(process_group.device())
-            theirs = teacher(on_device, torch.zeros_like(on_device.real), wanted).states
+            with plain_layers():
+                theirs = teacher(on_device, torch.zeros_like(on_device.real), wanted).states
             chosen = _chosen(on_device)
             if process_group.rank() == 0 and len(chosen) >= LEAST_TOKENS:
                 used += 1

@@ -40,6 +40,7 @@ def test_the_settings_of_a_run_that_may_change_are_these():
             *("train.micro_batch", "train.zero_stage", "train.attention", "train.activation_checkpointing", "train.chunk_tokens"),
             *("train.loader_workers", "train.prefetch_updates", "train.max_bad_updates", "train.spike_factor", "train.roll_backs"),
             *("train.timeout_seconds", "train.check_memory", "train.try_largest_batch", "train.teacher_stream", "train.tf32"),
+            "train.compile",
             *("data.folder", "data.train", "data.dev", "data.test", "data.unlabelled"),  # of a task: the content decides
         ]
     )
