@@ -15,7 +15,7 @@ from kd.models.encoder import Encoder
 from kd.models.states import StateKey
 from tests.kd.conftest import MODELS
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # torch's compiler causes warnings, and hides them
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's compiler causes some, and hides them
 
 LAYERS = 3
 OUTSIDE = frozenset([StateKey("embeddings", 0), *(StateKey("hidden", layer) for layer in range(LAYERS))])
