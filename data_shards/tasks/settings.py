@@ -46,6 +46,12 @@ class Columns(BaseModel):
     context: Column = "context"
     answers: Column = "answers"
 
+    @model_validator(mode="after")
+    def _text_is_no_label(self) -> "Columns":
+        if self.label in (self.text, self.text_pair):
+            raise ValueError(f"label: expected another column than the text's, got {self.label}; correct it")
+        return self
+
 
 class TaskDataSettings(BaseModel):
     """The data of one task. A preset gives settings that were not set here."""

@@ -143,7 +143,8 @@ class AnyRunConfig(BaseModel):
                     f"{place}.layer_map: expected a student made of this teacher's layers for copied, got {got}; name another map, or pairs"
                 )
         if not self.members and self.student.init == "teacher":
-            raise ValueError("student.init: expected a model folder where there is no teacher, got teacher; name a folder or hub model")
+            advice = "write ./teacher for the folder of that name" if Path("teacher").is_dir() else "name a folder or hub model"
+            raise ValueError(f"student.init: expected a model folder where there is no teacher, got teacher; {advice}")
         if self.evaluate.keep == "best" and self.checkpoint.keep_best == 0:
             raise ValueError("checkpoint.keep_best: expected at least 1 with evaluate.keep: best, got 0; raise it")
         return self

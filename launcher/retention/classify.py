@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the configurations, run the proof and export the student; the exit code of the proof."""
     if not Path(arguments.file).is_file():
         raise LaunchError(f"{arguments.file}: expected a file of examples, got none there; check the path")
+    if arguments.label in (arguments.text, arguments.text_pair):
+        raise LaunchError(f"--label: expected another column than the text's, got {arguments.label}; correct it")
     read_config(arguments.teacher)  # before files are written, which a corrected command would not match
     if arguments.student != LAYERS:
         read_config(read_start("--student", arguments.student).model)
@@ -91,6 +93,8 @@ def _kind(arguments: argparse.Namespace) -> Guess:
 def _as_options(message: str) -> str:
     """An error about columns that names this command's options instead of settings."""
     problem, semicolon, advice = message.rpartition("; ")
+    if advice == "set format":
+        return f"{problem}; convert it, or rename it"
     option = re.match(r"set columns\.(\w+)", advice)
     return f"{problem}; correct --{option[1].replace('_', '-')}" if semicolon and option else message
 

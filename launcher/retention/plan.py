@@ -104,6 +104,11 @@ class Plan:
                 values[key] = value
         return values
 
+    def _teachers_init(self) -> str:
+        """The word that fine-tunes the teacher's model. A folder that is called teacher is no teacher to copy layers from."""
+        model = self.settings.teacher.model
+        return f"student.init={json.dumps('./teacher' if model == 'teacher' else model)}"
+
     def job(self, task: str, learner: str, rate: float, seed: int, teacher_rate: float) -> Job:
         """One run. teacher_rate: the learning rate of the teacher that a student learns from."""
         chosen, entry = self.settings.tasks[task], self.settings.learner(learner)
@@ -117,7 +122,7 @@ class Plan:
             f"optimizer.learning_rate={rate!r}",
         ]
         if learner == TEACHER:
-            words.append(f"student.init={json.dumps(self.settings.teacher.model)}")
+            words.append(self._teachers_init())
         else:
             student = self.settings.students[learner]
             if student.distilled:
@@ -160,7 +165,7 @@ class Plan:
     def source(self, task: str) -> TaskSource:
         """The data of a task, read once."""
         if task not in self._sources:
-            words = [*self._common(task, TEACHER), f"student.init={json.dumps(self.settings.teacher.model)}"]
+            words = [*self._common(task, TEACHER), self._teachers_init()]
             self._sources[task] = TaskSource.read(self.config(task, words))
         return self._sources[task]
 

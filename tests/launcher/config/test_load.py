@@ -283,6 +283,12 @@ def test_rooms_that_do_not_fit_are_one_line(tmp_path: Path, overrides: list[str]
     assert refusal(written(tmp_path, MINIMAL), *overrides) == f"command line: {message}"
 
 
+def test_a_folder_that_is_called_teacher_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher").mkdir()
+    assert refusal(written(tmp_path, MINIMAL), "teacher=null").endswith("got teacher; write ./teacher for the folder of that name")
+
+
 def test_a_term_without_weight_asks_for_no_teacher(tmp_path: Path):
     objective = "objective=[{kind: mlm}, {kind: cosine, weight: 0}]"
     assert load_config(written(tmp_path, MINIMAL), ["teacher=null", "student.init=models/y", objective]).teacher is None

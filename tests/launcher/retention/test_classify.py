@@ -6,9 +6,12 @@ import pytest
 from transformers import BertConfig
 
 from launcher.commands.parser import parser
+from launcher.config.load import load_run
 from launcher.config.yaml_file import parse_yaml
 from launcher.errors import LaunchError
 from launcher.retention import classify
+from launcher.retention.plan import Plan
+from launcher.retention.settings import Retention
 
 
 @pytest.fixture
@@ -51,6 +54,23 @@ def test_a_mistyped_column_is_named_by_its_option(dry_run):
         dry_run("Review Text (en);Sentiment?\nx;a\n", "--text", "Review Text (en)", "--label", "sentiment?")
     with pytest.raises(LaunchError, match=r"; correct --text-pair$"):
         dry_run("Review Text (en),Sentiment?\nx,a\n", *COLUMNS, "--text-pair", "second")
+
+
+def test_the_texts_column_cannot_be_the_labels_too(dry_run):
+    with pytest.raises(LaunchError, match=r"^--label: expected another column than the text's, got a; correct it$"):
+        dry_run("a,b\nx,y\n", "--text", "a", "--label", "a")
+    with pytest.raises(
+        LaunchError, match=r"^command line: data\.columns\.label: expected another column than the text's, got a; correct it$"
+    ):
+        load_run("tasks/demo", ["data.columns={text: a, label: [b, a]}"])
+
+
+def test_a_teacher_in_a_folder_called_teacher_is_fine_tuned_as_that_folder(tmp_path: Path):
+    """`student.init=teacher` means layers of the teacher."""
+    for model, word in (("teacher", '"./teacher"'), ("models/x", '"models/x"')):
+        words = parser().parse_args(["classify", "a.csv", "--text", "a", "--label", "b", "--out", "out", "--teacher", model])
+        plan = Plan("proof.yaml", Retention.model_validate(classify.proof_values(words)), tmp_path)
+        assert plan._teachers_init() == f"student.init={word}"
 
 
 def test_numbers_with_a_decimal_comma_are_no_labels_joined_by_commas(dry_run):
