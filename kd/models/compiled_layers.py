@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
 from importlib import import_module
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -24,12 +25,11 @@ from kd.models.capture import INSIDE
 from kd.models.encoder import Encoder
 from kd.models.states import StateKey
 from stillhouse.errors import one_line
-from stillhouse.files import cache_folder
 
 FORMS = 64
 """Forms of one function that torch may keep: models, phases, with and without gradients. Above it, torch would go on without compiling."""
 CODE = "TORCHINDUCTOR_CACHE_DIR"
-"""The environment variable with the folder of compiled code. torch sets it to the usual one when it is imported."""
+"""The environment variable with a folder for compiled code. Headers are always in torch's usual folder."""
 _PLAIN: list[bool] = []
 
 
@@ -84,10 +84,17 @@ def _compiled(module: nn.Module, family: str, varying: bool) -> Callable[..., An
 
 
 def _prepare() -> None:
-    """Settings of torch's compiler in this process. A rank compiles by itself, so a killed run leaves no process behind."""
-    if os.environ.get(CODE, usual := import_module("torch._inductor.runtime.cache_dir_utils").default_cache_dir()) == usual:
-        os.environ[CODE] = str(cache_folder() / "compiled")  # the usual one is in /tmp, where another user may have put code
+    """Settings of torch's compiler in this process. A rank compiles by itself, so a killed run leaves no process behind.
+
+    KdError if a folder that torch takes code from is another user's, who could put code there.
+    """
     fusing: Any = import_module("torch._inductor.config")
     tracing: Any = import_module("torch._dynamo.config")
     fusing.compile_threads, tracing.recompile_limit = 1, FORMS
-    fusing.cpp_cache_precompile_headers = False  # they are always in /tmp
+    folders = import_module("torch._inductor.runtime.cache_dir_utils")
+    for folder in {Path(os.environ.get(CODE) or folders.default_cache_dir()), Path(folders.default_cache_dir())}:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (owner := folder.stat().st_uid) != os.getuid():
+            raise KdError(
+                f"{folder}: expected a folder of this user for compiled code, got one of user {owner}; set TMPDIR to another folder"
+            )
