@@ -30,7 +30,8 @@ from launcher.planning.table import memory_rows
 from launcher.tasks.augment import most_rows, read_augmented
 from launcher.tasks.caching import caching_of
 from launcher.tasks.source import AUGMENTED, TaskSource, base_model
-from launcher.text import size
+from launcher.tasks.teachers import check_length
+from launcher.text import counted, size
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def make_task_plan(
     precision = chosen.precision
     teachers = [meta_model(member.model) for member in config.members.values()] if shapes is None else list(shapes)
     student = meta_student(config.student, teachers[0] if teachers else None)
+    for name, encoder in [*(("the teacher", teacher) for teacher in teachers), ("the student", student)]:
+        check_length(name, encoder.max_positions, config)
     phases = config.phases_of(updates)
     caching = [caching_of(config, number, phases, rows, 4 * source.columns * outputs) for number in range(len(config.members))]
     objectives = objectives_of(config, updates, student, teachers)
@@ -179,13 +182,16 @@ def _sizes(config: TaskRunConfig, source: TaskSource) -> tuple[int, int]:
 
 def task_rows(plan: TaskPlan) -> Iterator[tuple[str, str]]:
     """The plan in words, a line at a time."""
-    ranks = "1 rank" if plan.ranks == 1 else f"{plan.ranks} ranks"
     yield "the task", plan.kind.replace("_", " ") + (f": {', '.join(plan.labels[:12])}" if plan.labels else "")
     yield "the data", ", ".join(f"{count:,} rows of {name}" for name, count in plan.rows.items())
     if plan.to_augment:
         yield "augmented rows", f"at most {plan.to_augment:,}; made before the first update, once, so the run may be shorter than below"
-    yield "an update", f"{ranks} x {plan.micro_batches} micro-batches x {plan.micro_batch} rows = {plan.global_batch:,} rows"
-    yield "the run", f"{plan.updates:,} updates ({plan.warmup_updates:,} of warm-up), {plan.epochs:.3g} epochs"
+    forward = " x ".join(
+        (counted(plan.ranks, "rank"), counted(plan.micro_batches, "micro-batch", "micro-batches"), counted(plan.micro_batch, "row"))
+    )
+    yield "an update", f"{forward} = {counted(plan.global_batch, 'row')}"
+    passes = f"{plan.epochs:.3g} epoch{'' if f'{plan.epochs:.3g}' == '1' else 's'}"
+    yield "the run", f"{counted(plan.updates, 'update')} ({plan.warmup_updates:,} of warm-up), {passes}"
     yield "precision", f"{plan.precision}: {plan.precision_reason}"
     yield "the student", f"{plan.student_layers} layers, {plan.student_parameters:,} parameters and a head"
     yield "the teacher", ", ".join(plan.teachers) or "none: the run fine-tunes"
