@@ -60,6 +60,9 @@ def encode(examples: Examples, tokenizer: Any, settings: TaskDataSettings, label
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     first = _first_tokens(np.concatenate(words), offsets) if words else None
     counts.truncated = sum(cut)
+    if tokenizer.cls_token_id is not None:
+        begins = np.concatenate(ids)[offsets[:-1][np.diff(offsets) > 0]]
+        counts.unmarked = len(examples) - int(np.count_nonzero(begins == tokenizer.cls_token_id))
     names = list(labels or [])
     return EncodedTask(
         kind=examples.kind,

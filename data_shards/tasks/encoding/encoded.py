@@ -27,6 +27,8 @@ class EncodeCounts:
     """Words of tagging before the cut that the tokenizer gives no token, such as control characters."""
     special: int = 0
     """Rows whose text spells a special token, such as [SEP], which the tokenizer reads as that token."""
+    unmarked: int = 0
+    """Rows that do not begin with the tokenizer's [CLS], because its tokenizer.json adds none."""
     windows: int = 0
     """Rows of question answering."""
     split_contexts: int = 0
@@ -45,6 +47,7 @@ class EncodeCounts:
             "cut_words": f"words behind the cut, without a prediction: {self.cut_words:,} of {self.words:,}",
             "lost_words": f"words without a token, and so without a prediction: {self.lost_words:,} of {self.words:,}",
             "special": f"rows whose text spells a special token, which the tokenizer reads as that token: {self.special:,} {rows}",
+            "unmarked": f"rows without [CLS], which the tokenizer has but does not add: {self.unmarked:,} {rows}; see its post_processor",
             "windows": f"windows: {self.windows:,} for {self.examples:,} questions; contexts with several: {self.split_contexts:,}",
             "cut_questions": f"questions cut at max_question: {self.cut_questions:,} {rows}",
             "inexact_answers": f"answers that begin or end inside a token, so cannot be exact: {self.inexact_answers:,} {rows}",

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from data_shards.errors import DataError
@@ -124,6 +125,17 @@ def test_rows_that_spell_a_special_token_are_counted(wordpiece):
     task = encode(examples(["amber [SEP] birch", "amber", "[MASK]"]), tokenizer, settings())
     assert task.counts.special == 2
     assert task.counts.lines("train")[0].startswith("train: rows whose text spells a special token")
+
+
+def test_a_tokenizer_that_adds_no_special_tokens_is_told(wordpiece):
+    """A classifier of BERT reads the first token, which should be [CLS]."""
+    tokenizer = AutoTokenizer.from_pretrained(wordpiece)
+    task = encode(examples(["amber", "birch", ""]), tokenizer, settings())
+    line = "train: rows without [CLS], which the tokenizer has but does not add: 3 of 3; see its post_processor"
+    assert task.counts.lines("train") == [line]
+    ends = [("[CLS]", tokenizer.cls_token_id), ("[SEP]", tokenizer.sep_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    assert encode(examples(["amber", "birch", ""]), tokenizer, settings()).counts.lines("train") == []
 
 
 def test_the_digest_follows_ids_and_labels(wordpiece):
