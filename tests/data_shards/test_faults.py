@@ -188,7 +188,7 @@ class Server(SimpleHTTPRequestHandler):
 def server(folder, tmp_path, monkeypatch) -> Iterator[type[Server]]:
     """The handler's class, with `address` and `cache`."""
     monkeypatch.setattr(download, "FIRST_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.5)
     handler = type("Handler", (Server,), {"attempts": {}, "cache": str(tmp_path / "cache")})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as http:
         http.daemon_threads = True
@@ -200,7 +200,7 @@ def server(folder, tmp_path, monkeypatch) -> Iterator[type[Server]]:
 
 def hang(handler: Server, attempt: int) -> bool:
     if attempt <= 2:
-        time.sleep(0.5)
+        time.sleep(1)
     return attempt <= 2
 
 
@@ -212,7 +212,7 @@ def trickle(handler: Server, attempt: int) -> bool:
     handler.send_header("Content-Length", "100000")
     handler.end_headers()
     try:
-        for _ in range(40):
+        for _ in range(75):
             handler.wfile.write(b"x")
             handler.wfile.flush()
             time.sleep(0.02)

@@ -41,9 +41,9 @@ def test_a_slow_rank_is_named_and_one_that_hangs_ends_the_run_on_every_rank(star
     while not (found := [line for line in lines(run.folder, "event") if line["event"] == "straggler"]):
         assert time.monotonic() < end, run.output
         os.kill(slow, signal.SIGSTOP)
-        time.sleep(0.18)
+        time.sleep(0.36)
         os.kill(slow, signal.SIGCONT)
-        time.sleep(0.02)
+        time.sleep(0.04)
     assert found[0]["message"].startswith("rank 1 on ")
     assert any(f" s in {phase} since" in found[0]["message"] for phase in BUSY), found
     os.kill(slow, signal.SIGSTOP)
