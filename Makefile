@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv demo test test-faults test-tasks test-cluster lint check bench soak clean
+.PHONY: help .venv demo test test-faults test-tasks test-cluster test-all lint check bench soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,9 +33,9 @@ demo: .venv ## text to a distilled, measured student: runs/demo
 	$(BIN)/stillhouse demo
 
 # The tests bring what they need: once installed, no network.
-test test-faults test-tasks test-cluster check: export HF_HUB_OFFLINE := 1
-test test-faults test-tasks test-cluster check: export WANDB_MODE := offline
-test test-faults test-tasks test-cluster check: export OMP_NUM_THREADS := 1
+test test-faults test-tasks test-cluster test-all check: export HF_HUB_OFFLINE := 1
+test test-faults test-tasks test-cluster test-all check: export WANDB_MODE := offline
+test test-faults test-tasks test-cluster test-all check: export OMP_NUM_THREADS := 1
 WORKERS := -n 2
 
 test: .venv .venv/.triton ## every test but those of test-faults, test-tasks and test-cluster
@@ -49,6 +49,10 @@ test-tasks: .venv ## task models and runs, comparisons, retention reports, expor
 
 test-cluster: .venv ## torchrun, and a real Slurm of three hosts, started on this machine (root, Debian's Slurm)
 	$(BIN)/python -m pytest -m cluster
+
+# One worker more: it runs the Slurm tests first, which wait as much as they compute.
+test-all: .venv .venv/.triton ## the four above in one pytest, as CI runs them
+	$(BIN)/python -m pytest -n 3
 
 lint: .venv ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -106,6 +106,8 @@ class Scheduling(LoadScopeScheduling):
     """Each test goes to the next free worker, but for those that share one cluster, a count, or graphs of models."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/slurm/test_before_sbatch.py"):  # needs no cluster
+            return nodeid
         together = ("tests/slurm/", "tests/test_fuzz.py", "tests/launcher/deployment/", "tests/kd/export/test_onnx.py")
         return next((place for place in together if nodeid.startswith(place)), nodeid)
 
@@ -117,8 +119,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, so that no worker is left with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Long tests first, so that no worker is left with one at the end; before them those that wait for one cluster, one after the other."""
+    markers = ("cluster", "slow")
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in markers])
 
 
 def pytest_collection_finish() -> None:
