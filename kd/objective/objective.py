@@ -123,7 +123,7 @@ class Objective:
             return frozenset()
         if not isinstance(term, StatesTerm):
             return term.required_outputs
-        last = self.teachers[number].last_hidden if self.teachers else None
+        last = self.teachers[number if len(self.teachers) > 1 else 0].last_hidden if self.teachers else None  # one shape for all drawn
         return frozenset("last_hidden" if state == last else state.kind for state in term.teacher_states())
 
     @property

@@ -114,8 +114,8 @@ class AnyRunConfig(BaseModel):
     @field_validator("objective")
     @classmethod
     def _something_to_learn(cls, objective: list[Term], info: ValidationInfo) -> list[Term]:
-        phases = info.data.get("phases", [])
-        if not objective and not (phases and all(phase.objective for phase in phases)):
+        phases = info.data.get("phases")  # None: a mistake was found in them
+        if phases is not None and not objective and not (phases and all(phase.objective for phase in phases)):
             raise PydanticKnownError("missing")
         return objective
 

@@ -13,7 +13,11 @@ from kd.batch import IGNORED
 from kd.models.config import quiet_transformers
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
-from kd.teacher.teachers import drawn
+from kd.models.states import EncoderShape
+from kd.objective.objective import Objective
+from kd.teacher.modes import ALL_OUTPUTS
+from kd.teacher.teachers import check_provides, drawn, fit_objective
+from kd.terms import HiddenCosine, SoftTargets
 
 
 def plain_loop(teachers: list[Encoder], student: Encoder, combine: str) -> list[dict[str, float]]:
@@ -53,6 +57,15 @@ def plain_loop(teachers: list[Encoder], student: Encoder, combine: str) -> list[
         optimizer.step()
         found.append({name: float(value.detach()) for name, value in terms.items()})
     return found
+
+
+def test_a_term_on_states_learns_from_whichever_teacher_is_drawn():
+    """The objective knows one size for all; the trainer asks what each teacher must give."""
+    shape = EncoderShape(4, 32, 4)
+    objective = fit_objective(Objective([HiddenCosine(), SoftTargets()], 1), EncoderShape(2, 32, 4), [shape, shape], "random")
+    for number in (0, 1):
+        assert objective.needs_of(number) == {"last_hidden", "logits"}
+        check_provides(objective, number, ALL_OUTPUTS, "all")
 
 
 @pytest.mark.slow

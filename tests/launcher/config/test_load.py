@@ -283,6 +283,12 @@ def test_rooms_that_do_not_fit_are_one_line(tmp_path: Path, overrides: list[str]
     assert refusal(written(tmp_path, MINIMAL), *overrides) == f"command line: {message}"
 
 
+def test_a_mistake_in_a_phase_is_not_told_as_a_missing_objective_too(tmp_path: Path):
+    text = MINIMAL.replace("objective: [{kind: mlm}]", "phases: [{name: a, trains: [], objective: [{kind: mlm}]}]")
+    assert text != MINIMAL
+    assert refusal(written(tmp_path, text)) == "x.yaml: phases.0.trains: expected at least 1 item, got 0; correct it"
+
+
 def test_a_folder_that_is_called_teacher_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "teacher").mkdir()
