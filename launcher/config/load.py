@@ -69,7 +69,11 @@ def load_run(
     def source(place: str, message: str) -> str:
         """The command line for a key that it gave, and for a check of a section that names such a key; else the file."""
         words = set(re.findall(r"[\w.]+", message))
-        own = any(f"{place}.".startswith(f"{key}.") or (key.startswith(place) and {key, key.rpartition(".")[2]} & words) for key in given)
+
+        def is_named(key: str) -> bool:
+            return key.rpartition(".")[2] in words or any(f"{word}.".startswith(f"{key}.") for word in words)
+
+        own = any(f"{place}.".startswith(f"{key}.") or (key.startswith(place) and is_named(key)) for key in given)
         return "command line" if own else where
 
     return _run(values, source)

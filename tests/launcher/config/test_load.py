@@ -289,6 +289,11 @@ def test_a_mistake_in_a_phase_is_not_told_as_a_missing_objective_too(tmp_path: P
     assert refusal(written(tmp_path, text)) == "x.yaml: phases.0.trains: expected at least 1 item, got 0; correct it"
 
 
+def test_a_mistake_inside_a_list_of_the_command_line_is_that_lines(tmp_path: Path):
+    message = refusal(written(tmp_path, MINIMAL), "objective=[{kind: task_loss}]")
+    assert message.startswith("command line: objective.0.kind: expected a term on text, got task_loss")
+
+
 def test_a_folder_that_is_called_teacher_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "teacher").mkdir()
