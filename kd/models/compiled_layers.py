@@ -48,7 +48,7 @@ def compile_layers(encoder: Encoder, states: Iterable[StateKey], varying: bool) 
 
     states: all that terms read of this encoder. varying: the batches have many shapes, so the code is made for any.
     """
-    read = {state.layer for state in states if state.kind in INSIDE}
+    read = {state.layer % encoder.layers for state in states if state.kind in INSIDE}
     modules = encoder.layer_modules
     chosen = set(modules) - {modules[layer] for layer in read}
     if chosen:
