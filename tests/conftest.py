@@ -102,14 +102,21 @@ def run_ranks(tmp_path: Path, fork_server: ForkServer) -> Callable[..., str]:
     return run
 
 
+TOGETHER = (
+    *("tests/slurm/", "tests/test_fuzz.py", "tests/launcher/deployment/", "tests/kd/export/test_onnx.py"),
+    *("tests/kd/export/test_quantise.py", "tests/launcher/advice/", "tests/launcher/report/test_page.py"),
+    *("tests/runs/test_augmented_tasks.py", "tests/runs/test_task_mistakes.py", "tests/runs/test_troubles.py"),
+)
+"""Tests that share one cluster, a count, graphs of models, or runs of a module's fixture, which each worker would make again."""
+
+
 class Scheduling(LoadScopeScheduling):
-    """Each test goes to the next free worker, but for those that share one cluster, a count, or graphs of models."""
+    """Each test goes to the next free worker, but for those of one place in TOGETHER."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith("tests/slurm/test_before_sbatch.py"):  # needs no cluster
             return nodeid
-        together = ("tests/slurm/", "tests/test_fuzz.py", "tests/launcher/deployment/", "tests/kd/export/test_onnx.py")
-        return next((place for place in together if nodeid.startswith(place)), nodeid)
+        return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
