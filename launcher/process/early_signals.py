@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
+AGAIN_SECONDS = 0.05
 
 
 def catch() -> None:
@@ -24,7 +25,17 @@ def release() -> None:
     for name in NAMES:
         number = getattr(signal, name)
         if signal.getsignal(number) is _end:
-            signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+            signal.signal(number, interrupt if name == "SIGINT" else signal.SIG_DFL)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, as Python does. It only prints what a `__del__` raises, so there the signal is sent again a moment later."""
+    if frame is not None and frame.f_code.co_name == "__del__":
+        from threading import Timer  # noqa: PLC0415
+
+        Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+        return
+    raise KeyboardInterrupt
 
 
 def _end(number: int, frame: FrameType | None) -> None:

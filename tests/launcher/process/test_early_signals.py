@@ -122,7 +122,28 @@ def test_a_signal_that_is_ignored_stays_ignored_and_release_gives_the_others_bac
     assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
     early_signals.release()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_ctrl_c_inside_a_finaliser_is_not_lost():
+    """Python prints what `__del__` raises and goes on, as with the thousand patterns that transformers compiles at its import."""
+
+    class Left:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    early_signals.catch()
+    early_signals.release()
+    left = [Left()]
+
+    def finalise() -> None:
+        left.clear()
+        time.sleep(20)
+
+    with pytest.raises(KeyboardInterrupt):
+        finalise()
 
 
 @pytest.mark.usefixtures("default_signals")
