@@ -29,11 +29,10 @@ def release() -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, as Python does. It only prints what a `__del__` raises, so there the signal is sent again a moment later."""
+    """Raise KeyboardInterrupt, as Python does. It only prints what a `__del__` raises, so there an alarm follows a moment later."""
     if frame is not None and frame.f_code.co_name == "__del__":
-        from threading import Timer  # noqa: PLC0415
-
-        Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         return
     raise KeyboardInterrupt
 
