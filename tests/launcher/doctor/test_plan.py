@@ -60,7 +60,8 @@ def task(tmp_path: Path, corpus) -> list[str]:
         rows = [{"text": " ".join(["a"] * (3 if n else 40)), "label": "bad" if n % 2 else "good"} for n in range(40)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "task.yaml").write_text(
-        f"run: {{folder: {tmp_path}/run}}\ndata: {{kind: classification, train: {tmp_path}/train.jsonl, dev: {tmp_path}/dev.jsonl}}\n"
+        f"run: {{folder: {tmp_path}/run}}\n"
+        f"data: {{kind: classification, train: {tmp_path}/train.jsonl, dev: {tmp_path}/dev.jsonl, max_length: 48}}\n"
         f"student: {{layers: every_other}}\nteacher: {{model: {corpus.model}}}\ntrain: {{global_batch: 8, micro_batch: 8, epochs: 5}}\n"
     )
     return ["plan", str(tmp_path / "task.yaml")]
