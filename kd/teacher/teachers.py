@@ -53,7 +53,8 @@ class Teachers:
         for number, member in enumerate(self.members):
             name = "teacher" if len(self.members) == 1 else f"teacher {number}"
             if isinstance(member, ReplicatedTeacher):
-                states = frozenset[StateKey]().union(*(objective.teacher_states(number) for objective in objectives))
+                asked = 0 if self.mixing == "random" else number  # the one that is drawn counts as the first
+                states = frozenset[StateKey]().union(*(objective.teacher_states(asked) for objective in objectives))
                 found.append(f"{name} {compile_layers(member.module.encoder, states, varying)}")
             else:
                 found.append(f"{name} none (it does not compute whole on one rank)")
@@ -155,7 +156,8 @@ def fit_objective(
         raise KdError(
             f"teacher: expected teachers of one size for {kinds} with teacher_mixing: random, got {listed}; use mean, and name one a term"
         )
-    return objective.for_encoders(student, teachers[0], sources=sources)
+    first, *_ = [objective.for_encoders(student, shape, sources=sources) for shape in teachers]  # each is checked
+    return first
 
 
 def check_provides(objective: Objective, number: int, provides: frozenset[str], positions: Positions) -> None:

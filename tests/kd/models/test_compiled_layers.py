@@ -13,7 +13,12 @@ from kd.errors import KdError
 from kd.models.capture import capture
 from kd.models.compiled_layers import compile_layers, plain_layers
 from kd.models.encoder import Encoder
-from kd.models.states import StateKey
+from kd.models.states import EncoderShape, StateKey
+from kd.objective.objective import Objective
+from kd.teacher.settings import Mixing
+from kd.teacher.teacher import FrozenEncoder, ReplicatedTeacher
+from kd.teacher.teachers import Teachers, fit_objective
+from kd.terms import AttentionKL
 from tests.kd.conftest import MODELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's compiler causes some, and hides them
@@ -69,6 +74,16 @@ def test_a_layer_whose_inside_is_read_stays_plain(tiny_bert: Encoder, tiny_batch
     expect_same(plain, passed(tiny_bert, tiny_batch, INSIDE))
     shared = Encoder(MODELS["albert"](layers=LAYERS))
     assert compile_layers(shared, INSIDE, varying=False) == "0 of 3 layers (terms read the inside of 1)"
+
+
+@pytest.mark.parametrize(("mixing", "second"), [("random", "3 of 4 layers (terms read the inside of 1)"), ("mean", "4 of 4 layers")])
+def test_layers_of_a_teacher_that_is_drawn_stay_plain_too(mixing: Mixing, second: str) -> None:
+    members = [ReplicatedTeacher(FrozenEncoder(Encoder(MODELS["bert"](seed=seed)))) for seed in (1, 2)]
+    teachers = Teachers(members, (1.0, 1.0), mixing)
+    terms = [AttentionKL(layer_map="final", teacher=0 if mixing == "mean" else None)]
+    objective = fit_objective(Objective(terms, 1), EncoderShape(2, 32, 4), teachers.shapes, mixing)
+    said = teachers.compile_layers([objective], varying=False)
+    assert said == ["teacher 0 3 of 4 layers (terms read the inside of 1)", f"teacher 1 {second}"]
 
 
 def test_batches_of_many_shapes_run_one_code(tiny_bert: Encoder, tiny_batch: Batch) -> None:

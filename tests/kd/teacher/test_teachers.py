@@ -10,6 +10,7 @@ from trainer_on_ranks import CLIP, OPTIMIZER, ROWS, UPDATES, row
 from whole_outputs import whole
 
 from kd.batch import IGNORED
+from kd.errors import KdError
 from kd.models.config import quiet_transformers
 from kd.models.encoder import Encoder
 from kd.models.loading import load_mlm
@@ -17,7 +18,7 @@ from kd.models.states import EncoderShape
 from kd.objective.objective import Objective
 from kd.teacher.modes import ALL_OUTPUTS
 from kd.teacher.teachers import check_provides, drawn, fit_objective
-from kd.terms import HiddenCosine, SoftTargets
+from kd.terms import AttentionKL, HiddenCosine, SoftTargets
 
 
 def plain_loop(teachers: list[Encoder], student: Encoder, combine: str) -> list[dict[str, float]]:
@@ -66,6 +67,13 @@ def test_a_term_on_states_learns_from_whichever_teacher_is_drawn():
     for number in (0, 1):
         assert objective.needs_of(number) == {"last_hidden", "logits"}
         check_provides(objective, number, ALL_OUTPUTS, "all")
+
+
+def test_a_teacher_that_a_term_cannot_use_is_refused_in_any_place():
+    shapes = [EncoderShape(4, 32, 4), EncoderShape(4, 32, 4, "deberta-v2", dot_product_scores=False)]
+    for teachers in (shapes, shapes[::-1]):
+        with pytest.raises(KdError, match="expected a teacher whose attention scores are Q K"):
+            fit_objective(Objective([AttentionKL(layer_map="final")], 1), EncoderShape(2, 32, 4), teachers, "random")
 
 
 @pytest.mark.slow
