@@ -81,8 +81,10 @@ def disk(folder: Path, checkpoint: int, export: int, settings: CheckpointSetting
 
 def check_disk(folder: Path, needed: int, free: int) -> None:
     """LaunchError where the checkpoints of a run do not fit. For the rank that writes: the disks of other hosts do not matter."""
+    if not (existing := existing_parent(folder)).is_dir():
+        raise LaunchError(f"run.folder: expected a folder, got the file {existing}; choose another")
     if needed > free:
         raise LaunchError(
-            f"run.folder: expected {size(needed)} free for checkpoints, got {size(free)} in {existing_parent(folder)}; "
+            f"run.folder: expected {size(needed)} free for checkpoints, got {size(free)} in {existing}; "
             "free space, lower checkpoint.keep_last or keep_best, or choose another folder"
         )

@@ -306,6 +306,12 @@ def test_a_disk_too_small_for_the_checkpoints_is_known_before_the_start(configur
     assert plan.disk_free == 1000
 
 
+def test_a_run_folder_that_is_a_file_is_refused_by_a_dry_run_too(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(LaunchError, match=f"^run.folder: expected a folder, got the file {tmp_path}/run; choose another$"):
+        check_disk(tmp_path / "run", 1, 2)
+
+
 def test_a_batch_that_does_not_divide_over_the_ranks_is_refused(configured):
     with pytest.raises(LaunchError, match=r"train\.global_batch: expected a multiple of micro_batch x ranks = 1 x 3, got 4"):
         make_plan(configured(), 3)
