@@ -1,6 +1,7 @@
 """The output of a finished run: the student as a Hugging Face folder, and report.json."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 
 def write_student(corpus: Corpus, finished: Finished) -> list[str]:
-    """Write both. corpus: the text that the run learned from. Returns no remarks: the scores say all."""
+    """Write both. corpus: the text that the run learned from. Returns remarks on the scores."""
     config, folder, scores = finished.config, finished.folder, finished.scores
     assert isinstance(config, RunConfig)
     assert scores is None or isinstance(scores, MlmScores)
@@ -57,4 +58,6 @@ def write_student(corpus: Corpus, finished: Finished) -> list[str]:
     save_student(finished.student, folder.student, tokenizer_folder=tokenizer, card=card)
     report["files"] = digests_of(folder.student)
     write_atomically(folder.report, json.dumps(report, indent=1) + "\n")
-    return []
+    if scores is None or math.isfinite(scores["loss"]):
+        return []
+    return [f"the held-out loss is {scores['loss']}: the student is of no use; lower optimizer.learning_rate, or start from other weights"]

@@ -205,6 +205,12 @@ def test_a_gradient_that_is_not_finite_is_skipped_with_the_windows_of_the_whole_
     assert train_lines(folder)[-1]["skipped_updates"] == 2
 
 
+def test_a_student_whose_loss_is_not_finite_is_told_at_the_end(run, tmp_path):
+    assert run(tmp_path / "run", "optimizer.learning_rate=1e10", "train.updates=3") == 0
+    note = events(tmp_path / "run", "note")[-1]["message"]
+    assert note.startswith("the held-out loss is nan: the student is of no use; lower optimizer.learning_rate"), note
+
+
 def test_after_bad_updates_in_a_row_the_run_goes_back_to_the_checkpoint_before_them_and_on(run, plain, tmp_path):
     """Checkpoints after 3, 6, …; updates 7, 8 and 9 are bad: 6 made the weights that they met, so the weights after 3 are taken."""
     folder = tmp_path / "run"
